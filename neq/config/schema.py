@@ -1,0 +1,153 @@
+"""What a run is: every setting, its type, range and default.
+
+Sections and key names are those of the published NEq code's transfer.yaml, so that its files load
+unchanged; keys of our own stand beside them. Leaf names are unique over all sections, so that a flag
+`--n_epochs 5` needs no section.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+Policy = Literal["SU", "velocity", "random", "full"]
+NormMode = Literal["train", "frontier", "frozen"]
+
+
+def _dash_list(value: object) -> object:
+    """`36-39-40` and `1-.5-0` are lists of numbers; a single number is a list of one."""
+    if isinstance(value, str):
+        return [part for part in value.split("-") if part]
+    if isinstance(value, (int, float)):
+        return [value]
+    return value
+
+
+def _mean_std(value: object) -> object:
+    """`[[mean...], [std...]]` is the same as `{mean: [...], std: [...]}`."""
+    if isinstance(value, (list, tuple)) and len(value) == 2:
+        return {"mean": value[0], "std": value[1]}
+    return value
+
+
+class Section(BaseModel):
+    """A part of the configuration: frozen, unknown keys refused, no infinities."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class MeanStd(Section):
+    """Normalization of the input, per channel, for values in 0 .. 1."""
+
+    mean: tuple[float, float, float]
+    std: tuple[
+        Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]
+    ]
+
+
+class DataProvider(Section):
+    """The data set, its splits and its transforms."""
+
+    dataset: str = Field("digits", description="data set by name, or image_folder with root")
+    root: str | None = Field(None, description="folder of the data set")
+    image_size: int | None = Field(
+        None, ge=8, le=4096, description="pixels a side; none: the network's own input size"
+    )
+    resize_scale: float = Field(
+        0.08, gt=0, le=1, description="smallest share of the area that a random crop keeps"
+    )
+    color_aug: float = Field(0.4, ge=0, le=1, description="strength of the colour jitter")
+    base_batch_size: int = Field(32, ge=1, description="images per training step")
+    n_worker: int = Field(0, ge=0, description="loader processes; 0 loads in the main process")
+    new_num_classes: int | None = Field(None, ge=2, description="outputs of the new head")
+    validation_percentage: float = Field(
+        0.2, gt=0, lt=1, description="share of the training images that becomes validation"
+    )
+    use_validation: bool = Field(True, description="hold out a validation split")
+    use_validation_for_velocity: bool = Field(
+        True, description="velocity images come from validation, else from training"
+    )
+    velocity_images: int = Field(10, ge=1, description="images that velocities are measured on")
+    mean_std: Annotated[MeanStd | None, BeforeValidator(_mean_std)] = Field(
+        None, description="input normalization; none: the data set's own"
+    )
+
+
+class RunSettings(Section):
+    """Epochs, optimizer and learning rate."""
+
+    n_epochs: int = Field(200, ge=1, description="epochs after warm-up")
+    base_lr: float = Field(0.125, gt=0, description="learning rate after warm-up")
+    warmup_epochs: int = Field(5, ge=0, description="epochs of linear warm-up, on top of n_epochs")
+    warmup_lr: float = Field(0.0, ge=0, description="learning rate that warm-up starts from")
+    lr_schedule_name: Literal["cosine", "gamma_step", "multi_step"] = Field(
+        "cosine", description="schedule after warm-up, stepped every iteration"
+    )
+    final_lr: float = Field(0.0, ge=0, description="learning rate that cosine ends at")
+    lr_step_size: int | tuple[int, ...] = Field(
+        30, description="gamma_step: epochs between steps; multi_step: the epochs of the steps"
+    )
+    lr_step_gamma: float = Field(0.1, gt=0, le=1, description="factor of each step")
+    weight_decay: float = Field(0.0, ge=0, description="weight decay")
+    no_wd_keys: tuple[Literal["norm", "bias"], ...] = Field(
+        ("norm", "bias"), description="module kinds without weight decay"
+    )
+    optimizer_name: Literal["sgd", "adam", "adamw"] = Field("sgd", description="optimizer")
+    momentum: float = Field(0.0, ge=0, lt=1, description="momentum of sgd")
+    test_per_epochs: int = Field(
+        1, ge=1, description="test every so many epochs, and always at a new best epoch"
+    )
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: autocast")
+
+
+class NetConfig(Section):
+    """The network."""
+
+    net_name: str = Field("mcunet-in0", description="network by name")
+    fine_tuning: bool = Field(True, description="accepted; the head is always replaced")
+
+
+class NEqConfig(Section):
+    """Which neurons are updated, and how many."""
+
+    neuron_selection: Policy = Field("velocity", description="policy of every epoch but the first")
+    initialization: Policy = Field("random", description="policy of the first epoch")
+    scheme: str | None = Field(None, description="named budget with its SU lists")
+    ratio: float | None = Field(None, ge=0, description="budget as a share of all parameters")
+    budget: int | None = Field(None, ge=0, description="budget in parameters")
+    velocity_mu: float = Field(0.5, ge=0, lt=1, description="mu of the velocity")
+    velocity_rule: Literal["published", "reference"] = Field(
+        "published", description="velocity of the paper, or of its code"
+    )
+    norm_mode: NormMode = Field("frontier", description="which norms train, on which statistics")
+    total_num_params: int | None = Field(None, ge=0, description="redundant; counted instead")
+    glob_num_params: int | None = Field(None, ge=0, description="redundant; counted instead")
+
+
+class BackwardConfig(Section):
+    """The lists of an SU scheme."""
+
+    n_bias_update: int = Field(0, ge=0, description="how many of the last convs train their bias")
+    manual_weight_idx: Annotated[
+        tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_dash_list)
+    ] = Field((), description="conv indices in module order, as 36-39-40")
+    weight_update_ratio: Annotated[
+        tuple[Annotated[float, Field(ge=0, le=1)], ...], BeforeValidator(_dash_list)
+    ] = Field((), description="updated share of each listed conv, as 1-.5-0")
+
+
+class Config(Section):
+    """A whole run."""
+
+    project_name: str = Field("neq", description="project that the run belongs to")
+    run_dir: str | None = Field(None, description="folder of the run; none: runs/...")
+    manual_seed: int = Field(0, ge=0, lt=2**63, description="seed of every random stream")
+    resume: bool = Field(False, description="continue the run that the folder holds")
+    wandb_sweep: bool = Field(False, description="accepted; sweeps are recognized by themselves")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the run computes")
+    data_provider: DataProvider = DataProvider()
+    run_config: RunSettings = RunSettings()
+    net_config: NetConfig = NetConfig()
+    NEq_config: NEqConfig = NEqConfig()
+    backward_config: BackwardConfig = BackwardConfig()
