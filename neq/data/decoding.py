@@ -1,0 +1,60 @@
+"""An image, in whatever mode its file has, as an 8-bit RGB tensor."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from neq.config.errors import UserError
+
+
+def read_image(path: str) -> torch.Tensor:
+    """Decode one file.
+
+    Args:
+        path: the image file.
+
+    Returns:
+        uint8 [3, H, W], upright as its EXIF orientation says.
+
+    Raises:
+        UserError: the file is truncated, corrupt, or of a mode without a defined 8-bit RGB form.
+    """
+    try:
+        with Image.open(path) as image:
+            return to_tensor(image)
+    except Exception as error:  # PIL's decoders raise nearly anything on a corrupt file
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"image {path!r} cannot be read ({reason}); replace the file or remove it from the data set."
+        ) from error
+
+
+def to_tensor(image: Image.Image) -> torch.Tensor:
+    """A PIL image as uint8 [3, H, W].
+
+    16-bit grey keeps its upper 8 bits (PIL's own conversion clips at 255); an alpha channel is dropped.
+
+    Args:
+        image: any mode but floating point.
+
+    Raises:
+        ValueError: the mode has no defined 8-bit RGB form.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no defined 8-bit range")
+    if image.mode.startswith("I"):
+        image = _upper_byte(image)
+    elif image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # PIL warns when a transparent palette goes to RGB directly
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+
+
+def _upper_byte(image: Image.Image) -> Image.Image:
+    """16-bit grey (modes I;16* and I) as 8-bit grey."""
+    values = np.array(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 0xFFFF:
+        raise ValueError("32-bit grey values outside 0 .. 65535 have no defined 8-bit range")
+    return Image.fromarray((values // 256).astype(np.uint8))

@@ -1,0 +1,170 @@
+"""A user's folder of images, one folder a class.
+
+Three layouts are read:
+    ROOT/train/CLASS/*, ROOT/test/CLASS/* and perhaps ROOT/val (valid, validation) /CLASS/*
+    ROOT/train/CLASS/*, ROOT/val/CLASS/*: val is the test split, as in ImageNet and the published NEq code
+    ROOT/CLASS/*: the test split is cut from it by `neq.data.splits`
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from neq.config.errors import UserError
+from neq.data.decoding import read_image
+from neq.data.sources import Source, Split
+
+_VALIDATION_NAMES = ("val", "valid", "validation")
+_SPLIT_NAMES = ("train", "test", *_VALIDATION_NAMES)
+_LAYOUTS = "Allowed: ROOT/train/CLASS/* with ROOT/test/CLASS/* or ROOT/val/CLASS/*, or ROOT/CLASS/*"
+
+
+class _File(NamedTuple):
+    path: str
+    size: int
+    label: int
+
+
+def open_image_folder(root: str | None) -> Source:
+    """Read a folder's listing; the images themselves are decoded when they are needed.
+
+    Args:
+        root: the folder, `~` allowed.
+
+    Returns:
+        A source whose fingerprint is made of relative paths and file sizes: moving the folder keeps it.
+
+    Raises:
+        UserError: the folder is missing, has another layout, an empty class, an empty file, or splits
+            with different classes.
+    """
+    if root is None:
+        raise UserError("dataset image_folder needs a folder; set root to the folder of the images.")
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"root {root!r} is not a folder; {_LAYOUTS}; correct root.")
+    splits, notes = _layout(folder)
+    classes = _class_names(folder, splits)
+    files: list[_File] = []
+    official: dict[Split, np.ndarray] = {}
+    for split, path in splits.items():
+        start = len(files)
+        for label, name in enumerate(classes):
+            files += _class_files(path / name, label)
+        official[split] = np.arange(start, len(files))
+    return Source(
+        classes=classes,
+        labels=np.array([file.label for file in files], dtype=np.int64),
+        image=partial(_image, tuple(file.path for file in files)),
+        official=official if len(official) > 1 else {},
+        fingerprint=_fingerprint(folder, files),
+        notes=notes,
+    )
+
+
+def _image(paths: tuple[str, ...], index: int) -> torch.Tensor:
+    """Image `index` as uint8 [3, H, W]."""
+    return read_image(paths[index])
+
+
+def _layout(folder: Path) -> tuple[dict[Split, Path], tuple[str, ...]]:
+    """The folder of each split, and the notes; `train` alone when the folder holds the classes itself."""
+    names = _folders(folder)
+    if "train" not in names or not _folders(folder / "train"):
+        # A class may well be called "train"; but a folder of nothing but splits is no folder of classes.
+        if set(names) <= set(_SPLIT_NAMES):
+            raise UserError(f"folder {str(folder)!r} has no class folders; {_LAYOUTS}; rearrange it.")
+        return {"train": folder}, ()
+    validation = [name for name in _VALIDATION_NAMES if name in names]
+    if len(validation) > 1:
+        raise UserError(
+            f"folder {str(folder)!r} has {' and '.join(validation)}; one validation folder is allowed; "
+            "remove or rename the others."
+        )
+    splits: dict[Split, Path] = {"train": folder / "train"}
+    if "test" in names:
+        if validation:
+            splits["validation"] = folder / validation[0]
+        splits["test"] = folder / "test"
+        return splits, ()
+    if not validation:
+        raise UserError(
+            f"folder {str(folder)!r} has train but neither test nor val; {_LAYOUTS}; "
+            "add the missing one, or make train's own folder the root."
+        )
+    splits["test"] = folder / validation[0]
+    return splits, (f"{validation[0]} is used as the test split, as there is no test folder",)
+
+
+def _class_names(folder: Path, splits: dict[Split, Path]) -> tuple[str, ...]:
+    """The class names of train, sorted, after checking that every split has the same."""
+    classes = _folders(splits["train"])
+    for path in splits.values():
+        found = _folders(path)
+        missing, extra = sorted(set(classes) - set(found)), sorted(set(found) - set(classes))
+        for name in missing[:1]:
+            raise UserError(
+                f"folder {str(path)!r} lacks class {name!r} of train ({len(missing)} in all); "
+                "every split needs the same classes; add its images or remove the class from train."
+            )
+        for name in extra[:1]:
+            raise UserError(
+                f"folder {str(path)!r} has class {name!r}, which train lacks ({len(extra)} in all); "
+                "every split needs the same classes; add training images or remove the class."
+            )
+    return tuple(classes)
+
+
+def _class_files(folder: Path, label: int) -> list[_File]:
+    """The images of one class folder, sorted by name, none of them empty."""
+    nested = _folders(folder)
+    if nested:
+        raise UserError(
+            f"class folder {str(folder)!r} holds folders ({nested[0]!r}); {_LAYOUTS}; rearrange it."
+        )
+    files = []
+    for name in _names(folder):
+        if not name.lower().endswith(IMG_EXTENSIONS):
+            continue
+        path = folder / name
+        try:
+            size = path.stat().st_size
+        except OSError as error:
+            raise UserError(f"image {str(path)!r} cannot be read ({error.strerror}); remove it.") from error
+        if size == 0:
+            raise UserError(f"image {str(path)!r} has 0 bytes; replace the file or remove it.")
+        files.append(_File(str(path), size, label))
+    if not files:
+        raise UserError(
+            f"class folder {str(folder)!r} has no image; allowed: {' '.join(IMG_EXTENSIONS)}; "
+            "add images or remove the folder."
+        )
+    return files
+
+
+def _names(folder: Path) -> list[str]:
+    """What a folder holds, hidden entries left out, in an order that no file system decides."""
+    try:
+        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    except OSError as error:
+        raise UserError(f"folder {str(folder)!r} cannot be listed ({error.strerror}); correct it.") from error
+
+
+def _folders(folder: Path) -> list[str]:
+    return [name for name in _names(folder) if (folder / name).is_dir()]
+
+
+def _fingerprint(folder: Path, files: list[_File]) -> str:
+    """sha256 over the relative paths, sorted, and the file sizes."""
+    digest = hashlib.sha256()
+    for name, size in sorted((Path(file.path).relative_to(folder).as_posix(), file.size) for file in files):
+        digest.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()

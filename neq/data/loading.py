@@ -1,0 +1,180 @@
+"""The deterministic loader: batches depend on the seed and the epoch alone.
+
+A key (epoch, image) names what is loaded, so loader processes share no state: the number of processes
+changes nothing, and an epoch can be started again at any time. Torch's, numpy's and python's global
+random states are left as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, default_collate
+from torchvision.transforms import v2
+
+from neq.config.errors import UserError
+from neq.data.sources import Source
+from neq.seeds import generator, seed_for
+
+# The epoch is none for an image that is evaluated.
+Key = tuple[int | None, int]
+Batch = tuple[torch.Tensor, torch.Tensor]
+Item = tuple[torch.Tensor, int]
+
+
+def train_keys(indices: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[list[Key]]:
+    """The batches of one training epoch.
+
+    Args:
+        indices: int64 [n], the training images.
+        batch_size: images a batch; an incomplete last batch is dropped unless it is the only one.
+        seed: the run's seed.
+        epoch: from 0.
+    """
+    order = torch.randperm(len(indices), generator=generator(seed, "order", epoch)).numpy()
+    size = min(batch_size, len(indices))
+    batches = order[: len(order) // size * size].reshape(-1, size)
+    return [[(epoch, int(index)) for index in indices[batch]] for batch in batches]
+
+
+def eval_keys(indices: np.ndarray, batch_size: int) -> list[list[Key]]:
+    """The batches of an evaluation: every image once, in order; the last batch may be smaller.
+
+    Args:
+        indices: int64 [n], the images.
+        batch_size: images a batch.
+    """
+    keys: list[Key] = [(None, int(index)) for index in indices]
+    return [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
+
+
+class Images(Dataset[Item | UserError]):
+    """Transformed images by key.
+
+    Args:
+        source: the data set.
+        evaluation: uint8 [3, H, W] -> float32 [3, S, S], nothing random.
+        training: the same with randomness from torch's global CPU generator; none: as `evaluation`.
+        seed: the run's seed.
+        cache: keep every evaluated image in memory.
+    """
+
+    def __init__(
+        self, source: Source, evaluation: v2.Transform, training: v2.Transform | None, seed: int, cache: bool
+    ) -> None:
+        self._source = source
+        self._evaluation = evaluation
+        self._training = training
+        self._seed = seed
+        self._cache: dict[int, torch.Tensor] | None = {} if cache else None
+
+    def __getitem__(self, key: Key) -> Item | UserError:
+        """One image float32 [3, S, S] and its label.
+
+        A user's error is returned, not raised: a loader process would wrap it in a traceback.
+        """
+        epoch, index = key
+        try:
+            if epoch is None or self._training is None:
+                image = self._evaluated(index)
+            else:
+                image = self._augmented(index, epoch, self._training)
+        except UserError as error:
+            return error
+        return image, int(self._source.labels[index])
+
+    def _evaluated(self, index: int) -> torch.Tensor:
+        if self._cache is None:
+            return self._evaluation(self._source.image(index))
+        if index not in self._cache:
+            self._cache[index] = self._evaluation(self._source.image(index))
+        return self._cache[index]
+
+    def _augmented(self, index: int, epoch: int, transform: v2.Transform) -> torch.Tensor:
+        image = self._source.image(index)
+        with torch.random.fork_rng(devices=[]):
+            # Not torch.manual_seed, which would reseed the accelerators too.
+            torch.default_generator.manual_seed(seed_for(self._seed, "augmentation", epoch, index))
+            return transform(image)
+
+
+class Loader:
+    """Loads batches of keys, in this process or in others that live until `close`.
+
+    Args:
+        images: what the keys stand for.
+        n_worker: loader processes, one pool for training and evaluation; 0: none.
+        pin_memory: put batches into page-locked memory; for CUDA.
+    """
+
+    def __init__(self, images: Images, n_worker: int, pin_memory: bool) -> None:
+        self._images = images
+        self._plan: list[list[Key]] = []
+        self._passes = 0
+        self._loader = DataLoader(
+            images,
+            batch_sampler=self._plan,
+            num_workers=n_worker,
+            collate_fn=_collate,
+            pin_memory=pin_memory,
+            persistent_workers=n_worker > 0,
+            generator=torch.Generator(),  # else every pass would draw from the global one
+        )
+
+    def batches(self, plan: Sequence[list[Key]]) -> Iterator[Batch]:
+        """Load batches one after another; a new pass ends the one before it.
+
+        Args:
+            plan: the keys of each batch.
+
+        Yields:
+            Images float32 [B, 3, S, S] and labels int64 [B].
+
+        Raises:
+            UserError: an image cannot be read.
+        """
+        self._plan[:] = plan
+        self._passes += 1
+        this_pass = self._passes
+        for batch in self._loader:
+            yield _raised(batch)
+            assert self._passes == this_pass, "another pass over the data began before this one ended"
+
+    def load(self, keys: Sequence[Key]) -> Batch:
+        """One batch, loaded in this process; a pass that is under way is not disturbed.
+
+        Args:
+            keys: the images of the batch.
+
+        Raises:
+            UserError: an image cannot be read.
+        """
+        return _raised(_collate([self._images[key] for key in keys]))
+
+    def close(self) -> None:
+        """End the loader processes."""
+        # DataLoader has no public way to end persistent workers other than garbage collection.
+        shutdown = getattr(self._loader._iterator, "_shutdown_workers", None)
+        if shutdown is not None:
+            shutdown()
+        self._loader._iterator = None
+
+
+def _collate(items: Sequence[Item | UserError]) -> Batch | UserError:
+    """Stack a batch, or hand on the first error in it."""
+    images, labels = [], []
+    for item in items:
+        if isinstance(item, UserError):
+            return item
+        images.append(item[0])
+        labels.append(item[1])
+    return default_collate(images), torch.tensor(labels)
+
+
+def _raised(batch: Batch | UserError) -> Batch:
+    """The batch, unless it is an error."""
+    if isinstance(batch, UserError):
+        raise batch
+    return batch

@@ -1,0 +1,117 @@
+"""Train, validation, velocity and test images of a run: disjoint sets of indices.
+
+The test images are the same for every seed: results of several seeds are averaged and compared, which
+only means something when all were measured on the same images. Validation and velocity images are drawn
+anew for every seed.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+
+import numpy as np
+import torch
+from sklearn.model_selection import train_test_split
+
+from neq.config.errors import UserError
+from neq.config.schema import DataProvider
+from neq.data.sources import Source
+from neq.seeds import generator, seed_for
+
+TEST_SHARE = 0.2
+_TEST_SEED = seed_for(0, "test")
+
+
+def split(source: Source, settings: DataProvider, seed: int) -> dict[str, np.ndarray]:
+    """Divide a data set.
+
+    An official test or validation split is used as it is; else the test split is 20 % of the training
+    images and validation `validation_percentage` of what is left. Without `use_validation` an official
+    validation split stays unused: it never becomes training data.
+
+    Args:
+        source: the data set.
+        settings: `use_validation`, `validation_percentage`, `use_validation_for_velocity` and
+            `velocity_images` are read.
+        seed: the run's seed.
+
+    Returns:
+        Sorted int64 indices for `train`, `validation` (empty without `use_validation`), `velocity`
+        (taken out of validation, or of train) and `test`.
+
+    Raises:
+        UserError: fewer than two classes, an empty split, too few images for velocity, or a class that
+            is tested but not trained.
+    """
+    if len(source.classes) < 2:
+        raise UserError(
+            f"the data set has {len(source.classes)} class(es), {', '.join(source.classes)}; "
+            "at least 2 are needed; add the other classes."
+        )
+    official, labels = source.official, source.labels
+    elsewhere = np.concatenate([np.arange(0), *official.values()])
+    train = official.get("train", np.setdiff1d(np.arange(len(labels)), elsewhere))
+    test, validation = official.get("test"), official.get("validation")
+    if test is None:
+        train, test = _cut("test", train, labels, TEST_SHARE, _TEST_SEED)
+    if not settings.use_validation:
+        validation = np.arange(0)
+    elif validation is None:
+        share = settings.validation_percentage
+        train, validation = _cut("validation", train, labels, share, seed_for(seed, "validation"))
+    parts = {"train": train, "validation": validation, "test": test}
+    pool = "validation" if settings.use_validation and settings.use_validation_for_velocity else "train"
+    parts[pool], parts["velocity"] = _draw(pool, parts[pool], settings.velocity_images, seed)
+    _check(parts, source, settings)
+    return {name: np.sort(part).astype(np.int64) for name, part in parts.items()}
+
+
+def _cut(
+    name: str, indices: np.ndarray, labels: np.ndarray, share: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut a share (rounded up) off the indices, by class where every class has images for both sides.
+
+    Returns:
+        What is left, and what was cut off.
+    """
+    count = ceil(share * len(indices))
+    if not 0 < count < len(indices):
+        raise UserError(
+            f"the {name} split would take {count} of {len(indices)} images, which leaves an empty split; "
+            + ("change validation_percentage or " if name == "validation" else "")
+            + "add images."
+        )
+    sizes = np.unique(labels[indices], return_counts=True)[1]
+    by_class = sizes.min() >= 2 and len(sizes) <= min(count, len(indices) - count)
+    kept, cut = train_test_split(
+        indices,
+        test_size=count,
+        random_state=seed % 2**32,
+        stratify=labels[indices] if by_class else None,
+    )
+    return kept, cut
+
+
+def _draw(pool: str, indices: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the velocity images out of a split: what is left of it, and the drawn ones."""
+    if len(indices) < count + 1:
+        raise UserError(
+            f"the {pool} split has {len(indices)} images, but velocity_images {count} are taken out of it "
+            f"and one must stay; at least {count + 1} are needed; add images or lower velocity_images."
+        )
+    order = torch.randperm(len(indices), generator=generator(seed, "velocity")).numpy()
+    return indices[order[count:]], indices[order[:count]]
+
+
+def _check(parts: dict[str, np.ndarray], source: Source, settings: DataProvider) -> None:
+    """Refuse an empty split, and a class that is tested but not trained."""
+    for name, part in parts.items():
+        if len(part) == 0 and (name != "validation" or settings.use_validation):
+            raise UserError(f"the {name} split has 0 of {len(source.labels)} images; add images to it.")
+    untrained = np.setdiff1d(source.labels[parts["test"]], source.labels[parts["train"]])
+    if len(untrained):
+        raise UserError(
+            f"class {source.classes[untrained[0]]!r} (one of {len(untrained)}) has test images but none of "
+            f"the {len(parts['train'])} training images; add images of it, lower validation_percentage, "
+            "or remove the class."
+        )

@@ -1,0 +1,115 @@
+import numpy as np
+import pytest
+import torch
+
+from neq.config.errors import UserError
+from neq.config.schema import DataProvider
+from neq.data.sources import Source, Split
+from neq.data.splits import split
+
+
+def no_image(index: int) -> torch.Tensor:
+    raise AssertionError("splitting reads no image")
+
+
+def made(*sizes: int, official: dict[Split, np.ndarray] | None = None) -> Source:
+    """A source with so many images of each class, shuffled."""
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(sizes)), sizes))
+    return Source(tuple(f"c{n}" for n in range(len(sizes))), labels, no_image, official or {})
+
+
+def same(first: np.ndarray, second: np.ndarray) -> bool:
+    return np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("use_validation", [True, False])
+@pytest.mark.parametrize("from_validation", [True, False])
+def test_splits_are_disjoint_and_complete(use_validation: bool, from_validation: bool) -> None:
+    settings = DataProvider(use_validation=use_validation, use_validation_for_velocity=from_validation)
+    parts = split(made(100, 100), settings, 0)
+    assert sorted(np.concatenate(list(parts.values()))) == list(range(200))
+    assert all(part.dtype == np.int64 for part in parts.values())
+    sizes = {name: len(part) for name, part in parts.items()}
+    expected = {"train": 128, "validation": 32, "velocity": 0, "test": 40}
+    if not use_validation:
+        expected.update(train=160, validation=0)
+    expected["velocity"] = 10
+    expected["validation" if use_validation and from_validation else "train"] -= 10
+    assert sizes == expected
+
+
+def test_every_class_is_cut_alike() -> None:
+    source = made(50, 100, 150)
+    parts = split(source, DataProvider(use_validation_for_velocity=False, velocity_images=1), 0)
+    assert np.bincount(source.labels[parts["test"]]).tolist() == [10, 20, 30]
+    assert np.bincount(source.labels[parts["validation"]]).tolist() == [8, 16, 24]
+
+
+def test_a_class_of_one_image_is_cut_without_regard_to_classes() -> None:
+    source = made(1, 100, official={"train": np.arange(101), "test": np.arange(0)})
+    with pytest.raises(UserError, match="the test split has 0"):
+        split(source, DataProvider(), 0)
+    lonely = made(1, 100)
+    only = int(np.flatnonzero(lonely.labels == 0)[0])
+    parts = split(lonely, DataProvider(), 0)
+    assert any(only in part for part in parts.values())
+
+
+def test_the_test_split_is_the_same_for_every_seed_and_the_others_are_not() -> None:
+    zero, again, one = (split(made(100, 100), DataProvider(), seed) for seed in (0, 0, 1))
+    assert all(same(zero[name], again[name]) for name in zero)
+    assert same(zero["test"], one["test"])
+    assert not same(zero["validation"], one["validation"])
+    assert not same(zero["velocity"], one["velocity"])
+
+
+def test_official_splits_are_used() -> None:
+    official: dict[Split, np.ndarray] = {
+        "train": np.arange(60),
+        "validation": np.arange(60, 80),
+        "test": np.arange(80, 100),
+    }
+    parts = split(made(50, 50, official=official), DataProvider(), 7)
+    assert same(parts["train"], official["train"])
+    assert same(parts["test"], official["test"])
+    assert same(np.sort(np.concatenate([parts["validation"], parts["velocity"]])), official["validation"])
+
+
+def test_an_official_validation_split_never_becomes_training_data() -> None:
+    official: dict[Split, np.ndarray] = {"validation": np.arange(60, 80), "test": np.arange(80, 100)}
+    parts = split(made(50, 50, official=official), DataProvider(use_validation=False), 0)
+    assert len(parts["validation"]) == 0
+    assert sorted(np.concatenate([parts["train"], parts["velocity"]])) == list(range(60))
+
+
+def test_only_one_class() -> None:
+    with pytest.raises(UserError, match="1 class"):
+        split(made(100), DataProvider(), 0)
+
+
+def test_too_few_images_to_cut() -> None:
+    with pytest.raises(UserError, match="test split would take 1 of 1"):
+        split(made(1, 0), DataProvider(), 0)
+    with pytest.raises(UserError, match=r"validation split would take 16 of 16.*validation_percentage"):
+        split(made(10, 10), DataProvider(validation_percentage=0.99), 0)
+
+
+def test_validation_needs_one_image_more_than_velocity() -> None:
+    with pytest.raises(UserError, match=r"validation split has 10 images, but velocity_images 10.* 11 are"):
+        split(made(30, 30), DataProvider(), 0)
+    parts = split(made(30, 30), DataProvider(velocity_images=9), 0)
+    assert len(parts["validation"]) == 1
+
+
+def test_train_needs_one_image_more_than_velocity() -> None:
+    with pytest.raises(UserError, match="train split has 48 images, but velocity_images 48"):
+        split(made(30, 30), DataProvider(use_validation=False, velocity_images=48), 0)
+
+
+def test_a_class_that_is_tested_but_not_trained() -> None:
+    labels = np.array([0] * 50 + [1] * 50 + [2])
+    official: dict[Split, np.ndarray] = {"train": np.arange(100), "test": np.array([0, 100])}
+    official["train"] = np.arange(1, 100)
+    source = Source(("a", "b", "rare"), labels, no_image, official)
+    with pytest.raises(UserError, match=r"class 'rare' \(one of 1\).* the 79 training images"):
+        split(source, DataProvider(), 0)
