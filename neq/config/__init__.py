@@ -1,0 +1,69 @@
+"""What a run is: its settings, where they come from, and what makes two runs the same."""
+
+from neq.config.catalog import (
+    DatasetEntry,
+    NetworkEntry,
+    SchemeEntry,
+    dataset,
+    dataset_name,
+    datasets,
+    network,
+    networks,
+    scheme,
+    schemes,
+)
+from neq.config.flags import Options, load, parse_flags
+from neq.config.identity import identity, run_folder
+from neq.config.reading import configs_folder, find_config, parse_value, read_yaml
+from neq.config.resolve import Resolved, resolve
+from neq.config.schema import (
+    BackwardConfig,
+    Config,
+    DataProvider,
+    MeanStd,
+    NEqConfig,
+    NetConfig,
+    NormMode,
+    Policy,
+    RunSettings,
+)
+from neq.config.writing import to_mapping, to_yaml
+from neq.errors import UserError, shown, unknown_name
+
+__all__ = [
+    "BackwardConfig",
+    "Config",
+    "DataProvider",
+    "DatasetEntry",
+    "MeanStd",
+    "NEqConfig",
+    "NetConfig",
+    "NetworkEntry",
+    "NormMode",
+    "Options",
+    "Policy",
+    "Resolved",
+    "RunSettings",
+    "SchemeEntry",
+    "UserError",
+    "configs_folder",
+    "dataset",
+    "dataset_name",
+    "datasets",
+    "find_config",
+    "identity",
+    "load",
+    "network",
+    "networks",
+    "parse_flags",
+    "parse_value",
+    "read_yaml",
+    "resolve",
+    "run_folder",
+    "scheme",
+    "schemes",
+    "shown",
+    "to_mapping",
+    "to_yaml",
+    "unknown_name",
+]

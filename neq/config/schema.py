@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 Policy = Literal["SU", "velocity", "random", "full"]
 NormMode = Literal["train", "frontier", "frozen"]
@@ -18,10 +19,16 @@ NormMode = Literal["train", "frontier", "frozen"]
 def _dash_list(value: object) -> object:
     """`36-39-40` and `1-.5-0` are lists of numbers; a single number is a list of one."""
     if isinstance(value, str):
-        return [part for part in value.split("-") if part]
+        return value.split("-") if value else []
     if isinstance(value, (int, float)):
         return [value]
     return value
+
+
+def _holds_bool(value: object) -> bool:
+    if isinstance(value, (list, tuple)):
+        return any(map(_holds_bool, value))
+    return isinstance(value, bool)
 
 
 def _mean_std(value: object) -> object:
@@ -31,19 +38,31 @@ def _mean_std(value: object) -> object:
     return value
 
 
+Epochs = Annotated[int, Field(ge=1)]
+Indices = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_dash_list)]
+Shares = Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], BeforeValidator(_dash_list)]
+
+
 class Section(BaseModel):
     """A part of the configuration: frozen, unknown keys refused, no infinities."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_bool_as_number(cls, value: object, info: ValidationInfo) -> object:
+        """`true` is not 1 where a number belongs."""
+        name = info.field_name or ""
+        if _holds_bool(value) and cls.model_fields[name].annotation is not bool:
+            raise PydanticCustomError("bool_refused", "true and false are not values of this key")
+        return value
 
 
 class MeanStd(Section):
     """Normalization of the input, per channel, for values in 0 .. 1."""
 
     mean: tuple[float, float, float]
-    std: tuple[
-        Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]
-    ]
+    std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
 
 class DataProvider(Section):
@@ -85,7 +104,7 @@ class RunSettings(Section):
         "cosine", description="schedule after warm-up, stepped every iteration"
     )
     final_lr: float = Field(0.0, ge=0, description="learning rate that cosine ends at")
-    lr_step_size: int | tuple[int, ...] = Field(
+    lr_step_size: Epochs | tuple[Epochs, ...] = Field(
         30, description="gamma_step: epochs between steps; multi_step: the epochs of the steps"
     )
     lr_step_gamma: float = Field(0.1, gt=0, le=1, description="factor of each step")
@@ -112,7 +131,7 @@ class NEqConfig(Section):
     """Which neurons are updated, and how many."""
 
     neuron_selection: Policy = Field("velocity", description="policy of every epoch but the first")
-    initialization: Policy = Field("random", description="policy of the first epoch")
+    initialization: Literal["SU", "random", "full"] = Field("random", description="policy of the first epoch")
     scheme: str | None = Field(None, description="named budget with its SU lists")
     ratio: float | None = Field(None, ge=0, description="budget as a share of all parameters")
     budget: int | None = Field(None, ge=0, description="budget in parameters")
@@ -129,12 +148,8 @@ class BackwardConfig(Section):
     """The lists of an SU scheme."""
 
     n_bias_update: int = Field(0, ge=0, description="how many of the last convs train their bias")
-    manual_weight_idx: Annotated[
-        tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_dash_list)
-    ] = Field((), description="conv indices in module order, as 36-39-40")
-    weight_update_ratio: Annotated[
-        tuple[Annotated[float, Field(ge=0, le=1)], ...], BeforeValidator(_dash_list)
-    ] = Field((), description="updated share of each listed conv, as 1-.5-0")
+    manual_weight_idx: Indices = Field((), description="conv indices in module order, as 36-39-40")
+    weight_update_ratio: Shares = Field((), description="updated share of each listed conv, as 1-.5-0")
 
 
 class Config(Section):

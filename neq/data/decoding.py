@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from neq.config.errors import UserError
+from neq.errors import UserError
 
 
 def read_image(path: str) -> torch.Tensor:

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from neq.config.errors import UserError
 from neq.data.decoding import read_image
 from neq.data.sources import Source, Split
+from neq.errors import UserError
 
 _VALIDATION_NAMES = ("val", "valid", "validation")
 _SPLIT_NAMES = ("train", "test", *_VALIDATION_NAMES)

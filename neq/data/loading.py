@@ -14,8 +14,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision.transforms import v2
 
-from neq.config.errors import UserError
 from neq.data.sources import Source
+from neq.errors import UserError
 from neq.seeds import generator, seed_for
 
 # The epoch is none for an image that is evaluated.

@@ -7,7 +7,6 @@ from typing import Literal, Protocol, Self
 
 import torch
 
-from neq.config.errors import UserError, unknown_name
 from neq.config.schema import DataProvider, MeanStd
 from neq.data.digits import open_digits
 from neq.data.image_folder import open_image_folder
@@ -15,6 +14,7 @@ from neq.data.loading import Batch, Images, Loader, eval_keys, train_keys
 from neq.data.sources import Source
 from neq.data.splits import split
 from neq.data.transforms import eval_transform, train_transform
+from neq.errors import UserError, unknown_name
 
 # A data set by name: from its root folder to its source.
 SOURCES: dict[str, Callable[[str | None], Source]] = {

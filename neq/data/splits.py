@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from sklearn.model_selection import train_test_split
 
-from neq.config.errors import UserError
 from neq.config.schema import DataProvider
 from neq.data.sources import Source
+from neq.errors import UserError
 from neq.seeds import generator, seed_for
 
 TEST_SHARE = 0.2

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from neq.config.errors import UserError
 from neq.data.image_folder import open_image_folder
+from neq.errors import UserError
 
 
 def fill(folder: Path, count: int = 2, grey: int = 0) -> None:

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from neq.config.errors import UserError
 from neq.config.schema import DataProvider, MeanStd
 from neq.data.loading import Batch, Images, Loader, eval_keys, train_keys
 from neq.data.sources import Source
 from neq.data.transforms import eval_transform, train_transform
+from neq.errors import UserError
 
 PLAIN = MeanStd(mean=(0, 0, 0), std=(1, 1, 1))
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from neq.config.errors import UserError
 from neq.config.schema import DataProvider, MeanStd
 from neq.data import Data, open_data
+from neq.errors import UserError
 
 PLAIN = MeanStd(mean=(0, 0, 0), std=(1, 1, 1))
 DIGITS = SimpleNamespace(classes=10, augmentation="none", mean_std=PLAIN)

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from neq.config.errors import UserError
 from neq.config.schema import DataProvider
 from neq.data.sources import Source, Split
 from neq.data.splits import split
+from neq.errors import UserError
 
 
 def no_image(index: int) -> torch.Tensor:

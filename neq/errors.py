@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
+
+MOST_LISTED = 40
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
 
 
 class UserError(ValueError):
     """A mistake in what a user gave: one line saying what was given, what is allowed, what to do."""
+
+
+def shown(value: object) -> str:
+    """The value as an error line shows it: its repr, cut when long, never with a line break in it."""
+    return _SHORT.repr(value).replace("\n", " ")
 
 
 def unknown_name(key: str, given: str, allowed: Iterable[str], hint: str = "") -> UserError:
@@ -17,10 +27,11 @@ def unknown_name(key: str, given: str, allowed: Iterable[str], hint: str = "") -
         key: what the name is for, as the user wrote it (`net_name`).
         given: the name that was given.
         allowed: every allowed name.
+            A long list is left out where a hint says where to find it.
         hint: what to do, one sentence (`See neq networks.`).
     """
     names = sorted(allowed)
     near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
-    meant = f"did you mean {near[0]!r}? " if near else ""
-    text = f"{key} {given!r} is unknown; {meant}Allowed: {', '.join(names)}."
-    return UserError(f"{text} {hint}".rstrip())
+    meant = f"; did you mean {near[0]!r}?" if near else "."
+    listed = "" if hint and len(names) > MOST_LISTED else f" Allowed: {', '.join(names)}."
+    return UserError(f"{key} {shown(given)} is unknown{meant}{listed} {hint}".rstrip())

@@ -1,0 +1,51 @@
+"""Running a command: what a mistake, a fault or a signal ends with."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from types import FrameType
+
+from neq.errors import UserError
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+def run_command(command: Callable[[list[str]], int], argv: list[str]) -> int:
+    """Runs a command and turns whatever ends it into one line and an exit code.
+
+    Args:
+        command: takes the arguments, gives the exit code.
+        argv: the arguments; with --debug among them tracebacks are shown.
+
+    Returns:
+        The command's own code; 2 for a user's mistake, 1 for a fault, 130 after SIGINT, 143 after SIGTERM.
+    """
+    former = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return command(argv)
+    except UserError as error:
+        return _end(error, 2, str(error), argv)
+    except (KeyboardInterrupt, Terminated) as error:
+        code = 130 if isinstance(error, KeyboardInterrupt) else 143
+        return _end(error, code, "stopped; the same command with --resume goes on from the last epoch", argv)
+    except Exception as error:
+        text = str(error).strip().splitlines() or [type(error).__name__]
+        return _end(error, 1, f"{text[0]} ({type(error).__name__}; --debug shows where)", argv)
+    finally:
+        signal.signal(signal.SIGTERM, former)
+
+
+def _end(error: BaseException, code: int, line: str, argv: list[str]) -> int:
+    if "--debug" in argv:
+        traceback.print_exception(error)
+    print(f"neq: {line}", file=sys.stderr)
+    return code
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated

@@ -1,0 +1,173 @@
+"""The command line of a run: one flag for every key of the schema."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, NoReturn, get_args, get_origin
+
+from neq.config.leaves import ALL_LEAVES, SECTIONS, SYNONYMS, Leaf, find_leaf, flatten_overrides
+from neq.config.reading import find_config, parse_value, read_yaml
+from neq.config.resolve import Resolved, resolve
+from neq.config.writing import flow_value
+from neq.config.yaml12 import NULLS
+from neq.errors import UserError, shown, unknown_name
+
+DEFAULT_CONFIG = "transfer"
+SWITCHES = {
+    "--dry-run": "say what would run, and stop",
+    "--overwrite": "train again in a folder that holds a finished or unfinished run",
+    "--debug": "show tracebacks",
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a command line says: the file to start from, values by leaf that win over it, switches."""
+
+    config_file: str = DEFAULT_CONFIG
+    overrides: Mapping[str, object] = field(default_factory=dict)
+    dry_run: bool = False
+    overwrite: bool = False
+    debug: bool = False
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)
+
+
+def _types(leaf: Leaf) -> set[object]:
+    """The types that a value may have; for a list, those of its items."""
+    annotation = leaf.field.annotation
+    parts = get_args(annotation) or (annotation,)
+    return {get_args(part)[0] if get_origin(part) is Annotated else part for part in parts}
+
+
+def _metavar(leaf: Leaf) -> str:
+    """The kind of value that the help shows."""
+    types = _types(leaf)
+    if get_origin(leaf.field.annotation) is tuple or leaf.name == "mean_std":
+        return "LIST"
+    if leaf.choices:
+        return "{" + ",".join(leaf.choices) + "}"
+    kinds = {bool: "0|1", int: "INTEGER", float: "NUMBER", str: "TEXT"}
+    return next(name for kind, name in kinds.items() if kind in types)
+
+
+def _add(group: argparse._ArgumentGroup, leaf: Leaf, name: str, help_text: str) -> None:
+    optional: dict[str, Any] = {"nargs": "?", "const": "true"} if bool in _types(leaf) else {}
+    group.add_argument(
+        f"--{name}", dest=name, action="append", metavar=_metavar(leaf), help=help_text, **optional
+    )
+
+
+def build_parser(prog: str) -> argparse.ArgumentParser:
+    """The parser of a run's command line: every key by its name, and by its path (not in the help)."""
+    parser = _Parser(
+        prog=prog,
+        usage=f"{prog} [--config-file NAME|PATH] [--KEY VALUE ...]".replace("%", "%%"),
+        description="Dashes and underscores in names are the same. Values are YAML: 1e-3, [1, 2], null. "
+        "Defaults hold where the file says nothing.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--config-file",
+        action="append",
+        metavar="NAME|PATH",
+        help=f"file to start from, or a shipped one by name (default: {DEFAULT_CONFIG})",
+    )
+    for switch, text in SWITCHES.items():
+        parser.add_argument(switch, action="store_true", help=text)
+    groups: dict[str | None, argparse._ArgumentGroup] = {None: parser.add_argument_group("run")}
+    for section, kind in SECTIONS.items():
+        groups[section] = parser.add_argument_group(section, kind.__doc__)
+    also = {leaf: synonym for synonym, leaf in SYNONYMS.items()}
+    for leaf in ALL_LEAVES:
+        default = flow_value(leaf.field.default)
+        group = groups[leaf.section]
+        _add(group, leaf, leaf.name, f"{leaf.field.description} (default: {default})".replace("%", "%%"))
+        names = [leaf.name, also[leaf.name]] if leaf.name in also else [leaf.name]
+        for name in names[1:]:
+            _add(group, leaf, name, f"the same as --{leaf.name}")
+        for name in names if leaf.section else ():
+            _add(group, leaf, f"{leaf.section}.{name}", argparse.SUPPRESS)
+    return parser
+
+
+def _tidy(argv: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
+    """Names as the parser knows them, each joined to its value, so that `-1e-3` is one and not a flag."""
+    options = {name.replace("-", "_"): name for name in parser._option_string_actions}
+    valueless = {"-h", "--help", *SWITCHES}
+    tidy: list[str] = []
+    rest = list(argv)
+    while rest:
+        token = rest.pop(0)
+        if not token.startswith("--"):
+            tidy.append(token)
+            continue
+        name, equals, text = token.partition("=")
+        name = options.get(name.replace("-", "_"), name)
+        if not equals and name not in valueless and rest and not rest[0].startswith("--"):
+            equals, text = "=", rest.pop(0)
+        tidy.append(name + equals + text)
+    return tidy
+
+
+def _one(name: str, texts: Sequence[object]) -> object:
+    """The value of a flag; UserError when it is given again with another one."""
+    for text in texts[1:]:
+        if text != texts[0]:
+            both = f"{shown(texts[0])} and as {shown(text)}"
+            raise UserError(f"--{name} is given twice, as {both}; give it once")
+    return texts[0]
+
+
+def _value(name: str, text: str) -> object:
+    """A flag's text as its value; a key that is text takes it as it stands."""
+    leaf = find_leaf(name.rpartition(".")[2])
+    assert leaf is not None
+    if str in _types(leaf):
+        return None if text in NULLS else text
+    try:
+        return parse_value(text)
+    except UserError as error:
+        raise UserError(f"{leaf.name} {error}") from None
+
+
+def _unknown(token: str, parser: argparse.ArgumentParser) -> UserError:
+    name = token.partition("=")[0]
+    if not name.startswith("-") or name == "--":
+        return UserError(f"argument {shown(token)} is not allowed; values follow a flag, as --KEY VALUE")
+    key = name.lstrip("-")
+    if "." in key and find_leaf(key.rpartition(".")[2]):
+        return UserError(f"{shown(name)} is no flag; write --{key.rpartition('.')[2]}")
+    known = [option for option in parser._option_string_actions if "." not in option]
+    return unknown_name("flag", name, known, "See --help.")
+
+
+def parse_flags(argv: Sequence[str], prog: str) -> Options:
+    """The options of a command line; -h prints the help and exits.
+
+    Args:
+        argv: the words after the program's name.
+        prog: the program's name.
+
+    Raises:
+        UserError: for an unknown flag, a value that is not YAML, a flag given twice with different values.
+    """
+    parser = build_parser(prog)
+    known, extras = parser.parse_known_args(_tidy(argv, parser))
+    if extras:
+        raise _unknown(extras[0], parser)
+    given = {name: texts for name, texts in vars(known).items() if isinstance(texts, list)}
+    config_file = str(_one("config-file", given.pop("config_file", [DEFAULT_CONFIG])))
+    overrides = {name: _one(name, [_value(name, text) for text in texts]) for name, texts in given.items()}
+    return Options(config_file, flatten_overrides(overrides), known.dry_run, known.overwrite, known.debug)
+
+
+def load(argv: Sequence[str], prog: str) -> tuple[Options, Resolved]:
+    """The options of a command line, and the configuration that they come to; UserError for a mistake."""
+    options = parse_flags(argv, prog)
+    return options, resolve(read_yaml(find_config(options.config_file)), options.overrides)

@@ -1,0 +1,68 @@
+"""A network by name, its head replaced by one of the wanted size."""
+
+from __future__ import annotations
+
+from urllib.error import URLError
+
+import torch
+import torchvision
+from torch import nn
+
+from neq.config import network
+from neq.errors import UserError
+from neq.networks.mcunet import MCUNet
+from neq.seeds import seed_for
+
+
+def build_network(net_name: str, num_classes: int, seed: int = 0) -> nn.Module:
+    """A network by its name in configs/networks.yaml, with a new head.
+
+    Body and head are drawn from random streams of their own, and the global random state is left as it
+    was, so two networks of one name and seed are equal whatever ran before.
+
+    Args:
+        net_name: a name of the catalog (`mbv2`, `pre_trained_resnet18`, `mcunet-in1`, ...).
+        num_classes: outputs of the head, 2 or more.
+        seed: the run's seed.
+
+    Raises:
+        UserError: unknown name, or pretrained weights that cannot be had.
+    """
+    entry = network(net_name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(seed, "network"))
+        if entry.torchvision is None:
+            assert entry.first is not None
+            built: nn.Module = MCUNet(entry.first, entry.rows, num_classes)
+        else:
+            built = _from_torchvision(net_name, entry.torchvision, entry.pretrained)
+        torch.manual_seed(seed_for(seed, "head"))
+        replace_head(built, num_classes)
+    return built
+
+
+def _from_torchvision(net_name: str, torchvision_name: str, pretrained: bool) -> nn.Module:
+    try:
+        return torchvision.models.get_model(torchvision_name, weights="DEFAULT" if pretrained else None)
+    except (URLError, OSError, RuntimeError) as error:
+        folder = torch.hub.get_dir()
+        raise UserError(
+            f"net_name {net_name!r} needs torchvision's weights of {torchvision_name}, which could not be "
+            f"downloaded ({error}); put the file into {folder}/checkpoints, or take a network that starts "
+            "from random weights"
+        ) from error
+
+
+def head_name(net: nn.Module) -> str:
+    """The name of the classifier head: the last Linear in module order."""
+    names = [name for name, module in net.named_modules() if isinstance(module, nn.Linear)]
+    assert names, "a network without a Linear head"
+    return names[-1]
+
+
+def replace_head(net: nn.Module, num_classes: int) -> None:
+    """Puts a new Linear with num_classes outputs in place of the head, drawn from torch's random state."""
+    name = head_name(net)
+    old = net.get_submodule(name)
+    assert isinstance(old, nn.Linear)
+    net.set_submodule(name, nn.Linear(old.in_features, num_classes, bias=old.bias is not None))

@@ -1,0 +1,218 @@
+"""The neuron table: every selectable neuron of a network, and what it costs.
+
+A neuron is one output channel of a Conv2d or one output feature of a Linear, the classifier head
+excepted. Neurons are numbered 0 .. N-1 by layer in module order, then by channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from neq.errors import UserError
+
+NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
+
+# What is chosen: layer name -> its chosen channels, ascending.
+Selection = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer whose neurons can be selected.
+
+    Args:
+        name: of the module.
+        kind: "conv" or "linear".
+        neurons: output channels or features.
+        parameters: weights of one neuron, its bias not counted.
+        macs: forward multiply-accumulates of one neuron for one image; its weight gradient costs as much.
+        order: position of the layer's first call in a forward pass.
+        norm: name of the norm layer that takes this layer's output, if one does.
+    """
+
+    name: str
+    kind: str
+    neurons: int
+    parameters: int
+    macs: int
+    order: int
+    norm: str | None
+
+
+@dataclass(frozen=True)
+class NeuronTable:
+    """Every selectable neuron of a network.
+
+    Args:
+        layers: in module order, without the head.
+        head: name of the classifier head.
+        norm_order: norm layer -> position of its first call in a forward pass.
+        unselectable: modules with parameters of their own that are neither selectable, norm nor head; they
+            stay frozen.
+    """
+
+    layers: tuple[Layer, ...]
+    head: str
+    norm_order: Mapping[str, int]
+    unselectable: tuple[str, ...] = ()
+    _slices: dict[str, slice] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        slices, start = {}, 0
+        for layer in self.layers:
+            slices[layer.name] = slice(start, start + layer.neurons)
+            start += layer.neurons
+        object.__setattr__(self, "_slices", slices)
+
+    def __len__(self) -> int:
+        return sum(layer.neurons for layer in self.layers)
+
+    def slice_of(self, name: str) -> slice:
+        """The positions of a layer's neurons."""
+        return self._slices[name]
+
+    @cached_property
+    def parameters(self) -> Tensor:
+        """Weights of each neuron, int64 [N]."""
+        return self._per_neuron([layer.parameters for layer in self.layers])
+
+    @cached_property
+    def macs(self) -> Tensor:
+        """Forward multiply-accumulates of each neuron for one image, int64 [N]."""
+        return self._per_neuron([layer.macs for layer in self.layers])
+
+    @property
+    def total_parameters(self) -> int:
+        """Weights of all selectable neurons: what a ratio of 1 means."""
+        return sum(layer.neurons * layer.parameters for layer in self.layers)
+
+    @property
+    def total_macs(self) -> int:
+        """Forward multiply-accumulates of all selectable neurons for one image."""
+        return sum(layer.neurons * layer.macs for layer in self.layers)
+
+    def selection(self, chosen: Tensor) -> dict[str, Tensor]:
+        """The chosen channels by layer, layers without any left out.
+
+        Args:
+            chosen: bool [N].
+        """
+        assert chosen.dtype == torch.bool
+        assert chosen.shape == (len(self),)
+        found = {layer.name: chosen[self.slice_of(layer.name)].nonzero().flatten() for layer in self.layers}
+        return {name: channels for name, channels in found.items() if len(channels)}
+
+    def mask(self, selection: Selection) -> Tensor:
+        """The neurons of a selection, bool [N].
+
+        Args:
+            selection: layer name -> channels.
+        """
+        chosen = torch.zeros(len(self), dtype=torch.bool)
+        for name, channels in selection.items():
+            chosen[self.slice_of(name).start + channels.cpu()] = True
+        return chosen
+
+    def _per_neuron(self, values: list[int]) -> Tensor:
+        counts = torch.tensor([layer.neurons for layer in self.layers])
+        return torch.tensor(values, dtype=torch.int64).repeat_interleave(counts)
+
+
+def is_selectable(module: nn.Module) -> bool:
+    """Whether the neurons of a module can be selected: a plain Conv2d or Linear."""
+    if hasattr(module, "parametrizations"):
+        return False
+    return type(module).forward in (nn.Conv2d.forward, nn.Linear.forward)
+
+
+def neuron_table(
+    network: nn.Module, input_shape: tuple[int, int, int], head: str | None = None
+) -> NeuronTable:
+    """The neuron table of any network, from one forward pass of one image of zeros in eval mode.
+
+    Args:
+        network: any module that takes a batch of images; it is left as it was.
+        input_shape: of one image: channels, height, width.
+        head: name of the classifier head; by default the Conv2d or Linear that is called last.
+
+    Raises:
+        UserError: no selectable layer, or no layer of the head's name.
+    """
+    calls = _trace(network, input_shape)
+    named = dict(network.named_modules())
+    called = [name for name in calls if is_selectable(named[name])]
+    if not called:
+        raise UserError("the network calls no Conv2d or Linear: there is nothing to select")
+    head = head or max(called, key=lambda name: calls[name].order)
+    if head not in named:
+        raise UserError(f"head {head!r} is not a layer of the network; its last one is {called[-1]!r}")
+    layers = []
+    unselectable = []
+    for name, module in named.items():
+        if name == head or isinstance(module, NORMS):
+            continue
+        if name in called:
+            layers.append(_layer(name, module, calls[name]))
+        elif next(module.parameters(recurse=False), None) is not None:
+            unselectable.append(name)
+    norm_order = {name: call.order for name, call in calls.items() if isinstance(named[name], NORMS)}
+    return NeuronTable(tuple(layers), head, norm_order, tuple(unselectable))
+
+
+@dataclass
+class _Call:
+    """What a forward pass shows of one module."""
+
+    order: int
+    positions: int = 0
+    norm: str | None = None
+
+
+def _layer(name: str, module: nn.Module, call: _Call) -> Layer:
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    parameters = weight[0].numel()
+    kind = "conv" if isinstance(module, nn.Conv2d) else "linear"
+    return Layer(name, kind, weight.shape[0], parameters, parameters * call.positions, call.order, call.norm)
+
+
+def _trace(network: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, _Call]:
+    """Runs one image through the network and notes each selectable and each norm layer's calls."""
+    calls: dict[str, _Call] = {}
+    handles = []
+
+    def watch(name: str, module: nn.Module) -> None:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+            call = calls.setdefault(name, _Call(order=len(calls)))
+            if isinstance(module, NORMS):
+                # The mark is a layer's, as long as nothing has changed the tensor in place since.
+                source, version = getattr(inputs[0], "_neq_made_by", (None, None))
+                if source is not None and version == inputs[0]._version:
+                    calls[source].norm = name
+            else:
+                call.positions += output.numel() // len(module.get_parameter("weight"))
+                output._neq_made_by = (name, output._version)  # type: ignore[attr-defined]
+
+        handles.append(module.register_forward_hook(hook))
+
+    for name, module in network.named_modules():
+        if is_selectable(module) or isinstance(module, NORMS):
+            watch(name, module)
+    training = [module for module in network.modules() if module.training]
+    example = next(network.parameters())
+    try:
+        network.eval()
+        with torch.no_grad():
+            network(torch.zeros(1, *input_shape, device=example.device, dtype=example.dtype))
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module in training:
+            module.training = True
+    return calls

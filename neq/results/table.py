@@ -1,0 +1,50 @@
+"""The table at the end of a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+
+def summary_table(summary: dict[str, Any]) -> Table:
+    """What a run reached, and at what cost.
+
+    Args:
+        summary: as in summary.json.
+    """
+    selected, selectable = summary["selected_parameters_max"], summary["selectable_parameters"]
+    beside = ", ".join(f"{count:,} {kind}" for kind, count in summary["trained_beside_max"].items())
+    validation = summary["val_top1"]
+    blocks = [
+        {
+            "best epoch": f"{summary['best_epoch']} (of {summary['epochs']}, from 0)",
+            "validation top-1": "none" if validation is None else f"{validation:.2f} %",
+            "test top-1 of that epoch": f"{summary['test_top1']:.2f} %",
+            "policy (first epoch)": f"{summary['neuron_selection']} ({summary['initialization']})",
+        },
+        {
+            "budget": f"{summary['budget']:,} parameters",
+            "most parameters updated in an epoch": f"{selected:,}",
+            "frozen share": f"{100 * (1 - selected / selectable):.2f} % of {selectable:,}",
+            "trained beside the budget": beside,
+        },
+        {
+            "seconds per step": f"{summary['step_seconds']:.4f}",
+            "saved for backward": _bytes(summary["saved_bytes"]),
+            f"peak memory, {summary['peak_memory_kind']}": _bytes(summary["peak_memory_bytes"]),
+        },
+    ]
+    title = f"{summary['net_name']} on {summary['dataset']}, seed {summary['seed']}"
+    table = Table(title=title, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for block in blocks:
+        table.add_section()
+        for what, value in block.items():
+            table.add_row(what, value)
+    return table
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 2**20:,.1f} MiB"

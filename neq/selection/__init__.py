@@ -1,0 +1,21 @@
+"""Policies that rank neurons, and the choice of an epoch's neurons under a budget."""
+
+from neq.selection.choose import POLICIES, STATIC, choose, policy_budget
+from neq.selection.similarity import previous_values, similarity
+from neq.selection.state import SelectionState, StaticScheme
+from neq.selection.su import bias_layers, listed_parameters
+from neq.selection.velocity import VelocityState
+
+__all__ = [
+    "POLICIES",
+    "STATIC",
+    "SelectionState",
+    "StaticScheme",
+    "VelocityState",
+    "bias_layers",
+    "choose",
+    "listed_parameters",
+    "policy_budget",
+    "previous_values",
+    "similarity",
+]

@@ -1,0 +1,44 @@
+"""What a policy may look at when it scores neurons."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from neq.neurons import NeuronTable
+
+
+@dataclass(frozen=True)
+class StaticScheme:
+    """The lists of a static (SU) selection.
+
+    Args:
+        indices: convs in module order, head excluded, ascending.
+        ratios: share of each listed conv's neurons, 0 .. 1.
+        n_bias_update: how many of the last convs train their bias.
+    """
+
+    indices: tuple[int, ...]
+    ratios: tuple[float, ...]
+    n_bias_update: int = 0
+
+
+@dataclass(frozen=True)
+class SelectionState:
+    """What a policy may look at.
+
+    Args:
+        table: the network's neurons.
+        network: the plain network, its weights as they are now.
+        generator: the stream that random choices of this epoch are drawn from.
+        scheme: the lists of SU, if the run has them.
+        velocity: signed velocity of every neuron after the last epoch, float64 [N]; none before the first.
+    """
+
+    table: NeuronTable
+    network: nn.Module
+    generator: torch.Generator
+    scheme: StaticScheme | None = None
+    velocity: Tensor | None = None

@@ -1,0 +1,163 @@
+"""The run's own record: the files in its folder, which everything else is a view of."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from neq.errors import UserError
+from neq.files import write_text
+from neq.neurons import NeuronTable
+from neq.tracking.selection_file import save_selection, save_table
+from neq.training import EpochReport
+
+# All that a run writes, the lock apart.
+CONTENT = (
+    "identity.json", "config.yaml", "metrics.jsonl", "summary.json", "checkpoint", "selection",
+    "curves.png", "selection.png",
+)  # fmt: skip
+
+
+class RunRecord:
+    """The record of one run in one folder.
+
+    config.yaml and identity.json are written at the start, a line of metrics.jsonl and a file in selection/
+    after every epoch, summary.json at the end: a folder with a summary.json holds a finished run.
+
+    Args:
+        folder: of the run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.metrics = folder / "metrics.jsonl"
+        self.summary = folder / "summary.json"
+        self.checkpoints = folder / "checkpoint"
+
+    def is_finished(self) -> bool:
+        """Whether the folder holds a finished run."""
+        return self.summary.exists()
+
+    def check(self, identity: dict[str, Any], resume: bool, overwrite: bool) -> None:
+        """Makes sure that a run of this identity may use the folder; writes nothing.
+
+        Raises:
+            UserError: the folder holds something else, or an unfinished run that is not to be resumed.
+        """
+        if not self.folder.exists():
+            return
+        if not self.folder.is_dir():
+            raise UserError(f"run_dir {self.folder} is a file; give a folder")
+        found = sorted(path.name for path in self.folder.iterdir() if path.name != ".lock")
+        if not found:
+            return
+        if "identity.json" not in found:
+            raise UserError(
+                f"run_dir {self.folder} holds {found[0]!r} and no run of neq; give an empty or a new folder"
+            )
+        there = json.loads((self.folder / "identity.json").read_text())
+        if overwrite:
+            return
+        if there != identity:
+            raise UserError(
+                f"run_dir {self.folder} holds another run ({_difference(there, identity)}); "
+                "give another --run-dir, or --overwrite to replace it"
+            )
+        if not self.is_finished() and not resume:
+            raise UserError(
+                f"run_dir {self.folder} holds this run, unfinished; --resume continues it, "
+                "--overwrite starts it again"
+            )
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Makes the folder and keeps other processes out of it.
+
+        Raises:
+            UserError: another process is using it, or it cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.folder / ".lock")
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(f"another process is training in {self.folder}; wait for it to end") from None
+        except OSError as error:
+            raise UserError(f"run_dir {self.folder} cannot be written ({error.strerror})") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def start(self, config_yaml: str, identity: dict[str, Any], table: NeuronTable) -> None:
+        """Begins a fresh record, in place of whatever run the folder held."""
+        for name in CONTENT:
+            path = self.folder / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        write_text(self.folder / "config.yaml", config_yaml)
+        save_table(self.folder / "selection", table)
+        # Last: a folder with an identity is a run that can be resumed.
+        write_text(self.folder / "identity.json", json.dumps(identity, indent=2) + "\n")
+
+    def rewind(self, epoch: int) -> None:
+        """Drops the metrics of an epoch and later ones: they come again from the checkpoint before it."""
+        rows = [row for row in read_metrics(self.folder) if row["epochs"] < epoch]
+        write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
+
+    def step(self, epoch: int, step: int, steps: int) -> None:
+        """Steps leave no record."""
+
+    def epoch(self, report: EpochReport) -> None:
+        """Writes the epoch's metrics and selection to the disk."""
+        save_selection(self.folder / "selection", report)
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(_plain(report.metrics), allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Writes summary.json, which marks the run as finished."""
+        write_text(self.summary, json.dumps(_plain(summary), indent=2, allow_nan=False) + "\n")
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The epochs of a run so far; a last line that a crash cut off is left out."""
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1]]  # a whole line ends with a line end
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """The summary of a finished run."""
+    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return summary
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN and no infinity: null stands for both."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _difference(there: dict[str, Any], here: dict[str, Any]) -> str:
+    """The first setting that two identities differ in."""
+    for key in sorted(there.keys() | here.keys()):
+        if there.get(key) != here.get(key):
+            return f"{key} is {there.get(key, 'its default')} there, {here.get(key, 'its default')} here"
+    return "of another version"

@@ -1,0 +1,46 @@
+"""The selection folder of a run: which neurons every epoch updated, and their velocities."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neq.files import atomic_file, write_text
+from neq.neurons import NeuronTable
+from neq.training import EpochReport
+
+
+def save_table(folder: Path, table: NeuronTable) -> None:
+    """Writes table.json: the layers whose neurons the other files number, in order."""
+    folder.mkdir(exist_ok=True)
+    layers = [
+        {"name": layer.name, "neurons": layer.neurons, "parameters": layer.parameters, "macs": layer.macs}
+        for layer in table.layers
+    ]
+    write_text(folder / "table.json", json.dumps({"layers": layers, "head": table.head}, indent=1) + "\n")
+
+
+def save_selection(folder: Path, report: EpochReport) -> None:
+    """Writes one epoch's file: the chosen neurons a bit each, velocities as float32."""
+    arrays = {"chosen": np.packbits(report.chosen.numpy()), "neurons": np.array(len(report.chosen))}
+    if report.velocity is not None:
+        arrays["velocity"] = report.velocity.float().numpy()
+    content = io.BytesIO()
+    np.savez_compressed(content, allow_pickle=False, **arrays)
+    with atomic_file(_path(folder, report.epoch)) as file:
+        file.write(content.getbuffer())
+
+
+def read_selection(folder: Path, epoch: int) -> tuple[NDArray[np.bool_], NDArray[np.float32] | None]:
+    """One epoch's chosen neurons, bool [N], and the velocities measured after it, float32 [N] or none."""
+    with np.load(_path(folder, epoch), allow_pickle=False) as file:
+        chosen = np.unpackbits(file["chosen"], count=int(file["neurons"])).astype(bool)
+        return chosen, file.get("velocity")
+
+
+def _path(folder: Path, epoch: int) -> Path:
+    return folder / f"{epoch:05d}.npz"

@@ -1,0 +1,23 @@
+"""Training under a budget: the loop and what it needs."""
+
+from neq.training.checkpoint import Checkpoints, load_checkpoint
+from neq.training.evaluation import Scores, evaluate
+from neq.training.loop import Progress, Training, TrainingDiverged, choose_neurons, make_plan, train
+from neq.training.schedule import total_epochs
+from neq.training.tracker import EpochReport, Tracker
+
+__all__ = [
+    "Checkpoints",
+    "EpochReport",
+    "Progress",
+    "Scores",
+    "Tracker",
+    "Training",
+    "TrainingDiverged",
+    "choose_neurons",
+    "evaluate",
+    "load_checkpoint",
+    "make_plan",
+    "total_epochs",
+    "train",
+]

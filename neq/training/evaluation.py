@@ -1,0 +1,52 @@
+"""Evaluating the plain network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How a network did on some images.
+
+    Args:
+        top1: per cent of the images whose highest output is their label.
+        loss: mean cross-entropy.
+    """
+
+    top1: float
+    loss: float
+
+
+@torch.no_grad()
+def evaluate(
+    network: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    device: torch.device,
+    precision: str = "fp32",
+) -> Scores:
+    """Top-1 and loss of the plain network in eval mode; it is left in eval mode.
+
+    Args:
+        network: the plain network, on the device.
+        batches: (images [B, 3, H, W], labels int64 [B]); every image once.
+        precision: "fp32", or "bf16" for autocast.
+    """
+    network.eval()
+    images_seen, hits = 0, 0
+    loss = torch.zeros((), dtype=torch.float64, device=device)
+    for images, labels in batches:
+        images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
+        labels = labels.to(device, non_blocking=True)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            outputs = network(images)
+        loss += F.cross_entropy(outputs.float(), labels, reduction="sum").double()
+        hits += int((outputs.argmax(1) == labels).sum())
+        images_seen += len(labels)
+    assert images_seen, "an evaluation without images"
+    return Scores(100 * hits / images_seen, float(loss) / images_seen)

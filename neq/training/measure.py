@@ -1,0 +1,92 @@
+"""What a step really cost: bytes saved for backward, seconds, peak memory."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+
+class SavedBytes:
+    """Counts the bytes that autograd keeps for backward: unique storages, weights excluded.
+
+    Args:
+        weights: tensors whose storages do not count: parameters, buffers and chosen rows.
+    """
+
+    def __init__(self, weights: Iterable[Tensor]) -> None:
+        self._excluded = {tensor.untyped_storage().data_ptr() for tensor in weights}
+        self._seen: dict[int, int] = {}
+
+    @property
+    def total(self) -> int:
+        """Bytes seen so far."""
+        return sum(self._seen.values())
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Counts what is saved by the forward pass inside."""
+
+        def pack(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in self._excluded:
+                self._seen[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            yield
+
+
+class StepClock:
+    """The median time of a training step, data loading excluded.
+
+    On CUDA only the first steps of an epoch are timed, since timing one makes the host wait for the device.
+    """
+
+    timed_on_cuda = 20
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._seconds: list[float] = []
+        self._steps = 0
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Times the step inside."""
+        self._steps += 1
+        if self._cuda and self._steps > self.timed_on_cuda:
+            yield
+            return
+        self._wait()
+        start = time.perf_counter()
+        yield
+        self._wait()
+        self._seconds.append(time.perf_counter() - start)
+
+    @property
+    def median(self) -> float:
+        """Seconds of a step."""
+        return statistics.median(self._seconds)
+
+    def _wait(self) -> None:
+        if self._cuda:
+            torch.cuda.synchronize()
+
+
+def peak_memory(device: torch.device) -> tuple[int, str]:
+    """The most memory used so far, in bytes, and whose count that is.
+
+    Returns:
+        On CUDA the most that torch allocated on the device, else the process' maximum resident size, which
+        includes Python and the libraries.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device), "allocated on the device"
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "maximum of the process"

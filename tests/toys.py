@@ -1,0 +1,54 @@
+"""Small networks and data that many tests train."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Toy(nn.Module):
+    """Every kind of selectable layer: dense, grouped, depthwise, with bias, 1x1, Linear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, 2, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(8)
+        self.grouped = nn.Conv2d(8, 12, 3, 1, 1, groups=4, bias=False)
+        self.norm2 = nn.BatchNorm2d(12)
+        self.depthwise = nn.Conv2d(12, 24, 3, 1, 2, dilation=2, groups=12)
+        self.norm3 = nn.BatchNorm2d(24)
+        self.pointwise = nn.Conv2d(24, 24, 1)
+        self.act = nn.ReLU(inplace=True)
+        self.hidden = nn.Linear(24, 16)
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act(self.norm1(self.stem(x)))
+        x = self.act(self.norm2(self.grouped(x)))
+        x = self.act(self.norm3(self.depthwise(x)))
+        x = self.act(x + self.pointwise(x))
+        return self.head(self.act(self.hidden(x.mean((2, 3)))))
+
+
+def toy(seed: int = 0, dtype: torch.dtype = torch.float64) -> Toy:
+    """A toy network with fixed weights and uneven norm statistics."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = Toy().to(dtype)
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.uniform_(module.weight, 0.5, 1.5)
+                nn.init.uniform_(module.bias, -0.3, 0.3)
+                nn.init.uniform_(module.running_mean, -0.3, 0.3)  # type: ignore[arg-type]
+                nn.init.uniform_(module.running_var, 0.5, 1.5)  # type: ignore[arg-type]
+    return network
+
+
+def batch(seed: int = 0, size: int = 6, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    """Images [size, 3, 12, 12] and labels of five classes."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(size, 3, 12, 12, generator=generator, dtype=torch.float64).to(dtype)
+    return images, torch.randint(0, 5, (size,), generator=generator)
+
+
+SHAPE = (3, 12, 12)
