@@ -9,7 +9,7 @@ from torch import Tensor, nn
 class Toy(nn.Module):
     """Every kind of selectable layer: dense, grouped, depthwise, with bias, 1x1, Linear."""
 
-    def __init__(self) -> None:
+    def __init__(self, classes: int = 5) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, 8, 3, 2, 1, bias=False)
         self.norm1 = nn.BatchNorm2d(8)
@@ -20,7 +20,7 @@ class Toy(nn.Module):
         self.pointwise = nn.Conv2d(24, 24, 1)
         self.act = nn.ReLU(inplace=True)
         self.hidden = nn.Linear(24, 16)
-        self.head = nn.Linear(16, 5)
+        self.head = nn.Linear(16, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.act(self.norm1(self.stem(x)))
@@ -30,11 +30,11 @@ class Toy(nn.Module):
         return self.head(self.act(self.hidden(x.mean((2, 3)))))
 
 
-def toy(seed: int = 0, dtype: torch.dtype = torch.float64) -> Toy:
+def toy(seed: int = 0, dtype: torch.dtype = torch.float64, classes: int = 5) -> Toy:
     """A toy network with fixed weights and uneven norm statistics."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = Toy().to(dtype)
+        network = Toy(classes).to(dtype)
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
                 nn.init.uniform_(module.weight, 0.5, 1.5)

@@ -55,6 +55,8 @@ class Checkpoints:
     def _write(self, path: Path, state: dict[str, Any]) -> None:
         with atomic_file(path) as file:
             torch.save(state, file)
+            file.flush()
+            load_checkpoint(Path(file.name))
 
     def _write_weights(self, weights: dict[str, Tensor]) -> None:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
@@ -71,7 +73,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file fails in many ways, all of them the file's
-        raise UserError(f"{path} is not a readable checkpoint ({str(error).splitlines()[0]})") from error
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"{path} is not a readable checkpoint ({reason})") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise UserError(f"{path} is not a checkpoint that this version reads (format {FORMAT})")
     return state

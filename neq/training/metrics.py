@@ -68,6 +68,6 @@ def score_metrics(
             "test/top1": test.top1,
             "test/loss": test.loss,
             "test/best": best["highest_test_top1"],
-            "test/top1_at_valid_best": best["test_top1"],
+            "test/top1_at_valid_best": best.get("test_top1"),
         }
     return metrics

@@ -1,0 +1,62 @@
+"""Whole runs of a toy network on the digits, a fraction of a second an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from neq.config import dataset, resolve
+from neq.data import open_data
+from neq.neurons import neuron_table
+from neq.training import Checkpoints, EpochReport, Training
+from tests.toys import SHAPE, toy
+
+BASE = {
+    "image_size": 12,
+    "n_epochs": 3,
+    "warmup_epochs": 0,
+    "base_lr": 0.05,
+    "momentum": 0.9,
+    "weight_decay": 1e-4,
+    "ratio": 0.3,
+    "initialization": "random",
+}
+LISTS = {"manual_weight_idx": [0, 2, 3], "weight_update_ratio": [0.5, 0.125, 0.25], "n_bias_update": 2}
+
+
+class Diary:
+    """A tracker that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.reports: list[EpochReport] = []
+        self.steps: list[tuple[int, int, int]] = []
+        self.summary: dict[str, Any] | None = None
+
+    def step(self, epoch: int, step: int, steps: int) -> None:
+        self.steps.append((epoch, step, steps))
+
+    def epoch(self, report: EpochReport) -> None:
+        self.reports.append(report)
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        self.summary = summary
+
+
+@contextmanager
+def run_of(folder: Path, **settings: Any) -> Iterator[tuple[Training, Diary]]:
+    """A run of the toy network, and its diary."""
+    if settings.get("budget") is not None:
+        settings.setdefault("ratio", None)
+    config = resolve({}, {**BASE, **settings}).config
+    diary = Diary()
+    with open_data(config.data_provider, dataset("digits"), config.manual_seed) as data:
+        network = toy(config.manual_seed, torch.float32, classes=10)
+        table = neuron_table(network, SHAPE)
+        yield (
+            Training(config, network, table, data, torch.device("cpu"), Checkpoints(folder), (diary,)),
+            diary,
+        )

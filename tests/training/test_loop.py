@@ -1,0 +1,261 @@
+import copy
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from neq.selection import listed_parameters
+from neq.training import TrainingDiverged, load_checkpoint, train
+from neq.training import loop as loop_module
+from neq.training.evaluation import Scores
+from tests.training.runs import LISTS, run_of
+
+TIMES = ("step_seconds", "peak_memory_bytes")
+
+
+def without_times(value):
+    if isinstance(value, dict):
+        return {key: without_times(inner) for key, inner in value.items() if key not in TIMES}
+    return value
+
+
+def outcome(folder, **settings):
+    """Summary, reports and final weights of a run."""
+    with run_of(folder, **settings) as (run, diary):
+        summary = train(run)
+        return summary, diary, copy.deepcopy(run.network.state_dict()), run
+
+
+@pytest.mark.parametrize("selection", ["velocity", "random", "full", "SU"])
+@pytest.mark.parametrize("initialization", ["random", "full", "SU"])
+def test_no_epoch_exceeds_the_budget(tmp_path, selection, initialization):
+    settings = {**LISTS, "neuron_selection": selection, "initialization": initialization, "n_epochs": 3}
+    summary, diary, _, run = outcome(tmp_path, **settings)
+    listed = listed_parameters(run.table, run.scheme)
+    assert summary["budget"] == round(0.3 * run.table.total_parameters)
+    for report in diary.reports:
+        policy = initialization if report.epoch == 0 else selection
+        used = int(run.table.parameters[report.chosen].sum())
+        saved = report.metrics["Saved parameters"]
+        assert saved["Number of saved parameters"] == used <= summary["budget"]
+        if policy == "SU":
+            assert used == listed
+            assert saved["Parameters delta with Budget"] == 0
+        else:
+            passed_over = run.table.parameters[~report.chosen]
+            assert summary["budget"] - used < int(passed_over.min())
+    assert summary["selected_parameters_max"] == max(
+        report.metrics["Saved parameters"]["Number of saved parameters"] for report in diary.reports
+    )
+
+
+@pytest.mark.parametrize("initialization", ["SU", "full", "random"])
+def test_a_static_choice_stays_for_the_whole_run(tmp_path, initialization):
+    """Fault 4: SU masks were erased after the first epoch, so everything trained."""
+    settings = {**LISTS, "neuron_selection": "SU", "initialization": initialization, "n_epochs": 4}
+    with run_of(tmp_path, **settings, norm_mode="frozen") as (run, diary):
+        kept = [copy.deepcopy(run.network.state_dict())]
+        run.checkpoints.save = lambda state, is_best: kept.append(copy.deepcopy(state["network"]))
+        train(run)
+    first = 0 if initialization == "SU" else 1
+    for before, after, report in zip(kept[first:], kept[first + 1 :], diary.reports[first:], strict=False):
+        assert torch.equal(report.chosen, diary.reports[first].chosen)
+        for layer in run.table.layers:
+            moved = (before[f"{layer.name}.weight"] != after[f"{layer.name}.weight"]).flatten(1).any(1)
+            assert torch.equal(moved, report.chosen[run.table.slice_of(layer.name)])
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_frozen_rows_are_bit_identical_in_every_epoch(tmp_path, optimizer):
+    """Fault 2, in the loop itself."""
+    with run_of(
+        tmp_path, optimizer_name=optimizer, neuron_selection="velocity", base_lr=0.01, weight_decay=0.01
+    ) as (run, diary):
+        kept = [copy.deepcopy(run.network.state_dict())]
+        run.checkpoints.save = lambda state, is_best: kept.append(copy.deepcopy(state["network"]))
+        train(run)
+    for before, after, report in zip(kept[:-1], kept[1:], diary.reports, strict=True):
+        for layer in run.table.layers:
+            moved = (before[f"{layer.name}.weight"] != after[f"{layer.name}.weight"]).flatten(1).any(1)
+            assert torch.equal(moved, report.chosen[run.table.slice_of(layer.name)]), layer.name
+
+
+def test_the_same_seed_gives_the_same_metrics_twice(tmp_path):
+    first = outcome(tmp_path / "a", neuron_selection="velocity")
+    torch.manual_seed(999)
+    again = outcome(tmp_path / "b", neuron_selection="velocity")
+    assert without_times(first[0]) == without_times(again[0])
+    assert [without_times(report.metrics) for report in first[1].reports] == [
+        without_times(report.metrics) for report in again[1].reports
+    ]
+    assert all(torch.equal(tensor, again[2][name]) for name, tensor in first[2].items())
+    other = outcome(tmp_path / "c", neuron_selection="velocity", manual_seed=1)
+    assert without_times(first[0]) != without_times(other[0])
+
+
+def test_policies_at_one_seed_see_the_same_batches(tmp_path):
+    seen = {}
+    for policy in ("velocity", "random", "full"):
+        with run_of(tmp_path / policy, neuron_selection=policy) as (run, _):
+            batches = []
+            real = run.data.train_batches
+
+            def spy(epoch, real=real, batches=batches):
+                for images, labels in real(epoch):
+                    batches.append((images.double().sum().item(), labels.tolist()))
+                    yield images, labels
+
+            run.data.train_batches = spy
+            train(run)
+            seen[policy] = batches
+    assert seen["velocity"] == seen["random"] == seen["full"]
+    assert len({json.dumps(entry) for entry in seen["full"]}) == len(seen["full"])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"neuron_selection": "velocity"},
+        {
+            "neuron_selection": "velocity",
+            "velocity_rule": "reference",
+            "optimizer_name": "adam",
+            "base_lr": 0.01,
+        },
+        {"neuron_selection": "random"},
+        {"neuron_selection": "SU", **LISTS},
+    ],
+)
+@pytest.mark.parametrize("stop", [1, 2])
+def test_a_resumed_run_is_bit_identical(tmp_path, settings, stop):
+    """Fault 8: a resumed run forgot masks, velocities and random state, and updated everything."""
+    whole, diary, weights, _ = outcome(tmp_path / "whole", **settings)
+
+    class Stopped(Exception):
+        pass
+
+    with run_of(tmp_path / "parts", **settings) as (run, part_diary):
+        real = part_diary.epoch
+
+        def epoch(report):
+            if report.epoch == stop:
+                raise Stopped
+            real(report)
+
+        part_diary.epoch = epoch
+        with pytest.raises(Stopped):
+            train(run)
+    with run_of(tmp_path / "parts", **settings) as (run, rest_diary):
+        resumed = train(run, run.checkpoints.load_last())
+    assert without_times(resumed) == without_times(whole)
+    reports = part_diary.reports + rest_diary.reports
+    assert [without_times(report.metrics) for report in reports] == [
+        without_times(report.metrics) for report in diary.reports
+    ]
+    assert all(torch.equal(a.chosen, b.chosen) for a, b in zip(reports, diary.reports, strict=True))
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in run.network.state_dict().items())
+
+
+def test_the_best_epoch_is_chosen_by_validation_and_its_test_figure_is_its_own(tmp_path, monkeypatch):
+    """Fault 9: chosen on the test set, and a test figure left over from another epoch."""
+    figures = {"validation": iter([50.0, 70.0, 60.0, 70.0]), "test": iter([10.0, 20.0, 99.0])}
+    monkeypatch.setattr(loop_module, "_evaluate", lambda run, split: Scores(next(figures[split]), 1.0))
+    settings = {"neuron_selection": "random", "n_epochs": 4, "test_per_epochs": 100}
+    summary, diary, _, run = outcome(tmp_path, **settings)
+    # Epochs 0 and 1 are new bests and are tested; 2 is not; 3 only ties, and is tested as the last one.
+    assert (summary["best_epoch"], summary["val_top1"], summary["test_top1"]) == (1, 70.0, 20.0)
+    assert ["test" in report.metrics for report in diary.reports] == [True, True, False, True]
+    last = diary.reports[3].metrics["test"]
+    assert last["test/top1_at_valid_best"] == 20.0
+    assert last["test/best"] == last["test/top1"] == 99.0
+    assert load_checkpoint(run.checkpoints.best)["progress"]["best"]["epoch"] == 1
+    assert [report.metrics["valid"]["val/best"] for report in diary.reports] == [50, 70, 70, 70]
+
+
+def test_without_validation_the_last_epoch_is_kept(tmp_path):
+    """Fault 9: without validation the best was chosen on the test set."""
+    summary, diary, weights, run = outcome(tmp_path, neuron_selection="velocity", use_validation=False)
+    assert summary["best_epoch"] == 2
+    assert summary["val_top1"] is None
+    assert all("valid" not in report.metrics for report in diary.reports)
+    best = load_checkpoint(run.checkpoints.best)["network"]
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in best.items())
+
+
+def test_metrics_have_the_published_key_paths(tmp_path):
+    _, diary, _, run = outcome(tmp_path, neuron_selection="velocity")
+    metrics = diary.reports[1].metrics
+    layers = {layer.name for layer in run.table.layers}
+    assert metrics["epochs"] == 1
+    assert set(metrics["train"]) == {"train/top1", "train/loss", "train/lr"}
+    assert set(metrics["valid"]) == {"val/top1", "val/loss", "val/best"}
+    assert set(metrics["test"]) == {"test/top1", "test/loss", "test/best", "test/top1_at_valid_best"}
+    assert set(metrics["Saved parameters"]) == {
+        "Number of saved parameters",
+        "Parameters delta with Budget",
+        "Number of saved neurons",
+    }
+    for key in ("Perc of frozen conv neurons", "FLOPS stats"):
+        assert set(metrics[key]) == {"total", "layer"}
+        assert set(metrics[key]["layer"]) == layers
+    chosen = diary.reports[1].chosen
+    assert metrics["Perc of frozen conv neurons"]["total"] == pytest.approx(
+        100 * (~chosen).double().mean().item()
+    )
+    assert metrics["lr"] == metrics["train"]["train/lr"] > 0
+
+
+def test_norms_and_head_are_reported_beside_the_budget(tmp_path):
+    """Fault 6: batch norm and head always trained, outside any accounting."""
+    for norm_mode, norms in (("train", 2 * (8 + 12 + 24)), ("frozen", 0)):
+        summary, diary, _, _ = outcome(tmp_path / norm_mode, neuron_selection="random", norm_mode=norm_mode)
+        beside = diary.reports[0].metrics["Trained beside the budget"]
+        assert beside["norms"] == norms == summary["trained_beside_max"]["norms"]
+        assert beside["head"] == 170
+
+
+def test_saved_bytes_grow_with_the_selection(tmp_path):
+    """Fault 1: what a small budget saves is really not stored."""
+    saved = [
+        outcome(tmp_path / str(ratio), neuron_selection="random", ratio=ratio, norm_mode="frozen")[0][
+            "saved_bytes"
+        ]
+        for ratio in (0, 0.02, 1)
+    ]
+    assert 0 < saved[0] < saved[1] < saved[2]
+
+
+def test_a_diverging_loss_stops_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
+    with run_of(tmp_path, neuron_selection="random") as (run, diary):
+        real = F.cross_entropy
+
+        def poisoned(outputs, labels):
+            return real(outputs, labels) * (float("nan") if len(diary.steps) == 40 else 1.0)
+
+        monkeypatch.setattr(loop_module.F, "cross_entropy", poisoned)
+        monkeypatch.setattr(loop_module, "_evaluate", lambda run, split: Scores(50.0, 1.0))
+        with pytest.raises(TrainingDiverged, match=r"loss is nan in epoch 1, step 5, at learning rate 0\.0"):
+            train(run)
+        state = run.checkpoints.load_last()
+    assert state["progress"]["epoch"] == 1
+    assert all(tensor.isfinite().all() for tensor in state["network"].values())
+
+
+def test_bf16_trains(tmp_path):
+    summary, diary, _, _ = outcome(tmp_path, neuron_selection="velocity", precision="bf16")
+    assert diary.reports[-1].metrics["train"]["train/loss"] < diary.reports[0].metrics["train"]["train/loss"]
+    assert summary["test_top1"] > 20
+
+
+def test_the_summary_has_what_results_need(tmp_path):
+    summary, diary, _, _ = outcome(tmp_path, neuron_selection="velocity")
+    assert diary.summary == summary
+    assert {
+        "dataset", "net_name", "neuron_selection", "initialization", "scheme", "budget", "seed", "best_epoch",
+        "val_top1", "test_top1", "norm_mode", "selected_parameters_max", "selectable_parameters",
+        "step_seconds", "saved_bytes", "peak_memory_bytes", "peak_memory_kind",
+    } <= set(summary)  # fmt: skip
+    assert 0 < summary["step_seconds"] < 1
+    assert summary["peak_memory_bytes"] > 2**20
+    assert summary["peak_memory_kind"] == "maximum of the process"
