@@ -1,0 +1,299 @@
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+
+from neq.cli import main as neq_main
+from neq.cli.train import main
+from neq.networks import build_network
+from neq.tracking import read_metrics, read_selection, read_summary
+
+ROOT = Path(__file__).resolve().parents[2]
+# Two fast epochs of the default network.
+FAST = ["--image_size", "16", "--n_epochs", "1", "--warmup_epochs", "1", "--base_batch_size", "128"]
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of one finished run."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    assert main([*FAST, "--run-dir", str(folder)]) == 0
+    return folder
+
+
+def test_a_run_leaves_its_record(finished):
+    assert {path.name for path in finished.iterdir()} == {
+        ".lock", "checkpoint", "config.yaml", "curves.png", "identity.json", "metrics.jsonl", "selection",
+        "selection.png", "summary.json",
+    }  # fmt: skip
+    rows = read_metrics(finished)
+    assert [row["epochs"] for row in rows] == [0, 1]
+    summary = read_summary(finished)
+    assert summary["seed"] == 0
+    assert summary["budget"] == 162953
+    assert summary["selected_parameters_max"] <= 162953
+    for epoch, row in enumerate(rows):
+        chosen, velocity = read_selection(finished / "selection", epoch)
+        assert len(chosen) == 6832
+        assert int(chosen.sum()) == row["Saved parameters"]["Number of saved neurons"]
+        assert velocity is not None
+        assert velocity.shape == (6832,)
+    layers = json.loads((finished / "selection" / "table.json").read_text())["layers"]
+    assert sum(layer["neurons"] * layer["parameters"] for layer in layers) == 543176
+
+
+def test_the_best_weights_load_into_the_plain_network(finished):
+    network = build_network("mcunet-in0", 10, seed=5)
+    network.load_state_dict(
+        safetensors.torch.load_file(finished / "checkpoint" / "best.safetensors"), strict=True
+    )
+
+
+@pytest.mark.parametrize("name", ["curves.png", "selection.png"])
+def test_pictures_are_drawn(finished, name):
+    with Image.open(finished / name) as picture:
+        assert min(picture.size) > 300
+        assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 10
+
+
+def test_a_finished_run_is_not_trained_again(finished, capsys):
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
+    assert main([*FAST, "--run-dir", str(finished)]) == 0
+    out = capsys.readouterr().out
+    assert "finished; --overwrite trains it again" in out
+    assert "test top-1 of that epoch" in out
+    assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
+
+
+def test_the_recorded_config_repeats_the_run(finished, tmp_path):
+    again = tmp_path / "again"
+    assert main(["--config-file", str(finished / "config.yaml"), "--run-dir", str(again)]) == 0
+    assert (again / "identity.json").read_text() == (finished / "identity.json").read_text()
+    for key in ("val_top1", "test_top1", "best_epoch", "selected_parameters_max", "saved_bytes"):
+        assert read_summary(again)[key] == read_summary(finished)[key]
+
+
+def test_another_run_in_the_folder_is_refused_and_overwrite_replaces_it(finished, tmp_path, capsys):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    other = [*FAST, "--base_lr", "0.02", "--run-dir", str(folder)]
+    assert main(other) == 2
+    assert "base_lr is 0.05 there, 0.02 here" in capsys.readouterr().err
+    assert read_summary(folder) == read_summary(finished)
+    assert main([*other, "--overwrite"]) == 0
+    assert [row["epochs"] for row in read_metrics(folder)] == [0, 1]
+    assert read_metrics(folder)[1]["lr"] < 0.02
+
+
+def test_an_unfinished_run_needs_resume(finished, tmp_path, capsys):
+    folder = tmp_path / "unfinished"
+    shutil.copytree(finished, folder)
+    (folder / "summary.json").unlink()
+    assert main([*FAST, "--run-dir", str(folder)]) == 2
+    assert "--resume continues it" in capsys.readouterr().err
+    assert not (folder / "summary.json").exists()
+    assert main([*FAST, "--run-dir", str(folder), "--resume"]) == 0
+    assert read_summary(folder)["test_top1"] == read_summary(finished)["test_top1"]
+    assert len(read_metrics(folder)) == 2
+
+
+def test_a_metrics_line_after_the_checkpoint_comes_again_once(finished, tmp_path):
+    folder = tmp_path / "torn"
+    shutil.copytree(finished, folder)
+    (folder / "summary.json").unlink()
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"epochs": 2, "train"')  # cut off while it was written
+    assert main([*FAST, "--run-dir", str(folder), "--resume"]) == 0
+    assert (folder / "metrics.jsonl").read_text() == (finished / "metrics.jsonl").read_text()
+
+
+def test_resume_with_nothing_there_starts(tmp_path):
+    assert main([*FAST, "--run-dir", "new", "--resume"]) == 0
+    assert len(read_metrics(tmp_path / "new")) == 2
+
+
+def test_a_foreign_folder_is_left_alone(tmp_path, capsys):
+    (tmp_path / "holiday").mkdir()
+    (tmp_path / "holiday" / "photo.jpg").write_text("x")
+    for extra in ([], ["--overwrite"], ["--resume"]):
+        assert main([*FAST, "--run-dir", "holiday", *extra]) == 2
+        assert "'photo.jpg' and no run of neq" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "holiday").iterdir()] == ["photo.jpg"]
+
+
+def test_two_processes_in_one_folder(tmp_path, capsys):
+    from filelock import FileLock
+
+    (tmp_path / "run").mkdir()
+    with FileLock(tmp_path / "run" / ".lock"):
+        assert main([*FAST, "--run-dir", "run"]) == 2
+    assert "another process is training" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "changed", ["base_lr=0.03", "base_batch_size=64", "image_size=24", "n_epochs=2", "norm_mode=train"]
+)
+def test_different_runs_do_not_share_a_folder(changed, capsys):
+    """Fault 10: the folder's name ignored learning rate, epochs, batch and image size."""
+    folders = []
+    for arguments in ([], [f"--{changed}"], ["--n_worker=2"], ["--project_name=other"]):
+        assert main(["--dry-run", *arguments]) == 0
+        folders.append(re.search(r"run_dir: (runs/\S+)", capsys.readouterr().out)[1])
+    assert folders[0] != folders[1]
+    assert folders[0] == folders[2] == folders[3]
+
+
+def test_dry_run_tells_everything_and_writes_nothing(tmp_path, capsys):
+    arguments = ["--dry-run", "--net_name", "mbv2", "--scheme", "mbv2_scheme_1", "--neuron_selection", "SU"]
+    assert main([*arguments, "--initialization", "SU", "--image_size", "32"]) == 0
+    out = capsys.readouterr().out
+    assert "17,056 selectable neurons in 52 layers, 2,189,760 parameters" in out
+    assert "budget: 192,312 parameters an epoch" in out
+    assert "192,312 of 192,312 parameters, 8.78 % of all" in out
+    assert "net_name: mbv2" in out
+    assert re.search(r"features\.13\.conv\.1\.0 +│ +576 │ +9 │", out)
+    assert "nothing is written" in out
+    assert not list(tmp_path.iterdir())
+
+
+BAD = {
+    "unknown key": (["--n_epoch", "3"], "did you mean '--n_epochs'"),
+    "unknown policy": (["--neuron_selection", "velocty"], "did you mean 'velocity'"),
+    "unknown scheme": (["--scheme", "mbv2_scheme_9"], "mbv2_scheme_"),
+    "unknown network": (["--net_name", "mbv3"], "did you mean 'mbv2'"),
+    "unknown dataset": (["--dataset", "digit"], "did you mean 'digits'"),
+    "unknown config": (["--config-file", "transfr"], "did you mean 'transfer'"),
+    "wrong type": (["--n_epochs", "many"], "n_epochs 'many'"),
+    "no number": (["--base_lr", ".nan"], "base_lr"),
+    "negative budget": (["--budget", "-5"], "budget -5"),
+    "negative ratio": (["--ratio=-0.1"], "ratio -0.1"),
+    "zero epochs": (["--n_epochs", "0"], "n_epochs 0"),
+    "empty split": (["--validation_percentage", "0.001"], "validation"),
+    "too many velocity images": (["--velocity_images", "5000"], "5000"),
+    "SU without lists": (["--neuron_selection", "SU"], "SU"),
+    "SU on another network": (["--scheme", "mbv2_scheme_1", "--initialization", "SU"], "belongs to mbv2"),
+    "missing folder": (["--dataset", "image_folder", "--root", "nowhere"], "nowhere"),
+    "folder without root": (["--dataset", "image_folder"], "--root"),
+    "a value alone": (["digits"], "digits"),
+    "a missing value": (["--n_epochs"], "n_epochs"),
+    "classes that differ": (["--new_num_classes", "7"], "7"),
+    "SU list above the budget": (
+        ["--neuron_selection=SU", "--manual_weight_idx=44", "--weight_update_ratio=1", "--budget=10"],
+        "more than the budget of 10",
+    ),
+    "SU list beyond the network": (
+        ["--neuron_selection=SU", "--manual_weight_idx=99", "--weight_update_ratio=1"],
+        "names conv 99, but the network has 45 convs",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_code_2_and_nothing_written(case, tmp_path, capsys):
+    arguments, said = BAD[case]
+    assert main([*FAST[:2], *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("neq: ")
+    assert captured.err.count("\n") == 1
+    assert said in captured.err
+    assert "Traceback" not in captured.err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_cuda_where_there_is_none_is_refused(capsys):
+    assert main([*FAST, "--device", "cuda"]) == 2
+    assert "take --device cpu or auto" in capsys.readouterr().err
+
+
+def test_a_fault_is_code_1_and_one_line(monkeypatch, capsys):
+    def broken(*_):
+        raise RuntimeError("the disk is on fire\nsecond line")
+
+    monkeypatch.setattr("neq.cli.train.build_network", broken)
+    assert main(FAST) == 1
+    err = capsys.readouterr().err
+    assert err == "neq: the disk is on fire (RuntimeError; --debug shows where)\n"
+    assert main([*FAST, "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_no_account_and_no_cuda_are_needed(finished):
+    """Fault 12: one local run needed both, and the published entry point did not run at all."""
+    blocked = "import sys; sys.modules['wandb'] = None; import runpy; sys.argv = ['train_classification.py',"
+    blocked += (
+        f" '--dry-run']; runpy.run_path({str(ROOT / 'train_classification.py')!r}, run_name='__main__')"
+    )
+    env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
+    env = {key: value for key, value in env.items() if not key.startswith("WANDB")}
+    done = subprocess.run(
+        [sys.executable, "-c", blocked], env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "nothing is written" in done.stdout
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_run_and_resume_goes_on(number, code, tmp_path, finished):
+    command = [sys.executable, str(ROOT / "train_classification.py"), *FAST, "--run-dir", "stopped"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "stopped" / "checkpoint" / "last.pt").exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    if process.returncode != 0:  # else the second epoch was faster than the signal
+        assert process.returncode == code
+        assert "--resume" in err
+        assert "Traceback" not in err
+        assert main([*FAST, "--run-dir", "stopped", "--resume"]) == 0
+    assert read_summary(tmp_path / "stopped")["test_top1"] == read_summary(finished)["test_top1"]
+
+
+def test_neq_command(capsys, tmp_path):
+    assert neq_main(["train", "--dry-run", *FAST]) == 0
+    assert "nothing is written" in capsys.readouterr().out
+    assert neq_main(["--help"]) == 0
+    assert "neq train --help" in capsys.readouterr().out
+    assert neq_main(["trian"]) == 2
+    assert "did you mean 'train'" in capsys.readouterr().err
+
+
+def test_an_image_folder_trains(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    for split, count in (("train", 30), ("test", 6)):
+        for index, name in enumerate(("dark", "light")):
+            folder = tmp_path / "photos" / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                grey = torch.randint(0, 100, (20, 24, 3), generator=generator) + 140 * index
+                Image.fromarray(grey.to(torch.uint8).numpy()).save(folder / f"{number}.png")
+    command = ["--dataset=image_folder", "--root=photos", "--image_size=24", "--base_batch_size=8"]
+    # Two shades need no long training: an over-large rate is fine, and batch statistics settle in 8 epochs.
+    assert main([*command, "--n_epochs=8", "--warmup_epochs=0", "--velocity_images=4", "--ratio=1"]) == 0
+    (summary,) = tmp_path.glob("runs/image_folder/**/summary.json")
+    assert json.loads(summary.read_text())["test_top1"] > 90
+    moved = tmp_path / "elsewhere"
+    shutil.move(tmp_path / "photos", moved)
+    command[1] = f"--root={moved}"
+    assert main([*command, "--n_epochs=8", "--warmup_epochs=0", "--velocity_images=4", "--ratio=1"]) == 0
+    assert len(list(tmp_path.glob("runs/image_folder/**/summary.json"))) == 1

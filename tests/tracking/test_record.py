@@ -1,0 +1,116 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from neq.errors import UserError
+from neq.neurons import neuron_table
+from neq.tracking import RunRecord, read_metrics, read_selection
+from neq.training import EpochReport
+from tests.toys import SHAPE, toy
+
+
+def report(epoch, **metrics):
+    chosen = torch.rand(84, generator=torch.Generator().manual_seed(epoch)) < 0.3
+    velocity = torch.linspace(-1, 1, 84, dtype=torch.float64) if epoch else None
+    return EpochReport(epoch, {"epochs": epoch, **metrics}, chosen, velocity)
+
+
+@pytest.fixture
+def record(tmp_path):
+    record = RunRecord(tmp_path / "run")
+    with record.locked():
+        record.start("a: 1\n", {"seed": 3}, neuron_table(toy(), SHAPE))
+        yield record
+
+
+def test_selections_come_back_exactly(record):
+    for epoch in (0, 1):
+        record.epoch(report(epoch))
+    for epoch in (0, 1):
+        chosen, velocity = read_selection(record.folder / "selection", epoch)
+        assert np.array_equal(chosen, report(epoch).chosen.numpy())
+    assert np.allclose(velocity, np.linspace(-1, 1, 84))
+    assert read_selection(record.folder / "selection", 0)[1] is None
+
+
+def test_a_selection_is_compact(record):
+    record.epoch(report(0))
+    assert (record.folder / "selection" / "00000.npz").stat().st_size < 800
+
+
+def test_metrics_are_one_line_an_epoch_and_valid_json(record):
+    record.epoch(report(0, train={"train/loss": float("nan")}, lr=float("inf")))
+    record.epoch(report(1, lr=0.5))
+    lines = record.metrics.read_text().splitlines()
+    assert [json.loads(line, parse_constant=pytest.fail) for line in lines] == [
+        {"epochs": 0, "train": {"train/loss": None}, "lr": None},
+        {"epochs": 1, "lr": 0.5},
+    ]
+
+
+def test_rewind_drops_an_epoch_and_later_ones(record):
+    for epoch in range(4):
+        record.epoch(report(epoch))
+    record.rewind(2)
+    assert [row["epochs"] for row in read_metrics(record.folder)] == [0, 1]
+    record.epoch(report(2))
+    assert [row["epochs"] for row in read_metrics(record.folder)] == [0, 1, 2]
+
+
+def test_a_line_that_was_cut_off_is_left_out(record):
+    record.epoch(report(0))
+    with record.metrics.open("a") as file:
+        file.write('{"epochs": 1, "tr')
+    assert [row["epochs"] for row in read_metrics(record.folder)] == [0]
+
+
+def test_the_summary_marks_the_end(record):
+    assert not record.is_finished()
+    record.finish({"test_top1": 90.0, "val_loss": float("inf")})
+    assert record.is_finished()
+    assert json.loads(record.summary.read_text()) == {"test_top1": 90.0, "val_loss": None}
+
+
+def test_start_replaces_a_former_run_and_nothing_else(record):
+    record.epoch(report(0))
+    record.finish({})
+    (record.folder / "notes.txt").write_text("mine")
+    record.start("b: 2\n", {"seed": 4}, neuron_table(toy(), SHAPE))
+    assert not record.is_finished()
+    assert read_metrics(record.folder) == []
+    assert (record.folder / "notes.txt").read_text() == "mine"
+    assert not (record.folder / "selection" / "00000.npz").exists()
+
+
+@pytest.mark.parametrize(
+    ("identity", "resume", "overwrite", "message"),
+    [
+        ({"seed": 3}, True, False, None),
+        ({"seed": 3}, False, True, None),
+        ({"seed": 4}, False, True, None),
+        ({"seed": 3}, False, False, "--resume continues it"),
+        ({"seed": 4}, True, False, "seed is 3 there, 4 here"),
+        ({"seed": 3, "lr": 1}, False, False, "lr is its default there, 1 here"),
+    ],
+)
+def test_who_may_use_a_folder(record, identity, resume, overwrite, message):
+    if message is None:
+        record.check(identity, resume, overwrite)
+        return
+    with pytest.raises(UserError, match=message):
+        record.check(identity, resume, overwrite)
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="is a file"):
+        RunRecord(tmp_path / "file").check({}, False, False)
+    with pytest.raises(UserError, match="cannot be written"), RunRecord(tmp_path / "file" / "run").locked():
+        pass
+
+
+def test_a_checked_folder_is_not_made(tmp_path):
+    RunRecord(tmp_path / "new").check({}, False, False)
+    assert not (tmp_path / "new").exists()
