@@ -39,7 +39,7 @@ def plot_curves(metrics: list[dict[str, Any]], path: Path) -> None:
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
     loss.set_ylabel("cross-entropy")
-    loss.set_ylim(bottom=0)
+    loss.set_yscale("log")
     top1.set_ylabel("top-1 (%)")
     _save(figure, path)
 
