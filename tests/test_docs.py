@@ -1,0 +1,39 @@
+"""The examples of the documentation, run as they stand."""
+
+import re
+from pathlib import Path
+
+import torch
+
+from neq.cli.train import main
+from tests.toys import SHAPE, batch, toy
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_the_example_of_ones_own_loop():
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/selective_backward.md").read_text(), re.S)
+    network = toy(dtype=torch.float32)
+    before = network.pointwise.weight.detach().clone()
+    names = {"network": network, "loader": [batch(seed, dtype=torch.float32) for seed in range(3)]}
+    exec(code.replace("(3, 128, 128)", str(SHAPE)).replace("50_000", "600"), names)
+    moved = (network.pointwise.weight != before).flatten(1).any(1)
+    assert moved.any()
+    assert torch.equal(moved, names["chosen"][names["table"].slice_of("pointwise")])
+
+
+def test_the_commands_of_the_readme_are_understood(tmp_path, monkeypatch, capsys):
+    text = (ROOT / "README.md").read_text()
+    commands = [
+        line.removeprefix("python train_classification.py ").split()
+        for line in text.splitlines()
+        if line.startswith("python train_classification.py --") and "image_folder" not in line
+    ]
+    assert len(commands) >= 3
+    monkeypatch.chdir(tmp_path)
+    for command in commands:
+        if command == ["--help"]:
+            continue
+        assert main([*command, "--dry-run"] if "--dry-run" not in command else command) == 0
+    assert not list(tmp_path.iterdir())
+    assert "scheme: mbv2_scheme_1" in capsys.readouterr().out
