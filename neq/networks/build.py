@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path, PurePosixPath
 from urllib.error import URLError
 
 import torch
@@ -42,14 +43,16 @@ def build_network(net_name: str, num_classes: int, seed: int = 0) -> nn.Module:
 
 
 def _from_torchvision(net_name: str, torchvision_name: str, pretrained: bool) -> nn.Module:
+    if not pretrained:
+        return torchvision.models.get_model(torchvision_name)
+    weights = torchvision.models.get_model_weights(torchvision_name).DEFAULT
     try:
-        return torchvision.models.get_model(torchvision_name, weights="DEFAULT" if pretrained else None)
+        return torchvision.models.get_model(torchvision_name, weights=weights)
     except (URLError, OSError, RuntimeError) as error:
-        folder = torch.hub.get_dir()
+        file = Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(weights.url).name
         raise UserError(
-            f"net_name {net_name!r} needs torchvision's weights of {torchvision_name}, which could not be "
-            f"downloaded ({error}); put the file into {folder}/checkpoints, or take a network that starts "
-            "from random weights"
+            f"net_name {net_name!r} needs torchvision's weights, which could not be loaded from {weights.url} "
+            f"({error}); put that file at {file}, or take a network that starts at random"
         ) from error
 
 
