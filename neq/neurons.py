@@ -6,6 +6,7 @@ excepted. Neurons are numbered 0 .. N-1 by layer in module order, then by channe
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neq.errors import UserError
+from neq.errors import UserError, unknown_name
+from neq.modes import eval_mode
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 
@@ -125,10 +127,13 @@ class NeuronTable:
 
 
 def is_selectable(module: nn.Module) -> bool:
-    """Whether the neurons of a module can be selected: a plain Conv2d or Linear."""
-    if hasattr(module, "parametrizations"):
-        return False
-    return type(module).forward in (nn.Conv2d.forward, nn.Linear.forward)
+    """Whether the neurons of a module can be selected: a Conv2d or Linear that computes as torch's do."""
+    if "forward" in vars(module) or not isinstance(module._parameters.get("weight"), nn.Parameter):
+        return False  # patched, parametrized, or its weight made anew by a hook
+    if isinstance(module, nn.Conv2d):
+        kind = type(module)
+        return kind.forward is nn.Conv2d.forward and kind._conv_forward is nn.Conv2d._conv_forward
+    return type(module).forward is nn.Linear.forward
 
 
 def neuron_table(
@@ -142,27 +147,34 @@ def neuron_table(
         head: name of the classifier head; by default the Conv2d or Linear that is called last.
 
     Raises:
-        UserError: no selectable layer, or no layer of the head's name.
+        UserError: no selectable layer, or a head that is none.
     """
     calls = _trace(network, input_shape)
     named = dict(network.named_modules())
     called = [name for name in calls if is_selectable(named[name])]
     if not called:
         raise UserError("the network calls no Conv2d or Linear: there is nothing to select")
-    head = head or max(called, key=lambda name: calls[name].order)
-    if head not in named:
-        raise UserError(f"head {head!r} is not a layer of the network; its last one is {called[-1]!r}")
+    head = head or called[-1]
+    if head not in called:
+        raise unknown_name("head", head, called)
+    shared = _shared_weights(network)
     layers = []
     unselectable = []
     for name, module in named.items():
         if name == head or isinstance(module, NORMS):
             continue
-        if name in called:
+        if name in called and id(module.weight) not in shared:
             layers.append(_layer(name, module, calls[name]))
         elif next(module.parameters(recurse=False), None) is not None:
             unselectable.append(name)
     norm_order = {name: call.order for name, call in calls.items() if isinstance(named[name], NORMS)}
     return NeuronTable(tuple(layers), head, norm_order, tuple(unselectable))
+
+
+def _shared_weights(network: nn.Module) -> set[int]:
+    """The ids of parameters that several modules hold: their rows cannot train apart."""
+    holders = Counter(id(p) for module in network.modules() for p in module._parameters.values())
+    return {parameter for parameter, count in holders.items() if count > 1}
 
 
 @dataclass
@@ -204,15 +216,11 @@ def _trace(network: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, _
     for name, module in network.named_modules():
         if is_selectable(module) or isinstance(module, NORMS):
             watch(name, module)
-    training = [module for module in network.modules() if module.training]
     example = next(network.parameters())
     try:
-        network.eval()
-        with torch.no_grad():
+        with torch.no_grad(), eval_mode(network):
             network(torch.zeros(1, *input_shape, device=example.device, dtype=example.dtype))
     finally:
         for handle in handles:
             handle.remove()
-        for module in training:
-            module.training = True
     return calls

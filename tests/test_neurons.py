@@ -1,9 +1,11 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from neq.networks import build_network
 from neq.neurons import neuron_table
+from neq.selective import Plan
 from tests.toys import SHAPE, toy
 
 
@@ -90,9 +92,9 @@ def test_what_cannot_be_selected_is_named():
     assert table.layers[0].macs == 12 * 36
 
 
-@pytest.mark.parametrize("head", ["nothing", "act.x"])
-def test_an_unknown_head_is_refused(head):
-    with pytest.raises(ValueError, match="is not a layer"):
+@pytest.mark.parametrize("head", ["nothing", "act", "norm1"])
+def test_a_head_that_is_no_called_layer_is_refused(head):
+    with pytest.raises(ValueError, match="Allowed: depthwise, grouped, head"):
         neuron_table(toy(), SHAPE, head=head)
 
 
@@ -100,3 +102,50 @@ def test_a_network_without_layers_is_refused():
     network = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten())
     with pytest.raises(ValueError, match="nothing to select"):
         neuron_table(network, SHAPE)
+
+
+class Standardized(nn.Conv2d):
+    """A convolution whose weight is not what it seems."""
+
+    def _conv_forward(self, x, weight, bias):
+        return super()._conv_forward(x, weight - weight.mean(), bias)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda network: setattr(network, "pointwise", Standardized(24, 24, 1)),
+        lambda network: setattr(network.pointwise, "forward", lambda x: x * 2),
+        lambda network: nn.utils.parametrizations.spectral_norm(network.pointwise),
+        lambda network: nn.utils.parametrizations.weight_norm(network.pointwise),
+        lambda network: prune.random_unstructured(network.pointwise, "weight", 0.5),
+    ],
+    ids=["subclass", "patched", "spectral_norm", "weight_norm", "pruned"],
+)
+def test_layers_that_compute_otherwise_stay_frozen_and_right(change):
+    torch.manual_seed(0)
+    network = toy(dtype=torch.float32)
+    change(network)
+    table = neuron_table(network, SHAPE)
+    assert "pointwise" not in [layer.name for layer in table.layers]
+    images = torch.randn(4, 3, 12, 12)
+    plan = Plan(network, table, {"stem": [1]}, "frozen")
+    network.eval()
+    expected = network(images)
+    assert torch.allclose(plan(images), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_tied_weights_cannot_be_selected():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = (nn.Conv2d(3, 3, 1) for _ in range(3))
+            self.b.weight = self.a.weight
+            self.head = nn.Linear(3, 2)
+
+        def forward(self, x):
+            return self.head(self.c(self.b(self.a(x))).mean((2, 3)))
+
+    table = neuron_table(Tied(), SHAPE)
+    assert [layer.name for layer in table.layers] == ["c"]
+    assert table.unselectable == ("a", "b")

@@ -15,8 +15,8 @@ from neq.cli.run import run_command
 from neq.config import Config, dataset, identity, load, run_folder, to_yaml
 from neq.data import Data, open_data
 from neq.errors import UserError
-from neq.networks import build_network
-from neq.neurons import NeuronTable, neuron_table
+from neq.networks import build_network, head_name
+from neq.neurons import neuron_table
 from neq.results import plot_curves, plot_selection, summary_table
 from neq.selection import policy_budget
 from neq.tracking import RunRecord, read_metrics, read_summary
@@ -86,7 +86,7 @@ def prepare(config: Config, data: Data, device: torch.device, record: RunRecord)
     size = config.data_provider.image_size
     assert size is not None, "image_size is resolved"
     network = build_network(config.net_config.net_name, len(data.classes), config.manual_seed)
-    table: NeuronTable = neuron_table(network, (3, size, size))
+    table = neuron_table(network, (3, size, size), head=head_name(network))
     network.to(device).to(memory_format=torch.channels_last)
     run = Training(config, network, table, data, device, Checkpoints(record.checkpoints))
     for policy in (config.NEq_config.initialization, config.NEq_config.neuron_selection):

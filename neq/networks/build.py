@@ -31,13 +31,14 @@ def build_network(net_name: str, num_classes: int, seed: int = 0) -> nn.Module:
     """
     entry = network(net_name)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for(seed, "network"))
+        # Not torch.manual_seed, which would reseed the accelerators too.
+        torch.default_generator.manual_seed(seed_for(seed, "network"))
         if entry.torchvision is None:
             assert entry.first is not None
             built: nn.Module = MCUNet(entry.first, entry.rows, num_classes)
         else:
             built = _from_torchvision(net_name, entry.torchvision, entry.pretrained)
-        torch.manual_seed(seed_for(seed, "head"))
+        torch.default_generator.manual_seed(seed_for(seed, "head"))
         replace_head(built, num_classes)
     return built
 
@@ -51,8 +52,8 @@ def _from_torchvision(net_name: str, torchvision_name: str, pretrained: bool) ->
     except (URLError, OSError, RuntimeError) as error:
         file = Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(weights.url).name
         raise UserError(
-            f"net_name {net_name!r} needs torchvision's weights, which could not be loaded from {weights.url} "
-            f"({error}); put that file at {file}, or take a network that starts at random"
+            f"net_name {net_name!r} needs torchvision's weights, which could not be loaded from "
+            f"{weights.url} ({error}); put that file at {file}, or take a network that starts at random"
         ) from error
 
 

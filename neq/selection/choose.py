@@ -53,6 +53,9 @@ def choose(policy: str, state: SelectionState, budget: int) -> Tensor:
         policy: "SU", "velocity", "random" or "full".
         state: what the policy looks at.
         budget: the most parameters that may be updated.
+
+    Raises:
+        UserError: SU lists that do not fit the network or the budget.
     """
     limit = policy_budget(policy, state.table, state.scheme, budget)
     return fill(POLICIES[policy](state), state.table.parameters, limit)

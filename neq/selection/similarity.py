@@ -13,36 +13,23 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from neq.neurons import NORMS, NeuronTable, Selection
+from neq.modes import eval_mode
+from neq.neurons import NeuronTable
+from neq.parts import Part
 
-# Name of a parameter or buffer -> (channels, their old values); all of it where channels is None.
-PreviousValues = Mapping[str, tuple[Tensor | None, Tensor]]
+# Name of a parameter or buffer -> which part of it was kept, and its values.
+PreviousValues = Mapping[str, tuple[Part, Tensor]]
 
 
-def previous_values(network: nn.Module, table: NeuronTable, selection: Selection) -> PreviousValues:
-    """Copies of all that an epoch can change ahead of a selectable neuron's output.
+def previous_values(network: nn.Module, parts: Mapping[str, Part]) -> PreviousValues:
+    """Copies of all that an epoch can change.
 
     Args:
         network: the plain network, before the epoch.
-        table: its neurons.
-        selection: what the epoch may update. Norm layers are kept whole, conv and Linear biases too; the
-            head is not, since nothing selectable comes after it.
+        parts: the parameters that the epoch trains, and which part of each. Buffers are kept whole.
     """
-    kept: dict[str, tuple[Tensor | None, Tensor]] = {}
-    for name, channels in selection.items():
-        module = network.get_submodule(name)
-        assert isinstance(module.weight, Tensor)
-        index = channels.to(module.weight.device)
-        kept[f"{name}.weight"] = (channels, module.weight.detach()[index].clone())
-    for layer in table.layers:
-        bias = network.get_submodule(layer.name).bias
-        if isinstance(bias, Tensor):
-            kept[f"{layer.name}.bias"] = (None, bias.detach().clone())
-    for name, module in network.named_modules():
-        if isinstance(module, NORMS):
-            for key, value in module.state_dict(keep_vars=False).items():
-                kept[f"{name}.{key}"] = (None, value.clone())
-    return kept
+    kept = {name: (part, part.take(network.get_parameter(name).detach())) for name, part in parts.items()}
+    return kept | {name: (Part(), buffer.clone()) for name, buffer in network.named_buffers()}
 
 
 @torch.no_grad()
@@ -64,10 +51,8 @@ def similarity(
         float64 [N], -1 .. 1.
     """
     old_values = _whole_tensors(network, previous)
-    training = [module for module in network.modules() if module.training]
     total = torch.zeros(len(table), dtype=torch.float64)
-    try:
-        network.eval()
+    with eval_mode(network):
         for part in images.split(chunk):
             old_maps: dict[str, list[Tensor]] = {}
 
@@ -75,7 +60,7 @@ def similarity(
                 maps.setdefault(name, []).append(output.clone())  # what follows may work in place
 
             _run(network, table, lambda x: functional_call(network, old_values, (x,)), part, keep)
-            sums = _Sums()
+            sums = _Sums(len(part), {layer.name: layer.kind for layer in table.layers})
 
             def compare(
                 name: str, output: Tensor, maps: dict[str, list[Tensor]] = old_maps, sums: _Sums = sums
@@ -85,21 +70,19 @@ def similarity(
             _run(network, table, network, part, compare)
             for layer in table.layers:
                 total[table.slice_of(layer.name)] += sums.cosine(layer.name).sum(0).cpu()
-    finally:
-        for module in training:
-            module.training = True
     return total / len(images)
 
 
 class _Sums:
     """Products of old and new maps, summed over space, by layer: float64 [images, neurons] each."""
 
-    def __init__(self) -> None:
+    def __init__(self, images: int, kinds: Mapping[str, str]) -> None:
+        self._images, self._kinds = images, kinds
         self.by_layer: dict[str, list[Tensor]] = {}
 
     def add(self, name: str, old: Tensor, new: Tensor) -> None:
-        a, b = _maps(old), _maps(new)
-        products = [(a * b).sum(2), (a * a).sum(2), (b * b).sum(2)]
+        a, b = (_maps(output, self._images, self._kinds[name]) for output in (old, new))
+        products = [(a * b).sum(1), (a * a).sum(1), (b * b).sum(1)]
         earlier = self.by_layer.get(name)
         self.by_layer[name] = (
             products if earlier is None else [x + y for x, y in zip(earlier, products, strict=True)]
@@ -107,26 +90,27 @@ class _Sums:
 
     def cosine(self, name: str) -> Tensor:
         dot, old, new = self.by_layer[name]
-        cosine = dot / (old.sqrt() * new.sqrt()).clamp_min(torch.finfo(torch.float64).tiny)
+        # The root of the product, not the product of roots: exactly 1 where nothing has changed.
+        cosine = dot / (old * new).sqrt().clamp_min(torch.finfo(torch.float64).tiny)
         return torch.where((old == 0) & (new == 0), 1.0, cosine)
 
 
-def _maps(output: Tensor) -> Tensor:
-    """An output as float64 [images, neurons, positions]; a Linear's features come last."""
-    if output.dim() != 4:
-        output = output.movedim(-1, 1)
-    return output.double().flatten(2) if output.dim() > 2 else output.double().unsqueeze(2)
+def _maps(output: Tensor, images: int, kind: str) -> Tensor:
+    """An output as float64 [images, positions, neurons].
+
+    A Linear's features come last, and whatever it cuts an image into (windows, tokens) are positions.
+    """
+    if kind == "conv":
+        output = output.movedim(1, -1)
+    return output.double().reshape(images, -1, output.shape[-1])
 
 
 def _whole_tensors(network: nn.Module, previous: PreviousValues) -> dict[str, Tensor]:
     """The old network's tensors, whole, for all that was kept."""
     now = network.state_dict()
     whole = {}
-    for name, (channels, values) in previous.items():
-        if channels is None:
-            whole[name] = values
-        else:
-            whole[name] = now[name].clone().index_copy_(0, channels.to(values.device), values)
+    for name, (part, values) in previous.items():
+        whole[name] = values if part.is_whole else part.put(now[name].clone(), values)
     return whole
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from neq.selective.rows import ConvRows
+from neq.selective.rows import ConvRows, empty_like_layout, layout_of
 
 Pair = tuple[int, int]
 
@@ -39,7 +39,7 @@ class SelectiveConv2d(Function):
         only to receive their gradient; weight [out, in / groups, kh, kw]; bias [out]."""
         ctx.geometry = (list(stride), list(padding), list(dilation))
         ctx.groups, ctx.chosen = groups, chosen
-        ctx.like = (x.shape, _layout(x), x.dtype)
+        ctx.like = (x.shape, layout_of(x), x.dtype)
         kept = chosen.read(x) if chosen is not None and ctx.needs_input_grad[1] else None
         ctx.rows = None if rows is None else (rows.shape, rows.dtype)
         ctx.save_for_backward(kept, weight if ctx.needs_input_grad[0] else None)
@@ -52,13 +52,14 @@ class SelectiveConv2d(Function):
         grad_x = grad_rows = grad_bias = None
         if ctx.needs_input_grad[0]:
             shape, layout, dtype = ctx.like
-            x = grad_output.new_empty(shape, dtype=dtype).to(memory_format=layout)
+            # Its values are not read, only its shape and layout.
+            x = torch.empty(shape, dtype=dtype, device=grad_output.device, memory_format=layout)
             grad_x, _ = _conv_backward(grad_output, x, weight, ctx.geometry, ctx.groups, needs=(True, False))
         if ctx.needs_input_grad[1]:
             chosen: ConvRows = ctx.chosen
             gathered = chosen.gather(grad_output)
             shape, dtype = ctx.rows
-            like = kept.new_empty(1).expand(chosen.padded, *shape[1:])
+            like = empty_like_layout(kept, (chosen.padded, *shape[1:]))
             _, grad_rows = _conv_backward(
                 gathered, kept, like, ctx.geometry, chosen.used_groups, needs=(False, True)
             )
@@ -106,11 +107,6 @@ class SelectiveLinear(Function):
         if ctx.needs_input_grad[3]:
             grad_bias = flat.sum(0)
         return grad_x, grad_rows, None, grad_bias, None
-
-
-def _layout(x: Tensor) -> torch.memory_format:
-    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    return torch.channels_last if last else torch.contiguous_format
 
 
 def _conv_backward(

@@ -6,8 +6,8 @@ weights, detached unless they train, and update its buffers in place.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
+from types import MethodType
 from typing import Any, TypeGuard
 
 import torch
@@ -44,7 +44,12 @@ def shadow(module: nn.Module, trained: tuple[str, ...] = ()) -> nn.Module:
         module: any module; its children are taken over as they are.
         trained: names of its own parameters that train in place.
     """
-    made = copy.copy(module)
+    # Not copy.copy, which a module's class may have made its own.
+    made: nn.Module = object.__new__(type(module))
+    made.__dict__.update(module.__dict__)
+    for name, value in vars(module).items():
+        if isinstance(value, MethodType) and value.__self__ is module:
+            made.__dict__[name] = MethodType(value.__func__, made)  # a forward bound to this module alone
     made.__dict__["_modules"] = dict(module._modules)
     made.__dict__["_parameters"] = {
         name: p if p is None or name in trained else p.detach() for name, p in module._parameters.items()
@@ -72,6 +77,8 @@ def conv(
     made = shadow(module)
 
     def forward(x: Tensor) -> Tensor:
+        if x.dim() == 3:
+            return forward(x.unsqueeze(0)).squeeze(0)
         weight = module.weight.detach()
         bias_now = bias()
         x, weight, bias_now = _autocast(x, weight, bias_now)
@@ -144,7 +151,11 @@ def _autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, T
     if not torch.is_autocast_enabled(kind):
         return x, weight, bias
     dtype = torch.get_autocast_dtype(kind)
-    return x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+
+    def cast(tensor: Tensor) -> Tensor:
+        return tensor if tensor.dtype == torch.float64 else tensor.to(dtype)
+
+    return cast(x), cast(weight), None if bias is None else cast(bias)
 
 
 def _padded(module: nn.Conv2d, x: Tensor) -> tuple[Tensor, Any]:

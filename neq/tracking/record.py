@@ -19,7 +19,7 @@ from neq.neurons import NeuronTable
 from neq.tracking.selection_file import save_selection, save_table
 from neq.training import EpochReport
 
-# All that a run writes, the lock apart.
+# All that a run writes, the lock apart. What makes it a run comes first, and is removed first.
 CONTENT = (
     "identity.json", "config.yaml", "metrics.jsonl", "summary.json", "checkpoint", "selection",
     "curves.png", "selection.png",
@@ -44,7 +44,7 @@ class RunRecord:
 
     def is_finished(self) -> bool:
         """Whether the folder holds a finished run."""
-        return self.summary.exists()
+        return self.summary.exists() and (self.folder / "identity.json").exists()
 
     def check(self, identity: dict[str, Any], resume: bool, overwrite: bool) -> None:
         """Makes sure that a run of this identity may use the folder; writes nothing.
@@ -56,16 +56,18 @@ class RunRecord:
             return
         if not self.folder.is_dir():
             raise UserError(f"run_dir {self.folder} is a file; give a folder")
-        found = sorted(path.name for path in self.folder.iterdir() if path.name != ".lock")
-        if not found:
-            return
-        if "identity.json" not in found:
-            raise UserError(
-                f"run_dir {self.folder} holds {found[0]!r} and no run of neq; give an empty or a new folder"
-            )
-        there = json.loads((self.folder / "identity.json").read_text())
+        names = {path.name for path in self.folder.iterdir()} - {".lock"}
+        foreign = sorted(name for name in names - set(CONTENT) if not name.endswith(".tmp"))
+        if "identity.json" not in names:
+            if foreign:
+                raise UserError(
+                    f"run_dir {self.folder} holds {foreign[0]!r} and no run of neq; "
+                    "give an empty or a new folder"
+                )
+            return  # empty, or a start that was cut off before there was anything to keep
         if overwrite:
             return
+        there = self._identity()
         if there != identity:
             raise UserError(
                 f"run_dir {self.folder} holds another run ({_difference(there, identity)}); "
@@ -76,6 +78,16 @@ class RunRecord:
                 f"run_dir {self.folder} holds this run, unfinished; --resume continues it, "
                 "--overwrite starts it again"
             )
+
+    def _identity(self) -> dict[str, Any]:
+        path = self.folder / "identity.json"
+        try:
+            there = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} cannot be read ({error}); --overwrite starts the run again") from error
+        if not isinstance(there, dict):
+            raise UserError(f"{path} holds no identity; --overwrite starts the run again")
+        return there
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from neq.modes import eval_mode
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -30,23 +32,23 @@ def evaluate(
     device: torch.device,
     precision: str = "fp32",
 ) -> Scores:
-    """Top-1 and loss of the plain network in eval mode; it is left in eval mode.
+    """Top-1 and loss of the plain network in eval mode; it is left in the mode it was in.
 
     Args:
         network: the plain network, on the device.
         batches: (images [B, 3, H, W], labels int64 [B]); every image once.
         precision: "fp32", or "bf16" for autocast.
     """
-    network.eval()
     images_seen, hits = 0, 0
     loss = torch.zeros((), dtype=torch.float64, device=device)
-    for images, labels in batches:
-        images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
-        labels = labels.to(device, non_blocking=True)
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            outputs = network(images)
-        loss += F.cross_entropy(outputs.float(), labels, reduction="sum").double()
-        hits += int((outputs.argmax(1) == labels).sum())
-        images_seen += len(labels)
+    with eval_mode(network):
+        for images, labels in batches:
+            images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
+            labels = labels.to(device, non_blocking=True)
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+                outputs = network(images)
+            loss += F.cross_entropy(outputs.float(), labels, reduction="sum").double()
+            hits += int((outputs.argmax(1) == labels).sum())
+            images_seen += len(labels)
     assert images_seen, "an evaluation without images"
     return Scores(100 * hits / images_seen, float(loss) / images_seen)

@@ -179,7 +179,7 @@ def _train_epoch(run: Training, progress: Progress, epoch: int) -> bool:
     carry_optimizer_state(progress.optimizer, optimizer, plan)
     measures_velocity = config.NEq_config.neuron_selection == "velocity"
     if measures_velocity:
-        before = previous_values(run.network, run.table, plan.selection)
+        before = previous_values(run.network, plan.parts)
 
     train_scores, lr = _train_steps(run, progress, plan, optimizer, epoch)
 
@@ -211,9 +211,9 @@ def _train_epoch(run: Training, progress: Progress, epoch: int) -> bool:
                 "test_top1": test.top1,
             }
 
-    used = int(run.table.parameters[chosen].sum())
+    beside = plan.trained_values()
+    used = beside.pop("weights")
     progress.selected_parameters_max = max(progress.selected_parameters_max, used)
-    beside = {kind: count for kind, count in plan.trained_values().items() if kind != "weights"}
     progress.trained_beside_max = {
         kind: max(count, progress.trained_beside_max.get(kind, 0)) for kind, count in beside.items()
     }
@@ -271,6 +271,9 @@ def _train_steps(
                 f"the loss is {value} in epoch {epoch}, step {step}, at learning rate {rate:.4g}; "
                 "try a lower base_lr or a longer warm-up"
             )
+    # A last step may spoil the weights after a finite loss: such a network must not be saved.
+    if not torch.stack([parameter.isfinite().all() for parameter in plan.parameters()]).all():
+        raise TrainingDiverged(f"a weight is no longer finite after epoch {epoch}; try a lower base_lr")
     progress.step_seconds.append(clock.median)
     return Scores(100 * int(hits) / images_seen, float(losses.mean())), lr
 

@@ -17,7 +17,8 @@ class SavedBytes:
     """Counts the bytes that autograd keeps for backward: unique storages, weights excluded.
 
     Args:
-        weights: tensors whose storages do not count: parameters, buffers and chosen rows.
+        weights: tensors whose storages do not count: parameters, buffers and chosen rows. (The bf16 copies
+            of weights that autocast makes are storages of their own, and count.)
     """
 
     def __init__(self, weights: Iterable[Tensor]) -> None:

@@ -11,7 +11,7 @@ from neq.training.evaluation import Scores
 
 
 def selection_metrics(table: NeuronTable, chosen: Tensor, budget: int) -> dict[str, Any]:
-    """What an epoch updates, in per cent by layer and in total, and against the budget.
+    """What an epoch updates, in per cent by layer and in total, and against its budget.
 
     Args:
         table: the network's neurons.

@@ -9,6 +9,7 @@ from torch import nn
 
 from neq.neurons import neuron_table
 from neq.selection import VelocityState, previous_values, similarity
+from neq.selective import Plan
 from tests.toys import SHAPE, Toy, batch, toy
 
 LAYERS = ("stem", "grouped", "depthwise", "pointwise", "hidden")
@@ -75,7 +76,7 @@ def test_phi_equals_the_stored_outputs(chunk):
     images, _ = batch()
     selection = {"stem": torch.tensor([0, 7]), "pointwise": torch.tensor([5, 6]), "hidden": torch.tensor([1])}
     old = stored_outputs(network, images)
-    previous = previous_values(network, table, selection)
+    previous = previous_values(network, Plan(network, table, selection, "train").parts)
     shake(network, selection, 1)
     network.train()
     weights = copy.deepcopy(network.state_dict())
@@ -87,6 +88,59 @@ def test_phi_equals_the_stored_outputs(chunk):
     assert phi[table.slice_of("pointwise").start + 5] == 0
 
 
+def test_what_has_not_changed_has_phi_of_exactly_one():
+    network = toy(dtype=torch.float32)
+    table = neuron_table(network, SHAPE)
+    previous = previous_values(network, Plan(network, table, {}).parts)
+    phi = similarity(network, table, batch(dtype=torch.float32)[0], previous)
+    assert torch.equal(phi, torch.ones(84, dtype=torch.float64))
+
+
+def test_linear_layers_in_any_arrangement():
+    """[images, height, width, features], and windows of an image as a longer batch."""
+
+    class Windows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last = nn.Linear(3, 12)
+            self.windows = nn.Linear(12, 12)
+            self.head = nn.Linear(12, 2)
+
+        def forward(self, x):
+            x = self.last(x.permute(0, 2, 3, 1)).tanh()
+            x = self.windows(x.reshape(-1, 36, 12)).tanh()
+            return self.head(x.reshape(-1, 144, 12).mean(1))
+
+    network = Windows().double()
+    table = neuron_table(network, SHAPE)
+    previous = previous_values(network, Plan(network, table, {"windows": range(12)}).parts)
+    with torch.no_grad():
+        network.windows.weight[3] *= -1
+        network.windows.bias[3] *= -1
+    phi = similarity(network, table, batch()[0], previous, chunk=2)
+    expected = torch.ones(24, dtype=torch.float64)
+    expected[12 + 3] = -1
+    assert torch.allclose(phi, expected, rtol=0, atol=1e-12)
+
+
+def test_buffers_that_training_changes_are_kept():
+    class Average(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("ema", torch.zeros(3, 1, 1, dtype=torch.float64))
+            self.conv = nn.Conv2d(3, 4, 1).double()
+            self.head = nn.Linear(4, 2).double()
+
+        def forward(self, x):
+            return self.head(self.conv(x - self.ema).mean((2, 3)))
+
+    network = Average()
+    table = neuron_table(network, SHAPE)
+    previous = previous_values(network, Plan(network, table, {}).parts)
+    network.ema.add_(5)
+    assert similarity(network, table, batch()[0], previous).max() < 0.99
+
+
 def test_outputs_are_taken_before_an_activation_in_place():
     network = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
@@ -95,7 +149,7 @@ def test_outputs_are_taken_before_an_activation_in_place():
     images, _ = batch()
     with torch.no_grad():
         old = network[0](images)
-        previous = previous_values(network, table, {"0": torch.arange(4)})
+        previous = previous_values(network, Plan(network, table, {"0": range(4)}).parts)
         network[0].weight.neg_()
         new = network[0](images)
     expected = torch.nn.functional.cosine_similarity(old.flatten(2), new.flatten(2), dim=2).mean(0)
@@ -106,7 +160,7 @@ def test_memory_does_not_grow_with_the_number_of_images():
     """Fault 7: whole feature maps of the velocity set were kept."""
     network = toy()
     table = neuron_table(network, SHAPE)
-    previous = previous_values(network, table, {"stem": torch.tensor([0])})
+    previous = previous_values(network, Plan(network, table, {"stem": [0]}).parts)
     alive = []
 
     def count(module, inputs, output):
@@ -115,7 +169,7 @@ def test_memory_does_not_grow_with_the_number_of_images():
         alive[-1] = max(alive[-1], sum(storage.nbytes() for storage in storages.values()))
 
     handle = network.hidden.register_forward_hook(count)
-    for images in (4, 40):
+    for images in (2, 9):
         given = batch(size=images)[0]
         alive.append(0)
         similarity(network, table, given, previous)
@@ -170,7 +224,7 @@ def test_three_epochs_end_to_end_against_stored_outputs(rule):
     outputs = stored_outputs(network, images)
     for epoch in range(3):
         selection = table.selection(torch.rand(84, generator=torch.Generator().manual_seed(epoch)) < 0.4)
-        previous = previous_values(network, table, selection)
+        previous = previous_values(network, Plan(network, table, selection, "train").parts)
         shake(network, selection, epoch)
         state = state.after_epoch(similarity(network, table, images, previous), 0.5, rule)
         now = stored_outputs(network, images)

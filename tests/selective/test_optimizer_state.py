@@ -129,3 +129,88 @@ def test_an_unchanged_set_keeps_its_step_count(name):
     assert later["pointwise.weight"]["state"]["step"] == 8
     assert later["stem.weight"]["state"]["step"] == 4
     assert later["head.weight"]["state"]["step"] == 8
+
+
+def test_state_that_comes_from_another_device_moves_to_the_parameters():
+    """A checkpoint is read onto the CPU; the plan may be elsewhere. The meta device stands for CUDA here."""
+    network = toy()
+    table = neuron_table(network, SHAPE)
+    for make in OPTIMIZERS.values():
+        former = epoch(network, table, {}, make)
+        elsewhere = copy.deepcopy(network).to("meta")
+        plan = Plan(elsewhere, table, {})
+        optimizer = make(list(plan.parameters()))
+        carry_optimizer_state(former, optimizer, plan)
+        kinds = {
+            value.device.type
+            for state in optimizer.state.values()
+            for key, value in state.items()
+            if key != "step"
+        }
+        assert kinds == {"meta"}
+
+
+@pytest.mark.parametrize("kind", ["fused", "data"])
+def test_write_back_sees_steps_that_leave_no_trace(kind):
+    """Fused optimizers, and those that write to .data, do not move a tensor's version."""
+    network = toy(dtype=torch.float32)
+    table = neuron_table(network, SHAPE)
+    before = network.pointwise.weight.detach().clone()
+    plan = Plan(network, table, {"pointwise": [3, 5]})
+    images, labels = batch(dtype=torch.float32)
+    F.cross_entropy(plan(images), labels).backward()
+    if kind == "fused":
+        torch.optim.Adam(list(plan.parameters()), lr=0.1, fused=True).step()
+    else:
+        for parameter in plan.parameters():
+            parameter.data.add_(parameter.grad, alpha=-0.1)
+    plan.write_back()
+    moved = (network.pointwise.weight != before).flatten(1).any(1)
+    assert moved.nonzero().flatten().tolist() == [3, 5]
+
+
+def test_a_network_that_someone_else_changed_is_taken_over():
+    network = toy()
+    table = neuron_table(network, SHAPE)
+    plan = Plan(network, table, {"pointwise": [3, 5]})
+    optimizer = OPTIMIZERS["sgd"](list(plan.parameters()))
+    other = toy(seed=1).state_dict()
+    network.load_state_dict(other)
+    images, labels = batch()
+    F.cross_entropy(plan(images), labels).backward()
+    for group in optimizer.param_groups:
+        group["lr"] = 1e-9
+    optimizer.step()
+    plan.write_back()
+    assert torch.allclose(network.pointwise.weight, other["pointwise.weight"], rtol=0, atol=1e-6)
+    assert not torch.equal(network.pointwise.weight[3], other["pointwise.weight"][3])
+
+
+def test_gradients_of_what_no_longer_trains_are_dropped():
+    network = toy()
+    table = neuron_table(network, SHAPE)
+    images, labels = batch()
+    for selection, norm_mode in (({"stem": range(8)}, "train"), ({"hidden": [1]}, "frozen")):
+        plan = Plan(network, table, selection, norm_mode)
+        F.cross_entropy(plan(images), labels).backward()
+    with_gradient = {name for name, parameter in network.named_parameters() if parameter.grad is not None}
+    assert with_gradient == {"head.weight", "head.bias"}
+
+
+def test_gradients_accumulate_over_several_forward_passes():
+    network = toy()
+    table = neuron_table(network, SHAPE)
+    plan = Plan(network, table, {"stem": [1], "pointwise": [3, 5]}, "frozen")
+    halves = [batch(seed) for seed in (0, 1)]
+    losses = [F.cross_entropy(plan(images), labels) for images, labels in halves]
+    (losses[0] + losses[1]).backward()
+    together = [parameter.grad.clone() for parameter in plan.parameters()]
+    plan = Plan(network, table, {"stem": [1], "pointwise": [3, 5]}, "frozen")
+    for parameter in plan.parameters():
+        parameter.grad = None
+    for images, labels in halves:
+        F.cross_entropy(plan(images), labels).backward()
+    assert all(
+        torch.allclose(a, parameter.grad, rtol=1e-9, atol=1e-12)
+        for a, parameter in zip(together, plan.parameters(), strict=True)
+    )

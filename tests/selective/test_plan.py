@@ -1,5 +1,6 @@
 import copy
 import itertools
+import types
 
 import pytest
 import torch
@@ -36,7 +37,7 @@ def assert_same_gradients(plan, network, images, labels, tolerance):
     F.cross_entropy(network(images), labels).backward()
     for name, leaf in plan.named_parameters():
         expected = network.get_parameter(name).grad
-        channels = plan.channels(name)
+        channels = plan.parts[name].index
         if channels is not None:
             expected = expected[channels]
         assert (leaf.grad - expected).abs().max() <= tolerance * expected.abs().max().clamp_min(1e-30), name
@@ -89,11 +90,22 @@ def test_gradients_of_random_convolutions(data):
     assert_same_gradients(plan, stock, images, labels, tolerance=1e-9)
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v2", "resnext50_32x4d", "mobilenet_v3_small", "vit_b_16"])
-def test_gradients_on_real_networks(name):
+def small_vit(num_classes):
+    return torchvision.models.VisionTransformer(32, 8, 2, 2, 32, 64, num_classes=num_classes)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        torchvision.models.mobilenet_v2,
+        torchvision.models.resnext50_32x4d,
+        torchvision.models.mobilenet_v3_small,
+        small_vit,
+    ],
+)
+def test_gradients_on_real_networks(make):
     torch.manual_seed(0)
-    options = {"image_size": 32} if name == "vit_b_16" else {}
-    network = torchvision.models.get_model(name, num_classes=10, **options).double()
+    network = make(num_classes=10).double()
     for module in network.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -118,7 +130,7 @@ def test_gradients_in_float32_stay_within_1e_5(layout):
     F.cross_entropy(plan(images), labels).backward()
     F.cross_entropy(stock(images), labels).backward()
     for name, leaf in plan.named_parameters():
-        expected, channels = stock.get_parameter(name).grad, plan.channels(name)
+        expected, channels = stock.get_parameter(name).grad, plan.parts[name].index
         expected = expected if channels is None else expected[channels]
         assert (leaf.grad - expected).norm() <= 1e-5 * expected.norm(), name
 
@@ -220,7 +232,7 @@ def test_bias_layers_train_their_norms_bias_when_norms_are_frozen():
         "norm2.bias", "norm3.bias", "depthwise.weight", "depthwise.bias", "pointwise.bias", "head.weight",
         "head.bias",
     }  # fmt: skip
-    assert plan.channels("pointwise.bias") is None
+    assert plan.parts["pointwise.bias"].is_whole
     assert_same_gradients(plan, reference(network, "frozen"), *batch(), tolerance=1e-9)
 
 
@@ -231,7 +243,7 @@ def test_a_chosen_neurons_bias_trains_with_it():
     leaves = dict(plan.named_parameters())
     assert leaves["hidden.weight"].shape == (2, 24)
     assert leaves["hidden.bias"].shape == (2,)
-    assert plan.channels("hidden.bias").tolist() == [2, 7]
+    assert plan.parts["hidden.bias"].index.tolist() == [2, 7]
     assert plan.trained_values()["biases"] == 2
 
 
@@ -304,8 +316,8 @@ def test_a_layer_called_twice_gets_both_gradients():
 @pytest.mark.parametrize(
     ("selection", "message"),
     [
-        ({"nothing": [0]}, "not selectable"),
-        ({"head": [0]}, "not selectable"),
+        ({"nothing": [0]}, "selectable layer"),
+        ({"head": [0]}, "selectable layer"),
         ({"stem": [8]}, r"0 \.\. 7"),
         ({"stem": [-1]}, r"0 \.\. 7"),
         ({"stem": [3, 1]}, "ascending"),
@@ -320,7 +332,7 @@ def test_an_impossible_selection_is_refused(selection, message):
 
 def test_an_unknown_norm_mode_is_refused():
     network = toy()
-    with pytest.raises(ValueError, match="allowed: train, frontier, frozen"):
+    with pytest.raises(ValueError, match="Allowed: frontier, frozen, train"):
         Plan(network, neuron_table(network, SHAPE), {}, "batch")
 
 
@@ -339,7 +351,7 @@ def test_autocast_computes_in_bf16_and_keeps_float32_rows():
         grads.append(outputs)
     assert torch.equal(grads[0], grads[1])
     for name, leaf in plan.named_parameters():
-        expected, channels = stock.get_parameter(name).grad, plan.channels(name)
+        expected, channels = stock.get_parameter(name).grad, plan.parts[name].index
         expected = expected if channels is None else expected[channels]
         assert leaf.grad.dtype == torch.float32
         assert (leaf.grad - expected).norm() <= 2e-2 * expected.norm(), name
@@ -393,3 +405,47 @@ def test_almost_full_selection_trains_as_plain_pytorch_does():
                             module.bias[0] = old.bias[0]
             losses.append(loss.item())
     assert all(abs(a - b) <= 1e-9 for a, b in itertools.zip_longest(losses[:20], losses[20:]))
+
+
+def test_a_block_whose_forward_is_bound_to_it_trains_too():
+    network = toy()
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(24, 24, 1).double()
+
+    def forward(self, x):
+        return self.conv(x)
+
+    block = Block()
+    block.forward = types.MethodType(forward, block)
+    network.pointwise = block
+    table = neuron_table(network, SHAPE)
+    plan = Plan(network, table, {"pointwise.conv": [3]})
+    images, labels = batch()
+    F.cross_entropy(plan(images), labels).backward()
+    assert dict(plan.named_parameters())["pointwise.conv.weight"].grad is not None
+    assert block.conv.weight.grad is None
+
+
+def test_an_unknown_bias_layer_is_refused():
+    network = toy()
+    with pytest.raises(ValueError, match="did you mean 'pointwise'"):
+        Plan(network, neuron_table(network, SHAPE), {}, bias_layers=("poitnwise",))
+
+
+def test_an_unbatched_image_is_understood():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Linear(10, 2)).double()
+    table = neuron_table(network, SHAPE)
+    plan = Plan(network, table, {"0": [1]})
+    image = batch()[0][0]
+    assert torch.allclose(plan(image), network(image))
+
+
+def test_autocast_leaves_float64_alone():
+    network = toy()
+    table = neuron_table(network, SHAPE)
+    plan = Plan(network, table, {"stem": [1]}, "train")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert plan(batch()[0]).dtype == torch.float64

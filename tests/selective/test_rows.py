@@ -1,6 +1,7 @@
+import pytest
 import torch
 
-from neq.selective.rows import ConvRows
+from neq.selective.rows import ConvRows, layout_of
 
 
 def test_dense_rows_read_everything():
@@ -23,3 +24,18 @@ def test_uneven_groups_are_padded():
     assert rows.slots.tolist() == [0, 1, 2]
     grad = torch.arange(9.0).view(1, 9, 1, 1)
     assert rows.gather(grad).flatten().tolist() == [0, 2, 7, 0]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("channels", [[0, 2, 7], [1, 4, 8]])
+def test_what_is_gathered_keeps_its_layout(layout, channels):
+    x = torch.randn(2, 9, 5, 4).contiguous(memory_format=layout)
+    rows = ConvRows.of(torch.tensor(channels), 9, 9, 3)
+    assert layout_of(x) is layout
+    assert layout_of(rows.gather(x)) is layout
+    assert layout_of(rows.read(x)) is layout
+    assert torch.equal(rows.read(x), x[:, rows.inputs])
+    if rows.slots is None:
+        assert torch.equal(rows.gather(x), x[:, channels])
+    else:
+        assert torch.equal(rows.gather(x)[:, rows.slots], x[:, channels])

@@ -114,3 +114,17 @@ def test_a_file_is_no_folder(tmp_path):
 def test_a_checked_folder_is_not_made(tmp_path):
     RunRecord(tmp_path / "new").check({}, False, False)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("left", [["config.yaml"], ["config.yaml", "selection"], [".config.yaml.7.tmp"]])
+def test_a_start_that_was_cut_off_does_not_block_the_folder(tmp_path, left):
+    for name in left:
+        (tmp_path / name).touch()
+    RunRecord(tmp_path).check({"seed": 1}, False, False)
+
+
+def test_a_damaged_identity_is_named_and_can_be_overwritten(record):
+    (record.folder / "identity.json").write_text("{")
+    with pytest.raises(UserError, match=r"identity\.json cannot be read"):
+        record.check({"seed": 3}, True, False)
+    record.check({"seed": 3}, False, True)

@@ -242,6 +242,28 @@ def test_a_diverging_loss_stops_and_keeps_the_last_good_checkpoint(tmp_path, mon
     assert all(tensor.isfinite().all() for tensor in state["network"].values())
 
 
+def test_weights_spoilt_by_the_last_step_are_not_saved(tmp_path, monkeypatch):
+    with run_of(tmp_path, neuron_selection="random") as (run, diary):
+        real = loop_module.make_optimizer
+
+        def make(plan, settings):
+            optimizer = real(plan, settings)
+
+            def spoil(*_):
+                if len(diary.steps) == 69:  # the last step of the second epoch, its loss still finite
+                    next(iter(plan.parameters())).data[0] = float("inf")
+
+            optimizer.register_step_post_hook(spoil)
+            return optimizer
+
+        monkeypatch.setattr(loop_module, "make_optimizer", make)
+        with pytest.raises(TrainingDiverged, match="no longer finite after epoch 1"):
+            train(run)
+        state = run.checkpoints.load_last()
+    assert state["progress"]["epoch"] == 1
+    assert all(tensor.isfinite().all() for tensor in state["network"].values())
+
+
 def test_bf16_trains(tmp_path):
     summary, diary, _, _ = outcome(tmp_path, neuron_selection="velocity", precision="bf16")
     assert diary.reports[-1].metrics["train"]["train/loss"] < diary.reports[0].metrics["train"]["train/loss"]
