@@ -14,7 +14,7 @@ def test_scores_are_means_over_images_not_batches():
     assert scores.top1 == 80
     expected = nn.functional.cross_entropy(outputs.flatten(1).double(), labels)
     assert scores.loss == pytest.approx(float(expected), rel=1e-6)
-    assert not network.training
+    assert network.training
 
 
 def test_no_images_is_a_bug():
