@@ -2,7 +2,7 @@
 
 import sys
 
-from neq.cli.train import main
+from neq.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(["train", *sys.argv[1:]]))

@@ -31,7 +31,8 @@ def unknown_name(key: str, given: str, allowed: Iterable[str], hint: str = "") -
         hint: what to do, one sentence (`See neq networks.`).
     """
     names = sorted(allowed)
-    near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    lower = {name.lower(): name for name in names}
+    near = [lower[name] for name in difflib.get_close_matches(given.lower(), lower, n=1, cutoff=0.5)]
     meant = f"; did you mean {near[0]!r}?" if near else "."
     listed = "" if hint and len(names) > MOST_LISTED else f" Allowed: {', '.join(names)}."
     return UserError(f"{key} {shown(given)} is unknown{meant}{listed} {hint}".rstrip())

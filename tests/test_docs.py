@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from neq.cli.train import main
+from neq.cli import main as neq_main
 from tests.toys import SHAPE, batch, toy
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,6 +34,6 @@ def test_the_commands_of_the_readme_are_understood(tmp_path, monkeypatch, capsys
     for command in commands:
         if command == ["--help"]:
             continue
-        assert main([*command, "--dry-run"] if "--dry-run" not in command else command) == 0
+        assert neq_main(["train", *command, *([] if "--dry-run" in command else ["--dry-run"])]) == 0
     assert not list(tmp_path.iterdir())
     assert "scheme: mbv2_scheme_1" in capsys.readouterr().out

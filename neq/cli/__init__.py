@@ -1,32 +1,34 @@
-"""The command line: `neq COMMAND ...`."""
+"""The command line: `neq COMMAND ...`. Commands are imported when they are called: torch takes seconds."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from importlib import import_module
 
-from neq.cli import train
 from neq.cli.run import run_command
 from neq.errors import unknown_name
 
-COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
-    "train": (train.main, "train one run under a budget; neq train --help lists every setting"),
+# Command -> its module, whose `command(arguments)` gives the exit code; and what it does.
+COMMANDS = {
+    "train": ("neq.cli.train", "train one run under a budget; neq train --help lists every setting"),
+    "networks": ("neq.cli.catalog", "list the networks by name"),
+    "datasets": ("neq.cli.catalog", "list the data sets by name"),
 }
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs `neq COMMAND ARGUMENTS...`; gives the exit code."""
-    arguments = sys.argv[1:] if argv is None else argv
+    return run_command(_dispatch, sys.argv[1:] if argv is None else argv)
+
+
+def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: neq COMMAND ...\n")
         for name, (_, what) in COMMANDS.items():
             print(f"  {name:<10} {what}")
         return 0
-    return run_command(_dispatch, arguments)
-
-
-def _dispatch(arguments: list[str]) -> int:
     if arguments[0] not in COMMANDS:
-        raise unknown_name("command", arguments[0], COMMANDS, "See neq --help.")
-    command, _ = COMMANDS[arguments[0]]
-    return command(arguments[1:])
+        raise unknown_name("command", arguments[0], COMMANDS)
+    module, _ = COMMANDS[arguments[0]]
+    code: int = import_module(module).command(arguments)
+    return code

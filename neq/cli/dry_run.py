@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from neq.cli.console import Console
 from neq.config import to_yaml
+from neq.errors import UserError
 from neq.selection import policy_budget
+from neq.tracking import RunRecord
 from neq.training import Progress, Training, choose_neurons, make_plan, total_epochs
 
 
-def describe(console: Console, run: Training, folder: Path) -> None:
-    """Prints the resolved configuration, the network's cost, the budget and the first epoch's update."""
+def describe(console: Console, run: Training, record: RunRecord, identity: dict[str, Any]) -> None:
+    """Prints the resolved configuration, the network's cost, the budget and the first epoch's update.
+
+    Args:
+        console: where to print.
+        run: what would be trained.
+        record: where it would be recorded.
+        identity: of the run.
+    """
     table, epochs = run.table, total_epochs(run.config.run_config)
     policy = run.policy(0)
     chosen = choose_neurons(run, Progress(), 0)
@@ -35,10 +44,19 @@ def describe(console: Console, run: Training, folder: Path) -> None:
         f"epoch 0 ({policy}) would update {int(chosen.sum()):,} neurons with {used:,} of {budget:,} "
         f"parameters, {100 * used / table.total_parameters:.2f} % of all;",
         f"  beside them train {also}",
-        f"run_dir: {folder} (nothing is written)",
+        f"run_dir: {record.folder} ({_state(record, identity)}); nothing is written",
     ]
     console.print("\n".join(lines), highlight=False, markup=False)
     console.print(_by_layer(run, chosen))
+
+
+def _state(record: RunRecord, identity: dict[str, Any]) -> str:
+    """What the run's folder holds."""
+    try:
+        record.check(identity, resume=False, overwrite=False)
+    except UserError as error:
+        return str(error)
+    return "holds this run, finished" if record.is_finished() else "free"
 
 
 def _by_layer(run: Training, chosen: Tensor) -> Table:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from neq.cli.console import Console
 from neq.training import EpochReport
 
 
@@ -16,12 +16,10 @@ class ProgressDisplay:
     Args:
         console: where to write.
         epochs: of the run.
-        done: epochs done before, in a resumed run.
     """
 
-    def __init__(self, console: Console, epochs: int, done: int = 0) -> None:
-        self._console = console
-        self._epochs, self._done = epochs, done
+    def __init__(self, console: Console, epochs: int) -> None:
+        self._console, self._epochs = console, epochs
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._task = self._progress.add_task("training", total=None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import sys
 import traceback
@@ -25,19 +27,30 @@ def run_command(command: Callable[[list[str]], int], argv: list[str]) -> int:
     Returns:
         The command's own code; 2 for a user's mistake, 1 for a fault, 130 after SIGINT, 143 after SIGTERM.
     """
-    former = signal.signal(signal.SIGTERM, _terminate)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         return command(argv)
     except UserError as error:
         return _end(error, 2, str(error), argv)
     except (KeyboardInterrupt, Terminated) as error:
+        for number in former:
+            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C changes nothing any more
         code = 130 if isinstance(error, KeyboardInterrupt) else 143
         return _end(error, code, "stopped; the same command with --resume goes on from the last epoch", argv)
+    except BrokenPipeError:
+        # Python would complain once more when it closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except Exception as error:
         text = str(error).strip().splitlines() or [type(error).__name__]
         return _end(error, 1, f"{text[0]} ({type(error).__name__}; --debug shows where)", argv)
     finally:
-        signal.signal(signal.SIGTERM, former)
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def _end(error: BaseException, code: int, line: str, argv: list[str]) -> int:

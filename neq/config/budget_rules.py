@@ -61,6 +61,11 @@ def _budget_of_file(config: Config) -> tuple[dict[str, object], list[str]]:
     ratio, budget = config.NEq_config.ratio, config.NEq_config.budget
     if ratio is not None and budget is not None:
         return {"ratio": None}, [f"budget {budget} and ratio {ratio} are both given: the budget counts"]
+    total = config.NEq_config.glob_num_params
+    if ratio is None and budget is None and total is not None:
+        return {"budget": total}, [
+            f"neither ratio nor budget is given: the budget is glob_num_params {total}"
+        ]
     if ratio is None and budget is None:
         return {"ratio": 1.0}, ["neither ratio nor budget is given: ratio 1, everything may be updated"]
     return {}, []

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, NoReturn, get_args, get_origin
 
-from neq.config.leaves import ALL_LEAVES, SECTIONS, SYNONYMS, Leaf, find_leaf, flatten_overrides
+from neq.config.leaves import ALL_LEAVES, SECTIONS, SYNONYMS, Leaf, find_leaf, flatten_file, flatten_overrides
 from neq.config.reading import find_config, parse_value, read_yaml
 from neq.config.resolve import Resolved, resolve
 from neq.config.writing import flow_value
@@ -63,13 +63,18 @@ def _add(group: argparse._ArgumentGroup, leaf: Leaf, name: str, help_text: str) 
     )
 
 
-def build_parser(prog: str) -> argparse.ArgumentParser:
-    """The parser of a run's command line: every key by its name, and by its path (not in the help)."""
+def build_parser(prog: str, defaults: Mapping[str, object]) -> argparse.ArgumentParser:
+    """The parser of a run's command line: every key by its name, and by its path (not in the help).
+
+    Args:
+        prog: the program's name.
+        defaults: leaf -> what the help shows as its default, where that is not the schema's.
+    """
     parser = _Parser(
         prog=prog,
         usage=f"{prog} [--config-file NAME|PATH] [--KEY VALUE ...]".replace("%", "%%"),
         description="Dashes and underscores in names are the same. Values are YAML: 1e-3, [1, 2], null. "
-        "Defaults hold where the file says nothing.",
+        f"Defaults are those of the configuration {DEFAULT_CONFIG!r}.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -85,7 +90,7 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
         groups[section] = parser.add_argument_group(section, kind.__doc__)
     also = {leaf: synonym for synonym, leaf in SYNONYMS.items()}
     for leaf in ALL_LEAVES:
-        default = flow_value(leaf.field.default)
+        default = flow_value(defaults.get(leaf.name, leaf.field.default))
         group = groups[leaf.section]
         _add(group, leaf, leaf.name, f"{leaf.field.description} (default: {default})".replace("%", "%%"))
         names = [leaf.name, also[leaf.name]] if leaf.name in also else [leaf.name]
@@ -128,6 +133,8 @@ def _value(name: str, text: str) -> object:
     """A flag's text as its value; a key that is text takes it as it stands."""
     leaf = find_leaf(name.rpartition(".")[2])
     assert leaf is not None
+    if not text:
+        raise UserError(f"{leaf.name} is given an empty value; leave the flag out, or give null")
     if str in _types(leaf):
         return None if text in NULLS else text
     try:
@@ -157,7 +164,9 @@ def parse_flags(argv: Sequence[str], prog: str) -> Options:
     Raises:
         UserError: for an unknown flag, a value that is not YAML, a flag given twice with different values.
     """
-    parser = build_parser(prog)
+    asks_help = any(word in ("-h", "--help") for word in argv)
+    file = flatten_file(read_yaml(find_config(DEFAULT_CONFIG))) if asks_help else {}
+    parser = build_parser(prog, file)
     known, extras = parser.parse_known_args(_tidy(argv, parser))
     if extras:
         raise _unknown(extras[0], parser)

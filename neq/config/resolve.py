@@ -113,6 +113,8 @@ def _redundant_totals(asked: Config, config: Config) -> list[str]:
     net_name = config.net_config.net_name
     total = network(net_name).conv_weights
     settled, given, notes = config.NEq_config, asked.NEq_config, []
+    if settled.ratio is not None and settled.ratio > 1:
+        notes.append(f"ratio {settled.ratio} is above 1: everything may be updated (30 % is 0.3)")
     if given.total_num_params not in (None, total):
         notes.append(f"total_num_params {given.total_num_params} gives way: {net_name} has {total}")
     budget = settled.budget if settled.budget is not None else round((settled.ratio or 0) * total)

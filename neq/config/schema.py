@@ -31,6 +31,11 @@ def _holds_bool(value: object) -> bool:
     return isinstance(value, bool)
 
 
+def _one_or_more(value: object) -> object:
+    """A word alone is a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
 def _mean_std(value: object) -> object:
     """`[[mean...], [std...]]` is the same as `{mean: [...], std: [...]}`."""
     if isinstance(value, (list, tuple)) and len(value) == 2:
@@ -96,7 +101,7 @@ class DataProvider(Section):
 class RunSettings(Section):
     """Epochs, optimizer and learning rate."""
 
-    n_epochs: int = Field(200, ge=1, description="epochs after warm-up")
+    n_epochs: int = Field(200, ge=1, le=1_000_000, description="epochs after warm-up")
     base_lr: float = Field(0.125, gt=0, description="learning rate after warm-up")
     warmup_epochs: int = Field(5, ge=0, description="epochs of linear warm-up, on top of n_epochs")
     warmup_lr: float = Field(0.0, ge=0, description="learning rate that warm-up starts from")
@@ -109,7 +114,7 @@ class RunSettings(Section):
     )
     lr_step_gamma: float = Field(0.1, gt=0, le=1, description="factor of each step")
     weight_decay: float = Field(0.0, ge=0, description="weight decay")
-    no_wd_keys: tuple[Literal["norm", "bias"], ...] = Field(
+    no_wd_keys: Annotated[tuple[Literal["norm", "bias"], ...], BeforeValidator(_one_or_more)] = Field(
         ("norm", "bias"), description="module kinds without weight decay"
     )
     optimizer_name: Literal["sgd", "adam", "adamw"] = Field("sgd", description="optimizer")

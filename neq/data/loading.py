@@ -7,6 +7,7 @@ random states are left as they are.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -120,6 +121,7 @@ class Loader:
             collate_fn=_collate,
             pin_memory=pin_memory,
             persistent_workers=n_worker > 0,
+            worker_init_fn=_leave_signals_to_the_parent,
             generator=torch.Generator(),  # else every pass would draw from the global one
         )
 
@@ -178,3 +180,9 @@ def _raised(batch: Batch | UserError) -> Batch:
     if isinstance(batch, UserError):
         raise batch
     return batch
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """A signal to the whole group (Ctrl-C, a scheduler) is the parent's to handle; it ends its workers."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

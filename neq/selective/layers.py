@@ -7,15 +7,17 @@ weights, detached unless they train, and update its buffers in place.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MethodType
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from neq.selective.functions import SelectiveConv2d, SelectiveLinear
+from neq.selective.activation import Activation
+from neq.selective.functions import ConvAct, ConvNormAct, Geometry, SelectiveLinear, Source
 from neq.selective.rows import ConvRows
 
 
@@ -58,77 +60,148 @@ def shadow(module: nn.Module, trained: tuple[str, ...] = ()) -> nn.Module:
     return made
 
 
-def conv(
-    module: nn.Conv2d, rows: Tensor | None, bias: Callable[[], Tensor | None], chosen: Tensor | None
-) -> nn.Module:
-    """The view of a convolution.
+@dataclass(frozen=True)
+class Trained:
+    """What trains in a convolution or linear layer.
+
+    Args:
+        rows: the leaf that holds the chosen rows of the weight, or all of it; none: no row trains.
+        channels: the chosen rows, int64 [n]; none where all or no rows train.
+        bias: gives the bias [out] at each call, as a function of whatever trains in it.
+    """
+
+    rows: Tensor | None
+    channels: Tensor | None
+    bias: Callable[[], Tensor | None]
+
+
+@dataclass(frozen=True)
+class FrozenNorm:
+    """A batch norm on running statistics: a scale and a shift per channel.
 
     Args:
         module: the plain network's.
-        rows: the leaf that holds the chosen rows, [n, in / groups, kh, kw]; none: no row trains.
-        bias: gives the bias [out] to use, as a function of whatever trains in it.
-        chosen: int64 [n]; none: no row is chosen.
+        bias: its bias, the leaf where it trains.
     """
-    layout = (
-        None
-        if chosen is None
-        else ConvRows.of(chosen, module.out_channels, module.in_channels, module.groups)
-    )
+
+    module: _BatchNorm
+    bias: Tensor | None
+
+    def scale_and_shift(self, bias_before: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Both [C], for an input to which a bias [C] is yet to be added."""
+        module = self.module
+        var, mean = module.running_var, module.running_mean
+        assert isinstance(var, Tensor)
+        assert isinstance(mean, Tensor)
+        weight: Tensor | None = module.weight
+        scale = torch.rsqrt(var + module.eps)
+        if weight is not None:
+            scale = scale * weight.detach()
+        shift = (-mean if bias_before is None else bias_before - mean) * scale
+        return scale, shift if self.bias is None else shift + self.bias
+
+
+def conv(
+    module: nn.Conv2d,
+    trained: Trained,
+    norm: FrozenNorm | None = None,
+    activation: Activation | None = None,
+    output_is_kept: bool = False,
+) -> nn.Module:
+    """The view of a convolution, with a norm on running statistics and an activation if they follow it.
+
+    Args:
+        module: the plain network's.
+        trained: what trains in it.
+        norm: of its output.
+        activation: of what the norm gives.
+        output_is_kept: the next layer keeps the result for its own backward.
+    """
+    chosen = _rows_of(module, trained)
     made = shadow(module)
 
     def forward(x: Tensor) -> Tensor:
         if x.dim() == 3:
             return forward(x.unsqueeze(0)).squeeze(0)
-        weight = module.weight.detach()
-        bias_now = bias()
-        x, weight, bias_now = _autocast(x, weight, bias_now)
-        x, padding = _padded(module, x)
-        if rows is None and not x.requires_grad and (bias_now is None or not bias_now.requires_grad):
-            return F.conv2d(x, weight, bias_now, module.stride, padding, module.dilation, module.groups)
-        return SelectiveConv2d.apply(
-            x, rows, weight, bias_now, layout, module.stride, padding, module.dilation, module.groups
+        x, padding = _padded(module, _autocast(x))
+        geometry = Geometry(module.stride, padding, module.dilation, module.groups)  # type: ignore[arg-type]
+        scale, shift = None, trained.bias()
+        if norm is not None:
+            scale, shift = norm.scale_and_shift(shift)
+        return ConvAct.apply(
+            x,
+            trained.rows,
+            module.weight.detach(),
+            scale,
+            shift,
+            chosen,
+            geometry,
+            activation,
+            output_is_kept,
         )
 
     made.forward = forward
     return made
 
 
-def linear(
-    module: nn.Linear, rows: Tensor | None, bias: Callable[[], Tensor | None], chosen: Tensor | None
+def conv_norm(
+    module: nn.Conv2d, trained: Trained, norm: _BatchNorm, affine: nn.Module, activation: Activation | None
 ) -> nn.Module:
-    """The view of a linear layer; arguments as for `conv`, rows [n, in]."""
+    """The view of a convolution, the batch norm behind it on batch statistics, and its activation.
+
+    Args:
+        module: the plain network's convolution.
+        trained: what trains in it.
+        norm: the plain network's norm, whose running statistics are updated.
+        affine: its shadow, whose weight and bias are leaves where they train.
+        activation: of what the norm gives.
+    """
+    chosen = _rows_of(module, trained)
     made = shadow(module)
 
     def forward(x: Tensor) -> Tensor:
-        x, weight, bias_now = _autocast(x, module.weight.detach(), bias())
-        return SelectiveLinear.apply(x, rows, weight, bias_now, chosen)
+        source: Source | None = getattr(x, "_neq_source", None)
+        cast = _autocast(x)
+        x, padding = _padded(module, cast)
+        if x is not cast or cast.dtype != module.weight.dtype:
+            source = None
+        weight, bias = module.weight.detach().to(x.dtype), trained.bias()
+        geometry = Geometry(module.stride, padding, module.dilation, module.groups)  # type: ignore[arg-type]
+        running = (norm.running_mean, norm.running_var, _momentum(norm), norm.eps)
+        sources: list[Source] = []
+        out: Tensor = ConvNormAct.apply(
+            x, trained.rows, weight, None if bias is None else bias.to(x.dtype), affine.weight, affine.bias,
+            running, chosen, geometry, activation, source, sources,
+        )  # fmt: skip
+        if sources:
+            out._neq_source = sources[0]  # type: ignore[attr-defined]
+        return out
 
     made.forward = forward
     return made
 
 
-def frozen_batch_norm(module: _BatchNorm, train_bias: bool) -> nn.Module:
-    """A batch norm on running statistics: a scale and a shift per channel that store nothing for backward.
-
-    Args:
-        module: BatchNorm1d, 2d or 3d with running statistics.
-        train_bias: whether its bias trains, in place.
-    """
+def linear(module: nn.Linear, trained: Trained) -> nn.Module:
+    """The view of a linear layer; not for one whose rows all train."""
     made = shadow(module)
+
+    def forward(x: Tensor) -> Tensor:
+        x, bias = _autocast(x), trained.bias()
+        weight = module.weight.detach().to(x.dtype)
+        bias = None if bias is None else bias.to(x.dtype)
+        return SelectiveLinear.apply(x, trained.rows, weight, bias, trained.channels)
+
+    made.forward = forward
+    return made
+
+
+def frozen_batch_norm(norm: FrozenNorm) -> nn.Module:
+    """The view of a batch norm alone on running statistics: it stores nothing for backward."""
+    made = shadow(norm.module)
     made.training = False
 
     def forward(x: Tensor) -> Tensor:
-        var, mean = module.running_var, module.running_mean
-        assert isinstance(var, Tensor)
-        assert isinstance(mean, Tensor)
-        weight: Tensor | None = module.weight
-        bias: Tensor | None = module.bias
-        scale = torch.rsqrt(var + module.eps)
-        if weight is not None:
-            scale = scale * weight.detach()
-        shift = -mean * scale
-        if bias is not None:
-            shift = shift + (bias if train_bias else bias.detach())
+        scale, shift = norm.scale_and_shift(None)
         shape = (1, -1, *(1,) * (x.dim() - 2))
         return x * scale.view(shape).to(x.dtype) + shift.view(shape).to(x.dtype)
 
@@ -137,31 +210,43 @@ def frozen_batch_norm(module: _BatchNorm, train_bias: bool) -> nn.Module:
 
 
 def is_plain_batch_norm(module: nn.Module) -> TypeGuard[_BatchNorm]:
-    """Whether a module is a batch norm that `frozen_batch_norm` can stand for."""
+    """Whether a module is a batch norm that computes as torch's does, with running statistics."""
     return (
         isinstance(module, _BatchNorm)
         and type(module).forward is _BatchNorm.forward
+        and "forward" not in vars(module)
         and module.running_var is not None
     )
 
 
-def _autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Casts as autocast would: an autograd function of our own is not cast by itself."""
+def _rows_of(module: nn.Conv2d, trained: Trained) -> ConvRows | None:
+    if trained.channels is None:
+        return None
+    return ConvRows.of(trained.channels, module.out_channels, module.in_channels, module.groups)
+
+
+def _momentum(norm: _BatchNorm) -> float:
+    """The weight of this batch in the running statistics; counts the batch, as torch does."""
+    batches = norm.num_batches_tracked
+    if batches is not None:
+        batches.add_(1)
+    if norm.momentum is not None:
+        return float(norm.momentum)
+    return 0.0 if batches is None else 1.0 / float(batches)
+
+
+def _autocast(x: Tensor) -> Tensor:
+    """An input cast as autocast would: an autograd function of our own is not cast by itself."""
     kind = x.device.type
-    if not torch.is_autocast_enabled(kind):
-        return x, weight, bias
-    dtype = torch.get_autocast_dtype(kind)
-
-    def cast(tensor: Tensor) -> Tensor:
-        return tensor if tensor.dtype == torch.float64 else tensor.to(dtype)
-
-    return cast(x), cast(weight), None if bias is None else cast(bias)
+    if not torch.is_autocast_enabled(kind) or x.dtype == torch.float64:
+        return x
+    return x.to(torch.get_autocast_dtype(kind))
 
 
-def _padded(module: nn.Conv2d, x: Tensor) -> tuple[Tensor, Any]:
+def _padded(module: nn.Conv2d, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
     """The input and the padding left to the convolution: named and non-zero padding is done ahead of it."""
     if module.padding_mode != "zeros":
         return F.pad(x, module._reversed_padding_repeated_twice, mode=module.padding_mode), (0, 0)
     if isinstance(module.padding, str):
         return F.pad(x, module._reversed_padding_repeated_twice), (0, 0)
-    return x, module.padding
+    return x, module.padding  # type: ignore[return-value]

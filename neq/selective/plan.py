@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from neq.neurons import NORMS, NeuronTable, Selection
 from neq.selective import layers
+from neq.selective.fusion import Block, has_hooks, traced
 from neq.selective.leaves import Leaves
 from neq.selective.trained import checked, trained_parts, trained_values
 
@@ -50,7 +51,7 @@ class Plan:
         self.selection = checked(table, selection)
         self.parts = trained_parts(network, table, self.selection, norm_mode, bias_layers)
         self._leaves = Leaves(network, self.parts)
-        self._module = layers.view(network, self._made())
+        self._module = self._view()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self._leaves.reconcile()
@@ -72,8 +73,20 @@ class Plan:
         """Copies the chosen rows into the plain network; to be called after every optimizer step."""
         self._leaves.write_back()
 
-    def _made(self) -> dict[nn.Module, nn.Module]:
-        """The view's own modules: selectable layers, norms and the head."""
+    def _view(self) -> nn.Module:
+        """The network as training calls it: fused where it could be traced, else layer by layer."""
+        made = self._layerwise()
+        trace = traced(self.network, self.table)
+        if trace is None or any(map(has_hooks, trace.containers)):
+            return layers.view(self.network, made)
+        for block in trace.blocks:
+            made[block.placeholder] = self._fused(block) or nn.Sequential(
+                *(made.get(part) or layers.shadow(part) for part in block.parts)
+            )
+        return layers.view(trace.module, made)
+
+    def _layerwise(self) -> dict[nn.Module, nn.Module]:
+        """The view's own modules, each alone: selectable layers, norms and the head."""
         made: dict[nn.Module, nn.Module] = {}
         for layer in self.table.layers:
             module = self.network.get_submodule(layer.name)
@@ -85,18 +98,50 @@ class Plan:
         made[head] = layers.shadow(head, self._trained_keys(self.table.head))
         return made
 
+    def _fused(self, block: Block) -> nn.Module | None:
+        """Convolution, norm and activation as one; none where only one of them is there, or one has hooks."""
+        if any(map(has_hooks, block.parts)) or (block.norm is None and block.activation is None):
+            return None
+        module = self.network.get_submodule(block.conv)
+        assert isinstance(module, nn.Conv2d)
+        trained = self._trained(block.conv, module)
+        if block.norm is None:
+            return layers.conv(module, trained, None, block.activation, self._is_kept(block))
+        norm = self.network.get_submodule(block.norm)
+        assert layers.is_plain_batch_norm(norm)
+        if self.norm_mode == "frozen":
+            frozen = layers.FrozenNorm(norm, self._norm_bias(block.norm, norm))
+            return layers.conv(module, trained, frozen, block.activation, self._is_kept(block))
+        affine = layers.shadow(norm, self._trained_keys(block.norm))
+        return layers.conv_norm(module, trained, norm, affine, block.activation)
+
+    def _is_kept(self, block: Block) -> bool:
+        """Whether a convolution that reads a block's output keeps all of it for its own backward."""
+        for name in block.readers:
+            module = self.network.get_submodule(name)
+            part = self.parts.get(f"{name}.weight")
+            if part is not None and (part.is_whole or module.groups == 1):
+                return True
+        return False
+
     def _selectable(self, name: str, module: nn.Module) -> nn.Module:
-        assert isinstance(module, (nn.Conv2d, nn.Linear))
         part = self.parts.get(f"{name}.weight")
         if part is not None and part.is_whole:
             # All rows: the network's own parameters train, through stock operations.
             return layers.shadow(module, self._trained_keys(name))
-        rows = None if part is None else self._leaves.by_name[f"{name}.weight"]
-        chosen = None if part is None or part.index is None else part.index.to(module.weight.device)
-        bias = self._bias(f"{name}.bias", module.bias)
+        trained = self._trained(name, module)
         if isinstance(module, nn.Conv2d):
-            return layers.conv(module, rows, bias, chosen)
-        return layers.linear(module, rows, bias, chosen)
+            return layers.conv(module, trained)
+        assert isinstance(module, nn.Linear)
+        return layers.linear(module, trained)
+
+    def _trained(self, name: str, module: nn.Module) -> layers.Trained:
+        """What trains in a selectable layer."""
+        part = self.parts.get(f"{name}.weight")
+        device = module.get_parameter("weight").device
+        rows = None if part is None else self._leaves.by_name[f"{name}.weight"]
+        channels = None if part is None or part.index is None else part.index.to(device)
+        return layers.Trained(rows, channels, self._bias(f"{name}.bias", module._parameters["bias"]))
 
     def _bias(self, name: str, bias: Tensor | None) -> Callable[[], Tensor | None]:
         """Gives a layer's bias at each call, with whatever trains in it."""
@@ -111,14 +156,15 @@ class Plan:
         return lambda: bias.detach().index_copy(0, index, leaf)
 
     def _norm(self, name: str, module: nn.Module) -> nn.Module:
-        trained = self._trained_keys(name)
-        if self.norm_mode != "frozen":
-            return layers.shadow(module, trained)
-        if layers.is_plain_batch_norm(module):
-            return layers.frozen_batch_norm(module, train_bias="bias" in trained)
-        made = layers.shadow(module, trained)
-        made.training = False
+        if self.norm_mode == "frozen" and layers.is_plain_batch_norm(module):
+            return layers.frozen_batch_norm(layers.FrozenNorm(module, self._norm_bias(name, module)))
+        made = layers.shadow(module, self._trained_keys(name))
+        made.training = self.norm_mode != "frozen"
         return made
+
+    def _norm_bias(self, name: str, module: nn.Module) -> Tensor | None:
+        bias = module._parameters["bias"]
+        return self._leaves.by_name.get(f"{name}.bias", None if bias is None else bias.detach())
 
     def _trained_keys(self, module_name: str) -> tuple[str, ...]:
         """The keys of a module's own parameters that train."""

@@ -52,11 +52,14 @@ class RunRecord:
         Raises:
             UserError: the folder holds something else, or an unfinished run that is not to be resumed.
         """
-        if not self.folder.exists():
-            return
-        if not self.folder.is_dir():
-            raise UserError(f"run_dir {self.folder} is a file; give a folder")
-        names = {path.name for path in self.folder.iterdir()} - {".lock"}
+        try:
+            if not self.folder.exists():
+                return
+            if not self.folder.is_dir():
+                raise UserError(f"run_dir {self.folder} is a file; give a folder")
+            names = {path.name for path in self.folder.iterdir()} - {".lock"}
+        except OSError as error:
+            raise UserError(f"run_dir {self.folder} cannot be used ({error.strerror})") from error
         foreign = sorted(name for name in names - set(CONTENT) if not name.endswith(".tmp"))
         if "identity.json" not in names:
             if foreign:
@@ -74,6 +77,9 @@ class RunRecord:
                 "give another --run-dir, or --overwrite to replace it"
             )
         if not self.is_finished() and not resume:
+            if (self.folder / ".lock").exists():
+                with self.locked():  # rather than advice to a run that is going on
+                    pass
             raise UserError(
                 f"run_dir {self.folder} holds this run, unfinished; --resume continues it, "
                 "--overwrite starts it again"
@@ -100,6 +106,8 @@ class RunRecord:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.folder / ".lock")
             lock.acquire(timeout=0)
+            for left in self.folder.rglob(".*.tmp"):  # of a process that was killed while writing
+                left.unlink()
         except Timeout:
             raise UserError(f"another process is training in {self.folder}; wait for it to end") from None
         except OSError as error:
@@ -122,9 +130,32 @@ class RunRecord:
         # Last: a folder with an identity is a run that can be resumed.
         write_text(self.folder / "identity.json", json.dumps(identity, indent=2) + "\n")
 
+    def check_unstarted(self) -> None:
+        """Makes sure that no epochs are lost by starting in the folder, where a checkpoint is missing.
+
+        Raises:
+            UserError: the folder holds epochs but not the checkpoint after them.
+        """
+        kept = self.checkpoints / "best.pt"
+        # One epoch may be recorded when its checkpoint is not saved yet.
+        if kept.exists() or len(read_metrics(self.folder)) > 1:
+            raise UserError(
+                f"run_dir {self.folder} holds epochs but no checkpoint/last.pt to go on from; "
+                "put it back, or --overwrite starts the run again"
+            )
+
     def rewind(self, epoch: int) -> None:
-        """Drops the metrics of an epoch and later ones: they come again from the checkpoint before it."""
+        """Drops the metrics of an epoch and later ones: they come again from the checkpoint before it.
+
+        Raises:
+            UserError: metrics of an earlier epoch are missing.
+        """
         rows = [row for row in read_metrics(self.folder) if row["epochs"] < epoch]
+        if [row["epochs"] for row in rows] != list(range(epoch)):
+            raise UserError(
+                f"{self.metrics} lacks some of the {epoch} epochs before the checkpoint; "
+                "put it back, or --overwrite starts the run again"
+            )
         write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
 
     def step(self, epoch: int, step: int, steps: int) -> None:
@@ -144,17 +175,34 @@ class RunRecord:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The epochs of a run so far; a last line that a crash cut off is left out."""
+    """The epochs of a run so far; a last line that a crash cut off is left out.
+
+    Raises:
+        UserError: a line is damaged.
+    """
     path = folder / "metrics.jsonl"
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]  # a whole line ends with a line end
+    try:
+        return [json.loads(line) for line in lines[:-1]]  # a whole line ends with a line end
+    except ValueError as error:
+        raise UserError(
+            f"{path} is damaged ({error}); put it back, or train again with --overwrite"
+        ) from error
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """The summary of a finished run."""
-    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    """The summary of a finished run.
+
+    Raises:
+        UserError: summary.json cannot be read.
+    """
+    path = folder / "summary.json"
+    try:
+        summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); train again with --overwrite") from error
     return summary
 
 

@@ -29,6 +29,7 @@ def save_selection(folder: Path, report: EpochReport) -> None:
     arrays = {"chosen": np.packbits(report.chosen.numpy()), "neurons": np.array(len(report.chosen))}
     if report.velocity is not None:
         arrays["velocity"] = report.velocity.float().numpy()
+    folder.mkdir(exist_ok=True)
     content = io.BytesIO()
     np.savez_compressed(content, allow_pickle=False, **arrays)
     with atomic_file(_path(folder, report.epoch)) as file:

@@ -54,7 +54,10 @@ class Checkpoints:
 
     def _write(self, path: Path, state: dict[str, Any]) -> None:
         with atomic_file(path) as file:
-            torch.save(state, file)
+            try:
+                torch.save(state, file)
+            except RuntimeError as error:  # torch hides a full disk behind its own error
+                raise OSError(f"{path} could not be written: is the disk full?") from error
             file.flush()
             load_checkpoint(Path(file.name))
 

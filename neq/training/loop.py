@@ -195,6 +195,10 @@ def _train_epoch(run: Training, progress: Progress, epoch: int) -> bool:
     progress.optimizer = optimizer_state(optimizer, plan)
 
     validation = _evaluate(run, "validation") if config.data_provider.use_validation else None
+    if validation is not None and not math.isfinite(validation.loss):
+        raise TrainingDiverged(
+            f"the validation loss is {validation.loss} after epoch {epoch}; try a lower base_lr"
+        )
     is_last = epoch + 1 == total_epochs(settings)
     # Without validation nothing is chosen by accuracy: the last epoch is the one to keep.
     is_best = is_last if validation is None else validation.top1 > progress.best.get("val_top1", -1.0)

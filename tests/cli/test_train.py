@@ -15,13 +15,18 @@ import torch
 from PIL import Image
 
 from neq.cli import main as neq_main
-from neq.cli.train import main
 from neq.networks import build_network
 from neq.tracking import read_metrics, read_selection, read_summary
 
 ROOT = Path(__file__).resolve().parents[2]
+# One thread, as in this process: sums in another order end in other last digits.
+ENV = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 # Two fast epochs of the default network.
 FAST = ["--image_size", "16", "--n_epochs", "1", "--warmup_epochs", "1", "--base_batch_size", "128"]
+
+
+def main(arguments):
+    return neq_main(["train", *arguments])
 
 
 @pytest.fixture(autouse=True)
@@ -192,6 +197,9 @@ BAD = {
     "missing folder": (["--dataset", "image_folder", "--root", "nowhere"], "nowhere"),
     "folder without root": (["--dataset", "image_folder"], "--root"),
     "a value alone": (["digits"], "digits"),
+    "an empty value": (["--n_epochs", ""], "n_epochs is given an empty value"),
+    "only the case differs": (["--net_name", "MBV2"], "did you mean 'mbv2'"),
+    "a folder name too long": (["--run-dir", "x" * 300], "File name too long"),
     "a missing value": (["--n_epochs"], "n_epochs"),
     "classes that differ": (["--new_num_classes", "7"], "7"),
     "SU list above the budget": (
@@ -227,7 +235,7 @@ def test_a_fault_is_code_1_and_one_line(monkeypatch, capsys):
     def broken(*_):
         raise RuntimeError("the disk is on fire\nsecond line")
 
-    monkeypatch.setattr("neq.cli.train.build_network", broken)
+    monkeypatch.setattr("neq.cli.training.build_network", broken)
     assert main(FAST) == 1
     err = capsys.readouterr().err
     assert err == "neq: the disk is on fire (RuntimeError; --debug shows where)\n"
@@ -241,7 +249,7 @@ def test_no_account_and_no_cuda_are_needed(finished):
     blocked += (
         f" '--dry-run']; runpy.run_path({str(ROOT / 'train_classification.py')!r}, run_name='__main__')"
     )
-    env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
+    env = {**ENV, "CUDA_VISIBLE_DEVICES": ""}
     env = {key: value for key, value in env.items() if not key.startswith("WANDB")}
     done = subprocess.run(
         [sys.executable, "-c", blocked], env=env, capture_output=True, text=True, check=False
@@ -253,7 +261,7 @@ def test_no_account_and_no_cuda_are_needed(finished):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_run_and_resume_goes_on(number, code, tmp_path, finished):
     command = [sys.executable, str(ROOT / "train_classification.py"), *FAST, "--run-dir", "stopped"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, env=ENV, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not (tmp_path / "stopped" / "checkpoint" / "last.pt").exists():
         assert time.monotonic() < deadline
@@ -269,6 +277,112 @@ def test_a_signal_ends_the_run_and_resume_goes_on(number, code, tmp_path, finish
     assert read_summary(tmp_path / "stopped")["test_top1"] == read_summary(finished)["test_top1"]
 
 
+def damaged(finished, tmp_path, unfinished=True):
+    folder = tmp_path / "damaged"
+    shutil.copytree(finished, folder)
+    if unfinished:
+        (folder / "summary.json").unlink()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda folder: (folder / "checkpoint/last.pt").unlink(), "no checkpoint/last.pt"),
+        (lambda folder: shutil.rmtree(folder / "checkpoint"), "no checkpoint/last.pt"),
+        (lambda folder: (folder / "checkpoint/last.pt").write_bytes(b"x"), "not a readable checkpoint"),
+        (lambda folder: (folder / "metrics.jsonl").unlink(), "lacks some of the 2 epochs"),
+        (lambda folder: (folder / "metrics.jsonl").write_text("{}x\n"), "metrics.jsonl is damaged"),
+        (lambda folder: (folder / "identity.json").write_text("[1]"), "holds no identity"),
+    ],
+)
+def test_a_damaged_run_is_not_resumed_and_not_lost(harm, said, finished, tmp_path, capsys):
+    folder = damaged(finished, tmp_path)
+    harm(folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert main([*FAST, "--run-dir", str(folder), "--resume"]) == 2
+    assert said in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_damaged_summary_is_named(finished, tmp_path, capsys):
+    folder = damaged(finished, tmp_path, unfinished=False)
+    (folder / "summary.json").write_text("")
+    assert main([*FAST, "--run-dir", str(folder)]) == 2
+    assert "summary.json cannot be read" in capsys.readouterr().err
+
+
+def test_missing_pictures_are_drawn_and_a_missing_selection_folder_is_made(finished, tmp_path):
+    folder = damaged(finished, tmp_path)
+    for name in ("curves.png", "selection.png"):
+        (folder / name).unlink()
+    shutil.rmtree(folder / "selection")
+    (folder / "checkpoint" / ".last.pt.77.tmp").touch()
+    assert main([*FAST, "--run-dir", str(folder), "--resume"]) == 0
+    assert (folder / "curves.png").exists()
+    assert not list(folder.rglob(".*.tmp"))
+    (folder / "selection.png").unlink()
+    assert main([*FAST, "--run-dir", str(folder)]) == 0
+    assert (folder / "selection.png").exists()
+
+
+def test_resume_and_overwrite_contradict_each_other(finished, capsys):
+    assert main([*FAST, "--run-dir", str(finished), "--resume", "--overwrite"]) == 2
+    assert "contradict" in capsys.readouterr().err
+
+
+def test_a_run_among_its_own_images_is_refused(tmp_path, monkeypatch, capsys):
+    for split in ("train", "test"):
+        for name in ("a", "b"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for number in range(12):
+                Image.new("RGB", (16, 16), (20 * number, 0, 0)).save(
+                    tmp_path / split / name / f"{number}.png"
+                )
+    assert main([*FAST, "--dataset=image_folder", "--root=.", "--velocity_images=2"]) == 2
+    assert "inside the images" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_home_folder_is_understood(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert main(["--dry-run", "--run-dir", "~/run"]) == 0
+    assert f"run_dir: {tmp_path}/home/run (free)" in capsys.readouterr().out
+
+
+def test_dry_run_says_what_the_folder_holds(finished, capsys):
+    assert main([*FAST, "--dry-run", "--run-dir", str(finished)]) == 0
+    assert "(holds this run, finished)" in capsys.readouterr().out
+    assert main([*FAST, "--dry-run", "--run-dir", str(finished), "--base_lr=0.3"]) == 0
+    assert "holds another run (base_lr is 0.05 there, 0.3 here)" in capsys.readouterr().out
+
+
+def test_a_reader_that_goes_does_not_end_the_run(tmp_path):
+    command = f"{sys.executable} {ROOT}/train_classification.py {' '.join(FAST)} --run-dir piped | head -1"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], env=ENV, capture_output=True, check=False
+    )
+    assert read_summary(tmp_path / "piped")["epochs"] == 2
+    assert b"Traceback" not in done.stderr
+
+
+def test_ascii_output_shows_what_it_can(tmp_path):
+    command = [sys.executable, str(ROOT / "train_classification.py"), "--dry-run", "--project_name", "проект"]
+    env = {**ENV, "LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "\\u043f" in done.stdout
+
+
+def test_help_shows_the_defaults_of_the_default_run(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "epochs after warm-up (default: 15)" in out
+    assert "learning rate after warm-up (default: 0.05)" in out
+
+
 def test_neq_command(capsys, tmp_path):
     assert neq_main(["train", "--dry-run", *FAST]) == 0
     assert "nothing is written" in capsys.readouterr().out
@@ -276,6 +390,10 @@ def test_neq_command(capsys, tmp_path):
     assert "neq train --help" in capsys.readouterr().out
     assert neq_main(["trian"]) == 2
     assert "did you mean 'train'" in capsys.readouterr().err
+    for what, name in (("networks", "mcunet-in4"), ("datasets", "image_folder")):
+        assert neq_main([what]) == 0
+        assert name in capsys.readouterr().out
+        assert neq_main([what, "x"]) == 2
 
 
 def test_an_image_folder_trains(tmp_path):

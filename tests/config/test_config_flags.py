@@ -56,7 +56,7 @@ def outcome(argv: list[str]) -> str:
 
 
 def test_surface() -> None:
-    assert sorted(build_parser("neq train")._option_string_actions) == SURFACE.split()
+    assert sorted(build_parser("neq train", {})._option_string_actions) == SURFACE.split()
 
 
 def test_nothing_given() -> None:
@@ -103,8 +103,8 @@ def test_spellings_of_a_name(argv: list[str]) -> None:
         (["--resume=1"], {"resume": 1}),
         (["--resume", "0"], {"resume": 0}),
         (["--scheme", "null"], {"scheme": None}),
-        (["--scheme="], {"scheme": None}),
-        (["--budget", ""], {"budget": None}),
+        (["--scheme=null"], {"scheme": None}),
+        (["--budget", "null"], {"budget": None}),
         (["--eval_per_epochs", "3"], {"test_per_epochs": 3}),
         (["--project_name", "007"], {"project_name": "007"}),
         (["--run_dir", "runs/[1]: a=b #c"], {"run_dir": "runs/[1]: a=b #c"}),

@@ -14,6 +14,7 @@ from neq.budget import fill
 from neq.networks import build_network
 from neq.neurons import neuron_table
 from neq.selective import Plan
+from neq.selective import plan as plan_module
 from tests.toys import SHAPE, batch, toy
 
 
@@ -117,22 +118,71 @@ def test_gradients_on_real_networks(make):
     assert_same_gradients(plan, stock, torch.randn(3, 3, 32, 32).double(), torch.tensor([1, 2, 3]), 1e-9)
 
 
+def gradients(model, network, images, labels):
+    """All gradients of a model by the name of the network's parameter, rows in their place, as float64."""
+    F.cross_entropy(model(images), labels).backward()
+    if not isinstance(model, Plan):
+        return {name: p.grad.double() for name, p in network.named_parameters() if p.grad is not None}
+    return {name: leaf.grad.double() for name, leaf in model.named_parameters()}
+
+
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_gradients_in_float32_stay_within_1e_5(layout):
+@pytest.mark.parametrize("norm_mode", ["train", "frozen"])
+@pytest.mark.parametrize(("fused", "tolerance"), [(False, 1e-5), (True, 1e-4)])
+def test_gradients_in_float32(layout, norm_mode, fused, tolerance, monkeypatch):
+    """On smooth activations: at a kink, a rounding error decides whether a whole gradient passes."""
+    if not fused:
+        monkeypatch.setattr(plan_module, "traced", lambda network, table: None)
+    network = toy(dtype=torch.float32).to(memory_format=layout)
+    network.act = nn.Tanh()
+    images, labels = batch(dtype=torch.float32)
+    images = images.contiguous(memory_format=layout)
+    table = neuron_table(network, SHAPE)
+    stock = reference(network, norm_mode)
+    plan = Plan(network, table, some(table, 0.4), norm_mode)
+    expected = gradients(stock, stock, images, labels)
+    overall = torch.stack([gradient.norm() for gradient in expected.values()]).norm()
+    for name, found in gradients(plan, network, images, labels).items():
+        right = plan.parts[name].take(expected[name])
+        # A bias ahead of a norm on batch statistics has no gradient but rounding.
+        assert (found - right).norm() <= tolerance * max(right.norm(), 1e-2 * overall), name
+
+
+@pytest.mark.parametrize("norm_mode", ["train", "frozen"])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_float32_is_as_close_to_float64_as_stock_pytorch_is(norm_mode, layout):
+    """A real network with its kinks, fused: the error is held against what stock float32 has itself."""
+    torch.manual_seed(0)
     network = build_network("mcunet-in0", 5).to(memory_format=layout)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
-    images, labels = torch.randn(8, 3, 48, 48).contiguous(memory_format=layout), torch.arange(8) % 5
+    images = torch.randn(8, 3, 48, 48).contiguous(memory_format=layout)
+    labels = torch.arange(8) % 5
+    with torch.no_grad():  # running statistics that fit
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = None
+        network.train()(images)
     table = neuron_table(network, (3, 48, 48))
-    stock = copy.deepcopy(network).eval()  # frozen norms: in batch statistics two runs of stock differ too
-    plan = Plan(network, table, some(table, 0.3), "frozen")
-    F.cross_entropy(plan(images), labels).backward()
-    F.cross_entropy(stock(images), labels).backward()
-    for name, leaf in plan.named_parameters():
-        expected, channels = stock.get_parameter(name).grad, plan.parts[name].index
-        expected = expected if channels is None else expected[channels]
-        assert (leaf.grad - expected).norm() <= 1e-5 * expected.norm(), name
+    selection = some(table, 0.3)
+    errors = []
+    exact_net = copy.deepcopy(network).double()
+    exact = Plan(exact_net, table, selection, norm_mode)
+    right = gradients(exact, exact_net, images.double(), labels)
+    overall = torch.stack([gradient.norm() for gradient in right.values()]).norm()
+    stock = reference(network, norm_mode)
+    plan = Plan(network, table, selection, norm_mode)
+    for model, net in ((plan, network), (stock, stock)):
+        found = gradients(model, net, images, labels)
+        if model is stock:
+            found = {name: plan.parts[name].take(found[name]) for name in right}
+        errors.append(
+            sorted(
+                (found[name] - exactly).norm() / max(exactly.norm(), 1e-3 * overall)
+                for name, exactly in right.items()
+            )
+        )
+    ours, theirs = errors
+    assert ours[len(ours) // 2] <= 3 * theirs[len(theirs) // 2] + 1e-6
+    assert ours[-1] <= 0.05  # at a kink, a rounding error decides whether a gradient passes
 
 
 def test_the_weight_gradient_is_computed_for_chosen_rows_only(monkeypatch):

@@ -22,7 +22,7 @@ def record(tmp_path):
     record = RunRecord(tmp_path / "run")
     with record.locked():
         record.start("a: 1\n", {"seed": 3}, neuron_table(toy(), SHAPE))
-        yield record
+    return record
 
 
 def test_selections_come_back_exactly(record):

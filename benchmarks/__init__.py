@@ -1,0 +1,1 @@
+"""Benchmarks: each a module of its own, run as `python -m benchmarks.NAME`."""

@@ -1,0 +1,197 @@
+"""What benchmarks share: the command line, networks ready to train, seconds and peak memory of a call."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
+from neq.errors import UserError, shown, unknown_name
+from neq.networks import build_network, replace_head
+from neq.seeds import generator, seed_for
+
+TORCHVISION = "torchvision:"
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """A parser whose errors are one line, as every other error of a user is."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see --help")
+
+
+def run_benchmark(benchmark: Callable[[list[str]], None], argv: list[str] | None = None) -> int:
+    """Runs a benchmark's command; gives the exit code: 0, or 2 after a user's mistake.
+
+    Args:
+        benchmark: takes the arguments.
+        argv: the arguments; by default the process' own.
+    """
+    try:
+        benchmark(sys.argv[1:] if argv is None else argv)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def at_least(smallest: int) -> Callable[[str], int]:
+    """An argument's type: a whole number that is not smaller."""
+
+    def whole_number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = smallest - 1
+        if value < smallest:
+            raise argparse.ArgumentTypeError(f"{shown(text)} is not a whole number of {smallest} or more")
+        return value
+
+    return whole_number
+
+
+def open_device(name: str) -> torch.device:
+    """The device of that name; UserError where there is none."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device 'cuda' is not available here; take --device cpu")
+    return torch.device(name)
+
+
+def open_network(name: str, classes: int) -> nn.Module:
+    """A network by its name in neq, or `torchvision:NAME` for any other classifier there, untrained.
+
+    Args:
+        name: as neq or torchvision call it.
+        classes: outputs of its head.
+
+    Raises:
+        UserError: unknown name, or a network whose head is no Linear.
+    """
+    if not name.startswith(TORCHVISION):
+        return build_network(name, classes)
+    known = torchvision.models.list_models(module=torchvision.models)
+    if (plain := name.removeprefix(TORCHVISION)) not in known:
+        raise unknown_name("torchvision network", plain, known, f"See {torchvision.models.__name__}.")
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed_for(0, "network"))
+        network: nn.Module = torchvision.models.get_model(plain)
+        if not any(isinstance(module, nn.Linear) for module in network.modules()):
+            raise UserError(f"network {shown(name)} has no Linear head; take another one")
+        replace_head(network, classes)
+    return network
+
+
+def random_batch(
+    size: int, image_size: int, classes: int, device: torch.device, number: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Normal images [size, 3, image_size, image_size] and labels [size], the same at every call."""
+    stream = generator(0, "batch", number)
+    images = torch.randn(size, 3, image_size, image_size, generator=stream)
+    labels = torch.randint(0, classes, (size,), generator=stream)
+    return images.to(device), labels.to(device)
+
+
+def settle(network: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Makes an untrained network more like a trained one, in place.
+
+    Batch norms get uneven weights and biases, so that no gradient is degenerate, and then the running
+    statistics of some batches; nothing is dropped at random any more.
+
+    Args:
+        network: on the device of the batches.
+        batches: of images [B, 3, H, W].
+    """
+    stream = generator(0, "norms")
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    for module in network.modules():
+        if isinstance(module, (_DropoutNd, torchvision.ops.StochasticDepth)):
+            module.p = 0.0
+        elif isinstance(module, nn.MultiheadAttention):
+            module.dropout = 0.0
+    momenta = [norm.momentum for norm in norms]
+    with torch.no_grad():
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the plain mean over batches
+            if norm.affine:
+                # Drawn on the CPU: the same network on every device.
+                norm.weight.copy_(torch.empty(norm.num_features).uniform_(0.8, 1.2, generator=stream))
+                norm.bias.copy_(torch.empty(norm.num_features).uniform_(-0.1, 0.3, generator=stream))
+        network.train()
+        for images in batches:
+            network(images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
+def seconds(call: Callable[[], object], device: torch.device) -> float:
+    """How long a call takes, until the device is done with it."""
+    _wait(device)
+    start = time.perf_counter()
+    call()
+    _wait(device)
+    return time.perf_counter() - start
+
+
+def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
+    """The most memory that torch's allocator held during a call, above what it held before, in bytes.
+
+    On the CPU from the profiler's record of every allocation; what libraries allocate by themselves is not
+    in it.
+    """
+    if device.type == "cuda":
+        _wait(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        call()
+        _wait(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler's own messages, unless they are wanted
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+        call()
+    assert profile.profiler is not None
+    results = profile.profiler.kineto_results
+    assert results is not None
+    changes = [(e.start_ns(), e.nbytes()) for e in results.events() if e.name() == "[memory]"]
+    held = most = 0
+    for _, change in sorted(changes, key=lambda event: event[0]):
+        held += change
+        most = max(most, held)
+    return most
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What a measurement was made on."""
+    on_cuda = device.type == "cuda"
+    return {
+        "cpu": _cpu_model(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if on_cuda else device.type,
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,25 @@
+"""Where a command writes: output that cannot be written never ends a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import rich.console
+
+
+class Console(rich.console.Console):
+    """A console that falls silent when its reader has gone or its disk is full."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(soft_wrap=True, **options)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Prints, or falls silent for good."""
+        try:
+            super().print(*objects, **options)
+        except OSError:
+            self.quiet = True
+
+    def on_broken_pipe(self) -> None:
+        """The reader has gone (`| head`): training goes on."""
+        self.quiet = True

@@ -1,0 +1,138 @@
+"""One run, from its resolved configuration to its table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from neq.cli.console import Console
+from neq.cli.dry_run import describe
+from neq.cli.progress import ProgressDisplay
+from neq.config import Config, Options, Resolved, dataset, identity, run_folder, to_yaml
+from neq.data import Data, open_data
+from neq.errors import UserError
+from neq.networks import build_network, head_name
+from neq.neurons import neuron_table
+from neq.results import plot_curves, plot_selection, summary_table
+from neq.selection import policy_budget
+from neq.tracking import RunRecord, read_metrics, read_summary
+from neq.training import Checkpoints, Training, total_epochs, train
+
+
+def run_training(options: Options, resolved: Resolved) -> None:
+    """Trains a run, or goes on with it, or shows what it reached when it was trained before.
+
+    Raises:
+        UserError: a mistake in the configuration, or a run folder that cannot be used; nothing is written.
+    """
+    console, config = Console(), resolved.config
+    device = pick_device(config.device)
+    entry, on_cuda = dataset(config.data_provider.dataset), device.type == "cuda"
+    with open_data(config.data_provider, entry, config.manual_seed, on_cuda) as data:
+        _notes(console, resolved.notes + data.notes)
+        folder = _folder(config, data)
+        record = RunRecord(folder)
+        run = prepare(config, data, device, record)
+        if run.table.unselectable:
+            _notes(console, [f"not selectable, stays frozen: {', '.join(run.table.unselectable)}"])
+        named = identity(config, data.fingerprint)
+        if options.dry_run:
+            describe(console, run, record, named)
+            return
+        record.check(named, config.resume, options.overwrite)
+        if record.is_finished() and not options.overwrite:
+            _notes(console, [f"{folder} holds this run, finished; --overwrite trains it again"])
+        else:
+            with record.locked():
+                record.check(named, config.resume, options.overwrite)
+                _train(console, run, record, options.overwrite)
+    _draw(record)
+    console.print(summary_table(read_summary(folder)))
+    console.print(f"{folder}", highlight=False, markup=False)
+
+
+def pick_device(wanted: str) -> torch.device:
+    """The device to compute on.
+
+    Args:
+        wanted: "auto" takes CUDA where there is one.
+
+    Raises:
+        UserError: "cuda" where there is none.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UserError("device 'cuda' is not available here; take --device cpu or auto")
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cuda":
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
+    return torch.device(wanted)
+
+
+def prepare(config: Config, data: Data, device: torch.device, record: RunRecord) -> Training:
+    """Builds the network and its table, and checks that the policies fit them; writes nothing.
+
+    Raises:
+        UserError: a scheme that does not fit the network or the budget.
+    """
+    size = config.data_provider.image_size
+    assert size is not None, "image_size is resolved"
+    network = build_network(config.net_config.net_name, len(data.classes), config.manual_seed)
+    table = neuron_table(network, (3, size, size), head=head_name(network))
+    network.to(device).to(memory_format=torch.channels_last)
+    run = Training(config, network, table, data, device, Checkpoints(record.checkpoints))
+    for policy in (config.NEq_config.initialization, config.NEq_config.neuron_selection):
+        policy_budget(policy, table, run.scheme, run.budget)
+    return run
+
+
+def _folder(config: Config, data: Data) -> Path:
+    """Where the run goes; not into its own images, which it would change."""
+    if config.run_dir:
+        folder = Path(config.run_dir).expanduser()
+    else:
+        folder = Path("runs") / run_folder(config, data.fingerprint)
+    root = config.data_provider.root
+    of_files = data.fingerprint is not None and root is not None
+    if of_files and folder.resolve().is_relative_to(Path(str(root)).expanduser().resolve()):
+        raise UserError(f"run_dir {folder} lies inside the images of root {root}; give another --run-dir")
+    return folder
+
+
+def _train(console: Console, run: Training, record: RunRecord, fresh: bool) -> None:
+    """Trains, from the last checkpoint where there is one."""
+    resumed = None if fresh else run.checkpoints.load_last()
+    done = 0
+    if resumed is not None:
+        done = resumed["progress"]["epoch"]
+        record.rewind(done)
+        _notes(console, [f"resumed after {done} epochs"])
+    else:
+        if not fresh:
+            record.check_unstarted()
+        if run.config.resume:
+            _notes(console, [f"nothing to resume in {record.folder}: starts from the beginning"])
+        # Where and how the run was started is not what it is: the record repeats it anywhere.
+        config = run.config.model_copy(update={"run_dir": None, "resume": False})
+        record.start(to_yaml(config), identity(config, run.data.fingerprint), run.table)
+    epochs = total_epochs(run.config.run_config)
+    with ProgressDisplay(console, epochs) as display:
+        train(replace(run, trackers=(record, display)), resumed)
+
+
+def _draw(record: RunRecord) -> None:
+    """Draws the pictures that are not there yet."""
+    pictures = {"curves.png": plot_curves, "selection.png": plot_selection}
+    missing = {name: plot for name, plot in pictures.items() if not (record.folder / name).exists()}
+    metrics = read_metrics(record.folder) if missing else []
+    for name, plot in missing.items():
+        plot(metrics, record.folder / name)
+
+
+def _notes(console: Console, lines: Iterable[str]) -> None:
+    for line in lines:
+        console.print(f"neq: {line}", style="dim", highlight=False, markup=False)
