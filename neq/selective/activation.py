@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from neq.selective.bits import pack, unpack
+
 
 @dataclass(frozen=True)
 class Activation:
@@ -25,19 +27,27 @@ class Activation:
         return y.relu_() if self.upper == math.inf else y.clamp_(0, self.upper)
 
     def mask(self, out: Tensor) -> Tensor:
-        """Where the gradient passes, a byte an element, from the result."""
+        """Where the gradient passes, a bit an element, from the result."""
         passes = out > 0
-        return passes if self.upper == math.inf else passes.logical_and_(out < self.upper)
+        return pack(passes if self.upper == math.inf else passes.logical_and_(out < self.upper))
 
-    def backward(self, grad_output: Tensor, kept: Tensor) -> Tensor:
-        """The gradient of the input.
+    def masked(self, grad_output: Tensor, bits: Tensor, layout: torch.memory_format) -> Tensor:
+        """The gradient of the input, from what `mask` gave.
 
         Args:
             grad_output: of the result.
-            kept: the result, the value that was clamped, or the mask.
+            bits: the mask.
+            layout: of the result.
         """
-        if kept.dtype == torch.bool:
-            return grad_output * kept
+        return grad_output * unpack(bits, grad_output.shape, layout)
+
+    def backward(self, grad_output: Tensor, kept: Tensor) -> Tensor:
+        """The gradient of the input, from the result or the value that was clamped.
+
+        Args:
+            grad_output: of the result.
+            kept: the result, or the value before.
+        """
         if self.upper == math.inf:
             return torch.ops.aten.threshold_backward(grad_output, kept, 0)
         return torch.ops.aten.hardtanh_backward(grad_output, kept, 0, self.upper)

@@ -147,6 +147,7 @@ class ConvAct(Function):
             return out
         ctx.conv = conv = _Conv(x, rows, chosen, geometry)
         ctx.activation = activation
+        ctx.mask_layout = None if output_is_kept else layout_of(out)
         of_activation = None
         if activation is not None:
             of_activation = out if output_is_kept else activation.mask(out)
@@ -160,8 +161,10 @@ class ConvAct(Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         kept, weight, scale, of_activation = ctx.saved_tensors
-        if ctx.activation is not None:
+        if ctx.activation is not None and ctx.mask_layout is None:
             grad = ctx.activation.backward(grad, of_activation)
+        elif ctx.activation is not None:
+            grad = ctx.activation.masked(grad, of_activation, ctx.mask_layout)
         needs_x, needs_rows, needs_shift = (ctx.needs_input_grad[i] for i in (0, 1, 4))
         folded = None if weight is None else _folded(weight, scale, grad.dtype)
         grad_x, grad_rows = ctx.conv.gradients(grad, folded, kept, needs_x, needs_rows)
