@@ -36,7 +36,7 @@ from benchmarks.variants import VARIANTS, Task, Variant, copied, norms
 from neq.errors import UserError, shown, unknown_name
 from neq.files import write_text
 from neq.neurons import neuron_table
-from neq.selective import NORM_MODES, Plan
+from neq.selective import NORM_MODES, Plan, step_cost
 
 CLASSES = 10
 
@@ -94,12 +94,23 @@ def measure(settings: Settings) -> dict[str, Any]:
     return {
         "variants": figures,
         "floor": floor(task),
-        "predicted_saved_bytes": None,
+        "predicted_saved_bytes": _predicted(task),
         "measured_saved_bytes": figures["selective"]["saved_bytes"] if has_selective else None,
         "gradient_error": error,
         "settings": dataclasses.asdict(settings),
         "machine": machine(device),
     }
+
+
+def _predicted(task: Task) -> int:
+    """What the cost model says that the selective step keeps for backward."""
+    batch, channels, height, width = task.images.shape
+    shape = (batch, channels, height, width)
+    task = copied(task, torch.channels_last)
+    cost = step_cost(
+        task.network, task.table, task.selection, task.norm_mode, shape, bias_layers=task.bias_layers
+    )
+    return cost.saved_bytes
 
 
 def make_task(settings: Settings, choose: Chooser, device: torch.device) -> Task:

@@ -80,8 +80,8 @@ class Variant:
         self.optimizer.zero_grad(set_to_none=True)
 
     def saved_bytes(self) -> int:
-        """What a forward pass keeps for backward, in bytes."""
-        saved = SavedBytes(self.weights)
+        """What a forward pass keeps for backward, in bytes, the batch itself apart."""
+        saved = SavedBytes([*self.weights, self.images])
         with saved.counting():
             loss = self.loss()
         del loss

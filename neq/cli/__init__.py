@@ -11,6 +11,7 @@ from neq.errors import unknown_name
 # Command -> its module, whose `command(arguments)` gives the exit code; and what it does.
 COMMANDS = {
     "train": ("neq.cli.train", "train one run under a budget; neq train --help lists every setting"),
+    "cost": ("neq.cli.cost", "what a training step costs, without training; flags as of train"),
     "networks": ("neq.cli.catalog", "list the networks by name"),
     "datasets": ("neq.cli.catalog", "list the data sets by name"),
 }

@@ -66,7 +66,7 @@ class Trained:
 
     Args:
         rows: the leaf that holds the chosen rows of the weight, or all of it; none: no row trains.
-        channels: the chosen rows, int64 [n]; none where all or no rows train.
+        channels: the chosen rows, int64 [n] on the CPU; none where all or no rows train.
         bias: gives the bias [out] at each call, as a function of whatever trains in it.
     """
 
@@ -184,12 +184,13 @@ def conv_norm(
 def linear(module: nn.Linear, trained: Trained) -> nn.Module:
     """The view of a linear layer; not for one whose rows all train."""
     made = shadow(module)
+    chosen = None if trained.channels is None else trained.channels.to(module.weight.device)
 
     def forward(x: Tensor) -> Tensor:
         x, bias = _autocast(x), trained.bias()
         weight = module.weight.detach().to(x.dtype)
         bias = None if bias is None else bias.to(x.dtype)
-        return SelectiveLinear.apply(x, trained.rows, weight, bias, trained.channels)
+        return SelectiveLinear.apply(x, trained.rows, weight, bias, chosen)
 
     made.forward = forward
     return made
@@ -222,7 +223,8 @@ def is_plain_batch_norm(module: nn.Module) -> TypeGuard[_BatchNorm]:
 def _rows_of(module: nn.Conv2d, trained: Trained) -> ConvRows | None:
     if trained.channels is None:
         return None
-    return ConvRows.of(trained.channels, module.out_channels, module.in_channels, module.groups)
+    sizes = (module.out_channels, module.in_channels, module.groups)
+    return ConvRows.of(trained.channels, *sizes, device=module.weight.device)
 
 
 def _momentum(norm: _BatchNorm) -> float:
@@ -238,7 +240,9 @@ def _momentum(norm: _BatchNorm) -> float:
 def _autocast(x: Tensor) -> Tensor:
     """An input cast as autocast would: an autograd function of our own is not cast by itself."""
     kind = x.device.type
-    if not torch.is_autocast_enabled(kind) or x.dtype == torch.float64:
+    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+        return x
+    if x.dtype == torch.float64:
         return x
     return x.to(torch.get_autocast_dtype(kind))
 

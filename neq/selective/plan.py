@@ -138,9 +138,8 @@ class Plan:
     def _trained(self, name: str, module: nn.Module) -> layers.Trained:
         """What trains in a selectable layer."""
         part = self.parts.get(f"{name}.weight")
-        device = module.get_parameter("weight").device
         rows = None if part is None else self._leaves.by_name[f"{name}.weight"]
-        channels = None if part is None or part.index is None else part.index.to(device)
+        channels = None if part is None else part.index
         return layers.Trained(rows, channels, self._bias(f"{name}.bias", module._parameters["bias"]))
 
     def _bias(self, name: str, bias: Tensor | None) -> Callable[[], Tensor | None]:

@@ -30,21 +30,34 @@ class ConvRows:
     padded: int
 
     @classmethod
-    def of(cls, channels: Tensor, out_channels: int, in_channels: int, groups: int) -> ConvRows:
-        """The layout for some channels of a convolution."""
+    def of(
+        cls,
+        channels: Tensor,
+        out_channels: int,
+        in_channels: int,
+        groups: int,
+        device: torch.device | str = "cpu",
+    ) -> ConvRows:
+        """The layout for some channels of a convolution, its indices on a device.
+
+        Args:
+            channels: int64 [n], ascending, on the CPU.
+            out_channels, in_channels, groups: of the convolution.
+            device: of the maps that it will index.
+        """
         if groups == 1:
-            return cls(channels, None, None, 1, len(channels))
+            return cls(channels.to(device), None, None, 1, len(channels))
         group = channels // (out_channels // groups)
         used, slot_group, counts = group.unique(return_inverse=True, return_counts=True)
         fullest = int(counts.max())
         width = in_channels // groups
-        inputs = (used[:, None] * width + torch.arange(width, device=channels.device)).flatten()
+        inputs = (used[:, None] * width + torch.arange(width)).flatten()
         slots = None
         if int(counts.min()) < fullest:
             first = counts.cumsum(0) - counts  # position of each group's first chosen row
-            within = torch.arange(len(channels), device=channels.device) - first[slot_group]
-            slots = slot_group * fullest + within
-        return cls(channels, inputs, slots, len(used), len(used) * fullest)
+            within = torch.arange(len(channels)) - first[slot_group]
+            slots = (slot_group * fullest + within).to(device)
+        return cls(channels.to(device), inputs.to(device), slots, len(used), len(used) * fullest)
 
     def read(self, x: Tensor) -> Tensor:
         """The part of an input [B, in, H, W] that the chosen rows' gradient needs."""

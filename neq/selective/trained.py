@@ -97,7 +97,7 @@ def checked(table: NeuronTable, selection: Selection) -> dict[str, Tensor]:
     for name, given in selection.items():
         if name not in neurons:
             raise unknown_name("selectable layer", name, neurons)
-        channels = torch.as_tensor(given, dtype=torch.int64)
+        channels = torch.as_tensor(given, dtype=torch.int64, device="cpu")
         last = neurons[name] - 1
         if len(channels) and not (int(channels.min()) >= 0 and int(channels.max()) <= last):
             raise UserError(f"layer {name!r} has the channels 0 .. {last}, not {channels.tolist()}")

@@ -1,0 +1,94 @@
+"""`neq cost`: what a training step costs, by layer and in total, beside full training; nothing is trained."""
+
+from __future__ import annotations
+
+from neq.config import Config, load
+
+
+def command(arguments: list[str]) -> int:
+    """Prints the cost of a step; gives the exit code.
+
+    Args:
+        arguments: "cost", then flags as of `neq train`.
+    """
+    _, resolved = load(arguments[1:], "neq cost")
+    from neq.cli.console import Console
+
+    console = Console()
+    for note in resolved.notes:
+        console.print(f"neq: {note}", style="dim", highlight=False, markup=False)
+    for part in _report(resolved.config):
+        console.print(part, highlight=False)
+    return 0
+
+
+def _report(config: Config) -> list[object]:
+    """A table by layer and a table of totals."""
+    import torch
+    from rich.table import Table
+
+    from neq.budget import budget_amount
+    from neq.networks import build_network, head_name
+    from neq.neurons import neuron_table
+    from neq.seeds import generator
+    from neq.selection import SelectionState, StaticScheme, bias_layers, choose
+    from neq.selective import step_cost
+    from neq.selective.cost import input_gradient_macs
+
+    data, neq, lists = config.data_provider, config.NEq_config, config.backward_config
+    size, batch = data.image_size, data.base_batch_size
+    assert size is not None, "image_size is resolved"
+    network = build_network(config.net_config.net_name, data.new_num_classes or 10, config.manual_seed)
+    network.to(memory_format=torch.channels_last)
+    table = neuron_table(network, (3, size, size), head=head_name(network))
+    scheme = None
+    if lists.manual_weight_idx:
+        scheme = StaticScheme(lists.manual_weight_idx, lists.weight_update_ratio, lists.n_bias_update)
+    policy = neq.initialization if scheme is None else "SU"
+    budget = budget_amount(table.total_parameters, neq.ratio, neq.budget)
+    state = SelectionState(table, network, generator(config.manual_seed, "selection", 0), scheme)
+    selection = table.selection(choose(policy, state, budget))
+    biases = bias_layers(table, scheme) if scheme is not None else ()
+    optimizer: str = config.run_config.optimizer_name
+    if optimizer == "sgd" and config.run_config.momentum > 0:
+        optimizer = "sgd with momentum"
+    shape = (batch, 3, size, size)
+    ours = step_cost(network, table, selection, neq.norm_mode, shape, optimizer, biases)
+    everything = {layer.name: torch.arange(layer.neurons) for layer in table.layers}
+    full = step_cost(network, table, everything, "train", shape, optimizer)
+
+    by_layer = Table(title=f"{config.net_config.net_name}, {size} px, batch {batch}: MACs of a step by layer")
+    by_layer.add_column("layer", no_wrap=True)
+    for name in ("chosen", "updated parameters", "forward", "input gradient", "weight gradient"):
+        by_layer.add_column(name, justify="right")
+    passed_on = input_gradient_macs(table, selection, neq.norm_mode)
+    for layer in table.layers:
+        chosen = len(selection.get(layer.name, ()))
+        numbers = (
+            chosen * layer.parameters,
+            batch * layer.neurons * layer.macs,
+            batch * passed_on[layer.name],
+            batch * chosen * layer.macs,
+        )
+        share = f"{chosen:,} of {layer.neurons:,}"
+        by_layer.add_row(layer.name, share, *(f"{number:,}" for number in numbers))
+
+    totals = Table(title=f"{policy}, norm mode {neq.norm_mode}, {optimizer}")
+    totals.add_column("a step")
+    for name in ("this run", "full selection", "ratio"):
+        totals.add_column(name, justify="right")
+    rows = {
+        "updated parameters": (ours.parameters, full.parameters),
+        "everything that trains": (ours.values, full.values),
+        "MACs forward": (ours.forward_macs, full.forward_macs),
+        "MACs of input gradients": (ours.input_gradient_macs, full.input_gradient_macs),
+        "MACs of weight gradients": (ours.weight_gradient_macs, full.weight_gradient_macs),
+        "MACs in all": (ours.macs, full.macs),
+        "bytes kept for backward": (ours.saved_bytes, full.saved_bytes),
+        "bytes of gradients": (ours.gradient_bytes, full.gradient_bytes),
+        "bytes of optimizer state": (ours.optimizer_bytes, full.optimizer_bytes),
+        "bytes of training memory": (ours.training_bytes, full.training_bytes),
+    }
+    for name, (mine, theirs) in rows.items():
+        totals.add_row(name, f"{mine:,}", f"{theirs:,}", f"{mine / theirs:.3f}" if theirs else "")
+    return [by_layer, totals]
