@@ -58,6 +58,8 @@ RELU, RELU6 = Activation(math.inf), Activation(6.0)
 
 def activation_of(module: nn.Module) -> Activation | None:
     """The activation that a module is, if it can be fused."""
+    if "forward" in vars(module):
+        return None
     if type(module) is nn.ReLU:
         return RELU
     if type(module) is nn.ReLU6 or (

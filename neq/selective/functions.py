@@ -204,6 +204,8 @@ class ConvNormAct(Function):
         receives the source of the result."""
         mean_now, var_now, momentum, eps = running
         y = geometry.forward(x, weight, bias)
+        if y.numel() == y.shape[1]:
+            raise ValueError(f"batch statistics need more than 1 value per channel, got {list(y.shape)}")
         out, mean, invstd = torch.native_batch_norm(y, gamma, beta, mean_now, var_now, True, momentum, eps)
         if activation is not None:
             activation.apply_(out)

@@ -7,13 +7,20 @@ by layer.
 
 from __future__ import annotations
 
+import inspect
 import logging
+import operator
+import random
+import weakref
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
+from itertools import chain
+from typing import Any
 
+import numpy as np
+import torch
 from torch import fx, nn
 
-from neq.neurons import NeuronTable
+from neq.neurons import NORMS, NeuronTable, is_selectable
 from neq.selective.activation import FUNCTIONS, METHODS, Activation, activation_of
 from neq.selective.layers import is_plain_batch_norm
 
@@ -30,7 +37,8 @@ class Block:
         activation: that alone takes what comes then.
         parts: the modules that are fused, in order; their hooks would not be called.
         placeholder: what stands for it in the trace.
-        readers: names of the convolutions that take its output as it is, of other blocks too.
+        readers: names of the fused convolutions that take its output; none where something changes it in
+            place.
     """
 
     conv: str
@@ -56,39 +64,119 @@ class Trace:
     containers: tuple[nn.Module, ...]
 
 
-_traces: WeakKeyDictionary[nn.Module, Trace | None] = WeakKeyDictionary()
+# id of a network -> what it was when it was traced, its trace, and what removes both when it is gone.
+_traces: dict[int, tuple[object, Trace | None, weakref.ref[nn.Module]]] = {}
 
 
 def traced(network: nn.Module, table: NeuronTable) -> Trace | None:
-    """The network's trace, made once; none if it cannot be traced.
+    """The network's trace, made once as long as the network stays what it is; none if it cannot be traced.
 
     Args:
         network: any module.
         table: its neurons.
     """
-    if network not in _traces:
+    key, now = id(network), _structure(network, table)
+    known = _traces.get(key)
+    if known is None or known[2]() is not network or known[0] != now:
         try:
-            _traces[network] = _trace(network, table)
+            trace = _trace(network, table)
         except Exception as error:  # a trace runs the network's own code on stand-ins: anything can happen
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             log.info("%s cannot be traced (%s): it trains layer by layer", type(network).__name__, reason)
-            _traces[network] = None
-    return _traces[network]
+            trace = None
+        known = (now, trace, weakref.ref(network, lambda _: _traces.pop(key, None)))
+        _traces[key] = known
+    return known[1]
+
+
+def _structure(network: nn.Module, table: NeuronTable) -> object:
+    """What a trace depends on: the modules, their tensors as objects, and their plain settings."""
+    plain = (bool, int, float, str, type(None))
+    modules = tuple(
+        (
+            name,
+            id(module),
+            type(module),
+            tuple(map(id, chain(module._parameters.values(), module._buffers.values()))),
+            tuple((k, v) for k, v in vars(module).items() if isinstance(v, plain) and k != "training"),
+        )
+        for name, module in network.named_modules()
+    )
+    return modules, tuple(layer.name for layer in table.layers), table.head
+
+
+class _Tracer(fx.Tracer):
+    """Goes through everything but the layers that a plan replaces, and refuses what a graph cannot hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._regions = _regions()
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Selectable layers and norms stay whole, whoever defined their class."""
+        return isinstance(m, NORMS) or is_selectable(m) or super().is_leaf_module(m, module_qualified_name)
+
+    def create_proxy(self, *args: Any, **kwargs: Any) -> fx.Proxy:
+        """A graph has no regions of its own: without gradients, under autocast, or checkpointed."""
+        if _regions() != self._regions:
+            raise ValueError("its forward switches gradients, autocast or checkpointing")
+        return super().create_proxy(*args, **kwargs)
+
+
+def _regions() -> tuple[bool, bool, bool, bool]:
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    cpu, cuda = (torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda"))
+    return torch.is_grad_enabled(), cpu, cuda, hooks is not None
+
+
+def _graph(network: nn.Module) -> fx.Graph:
+    """The network's graph in train mode.
+
+    Raises:
+        ValueError: its forward takes more than one input, draws random numbers, or changes its modules: a
+            trace would do so once and never again. The network and all random states are left as they were.
+    """
+    if len(inspect.signature(network.forward).parameters) != 1:
+        raise ValueError("its forward takes more than one input")
+    modules = list(network.modules())
+    before = [dict(vars(module)) for module in modules]
+    buffers = [(buffer, buffer._version, buffer.clone()) for buffer in network.buffers()]
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    network.train()  # a plan trains: branches on `training` are to be taken that way
+    try:
+        graph = _Tracer().trace(network)
+    finally:
+        changed = False
+        for module, attributes in zip(modules, before, strict=True):
+            now = {name: value for name, value in vars(module).items() if name != "training"}
+            former = {name: value for name, value in attributes.items() if name != "training"}
+            changed |= now.keys() != former.keys() or any(now[name] is not former[name] for name in now)
+            vars(module).clear()
+            vars(module).update(attributes)
+        for buffer, version, value in buffers:
+            if buffer._version != version:
+                changed = True
+                buffer.copy_(value)
+        drew = not torch.equal(states[0], torch.get_rng_state()) or states[1] != random.getstate()
+        drew |= not np.array_equal(states[2][1], np.random.get_state()[1])  # type: ignore[index]
+        torch.set_rng_state(states[0])
+        random.setstate(states[1])
+        np.random.set_state(states[2])
+    if changed or drew:
+        raise ValueError("its forward " + ("changes its modules" if changed else "draws random numbers"))
+    return graph
 
 
 def _trace(network: nn.Module, table: NeuronTable) -> Trace:
-    modes = {module: module.training for module in network.modules()}
-    network.train()  # a plan trains: branches on `training` are to be taken that way
-    try:
-        graph = fx.Tracer().trace(network)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    graph = _graph(network)
     modules = dict(network.named_modules())
     calls: dict[str, list[fx.Node]] = {}
     for node in graph.nodes:
         if node.op == "call_module":
             calls.setdefault(str(node.target), []).append(node)
+    needed = {layer.name for layer in table.layers} | table.norm_order.keys() | {table.head}
+    if not needed <= calls.keys():
+        raise ValueError(f"it does not call {min(needed - calls.keys())} as a module")
     convs = {layer.name for layer in table.layers if layer.kind == "conv"}
     found = [
         (nodes[0], *_chain(nodes[0], modules, calls))
@@ -100,33 +188,41 @@ def _trace(network: nn.Module, table: NeuronTable) -> Trace:
     for number, (conv, norm, activation, last, _) in enumerate(found):
         name = f"_neq_block_{number}"
         placeholders[name] = nn.Identity()
-        with graph.inserting_after(last):
+        with graph.inserting_after(conv):
             fused = graph.call_module(name, (conv.args[0],))
         last.replace_all_uses_with(fused)
         ends[fused] = str(conv.target)
         del norm, activation
-    for *_, chain in found:
-        for node in reversed(chain):
+    for *_, fused_nodes in found:
+        for node in reversed(fused_nodes):
             graph.erase_node(node)
     called = {str(node.target) for node in graph.nodes if node.op == "call_module"}
     root = {name: placeholders.get(name) or modules[name] for name in called}
     root |= {str(n.target): _attribute(network, str(n.target)) for n in graph.nodes if n.op == "get_attr"}
     traced_module = fx.GraphModule(root, graph, type(network).__name__)
-    readers = {name: tuple(ends[user] for user in node.users if user in ends) for node, name in ends.items()}
+    # A result that something changes in place must not be kept for backward.
+    readers = {
+        name: ()
+        if any(_works_in_place(user, modules) for user in node.users)
+        else tuple(ends[user] for user in node.users if user in ends)
+        for node, name in ends.items()
+    }
     blocks = tuple(
         Block(
             str(conv.target),
             None if norm is None else str(norm.target),
             activation,
-            tuple(modules[str(node.target)] for node in chain if node.op == "call_module"),
+            tuple(modules[str(node.target)] for node in fused_nodes if node.op == "call_module"),
             placeholders[f"_neq_block_{number}"],
             readers[str(conv.target)],
         )
-        for number, (conv, norm, activation, _, chain) in enumerate(found)
+        for number, (conv, norm, activation, _, fused_nodes) in enumerate(found)
     )
     kept = {modules[name] for name in called if name in modules}
     leaves = {module for name in calls for module in modules[name].modules()}
-    return Trace(traced_module, blocks, tuple(m for m in modules.values() if m not in leaves | kept))
+    # Not the network itself: the trace would keep alive what it is to be forgotten with.
+    passed = {m for m in modules.values() if m not in leaves | kept and m is not network}
+    return Trace(traced_module, blocks, tuple(passed))
 
 
 def _chain(
@@ -162,6 +258,22 @@ def _activation(node: fx.Node, modules: dict[str, nn.Module]) -> Activation | No
     if node.op == "call_function":
         return FUNCTIONS.get(node.target)  # type: ignore[arg-type]
     return METHODS.get(str(node.target)) if node.op == "call_method" else None
+
+
+def _works_in_place(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    """Whether a node may change its input."""
+    if node.kwargs.get("inplace"):
+        return True
+    if node.op == "call_module":
+        return bool(getattr(modules.get(str(node.target)), "inplace", False))
+    name = str(getattr(node.target, "__name__", node.target))
+    if node.op == "call_method":
+        return name.endswith("_") or name == "__setitem__"
+    return node.op == "call_function" and (name.endswith("_") or name in _IN_PLACE)
+
+
+_IN_PLACE = {name for name in vars(operator) if name.startswith("i") and hasattr(operator, f"__{name}__")}
+_IN_PLACE |= {"setitem"}
 
 
 def has_hooks(module: nn.Module) -> bool:

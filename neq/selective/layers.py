@@ -160,7 +160,9 @@ def conv_norm(
     made = shadow(module)
 
     def forward(x: Tensor) -> Tensor:
-        source: Source | None = getattr(x, "_neq_source", None)
+        source, version = getattr(x, "_neq_source", (None, None))
+        if version != x._version:
+            source = None  # something has changed the activation in place since
         cast = _autocast(x)
         x, padding = _padded(module, cast)
         if x is not cast or cast.dtype != module.weight.dtype:
@@ -174,7 +176,7 @@ def conv_norm(
             running, chosen, geometry, activation, source, sources,
         )  # fmt: skip
         if sources:
-            out._neq_source = sources[0]  # type: ignore[attr-defined]
+            out._neq_source = (sources[0], out._version)  # type: ignore[attr-defined]
         return out
 
     made.forward = forward

@@ -77,7 +77,7 @@ class Plan:
         """The network as training calls it: fused where it could be traced, else layer by layer."""
         made = self._layerwise()
         trace = traced(self.network, self.table)
-        if trace is None or any(map(has_hooks, trace.containers)):
+        if trace is None or any(map(has_hooks, (self.network, *trace.containers))):
             return layers.view(self.network, made)
         for block in trace.blocks:
             made[block.placeholder] = self._fused(block) or nn.Sequential(
