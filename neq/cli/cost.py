@@ -35,15 +35,13 @@ def _report(config: Config) -> list[object]:
     from neq.selective import step_cost
     from neq.selective.cost import input_gradient_macs
 
-    data, neq, lists = config.data_provider, config.NEq_config, config.backward_config
+    data, neq = config.data_provider, config.NEq_config
     size, batch = data.image_size, data.base_batch_size
     assert size is not None, "image_size is resolved"
     network = build_network(config.net_config.net_name, data.new_num_classes or 10, config.manual_seed)
     network.to(memory_format=torch.channels_last)
     table = neuron_table(network, (3, size, size), head=head_name(network))
-    scheme = None
-    if lists.manual_weight_idx:
-        scheme = StaticScheme(lists.manual_weight_idx, lists.weight_update_ratio, lists.n_bias_update)
+    scheme = StaticScheme.of_config(config.backward_config)
     policy = neq.initialization if scheme is None else "SU"
     budget = budget_amount(table.total_parameters, neq.ratio, neq.budget)
     state = SelectionState(table, network, generator(config.manual_seed, "selection", 0), scheme)

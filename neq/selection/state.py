@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from neq.config import BackwardConfig
 from neq.neurons import NeuronTable
 
 
@@ -23,6 +24,13 @@ class StaticScheme:
     indices: tuple[int, ...]
     ratios: tuple[float, ...]
     n_bias_update: int = 0
+
+    @classmethod
+    def of_config(cls, lists: BackwardConfig) -> StaticScheme | None:
+        """The lists of a run's configuration; none where it has none."""
+        if not lists.manual_weight_idx:
+            return None
+        return cls(lists.manual_weight_idx, lists.weight_update_ratio, lists.n_bias_update)
 
 
 @dataclass(frozen=True)

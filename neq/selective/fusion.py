@@ -185,14 +185,13 @@ def _trace(network: nn.Module, table: NeuronTable) -> Trace:
     ]
     placeholders: dict[str, nn.Module] = {}
     ends: dict[fx.Node, str] = {}
-    for number, (conv, norm, activation, last, _) in enumerate(found):
+    for number, (conv, _, _, last, _) in enumerate(found):
         name = f"_neq_block_{number}"
         placeholders[name] = nn.Identity()
         with graph.inserting_after(conv):
             fused = graph.call_module(name, (conv.args[0],))
         last.replace_all_uses_with(fused)
         ends[fused] = str(conv.target)
-        del norm, activation
     for *_, fused_nodes in found:
         for node in reversed(fused_nodes):
             graph.erase_node(node)

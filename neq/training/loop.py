@@ -114,10 +114,7 @@ class Training:
     @property
     def scheme(self) -> StaticScheme | None:
         """The lists of SU, if the configuration has them."""
-        lists = self.config.backward_config
-        if not lists.manual_weight_idx:
-            return None
-        return StaticScheme(lists.manual_weight_idx, lists.weight_update_ratio, lists.n_bias_update)
+        return StaticScheme.of_config(self.config.backward_config)
 
     def policy(self, epoch: int) -> str:
         """The policy that chooses an epoch's neurons."""
