@@ -45,16 +45,18 @@ def identity(config: Config, data_fingerprint: str | None = None) -> dict[str, o
 def run_folder(config: Config, data_fingerprint: str | None = None) -> PurePosixPath:
     """{dataset}/{net}/{initialization}/{neuron_selection}/{scheme}/{budget}/{seed}-{hash}.
 
-    The budget is the absolute number, else the ratio. The hash is that of the identity without what the
-    path already says, so that seeds of one setting share it.
+    The budget is the absolute number, else the ratio, with its unit where that is not parameters. The hash is
+    that of the identity without what the path already says, so that seeds of one setting share it.
     """
     settings = identity(config, data_fingerprint)
     said = {name: settings.pop(name) for name in PATH_KEYS}
     canonical = json.dumps(settings, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(canonical.encode()).hexdigest()[:10]
-    budget = said["ratio"] if said["budget"] is None else said["budget"]
+    budget = repr(said["ratio"] if said["budget"] is None else said["budget"])
+    if config.NEq_config.budget_unit != "parameters":
+        budget += config.NEq_config.budget_unit
     names = [said[name] for name in ("dataset", "net_name", "initialization", "neuron_selection")]
-    parts = [*names, said["scheme"] or "no_scheme", repr(budget), f"{said['manual_seed']}-{digest}"]
+    parts = [*names, said["scheme"] or "no_scheme", budget, f"{said['manual_seed']}-{digest}"]
     return PurePosixPath(*(re.sub(r"^\.+|[^A-Za-z0-9._+-]", "_", str(part)) for part in parts))
 
 

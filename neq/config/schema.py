@@ -139,7 +139,16 @@ class NEqConfig(Section):
     initialization: Literal["SU", "random", "full"] = Field("random", description="policy of the first epoch")
     scheme: str | None = Field(None, description="named budget with its SU lists")
     ratio: float | None = Field(None, ge=0, description="budget as a share of all parameters")
-    budget: int | None = Field(None, ge=0, description="budget in parameters")
+    budget: int | None = Field(
+        None, ge=0, description="budget in budget_unit; a share (30%) or a size (64MiB) is understood too"
+    )
+    budget_unit: Literal["parameters", "bytes", "macs"] = Field(
+        "parameters",
+        description="of ratio and budget; bytes: training memory of a step, macs: backward, an image",
+    )
+    cost_aware: bool = Field(
+        False, description="take what brings the most for its cost, instead of in the policy's order"
+    )
     velocity_mu: float = Field(0.5, ge=0, lt=1, description="mu of the velocity")
     velocity_rule: Literal["published", "reference"] = Field(
         "published", description="velocity of the paper, or of its code"

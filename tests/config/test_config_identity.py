@@ -55,6 +55,8 @@ OTHER = {
     "scheme": "scheme_baseline",
     "ratio": 0.4,
     "budget": 5,
+    "budget_unit": "bytes",
+    "cost_aware": True,
     "velocity_mu": 0.25,
     "velocity_rule": "reference",
     "norm_mode": "frozen",
