@@ -72,10 +72,10 @@ class Report:
         self.settings = settings
 
     def add(self, entry: dict[str, Any]) -> None:
-        """Keeps the result of a run."""
+        """Keeps the result of a run, on a line of its own."""
         self.runs.append(entry)
-        content = {"settings": self.settings, "runs": self.runs}
-        write_text(self.path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+        lines = ",\n".join(json.dumps(run, allow_nan=False) for run in self.runs)
+        write_text(self.path, f'{{"settings": {json.dumps(self.settings)}, "runs": [\n{lines}\n]}}\n')
 
     def holds(self, task: Task) -> bool:
         """Whether a run's result is there."""

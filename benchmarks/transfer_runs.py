@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from benchmarks.common import machine
 from neq.cli.training import pick_device, run_training
 from neq.config import Options, Resolved, identity, resolve
+from neq.data.image_folder import open_image_folder
 from neq.tracking import read_metrics, read_summary
 from neq.training import TrainingDiverged
 
@@ -116,7 +118,8 @@ def weights_identity(task: Task) -> str:
 def train_task(task: Task) -> dict[str, Any]:
     """Trains a run, or goes on with it, and gives its entry in the report.
 
-    The run's folder keeps its record. Its networks are removed: a sweep wants figures.
+    The run's folder keeps its record. Its networks are removed: a sweep wants figures. A run whose loss is no
+    longer a number has diverged, and so has one that never gets better than guessing.
 
     Raises:
         UserError: data, weights or network that cannot be used.
@@ -131,9 +134,13 @@ def train_task(task: Task) -> dict[str, Any]:
     except TrainingDiverged as error:
         entry |= {"outcome": "diverged", "reason": str(error), **dict.fromkeys(KEPT), "step_seconds": []}
     else:
-        summary = read_summary(task.folder)
+        summary, epochs = read_summary(task.folder), read_metrics(task.folder)
         entry |= {key: summary[key] for key in KEPT}
-        entry["step_seconds"] = [row["step_seconds"] for row in read_metrics(task.folder)]
+        entry["step_seconds"] = [epoch["step_seconds"] for epoch in epochs]
+        classes = len(open_image_folder(task.setting.root).classes)
+        # The classes' shares alone may bring the loss a little below that of guessing.
+        if min(epoch["valid"]["val/loss"] for epoch in epochs) > 0.98 * math.log(classes):
+            entry |= {"outcome": "diverged", "reason": f"never better than guessing among {classes} classes"}
     entry["machine"] = machine(pick_device(task.setting.device))
     shutil.rmtree(task.folder / "checkpoint", ignore_errors=True)
     return entry
