@@ -41,7 +41,7 @@ def load_weights(network: nn.Module, head: str, file: str) -> None:
     own_head = {name for name in own if name.startswith(f"{head}.")}
     if any(name not in weights or weights[name].shape != own[name].shape for name in own_head):
         dropped = _dropped(weights, own, head)
-        weights = {name: tensor for name, tensor in weights.items() if name not in own_head}
+        weights = {name: tensor for name, tensor in weights.items() if not name.startswith(f"{head}.")}
         needed -= own_head
     # Files from before torch counted batches lack the counts, and nothing here reads them.
     missing = [

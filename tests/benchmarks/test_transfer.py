@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ TINY = {
     "scheme": "mcunet-in1_scheme_1",
     "image_size": 16,
     "batch_size": 8,
-    "epochs": 1,
+    "epochs": 4,
 }
 FLAGS = [word for key, value in TINY.items() for word in (f"--{key.replace('_', '-')}", str(value))]
 
@@ -153,7 +154,7 @@ def test_runs_are_trained_recorded_and_shown(jobs, photos, tmp_path, capsys):
         folder = tmp_path / "t.runs" / "flowers12" / f"{cell}-lr0.05-seed0"
         summary = json.loads((folder / "summary.json").read_text())
         assert summary["test_top1"] == run["test_top1"]
-        assert summary["epochs"] == 1
+        assert summary["epochs"] == 4
         assert not (folder / "checkpoint").exists()
     assert runs["su-frozen"]["saved_bytes"] < 0.1 * runs["full-train"]["saved_bytes"]
     capsys.readouterr()
@@ -162,11 +163,11 @@ def test_runs_are_trained_recorded_and_shown(jobs, photos, tmp_path, capsys):
     assert main(["--table", "--output", str(output)]) == 0
     out = capsys.readouterr().out
     assert f"| full-train | 0.05 | {runs['full-train']['test_top1']:.2f} | – | 1.00 |" in out
-    assert "mcunet-in1 (weights default), 16 px, batch 8, 1 epochs" in out
+    assert "mcunet-in1 (weights default), 16 px, batch 8, 4 epochs" in out
 
 
 def test_a_run_that_was_stopped_goes_on(photos, tmp_path, monkeypatch):
-    task = Task(Setting("flowers12", str(photos), **{**TINY, "epochs": 2}), "head", 0.05, 0, tmp_path / "run")
+    task = Task(Setting("flowers12", str(photos), **TINY), "head", 0.05, 0, tmp_path / "run")
     whole = train_task(Task(task.setting, task.cell, task.base_lr, task.seed, tmp_path / "whole"))
 
     from neq.tracking import RunRecord
@@ -195,6 +196,14 @@ def test_a_run_that_diverges_is_an_entry(photos, tmp_path, monkeypatch):
     entry = train_task(Task(Setting("flowers12", str(photos), **TINY), "head", 0.05, 0, tmp_path / "run"))
     assert (entry["outcome"], entry["reason"], entry["test_top1"]) == ("diverged", "the loss is nan", None)
     assert json.loads(json.dumps(entry)) == entry
+
+
+def test_a_run_that_never_beats_guessing_has_diverged(photos, tmp_path):
+    setting = Setting("flowers12", str(photos), **TINY)
+    entry = train_task(Task(setting, "full-train", 1e-9, 0, tmp_path / "run"))
+    assert entry["outcome"] == "diverged"
+    assert entry["reason"] == "never better than guessing among 3 classes"
+    assert entry["test_top1"] is not None
 
 
 def test_the_rate_is_the_best_on_validation_of_the_grids_seed():
@@ -270,3 +279,10 @@ def test_bad_arguments_are_one_line(arguments, tmp_path, monkeypatch, capsys):
 
 def test_the_default_grid_holds_what_decides_full_training():
     assert {0.05, 0.0125} <= set(GRID)
+
+
+def test_the_page_holds_exactly_what_was_measured():
+    root = Path(__file__).resolve().parents[2]
+    page = (root / "docs/transfer.md").read_text()
+    between = page.partition("<!-- tables -->\n")[2].partition("<!-- end of tables -->")[0]
+    assert between.strip() == tables(Report(root / "benchmarks/transfer.json"))
