@@ -40,7 +40,8 @@ def _report(config: Config) -> list[object]:
     data, neq = config.data_provider, config.NEq_config
     size, batch = data.image_size, data.base_batch_size
     assert size is not None, "image_size is resolved"
-    network = build_network(config.net_config.net_name, data.new_num_classes or 10, config.manual_seed)
+    net = config.net_config
+    network = build_network(net.net_name, data.new_num_classes or 10, config.manual_seed, net.weights)
     network.to(memory_format=torch.channels_last)
     table = neuron_table(network, (3, size, size), head=head_name(network))
     scheme = StaticScheme.of_config(config.backward_config)

@@ -80,7 +80,8 @@ def prepare(config: Config, data: Data, device: torch.device, record: RunRecord)
     """
     size = config.data_provider.image_size
     assert size is not None, "image_size is resolved"
-    network = build_network(config.net_config.net_name, len(data.classes), config.manual_seed)
+    net = config.net_config
+    network = build_network(net.net_name, len(data.classes), config.manual_seed, net.weights)
     table = neuron_table(network, (3, size, size), head=head_name(network))
     network.to(device).to(memory_format=torch.channels_last)
     run = Training(config, network, table, data, device, Checkpoints(record.checkpoints))

@@ -14,6 +14,8 @@ from pydantic_core import PydanticCustomError
 
 Policy = Literal["SU", "velocity", "random", "full"]
 NormMode = Literal["train", "frontier", "frozen"]
+# What `weights` may be beside a file.
+WEIGHTS_BY_NAME = ("default", "none")
 
 
 def _dash_list(value: object) -> object:
@@ -129,6 +131,9 @@ class NetConfig(Section):
     """The network."""
 
     net_name: str = Field("mcunet-in0", description="network by name")
+    weights: str = Field(
+        "default", min_length=1, description="start: default (as the name says), none (random), or a file"
+    )
     fine_tuning: bool = Field(True, description="accepted; the head is always replaced")
 
 
