@@ -43,13 +43,13 @@ def _report(config: Config) -> list[object]:
     net = config.net_config
     network = build_network(net.net_name, data.new_num_classes or 10, config.manual_seed, net.weights)
     network.to(memory_format=torch.channels_last)
-    table = neuron_table(network, (3, size, size), head=head_name(network))
+    table = neuron_table(network, (3, size, size), head=head_name(network), unit=neq.unit)
     scheme = StaticScheme.of_config(config.backward_config)
     policy = neq.initialization if scheme is None else "SU"
     biases = bias_layers(table, scheme) if scheme is not None else ()
     shape, optimizer = (batch, 3, size, size), optimizer_kind(config.run_config)
     precision = config.run_config.precision
-    model = CostModel(network, table, shape, neq.norm_mode, optimizer, precision, biases)
+    model = CostModel(network, table, shape, neq.norm_mode, optimizer, precision, biases, neq.saved_precision)
     allowance = Allowance(model, Budget(neq.budget_unit, neq.budget, neq.ratio))
     state = SelectionState(table, network, generator(config.manual_seed, "selection", 0), scheme)
     choice = allowance.choose(policy, state, neq.cost_aware)

@@ -82,7 +82,7 @@ def prepare(config: Config, data: Data, device: torch.device, record: RunRecord)
     assert size is not None, "image_size is resolved"
     net = config.net_config
     network = build_network(net.net_name, len(data.classes), config.manual_seed, net.weights)
-    table = neuron_table(network, (3, size, size), head=head_name(network))
+    table = neuron_table(network, (3, size, size), head=head_name(network), unit=config.NEq_config.unit)
     network.to(device).to(memory_format=torch.channels_last)
     run = Training(config, network, table, data, device, Checkpoints(record.checkpoints))
     for policy in (config.NEq_config.initialization, config.NEq_config.neuron_selection):

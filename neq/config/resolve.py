@@ -97,6 +97,12 @@ def _check_together(config: Config) -> None:
     data, run = config.data_provider, config.run_config
     if data.dataset == "image_folder" and not data.root:
         raise UserError("dataset 'image_folder' needs the folder of its images; give it with --root FOLDER")
+    neq = config.NEq_config
+    if neq.unit == "input_channel" and neq.neuron_selection == "velocity":
+        raise UserError(
+            "neuron_selection 'velocity' measures output neurons; "
+            "with unit 'input_channel' take SU, random or full"
+        )
     if run.lr_schedule_name == "multi_step" and isinstance(run.lr_step_size, int):
         raise UserError(
             f"lr_step_size {run.lr_step_size} is not allowed: "

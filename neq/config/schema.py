@@ -151,6 +151,13 @@ class NEqConfig(Section):
         "parameters",
         description="of ratio and budget; bytes: training memory of a step, macs: backward, an image",
     )
+    unit: Literal["neuron", "input_channel"] = Field(
+        "neuron",
+        description="what is chosen: output neurons, or input channels, of which only those are kept",
+    )
+    saved_precision: Literal["exact", "bf16"] = Field(
+        "exact", description="how layers' inputs are kept for backward: as they are, or rounded to bf16"
+    )
     cost_aware: bool = Field(
         False, description="take what brings the most for its cost, instead of in the policy's order"
     )

@@ -71,6 +71,7 @@ class CostModel:
         norm_mode: of the plans.
         optimizer: a key of STATE_PER_VALUE.
         precision: "fp32" or "bf16".
+        saved_precision: of the plans.
         bias_layers: as for the plans.
     """
 
@@ -83,6 +84,7 @@ class CostModel:
         optimizer: str = "sgd with momentum",
         precision: str = "fp32",
         bias_layers: Collection[str] = (),
+        saved_precision: str = "exact",
     ) -> None:
         self._network = network
         self.table = table
@@ -90,6 +92,7 @@ class CostModel:
         self.norm_mode = norm_mode
         self.precision = precision
         self.bias_layers = tuple(bias_layers)
+        self.saved_precision = saved_precision
         width = next(network.parameters()).element_size()
         self.bytes_per_value = width * (1 + STATE_PER_VALUE[optimizer])
         self._width = width
@@ -127,7 +130,9 @@ class CostModel:
         return kept_for_backward(self._plan(selection), self.input_shape, self.precision)
 
     def _plan(self, selection: Selection) -> Plan:
-        return Plan(self.network, self.table, selection, self.norm_mode, self.bias_layers)
+        return Plan(
+            self.network, self.table, selection, self.norm_mode, self.bias_layers, self.saved_precision
+        )
 
 
 def input_gradient_macs(table: NeuronTable, parts: Mapping[str, Part]) -> dict[str, int]:

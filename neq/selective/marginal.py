@@ -60,19 +60,21 @@ def _byte_costs(model: CostModel, layer_of: Tensor, sizes: Tensor) -> Costs:
     for layer in table.layers:
         module = model.network.get_submodule(layer.name)
         assert isinstance(module, (nn.Conv2d, nn.Linear))
-        values = layer.parameters + (module.bias is not None)
+        values = layer.parameters + (module.bias is not None and layer.axis == 0)
         position, x = kept.inputs[layer.name]
-        size = x.numel() * _element_size(x, model.precision)
-        groups = module.groups if isinstance(module, nn.Conv2d) else 1
+        size = x.numel() * _element_size(x, model)
+        # Parts of the input that are kept one by one: the channels of a group, or each chosen channel.
+        parts = layer.neurons if layer.axis == 1 else module.groups if isinstance(module, nn.Conv2d) else 1
         own = values * model.bytes_per_value
-        if groups > 1:
-            neuron.append(own if _has_source(x) else own + size // groups)
+        if parts > 1:
+            neuron.append(own if _has_source(x) else own + size // parts)
             opening.append(0)
         else:
+            shares = _has_source(x) or (kept.keeps(x) and model.saved_precision == "exact")
             neuron.append(own)
-            opening.append(0 if _has_source(x) or kept.keeps(x) else size)
+            opening.append(0 if shares else size)
         behind = kept.bytes_from(position) - none.saved_bytes + _norm_bytes(model, layer)
-        if model.norm_mode != "train" and groups == 1:
+        if model.norm_mode != "train" and parts == 1:
             behind += size - opening[-1]  # nothing before it keeps its input
         depth.append(0 if model.norm_mode == "train" else max(0, behind))
     return Costs(
@@ -96,8 +98,9 @@ def _norm_bytes(model: CostModel, layer: Layer) -> int:
     return (counts[1] - counts[0]) * model.bytes_per_value
 
 
-def _element_size(x: Tensor, precision: str) -> int:
-    return min(2, x.element_size()) if precision == "bf16" else x.element_size()
+def _element_size(x: Tensor, model: CostModel) -> int:
+    is_half = "bf16" in (model.precision, model.saved_precision)
+    return min(2, x.element_size()) if is_half else x.element_size()
 
 
 def _has_source(x: Tensor) -> bool:

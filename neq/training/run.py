@@ -123,6 +123,7 @@ class Training:
                     optimizer_kind(self.config.run_config),
                     self.config.run_config.precision,
                     self.bias_layers("SU" if is_su else "random"),
+                    neq.saved_precision,
                 ),
                 budget,
             )
@@ -161,5 +162,6 @@ def make_plan(run: Training, policy: str, chosen: Tensor) -> Plan:
         policy: that they were chosen by.
         chosen: bool [N].
     """
-    selection = run.table.selection(chosen)
-    return Plan(run.network, run.table, selection, run.config.NEq_config.norm_mode, run.bias_layers(policy))
+    neq, selection = run.config.NEq_config, run.table.selection(chosen)
+    biases = run.bias_layers(policy)
+    return Plan(run.network, run.table, selection, neq.norm_mode, biases, neq.saved_precision)

@@ -59,6 +59,8 @@ OTHER = {
     "budget": 5,
     "budget_unit": "bytes",
     "cost_aware": True,
+    "unit": "input_channel",
+    "saved_precision": "bf16",
     "velocity_mu": 0.25,
     "velocity_rule": "reference",
     "norm_mode": "frozen",
