@@ -72,7 +72,7 @@ def write_split(
         for split in _PUBLISHING_ORDER:
             if (work / split).exists():
                 os.replace(work / split, out / split)
-        write_text(out / MARK, mark.model_dump_json(indent=1))
+        os.replace(work / STARTED, out / MARK)
     shutil.rmtree(work, ignore_errors=True)
 
 

@@ -52,7 +52,8 @@ def serving(folder: Path) -> Iterator[Server]:
                 state.cuts -= 1
                 self.wfile.write(data[offset : offset + state.cut_after])
                 return
-            self.wfile.write(data[offset:])
+            with contextlib.suppress(ConnectionError):
+                self.wfile.write(data[offset:])  # the client may have seen enough
 
         def _fail(self, code: int, content_range: str | None = None) -> None:
             self.send_response(code)
