@@ -14,7 +14,7 @@ ABOUT = """\
 Caltech-UCSD Birds 200-2011: 11,788 photos of 200 birds, official train and test splits.
 
 source   https://www.vision.caltech.edu/datasets/cub_200_2011/ (1.15 GB)
-licence  photos found on the web, owned by who took them; published for research and teaching
+licence  none stated with the archive; photos from the web, which belong to who took them
 """
 TOP = "CUB_200_2011"
 LISTS = ("images.txt", "classes.txt", "image_class_labels.txt", "train_test_split.txt")

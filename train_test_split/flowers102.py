@@ -14,7 +14,7 @@ ABOUT = """\
 Oxford 102 Flowers: 8,189 photos of 102 flowers, official train, validation and test splits.
 
 source   https://www.robots.ox.ac.uk/~vgg/data/flowers/102/ (345 MB)
-licence  none stated; photos found on the web, owned by who took them; published for research
+licence  none stated; photos from the web, which belong to who took them
 
 Many papers train on train and validation together: --validation 0 does so.
 """

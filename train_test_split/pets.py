@@ -14,7 +14,7 @@ ABOUT = """\
 Oxford-IIIT Pets: 7,349 photos of 37 breeds of cats and dogs, official train (trainval) and test splits.
 
 source   https://www.robots.ox.ac.uk/~vgg/data/pets/ (811 MB)
-licence  CC BY-SA 4.0; the photos are owned by who took them
+licence  CC BY-SA 4.0; the photos belong to who took them
 """
 URL = "https://www.robots.ox.ac.uk/~vgg/data/pets/data/"
 LISTS: dict[Split, str] = {"train": "annotations/trainval.txt", "test": "annotations/test.txt"}

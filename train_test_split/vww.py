@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from neq.cli.preparing import run_script
 from neq.errors import UserError
-from neq.preparing import Download, Listed, Published
+from neq.preparing import Download, Listed, Published, Split
 from neq.preparing.lists import read_json, reading
 
 ABOUT = """\
@@ -45,28 +45,25 @@ def read(raw: Path, year: int, area: str) -> list[Listed]:
         minival = {int(line) for line in (raw / MINIVAL).read_text().split()}
     listed, found = [], set()
     for part in (f"train{year}", f"val{year}"):
-        path = raw / "annotations" / f"instances_{part}.json"
-        instances = read_json(path)
-        with reading(path):
-            persons = person_images(instances, area)
-            for image in instances["images"]:
-                number = int(image["id"])
-                found.add(number)
-                is_person = number in persons
-                listed.append(
-                    Listed(
-                        "test" if number in minival else "train",
-                        int(is_person),
-                        "person" if is_person else "not_person",
-                        f"{part}/{image['file_name']}",
-                    )
-                )
+        for number, file, is_person in labelled(raw / "annotations" / f"instances_{part}.json", area):
+            found.add(number)
+            split: Split = "test" if number in minival else "train"
+            name = "person" if is_person else "not_person"
+            listed.append(Listed(split, int(is_person), name, f"{part}/{file}"))
     if not minival <= found:
         raise UserError(
             f"{len(minival - found):,} of {len(minival):,} images of {MINIVAL} are not in COCO's lists of "
             f"{year}; all are needed; put the published lists into --raw."
         )
     return listed
+
+
+def labelled(path: Path, area: str) -> list[tuple[int, str, bool]]:
+    """Id, file name and label of every image of an annotation file."""
+    instances = read_json(path)
+    with reading(path):
+        persons = person_images(instances, area)
+        return [(image["id"], image["file_name"], image["id"] in persons) for image in instances["images"]]
 
 
 def person_images(instances: dict[str, Any], area: str) -> set[int]:

@@ -51,25 +51,43 @@ def fetch(download: Download, raw: Path, console: Console, verify: bool) -> str:
     path = raw / download.name
     if path.exists():
         found = md5_of(path, console)
-        if verify and download.md5 not in (None, found):
-            raise UserError(
-                f"{str(path)!r} has md5 {found}, the published file {download.md5}; delete it and run again "
-                "to download it, or give --unverified to use it as it is."
-            )
+        check(download, found, f"{str(path)!r}", "delete it and run again to download it", verify, console)
         return found
     part = raw / f"{download.name}.part"
     if download.md5 is None:
         part.unlink(missing_ok=True)
     _download(download, part, console)
     found = md5_of(part, console)
-    if verify and download.md5 not in (None, found):
+    remedy = f"it was deleted; run again, or put {download.name} into {str(raw)!r} yourself"
+    try:
+        check(download, found, f"what {download.url} gave", remedy, verify, console)
+    except UserError:
         part.unlink()
-        raise UserError(
-            f"{download.url} gave a file with md5 {found}, the published one has {download.md5}; it was "
-            f"deleted; run again, or put {download.name} into {str(raw)!r} yourself."
-        )
+        raise
     part.rename(path)
     return found
+
+
+def check(download: Download, found: str, what: str, remedy: str, verify: bool, console: Console) -> None:
+    """Holds a checksum against the published one.
+
+    Args:
+        download: the published file.
+        found: the md5 found.
+        what: whose it is, for the message.
+        remedy: what the user can do.
+        verify: refuse another one; else it is printed.
+        console: for the warning.
+
+    Raises:
+        UserError: it is another one, and `verify` is set.
+    """
+    if download.md5 in (None, found):
+        return
+    fault = f"{what} has md5 {found}, the published file {download.md5}"
+    if verify:
+        raise UserError(f"{fault}; {remedy}, or give --unverified to use it as it is.")
+    console.print(f"warning: {fault}", highlight=False, markup=False)
 
 
 def md5_of(path: Path, console: Console) -> str:

@@ -131,6 +131,23 @@ def test_a_set_unpacked_by_somebody_else_is_said_to_be_unchecked(published, tmp_
     assert "checksum is not known: CUB_200_2011.tgz" in capsys.readouterr().out
 
 
+def test_a_raw_folder_that_has_everything_is_only_read(published, tmp_path, monkeypatch):
+    _, _, call = published("flowers102")
+    assert call() == 0
+    shutil.rmtree(tmp_path / "out")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "raw").rglob("*")}
+    (tmp_path / "raw/.lock").unlink()
+
+    def refuse(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("neq.preparing.steps.only_writer", refuse)
+    assert call() == 0
+    del before[tmp_path / "raw/.lock"]
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    assert not (tmp_path / "raw/.lock").exists()
+
+
 def test_the_official_numbers():
     assert cub200.SET.counts == {"train": 5994, "test": 5794}
     assert flowers102.SET.counts == {"train": 1020, "val": 1020, "test": 6149}
@@ -213,6 +230,12 @@ def test_the_script_itself_refuses_a_miniature_unless_told_otherwise(name, tmp_p
     taken = run("--unverified")
     assert taken.returncode == 0, taken.stderr
     assert "warning: train has" in taken.stdout
+    assert "warning: '" in taken.stdout
+    shutil.rmtree(tmp_path / "out")
+    again = run()  # what was unpacked unverified is not taken for verified later
+    assert again.returncode == 2
+    assert "was unpacked from has md5" in again.stderr
+    assert run("--unverified").returncode == 0
     assert "not the official numbers" in taken.stdout
     assert content(tmp_path / "out") == ordered(tree)
 

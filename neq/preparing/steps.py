@@ -9,7 +9,7 @@ from rich.console import Console
 
 from neq.errors import UserError
 from neq.files import write_text
-from neq.preparing.downloading import fetch
+from neq.preparing.downloading import check, fetch
 from neq.preparing.mark import Mark, Source, finished_mark
 from neq.preparing.planning import check_counts, digest, make_plan
 from neq.preparing.published import SPLITS, Download, Published
@@ -90,6 +90,10 @@ def _obtain(downloads: tuple[Download, ...], raw: Path, console: Console, verify
         md5: str | None
         if download.unpacks and all((raw / name).exists() for name in download.unpacks):
             md5 = record.read_text() if record.exists() else None
+            if md5 is not None:
+                what = f"the archive that {str(raw / download.unpacks[0])!r} was unpacked from"
+                remedy = f"delete {', '.join(download.unpacks)} and {download.name} from --raw and run again"
+                check(download, md5, what, remedy, verify, console)
         elif (raw / download.name).exists() and not download.unpacks:
             md5 = fetch(download, raw, console, verify)
         else:
