@@ -19,8 +19,8 @@ from neq.data.image_folder import open_image_folder
 from neq.preparing import downloading
 from neq.preparing.mark import MARK, read_mark
 from neq.preparing.planning import check_counts
-from tests.preparing.miniatures import MAKERS, content, jpeg, miniature, vww_files
 from tests.preparing.serving import serving
+from tests.preparing.small_sets import MAKERS, content, jpeg, miniature, vww_files
 from train_test_split import cub200, flowers102, food101, pets, vww
 
 ROOT = Path(__file__).resolve().parents[2]

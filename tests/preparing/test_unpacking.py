@@ -8,7 +8,7 @@ from rich.console import Console
 
 from neq.errors import UserError
 from neq.preparing.unpacking import unpack
-from tests.preparing.miniatures import tar, zipped
+from tests.preparing.small_sets import tar, zipped
 
 QUIET = Console(quiet=True)
 FILES = {"top/a.txt": b"a", "top/deep/b.txt": b"b" * 5000, "other/c.txt": b"c", "d.txt": b"d"}

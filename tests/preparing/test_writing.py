@@ -15,7 +15,7 @@ from neq.errors import UserError
 from neq.preparing.mark import MARK, UNFINISHED, Mark, finished_mark, read_mark
 from neq.preparing.planning import digest, make_plan
 from neq.preparing.writing import write_split
-from tests.preparing.miniatures import content, jpeg
+from tests.preparing.small_sets import content, jpeg
 from tests.preparing.test_planning import listed
 
 QUIET = Console(quiet=True)
