@@ -10,12 +10,11 @@ import torch
 
 from neq.cli.console import Console
 from neq.cli.dry_run import describe
+from neq.cli.network import open_network
 from neq.cli.progress import ProgressDisplay
 from neq.config import Config, Options, Resolved, dataset, identity, run_folder, to_yaml
 from neq.data import Data, open_data
 from neq.errors import UserError
-from neq.networks import build_network, head_name
-from neq.neurons import neuron_table
 from neq.results import plot_curves, plot_selection, summary_table
 from neq.selection import policy_budget
 from neq.tracking import RunRecord, read_metrics, read_summary
@@ -77,12 +76,9 @@ def prepare(config: Config, data: Data, device: torch.device, record: RunRecord)
     """Builds the network and its table, and checks that the policies fit them; writes nothing.
 
     Raises:
-        UserError: a scheme that does not fit the network or the budget.
+        UserError: a network that cannot be had, or a scheme that does not fit it or the budget.
     """
-    size = config.data_provider.image_size
-    assert size is not None, "image_size is resolved"
-    network = build_network(config.net_config.net_name, len(data.classes), config.manual_seed)
-    table = neuron_table(network, (3, size, size), head=head_name(network))
+    network, table = open_network(config, len(data.classes))
     network.to(device).to(memory_format=torch.channels_last)
     run = Training(config, network, table, data, device, Checkpoints(record.checkpoints))
     for policy in (config.NEq_config.initialization, config.NEq_config.neuron_selection):

@@ -1,0 +1,90 @@
+"""The network of a run and its neuron table, and whether network, images and scheme fit together."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from neq.budget import budget_amount
+from neq.config import PRE_TRAINED, Config, SchemeEntry, network, scheme
+from neq.config.budget_rules import at_home
+from neq.errors import UserError
+from neq.networks import build_network, head_name
+from neq.neurons import NeuronTable, neuron_table
+from neq.selection import StaticScheme, listed_parameters
+
+
+def open_network(config: Config, num_classes: int) -> tuple[nn.Module, NeuronTable]:
+    """The network of a resolved configuration, and its neurons.
+
+    Raises:
+        UserError: a network that cannot be had or takes other images, or a scheme that does not fit it.
+    """
+    name, size = config.net_config.net_name, config.data_provider.image_size
+    assert size is not None, "image_size is resolved"
+    built = build_network(name, num_classes, config.manual_seed)
+    table = _table(name, built, size)
+    asked = config.NEq_config.scheme
+    if asked is not None and at_home(scheme(asked), name):
+        check_scheme(asked, scheme(asked), table)
+    return built, table
+
+
+def outline(net_name: str) -> NeuronTable:
+    """The neurons of a network at its native input size, without its weights: nothing is downloaded.
+
+    Raises:
+        UserError: an unknown network, or one that cannot be used.
+    """
+    plain = net_name.removeprefix(PRE_TRAINED)
+    try:
+        with torch.device("meta"):
+            built = build_network(plain, 1000)
+    except NotImplementedError:  # a few compute with tensors while they are built
+        built = build_network(plain, 1000).to("meta")
+    return _table(net_name, built, network(net_name).input_size)
+
+
+def check_scheme(name: str, entry: SchemeEntry, table: NeuronTable) -> None:
+    """Holds the lists and the budget of a scheme against the convs of its own network.
+
+    Args:
+        name: of the scheme.
+        table: of its network.
+
+    Raises:
+        UserError: an index beyond the convs, or a budget that is not what the lists give.
+    """
+    if not entry.manual_weight_idx:
+        return
+    lists = StaticScheme(entry.manual_weight_idx, entry.weight_update_ratio, entry.n_bias_update)
+    try:
+        listed = listed_parameters(table, lists)
+    except UserError as error:
+        raise UserError(f"scheme {name!r} does not fit {entry.network}: {error}") from None
+    convs = sum(layer.kind == "conv" for layer in table.layers)
+    if entry.n_bias_update > convs:
+        raise UserError(
+            f"scheme {name!r} does not fit {entry.network}: n_bias_update {entry.n_bias_update} is more than "
+            f"its {convs} convs"
+        )
+    budget = budget_amount(table.total_parameters, entry.ratio, entry.budget)
+    if listed - budget != entry.known_slip:
+        raise UserError(
+            f"scheme {name!r} does not fit {entry.network}: its lists give {listed:,} parameters, its budget "
+            f"is {budget:,}; mend it in schemes.yaml"
+        )
+
+
+def _table(net_name: str, built: nn.Module, size: int) -> NeuronTable:
+    try:
+        return neuron_table(built, (3, size, size), head=head_name(built))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        if isinstance(error, UserError):
+            raise
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        native = network(net_name).input_size
+        way_out = "take another network" if size == native else f"give --image_size {native}, its own size"
+        raise UserError(
+            f"net_name {net_name!r} cannot be run on images of {size} px ({reason}); {way_out}"
+        ) from error
