@@ -54,6 +54,7 @@ class NeuronTable:
     Args:
         layers: in module order, without the head.
         head: name of the classifier head.
+        head_macs: its forward multiply-accumulates for one image.
         norm_order: norm layer -> position of its first call in a forward pass.
         unselectable: modules with parameters of their own that are neither selectable, norm nor head; they
             stay frozen.
@@ -61,6 +62,7 @@ class NeuronTable:
 
     layers: tuple[Layer, ...]
     head: str
+    head_macs: int
     norm_order: Mapping[str, int]
     unselectable: tuple[str, ...] = ()
     _slices: dict[str, slice] = field(init=False, repr=False, compare=False)
@@ -168,7 +170,8 @@ def neuron_table(
         elif next(module.parameters(recurse=False), None) is not None:
             unselectable.append(name)
     norm_order = {name: call.order for name, call in calls.items() if isinstance(named[name], NORMS)}
-    return NeuronTable(tuple(layers), head, norm_order, tuple(unselectable))
+    head_macs = named[head].get_parameter("weight").numel() * calls[head].positions
+    return NeuronTable(tuple(layers), head, head_macs, norm_order, tuple(unselectable))
 
 
 def _shared_weights(network: nn.Module) -> set[int]:

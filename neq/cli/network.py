@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from neq.budget import budget_amount
+from neq.budget import Budget
 from neq.config import PRE_TRAINED, Config, SchemeEntry, network, scheme
 from neq.config.budget_rules import at_home
 from neq.errors import UserError
@@ -20,12 +20,12 @@ def open_network(config: Config, num_classes: int) -> tuple[nn.Module, NeuronTab
     Raises:
         UserError: a network that cannot be had or takes other images, or a scheme that does not fit it.
     """
-    name, size = config.net_config.net_name, config.data_provider.image_size
+    net, size = config.net_config, config.data_provider.image_size
     assert size is not None, "image_size is resolved"
-    built = build_network(name, num_classes, config.manual_seed)
-    table = _table(name, built, size)
+    built = build_network(net.net_name, num_classes, config.manual_seed, net.weights)
+    table = _table(net.net_name, built, size)
     asked = config.NEq_config.scheme
-    if asked is not None and at_home(scheme(asked), name):
+    if asked is not None and at_home(scheme(asked), net.net_name):
         check_scheme(asked, scheme(asked), table)
     return built, table
 
@@ -68,7 +68,7 @@ def check_scheme(name: str, entry: SchemeEntry, table: NeuronTable) -> None:
             f"scheme {name!r} does not fit {entry.network}: n_bias_update {entry.n_bias_update} is more than "
             f"its {convs} convs"
         )
-    budget = budget_amount(table.total_parameters, entry.ratio, entry.budget)
+    budget = Budget(amount=entry.budget, ratio=entry.ratio).limit(table.total_parameters)
     if listed - budget != entry.known_slip:
         raise UserError(
             f"scheme {name!r} does not fit {entry.network}: its lists give {listed:,} parameters, its budget "

@@ -16,7 +16,6 @@ from neq.config import Config, Options, Resolved, dataset, identity, run_folder,
 from neq.data import Data, open_data
 from neq.errors import UserError
 from neq.results import plot_curves, plot_selection, summary_table
-from neq.selection import policy_budget
 from neq.tracking import RunRecord, read_metrics, read_summary
 from neq.training import Checkpoints, Training, total_epochs, train
 
@@ -82,7 +81,7 @@ def prepare(config: Config, data: Data, device: torch.device, record: RunRecord)
     network.to(device).to(memory_format=torch.channels_last)
     run = Training(config, network, table, data, device, Checkpoints(record.checkpoints))
     for policy in (config.NEq_config.initialization, config.NEq_config.neuron_selection):
-        policy_budget(policy, table, run.scheme, run.budget)
+        run.check(policy)
     return run
 
 

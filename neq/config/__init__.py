@@ -18,6 +18,7 @@ from neq.config.identity import identity, run_folder
 from neq.config.reading import configs_folder, find_config, parse_value, read_yaml
 from neq.config.resolve import Resolved, resolve
 from neq.config.schema import (
+    WEIGHTS_BY_NAME,
     BackwardConfig,
     Config,
     DataProvider,
@@ -33,6 +34,7 @@ from neq.errors import UserError, shown, unknown_name
 
 __all__ = [
     "PRE_TRAINED",
+    "WEIGHTS_BY_NAME",
     "BackwardConfig",
     "Config",
     "DataProvider",

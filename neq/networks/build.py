@@ -5,14 +5,15 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from neq.config import NetworkEntry, network
+from neq.config import WEIGHTS_BY_NAME, NetworkEntry, network
 from neq.networks.from_torchvision import torchvision_network
-from neq.networks.heads import replace_head
+from neq.networks.heads import head_name, replace_head
 from neq.networks.mcunet import MCUNet
+from neq.networks.weights import load_weights
 from neq.seeds import seed_for
 
 
-def build_network(net_name: str, num_classes: int, seed: int = 0) -> nn.Module:
+def build_network(net_name: str, num_classes: int, seed: int = 0, weights: str = "default") -> nn.Module:
     """A network by its name, with a new head.
 
     Body and head are drawn from random streams of their own, and the global random state is left as it
@@ -23,17 +24,22 @@ def build_network(net_name: str, num_classes: int, seed: int = 0) -> nn.Module:
             `torchvision:NAME` or `timm:NAME`.
         num_classes: outputs of the head, 2 or more.
         seed: the run's seed.
+        weights: "default" (what the name says), "none" (a random start), or a file of them.
 
     Raises:
-        UserError: unknown name, no single head, or pretrained weights that cannot be had.
+        UserError: unknown name, no single head, or weights that cannot be had or do not fit.
     """
     entry = network(net_name)
+    if weights != "default":
+        entry = entry.model_copy(update={"pretrained": False})
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed, which would reseed the accelerators too.
         torch.default_generator.manual_seed(seed_for(seed, "network"))
         built = _body(net_name, entry, num_classes)
         torch.default_generator.manual_seed(seed_for(seed, "head"))
         replace_head(built, num_classes)
+    if weights not in WEIGHTS_BY_NAME:
+        load_weights(built, head_name(built), weights)
     return built
 
 

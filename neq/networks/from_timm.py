@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from pickle import UnpicklingError
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -13,12 +12,11 @@ import huggingface_hub
 import timm
 import torch
 from huggingface_hub import constants
-from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.file_download import repo_folder_name
-from safetensors import SafetensorError
 from torch import nn
 
 from neq.errors import UserError
+from neq.networks.downloads import not_loaded
 
 SECONDS_TO_ANSWER = 10
 FILE_NAMES = ["model.safetensors", "pytorch_model.bin"]
@@ -62,25 +60,22 @@ def _heads(network: nn.Module, num_classes: int) -> int:
 
 
 def _with_weights(net_name: str, model: str, facts: Any, options: dict[str, Any]) -> nn.Module:
-    if facts.hf_hub_id:
-        names = [facts.hf_hub_filename] if facts.hf_hub_filename else FILE_NAMES
-        url = huggingface_hub.hf_hub_url(facts.hf_hub_id, names[0])
-        folder = repo_folder_name(repo_id=facts.hf_hub_id, repo_type="model")
-        place = Path(constants.HF_HUB_CACHE) / folder / "snapshots" / "main" / names[0]
+    repository = facts.hf_hub_id
+    names = [facts.hf_hub_filename] if facts.hf_hub_filename else FILE_NAMES
+    if repository:
+        url = huggingface_hub.hf_hub_url(repository, names[0])
+        folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="model")
+        file = folder / "snapshots" / "main" / names[0]
     else:
-        names, url = [], facts.url
-        place = Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(url).name
+        url = facts.url
+        file = Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(url).name
     try:
-        if names:
-            file = _from_hub(facts.hf_hub_id, names)
-            options = {**options, "pretrained_cfg_overlay": {"file": file, "custom_load": False}}
+        if repository:
+            file = Path(_from_hub(repository, names))
+            options = {**options, "pretrained_cfg_overlay": {"file": str(file), "custom_load": False}}
         return timm.create_model(model, pretrained=True, **options)
-    except (OSError, RuntimeError, HfHubHTTPError, SafetensorError, UnpicklingError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(
-            f"net_name {net_name!r} needs timm's weights, which could not be loaded from {url} ({reason}); "
-            f"put that file at {place}, or take net_name 'timm:{model}', a random start"
-        ) from error
+    except Exception as error:  # a damaged file fails in many ways
+        raise not_loaded(net_name, "timm", url, file, error) from error
 
 
 def _from_hub(repository: str, names: Sequence[str]) -> str:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
-from pickle import UnpicklingError
 from typing import Any
-from urllib.error import URLError
 
 import torch
 import torchvision
 from torch import nn
 
-from neq.errors import UserError
+from neq.networks.downloads import not_loaded
 
 
 def torchvision_network(net_name: str, model: str, input_size: int, pretrained: bool) -> nn.Module:
@@ -31,13 +29,9 @@ def torchvision_network(net_name: str, model: str, input_size: int, pretrained: 
     weights = torchvision.models.get_model_weights(model).DEFAULT
     try:
         network = torchvision.models.get_model(model, weights=weights)
-    except (URLError, OSError, RuntimeError, UnpicklingError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+    except Exception as error:  # a damaged file fails in many ways
         file = Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(weights.url).name
-        raise UserError(
-            f"net_name {net_name!r} needs torchvision's weights, which could not be loaded from "
-            f"{weights.url} ({reason}); put that file at {file}, or take a network that starts at random"
-        ) from error
+        raise not_loaded(net_name, "torchvision", weights.url, file, error) from error
     if model == "inception_v3":  # whose weights bring the auxiliary classifier back
         network.aux_logits, network.AuxLogits = False, None
     return network

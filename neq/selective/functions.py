@@ -72,6 +72,12 @@ class _Conv:
         """The part of the input that the rows' gradient needs."""
         return x if self.chosen is None else self.chosen.read(x)
 
+    def made_again(self, y: Tensor, scale: Tensor, shift: Tensor, activation: Activation) -> Tensor:
+        """What `read` would have given, from what stood before the norm and activation of the input."""
+        if self.chosen is not None and self.chosen.inputs is not None:
+            scale, shift = (vector.index_select(0, self.chosen.inputs) for vector in (scale, shift))
+        return activation.apply_(_affine(self.read(y), scale, shift))
+
     def gradients(
         self, grad: Tensor, weight: Tensor | None, kept: Tensor | None, needs_x: bool, needs_rows: bool
     ) -> tuple[Tensor | None, Tensor | None]:
@@ -217,8 +223,7 @@ class ConvNormAct(Function):
         ctx.source = None
         kept: tuple[Tensor | None, ...] = (None, None, None)
         if needs_rows:
-            # A grouped convolution reads few channels, which are cheaper kept than made again.
-            if source is not None and (chosen is None or chosen.inputs is None):
+            if source is not None:
                 ctx.source = source.activation
                 kept = (source.y, source.scale, source.shift)
             else:
@@ -249,7 +254,7 @@ class ConvNormAct(Function):
             ctx.eps, [True, needs_gamma, needs_beta],
         )  # fmt: skip
         if ctx.source is not None:
-            kept = ctx.source.apply_(_affine(kept, kept_scale, kept_shift))
+            kept = ctx.conv.made_again(kept, kept_scale, kept_shift, ctx.source)
         grad_x, grad_rows = ctx.conv.gradients(grad, weight, kept, needs_x, needs_rows)
         grad_bias = grad.sum((0, 2, 3)) if needs_bias else None
         return (grad_x, grad_rows, None, grad_bias, grad_gamma, grad_beta, *(None,) * 6)
@@ -272,21 +277,21 @@ class SelectiveLinear(Function):
         ctx.save_for_backward(
             x if ctx.needs_input_grad[1] else None,
             weight if ctx.needs_input_grad[0] else None,
-            chosen,
         )
+        ctx.chosen = chosen
         ctx.dtype = None if rows is None else rows.dtype
         return F.linear(x, weight, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, chosen = ctx.saved_tensors
+        x, weight = ctx.saved_tensors
         grad_x = grad_rows = grad_bias = None
         flat = grad_output.reshape(-1, grad_output.shape[-1])
         if ctx.needs_input_grad[0]:
             grad_x = grad_output @ weight
         if ctx.needs_input_grad[1]:
-            grad_rows = (flat.index_select(1, chosen).T @ x.reshape(-1, x.shape[-1])).to(ctx.dtype)
+            grad_rows = (flat.index_select(1, ctx.chosen).T @ x.reshape(-1, x.shape[-1])).to(ctx.dtype)
         if ctx.needs_input_grad[3]:
             grad_bias = flat.sum(0)
         return grad_x, grad_rows, None, grad_bias, None

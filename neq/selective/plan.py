@@ -33,6 +33,10 @@ class Plan:
         bias_layers: layers whose bias trains whole; in norm mode "frozen", where a norm takes the layer's
             output, that norm's bias too.
 
+    Attributes:
+        parts: what trains: name of a parameter -> which part of it.
+        stand_ins: layer name -> the module that computes it when the plan is called.
+
     Raises:
         UserError: unknown norm mode, layer or channel.
     """
@@ -51,6 +55,7 @@ class Plan:
         self.selection = checked(table, selection)
         self.parts = trained_parts(network, table, self.selection, norm_mode, bias_layers)
         self._leaves = Leaves(network, self.parts)
+        self.stand_ins: dict[str, nn.Module] = {}
         self._module = self._view()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -83,6 +88,7 @@ class Plan:
             made[block.placeholder] = self._fused(block) or nn.Sequential(
                 *(made.get(part) or layers.shadow(part) for part in block.parts)
             )
+            self.stand_ins[block.conv] = made[block.placeholder]
         return layers.view(trace.module, made)
 
     def _layerwise(self) -> dict[nn.Module, nn.Module]:
@@ -90,7 +96,7 @@ class Plan:
         made: dict[nn.Module, nn.Module] = {}
         for layer in self.table.layers:
             module = self.network.get_submodule(layer.name)
-            made[module] = self._selectable(layer.name, module)
+            made[module] = self.stand_ins[layer.name] = self._selectable(layer.name, module)
         for name, module in self.network.named_modules():
             if isinstance(module, NORMS):
                 made[module] = self._norm(name, module)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from neq.budget import fill
+from neq.filling import Costs, fill
 from neq.networks import build_network
 from neq.neurons import neuron_table
 from neq.selective import Plan
@@ -21,7 +21,9 @@ from tests.toys import SHAPE, batch, toy
 def some(table, share, seed=0):
     """A random selection of a share of the parameters."""
     scores = torch.rand(len(table), generator=torch.Generator().manual_seed(seed))
-    return table.selection(fill(scores, table.parameters, round(share * table.total_parameters)))
+    return table.selection(
+        fill(scores, Costs.per_neuron(table.parameters), round(share * table.total_parameters))
+    )
 
 
 def reference(network, norm_mode, frontier_norms=()):
