@@ -21,12 +21,11 @@ def command(arguments: list[str]) -> int:
         if name.startswith("-") or what == "datasets":
             taken = "names of networks alone" if what == "networks" else "no arguments"
             raise UserError(f"neq {what} takes {taken}, here {name!r}")
-    console = Console()
     if what == "datasets":
-        console.print(_datasets())
+        Console().print(_datasets())
         return 0
-    # As wide as it is: names are to be found whole, in a pipe too.
-    console.print(_networks(names), width=WIDEST)
+    console = Console(width=WIDEST)  # names stay whole, in a pipe too; without long ones it takes 80
+    console.print(_networks(names))
     if not names:
         console.print(LEGEND, highlight=False)
     return 0
@@ -35,7 +34,7 @@ def command(arguments: list[str]) -> int:
 WIDEST = 200
 LEGEND = f"""
 parameters: of all selectable neurons, which a ratio is a share of
-MACs (M):   millions of multiply-accumulates, for one image of px x px
+MACs (M):   millions of multiply-accumulates of their layers, an image of px x px
 *:          also as {PRE_TRAINED}NAME, with the ImageNet weights of torchvision
 others:     torchvision:NAME and timm:NAME, any classification network of these;
             neq networks NAME ... tells of some alone, theirs too"""

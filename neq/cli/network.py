@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import torch
 from torch import nn
 
@@ -74,6 +76,12 @@ def check_scheme(name: str, entry: SchemeEntry, table: NeuronTable) -> None:
             f"scheme {name!r} does not fit {entry.network}: its lists give {listed:,} parameters, its budget "
             f"is {budget:,}; mend it in schemes.yaml"
         )
+
+
+def unselectable(network: nn.Module, table: NeuronTable) -> str:
+    """The kinds of modules whose parameters stay frozen: `12 MultiheadAttention, Encoder`."""
+    kinds = Counter(type(network.get_submodule(name)).__name__ for name in table.unselectable)
+    return ", ".join(f"{count} {kind}" if count > 1 else kind for kind, count in kinds.items())
 
 
 def _table(net_name: str, built: nn.Module, size: int) -> NeuronTable:

@@ -10,7 +10,7 @@ import torch
 
 from neq.cli.console import Console
 from neq.cli.dry_run import describe
-from neq.cli.network import open_network
+from neq.cli.network import open_network, unselectable
 from neq.cli.progress import ProgressDisplay
 from neq.config import Config, Options, Resolved, dataset, identity, run_folder, to_yaml
 from neq.data import Data, open_data
@@ -35,7 +35,7 @@ def run_training(options: Options, resolved: Resolved) -> None:
         record = RunRecord(folder)
         run = prepare(config, data, device, record)
         if run.table.unselectable:
-            _notes(console, [f"not selectable, stays frozen: {', '.join(run.table.unselectable)}"])
+            _notes(console, [f"not selectable, stays frozen: {unselectable(run.network, run.table)}"])
         named = identity(config, data.fingerprint)
         if options.dry_run:
             describe(console, run, record, named)
