@@ -34,7 +34,7 @@ def command(arguments: list[str]) -> int:
 WIDEST = 200
 LEGEND = f"""
 parameters: of all selectable neurons, which a ratio is a share of
-MACs (M):   millions of multiply-accumulates of their layers, an image of px x px
+MACs (M):   millions of multiply-accumulates of their layers, for one image
 *:          also as {PRE_TRAINED}NAME, with the ImageNet weights of torchvision
 others:     torchvision:NAME and timm:NAME, any classification network of these;
             neq networks NAME ... tells of some alone, theirs too"""
