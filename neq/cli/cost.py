@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from neq.config import Config, load
+from neq.config import Config, Options, find_config, parse_flags, read_yaml, resolve, scheme
+from neq.config.flags import DEFAULT_CONFIG
 
 
 def command(arguments: list[str]) -> int:
     """Prints the cost of a step; gives the exit code.
 
     Args:
-        arguments: "cost", then flags as of `neq train`.
+        arguments: "cost", then flags as of `neq train`. A scheme alone is shown on its own network.
     """
-    _, resolved = load(arguments[1:], "neq cost")
+    options = parse_flags(arguments[1:], "neq cost")
+    overrides = {**_network_of_scheme(options), **options.overrides}
+    resolved = resolve(read_yaml(find_config(options.config_file)), overrides)
     from neq.cli.console import Console
 
     console = Console()
@@ -22,6 +25,15 @@ def command(arguments: list[str]) -> int:
     return 0
 
 
+def _network_of_scheme(options: Options) -> dict[str, object]:
+    """A scheme that is given without a network, and without a file that names one, is asked of its own."""
+    given = options.overrides.get("scheme")
+    if given is None or "net_name" in options.overrides or options.config_file != DEFAULT_CONFIG:
+        return {}
+    own = scheme(str(given)).network
+    return {} if own is None else {"net_name": own}
+
+
 def _report(config: Config) -> list[object]:
     """A table by layer and a table of totals."""
     import torch
@@ -29,8 +41,7 @@ def _report(config: Config) -> list[object]:
 
     from neq.budget import Budget, amount_shown
     from neq.cli.console import short
-    from neq.networks import build_network, head_name
-    from neq.neurons import neuron_table
+    from neq.cli.network import open_network
     from neq.seeds import generator
     from neq.selection import SelectionState, StaticScheme, bias_layers
     from neq.selective import Allowance, CostModel, costs, trained_parts
@@ -40,10 +51,8 @@ def _report(config: Config) -> list[object]:
     data, neq = config.data_provider, config.NEq_config
     size, batch = data.image_size, data.base_batch_size
     assert size is not None, "image_size is resolved"
-    net = config.net_config
-    network = build_network(net.net_name, data.new_num_classes or 10, config.manual_seed, net.weights)
+    network, table = open_network(config, data.new_num_classes or 10)
     network.to(memory_format=torch.channels_last)
-    table = neuron_table(network, (3, size, size), head=head_name(network), unit=neq.unit)
     scheme = StaticScheme.of_config(config.backward_config)
     policy = neq.initialization if scheme is None else "SU"
     biases = bias_layers(table, scheme) if scheme is not None else ()

@@ -10,12 +10,11 @@ import torch
 
 from neq.cli.console import Console
 from neq.cli.dry_run import describe
+from neq.cli.network import open_network, unselectable
 from neq.cli.progress import ProgressDisplay
 from neq.config import Config, Options, Resolved, dataset, identity, run_folder, to_yaml
 from neq.data import Data, open_data
 from neq.errors import UserError
-from neq.networks import build_network, head_name
-from neq.neurons import neuron_table
 from neq.results import plot_curves, plot_selection, summary_table
 from neq.tracking import RunRecord, read_metrics, read_summary
 from neq.training import Checkpoints, Training, total_epochs, train
@@ -36,7 +35,7 @@ def run_training(options: Options, resolved: Resolved) -> None:
         record = RunRecord(folder)
         run = prepare(config, data, device, record)
         if run.table.unselectable:
-            _notes(console, [f"not selectable, stays frozen: {', '.join(run.table.unselectable)}"])
+            _notes(console, [f"not selectable, stays frozen: {unselectable(run.network, run.table)}"])
         named = identity(config, data.fingerprint)
         if options.dry_run:
             describe(console, run, record, named)
@@ -76,13 +75,9 @@ def prepare(config: Config, data: Data, device: torch.device, record: RunRecord)
     """Builds the network and its table, and checks that the policies fit them; writes nothing.
 
     Raises:
-        UserError: a scheme that does not fit the network or the budget.
+        UserError: a network that cannot be had, or a scheme that does not fit it or the budget.
     """
-    size = config.data_provider.image_size
-    assert size is not None, "image_size is resolved"
-    net = config.net_config
-    network = build_network(net.net_name, len(data.classes), config.manual_seed, net.weights)
-    table = neuron_table(network, (3, size, size), head=head_name(network), unit=config.NEq_config.unit)
+    network, table = open_network(config, len(data.classes))
     network.to(device).to(memory_format=torch.channels_last)
     run = Training(config, network, table, data, device, Checkpoints(record.checkpoints))
     for policy in (config.NEq_config.initialization, config.NEq_config.neuron_selection):

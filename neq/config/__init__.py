@@ -1,6 +1,7 @@
 """What a run is: its settings, where they come from, and what makes two runs the same."""
 
 from neq.config.catalog import (
+    PRE_TRAINED,
     DatasetEntry,
     NetworkEntry,
     SchemeEntry,
@@ -32,6 +33,7 @@ from neq.config.writing import to_mapping, to_yaml
 from neq.errors import UserError, shown, unknown_name
 
 __all__ = [
+    "PRE_TRAINED",
     "WEIGHTS_BY_NAME",
     "BackwardConfig",
     "Config",

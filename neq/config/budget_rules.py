@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 
-from neq.config.catalog import SchemeEntry, check_lists, network, scheme
+from neq.config.catalog import PRE_TRAINED, SchemeEntry, check_lists, network, scheme
 from neq.config.leaves import flatten_config
 from neq.config.schema import Config
 from neq.errors import UserError
@@ -13,8 +13,8 @@ NO_LISTS: Mapping[str, object] = {"n_bias_update": 0, "manual_weight_idx": (), "
 
 
 def plain_network(name: str) -> str:
-    """The name without `pre_trained_`: the same graph, the same conv indices."""
-    return name.removeprefix("pre_trained_")
+    """The name without `pre_trained_` and `_folded`: the same convs, the same conv indices."""
+    return name.removeprefix(PRE_TRAINED).removesuffix("_folded")
 
 
 def at_home(entry: SchemeEntry, net_name: str) -> bool:
@@ -102,8 +102,10 @@ def _budget_of_scheme(
     if at_home(entry, net_name):
         return {"ratio": ratio, "budget": budget, **{key: getattr(entry, key) for key in NO_LISTS}}, []
     if ratio is None:
+        total = network(entry.network).total_weights
         assert budget is not None
-        ratio = round(budget / network(entry.network).conv_weights, 10)
+        assert total is not None, "the catalog states it of the networks of schemes"
+        ratio = round(budget / total, 10)
     note = f"scheme {name} belongs to {entry.network}; it lends {net_name} its ratio {ratio}, not its lists"
     return {"ratio": ratio, "budget": None, **NO_LISTS}, [note]
 

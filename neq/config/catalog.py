@@ -11,12 +11,15 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from neq.config.explain import expected
 from neq.config.reading import configs_folder, read_yaml
-from neq.config.schema import Indices, MeanStd, Section, Shares
+from neq.config.schema import Indices, MeanStd, Section, Shares, mean_std_pair
 from neq.errors import UserError, shown, unknown_name
 
 Entry = TypeVar("Entry", bound=Section)
 Count = Annotated[int, Field(ge=1)]
 Row = tuple[Count, Count, Count, Count]
+
+PRE_TRAINED = "pre_trained_"
+LIBRARIES = ("torchvision", "timm")
 
 
 def check_lists(indices: Sequence[int], shares: Sequence[float]) -> None:
@@ -47,18 +50,40 @@ def _rows(value: object) -> object:
 
 
 class NetworkEntry(Section):
-    """A network: native input size in pixels, conv weights without the head, and how it is built.
+    """A network: native input size in pixels, and how it is built; `pretrained`: with its library's weights.
 
-    Either `torchvision` names a function there (`pretrained`: with its weights), or `first` (channels of
-    the first conv) and `rows` (expansion, out channels, stride, kernel) are an MCUNet table.
+    Either `torchvision` or `timm` names a network there, or `first` (channels of the first conv) and `rows`
+    (expansion, out channels, stride, kernel) are a table; `feature_mix` is the number of channels of a 1x1
+    conv behind it, `folded` leaves the norms out and gives the convs a bias. As a check the shipped file
+    states `convs`, their weights, and those of Linears other than the head; of a library's network that is
+    not in it they are not known before it is built. `mean_std`: the input that its weights expect, where
+    that is not the data set's.
     """
 
     input_size: Count
-    conv_weights: Count
+    convs: Count | None = None
+    conv_weights: Count | None = None
+    linear_weights: int = 0
     torchvision: str | None = None
+    timm: str | None = None
     pretrained: bool = False
     first: Count | None = None
     rows: Annotated[tuple[Row, ...], BeforeValidator(_rows)] = ()
+    feature_mix: Count | None = None
+    folded: bool = False
+    mean_std: Annotated[MeanStd | None, BeforeValidator(mean_std_pair)] = None
+
+    @model_validator(mode="after")
+    def _built_one_way(self) -> NetworkEntry:
+        ways = (self.torchvision, self.timm, self.first)
+        if sum(way is not None for way in ways) != 1 or (self.first is None) != (not self.rows):
+            raise ValueError("a network is built from torchvision, from timm, or from first and rows")
+        return self
+
+    @property
+    def total_weights(self) -> int | None:
+        """Weights of all selectable neurons: what a ratio of 1 means; none where it is not stated."""
+        return None if self.conv_weights is None else self.conv_weights + self.linear_weights
 
 
 class DatasetEntry(Section):
@@ -71,11 +96,15 @@ class DatasetEntry(Section):
 
 
 class SchemeEntry(Section):
-    """A named budget, as a ratio or in parameters, with the SU lists that its network's convs mean."""
+    """A named budget, as a ratio or in parameters, with the SU lists that its network's convs mean.
+
+    `known_slip`: what the lists give beyond the budget, where the source itself is off.
+    """
 
     network: str | None = None
     ratio: Annotated[float, Field(ge=0)] | None = None
     budget: Annotated[int, Field(ge=0)] | None = None
+    known_slip: int = 0
     n_bias_update: Annotated[int, Field(ge=0)] = 0
     manual_weight_idx: Indices = ()
     weight_update_ratio: Shares = ()
@@ -85,6 +114,8 @@ class SchemeEntry(Section):
         check_lists(self.manual_weight_idx, self.weight_update_ratio)
         if self.ratio is not None and self.budget is not None:
             raise ValueError("a scheme has a ratio or a budget, not both")
+        if self.manual_weight_idx and self.network is None:
+            raise ValueError("a scheme with lists states the network whose convs they mean")
         return self
 
 
@@ -108,8 +139,14 @@ def read_entries(file_name: str, kind: type[Entry]) -> dict[str, Entry]:
 
 @cache
 def networks() -> Mapping[str, NetworkEntry]:
-    """Every network."""
-    return read_entries("networks.yaml", NetworkEntry)
+    """Every network with a name of its own; those of a library also as PRE_TRAINED + name."""
+    entries = read_entries("networks.yaml", NetworkEntry)
+    pretrained = {
+        PRE_TRAINED + name: entry.model_copy(update={"pretrained": True})
+        for name, entry in entries.items()
+        if entry.torchvision or entry.timm
+    }
+    return entries | pretrained
 
 
 @cache
@@ -124,11 +161,28 @@ def schemes() -> Mapping[str, SchemeEntry]:
     return read_entries("schemes.yaml", SchemeEntry)
 
 
+@cache
 def network(name: str) -> NetworkEntry:
-    """The network of that name; UserError when there is none."""
-    if name not in networks():
+    """The network of that name; UserError when there is none.
+
+    Args:
+        name: of the shipped file, or `torchvision:NAME` or `timm:NAME` for any network of these libraries;
+            PRE_TRAINED before it asks for the library's weights.
+    """
+    if name in networks():
+        return networks()[name]
+    plain = name.removeprefix(PRE_TRAINED)
+    if plain in networks():
+        raise UserError(
+            f"net_name {name!r}: no library has weights of {plain!r}; take {plain!r}, a random start"
+        )
+    library, _, model = plain.partition(":")
+    if library not in LIBRARIES:
         raise unknown_name("net_name", name, networks(), "See neq networks.")
-    return networks()[name]
+    # Only here: asking a library takes seconds.
+    from neq.config.libraries import describe
+
+    return NetworkEntry.model_validate(describe(library, model, pretrained=plain != name))
 
 
 def dataset_name(name: str) -> str:

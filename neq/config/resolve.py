@@ -80,11 +80,12 @@ def _catalog_changes(asked: Config, overridden: Set[str]) -> tuple[dict[str, obj
         notes.append(f"new_num_classes {classes} gives way: {name} has {entry.classes} classes")
     if not asked.net_config.fine_tuning:
         notes.append("fine_tuning false gives way: the head is always replaced")
+    net = network(asked.net_config.net_name)
     changes: dict[str, object] = {
         "dataset": name,
         "new_num_classes": classes if entry.classes is None else entry.classes,
-        "image_size": data.image_size or network(asked.net_config.net_name).input_size,
-        "mean_std": data.mean_std or entry.mean_std,
+        "image_size": data.image_size or net.input_size,
+        "mean_std": data.mean_std or net.mean_std or entry.mean_std,
         "fine_tuning": True,
         "total_num_params": None,
         "glob_num_params": None,
@@ -118,10 +119,15 @@ def _check_together(config: Config) -> None:
 def _redundant_totals(asked: Config, config: Config) -> list[str]:
     """Log lines for totals in the file that say something else than what is counted."""
     net_name = config.net_config.net_name
-    total = network(net_name).conv_weights
+    total = network(net_name).total_weights
     settled, given, notes = config.NEq_config, asked.NEq_config, []
     if settled.ratio is not None and settled.ratio > 1:
         notes.append(f"ratio {settled.ratio} is above 1: everything may be updated (30 % is 0.3)")
+    if total is None:
+        redundant = {"total_num_params": given.total_num_params, "glob_num_params": given.glob_num_params}
+        return notes + [
+            f"{key} {value} gives way: {net_name} is counted" for key, value in redundant.items() if value
+        ]
     if given.total_num_params not in (None, total):
         notes.append(f"total_num_params {given.total_num_params} gives way: {net_name} has {total}")
     if settled.budget_unit != "parameters":

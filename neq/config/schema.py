@@ -38,7 +38,7 @@ def _one_or_more(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-def _mean_std(value: object) -> object:
+def mean_std_pair(value: object) -> object:
     """`[[mean...], [std...]]` is the same as `{mean: [...], std: [...]}`."""
     if isinstance(value, (list, tuple)) and len(value) == 2:
         return {"mean": value[0], "std": value[1]}
@@ -95,7 +95,7 @@ class DataProvider(Section):
         True, description="velocity images come from validation, else from training"
     )
     velocity_images: int = Field(10, ge=1, description="images that velocities are measured on")
-    mean_std: Annotated[MeanStd | None, BeforeValidator(_mean_std)] = Field(
+    mean_std: Annotated[MeanStd | None, BeforeValidator(mean_std_pair)] = Field(
         None, description="input normalization; none: the data set's own"
     )
 

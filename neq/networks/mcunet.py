@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 from torch import Tensor, nn
-from torchvision.ops import Conv2dNormActivation
 
-_norm = partial(nn.BatchNorm2d, eps=1e-3)
+
+def _conv(inputs: int, outputs: int, kernel: int, stride: int, groups: int, folded: bool) -> nn.Module:
+    """A convolution with its batch norm; folded: one convolution with a bias."""
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=folded)
+    return conv if folded else nn.Sequential(conv, nn.BatchNorm2d(outputs, eps=1e-3))
 
 
 class InvertedResidual(nn.Module):
@@ -18,49 +20,67 @@ class InvertedResidual(nn.Module):
         inputs, outputs: channels.
         expansion: hidden channels per input channel; 1 leaves out the expanding convolution.
         stride, kernel: of the depthwise convolution.
+        folded: convolutions with a bias and no norms.
     """
 
-    def __init__(self, inputs: int, expansion: int, outputs: int, stride: int, kernel: int) -> None:
+    def __init__(
+        self, inputs: int, expansion: int, outputs: int, stride: int, kernel: int, folded: bool = False
+    ) -> None:
         super().__init__()
         hidden = inputs * expansion
-        conv = partial(Conv2dNormActivation, norm_layer=_norm)
-        blocks: list[nn.Module] = []
-        if expansion != 1:
-            blocks.append(conv(inputs, hidden, 1, activation_layer=nn.ReLU6))
-        blocks.append(conv(hidden, hidden, kernel, stride, groups=hidden, activation_layer=nn.ReLU6))
-        blocks.append(conv(hidden, outputs, 1, activation_layer=None))
-        self.conv = nn.Sequential(*blocks)
+        self.pointwise1 = _conv(inputs, hidden, 1, 1, 1, folded) if expansion != 1 else None
+        self.depthwise = _conv(hidden, hidden, kernel, stride, hidden, folded)
+        self.pointwise2 = _conv(hidden, outputs, 1, 1, 1, folded)
+        self.act = nn.ReLU6(inplace=True)
         self.skip = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv(x) if self.skip else self.conv(x)
+        y = x if self.pointwise1 is None else self.act(self.pointwise1(x))
+        y = self.pointwise2(self.act(self.depthwise(y)))
+        return x + y if self.skip else y
 
 
 class MCUNet(nn.Module):
-    """A network of inverted residual blocks with one linear head.
+    """A network of inverted residual blocks with one linear head; its layers are named as in tiny-training.
 
     Args:
         first: output channels of the first convolution (3x3, stride 2).
         rows: a block each: (expansion, output channels, stride, kernel).
         num_classes: outputs of the head.
+        feature_mix: channels of a 1x1 convolution behind the blocks; none: there is none.
+        folded: convolutions with a bias and no norms.
 
     Source: Lin et al., "MCUNet: Tiny Deep Learning on IoT Devices", NeurIPS 2020.
     """
 
-    def __init__(self, first: int, rows: Sequence[tuple[int, int, int, int]], num_classes: int) -> None:
+    def __init__(
+        self,
+        first: int,
+        rows: Sequence[tuple[int, int, int, int]],
+        num_classes: int,
+        feature_mix: int | None = None,
+        folded: bool = False,
+    ) -> None:
         super().__init__()
-        stem = Conv2dNormActivation(3, first, 3, 2, norm_layer=_norm, activation_layer=nn.ReLU6)
+        self.first_conv = _conv(3, first, 3, 2, 1, folded)
+        self.act = nn.ReLU6(inplace=True)
         blocks: list[nn.Module] = []
         channels = first
         for expansion, outputs, stride, kernel in rows:
-            blocks.append(InvertedResidual(channels, expansion, outputs, stride, kernel))
+            blocks.append(InvertedResidual(channels, expansion, outputs, stride, kernel, folded))
             channels = outputs
-        self.features = nn.Sequential(stem, *blocks)
+        self.blocks = nn.Sequential(*blocks)
+        self.feature_mix = None if feature_mix is None else _conv(channels, feature_mix, 1, 1, 1, folded)
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Linear(channels, num_classes)
+        self.classifier = nn.Linear(feature_mix or channels, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.pool(self.features(x)).flatten(1))
+        x = self.blocks(self.act(self.first_conv(x)))
+        if self.feature_mix is not None:
+            x = self.act(self.feature_mix(x))
+        return self.classifier(self.pool(x).flatten(1))

@@ -46,3 +46,21 @@ def test_without_a_scheme_the_first_epochs_policy_is_counted(capsys, monkeypatch
 def test_bad_flags_are_refused(capsys):
     assert main(["cost", "--net_name", "mbv3"]) == 2
     assert "did you mean 'mbv2'" in capsys.readouterr().err
+
+
+def test_a_scheme_alone_is_shown_on_its_own_network(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["cost", "--scheme", "mbv2-w0.35_scheme_2", "--base_batch_size", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "mbv2-w0.35, 128 px, batch 2" in out
+    assert "SU, norm mode" in out
+    assert numbers(out, "updated parameters") == [39072, 238688]
+
+
+def test_a_scheme_lends_another_network_its_ratio(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["cost", "--scheme", "mcunet-in1_scheme_2", "--net_name", "mcunet-in0"]) == 0
+    out = capsys.readouterr().out
+    assert "belongs to mcunet-in1; it lends mcunet-in0 its ratio" in out
+    assert "random, norm mode" in out
+    assert 0 <= round(29440 / 463216 * 543176) - numbers(out, "updated parameters")[0] < 9

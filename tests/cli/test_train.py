@@ -237,7 +237,7 @@ def test_a_fault_is_code_1_and_one_line(monkeypatch, capsys):
     def broken(*_):
         raise RuntimeError("the disk is on fire\nsecond line")
 
-    monkeypatch.setattr("neq.cli.training.build_network", broken)
+    monkeypatch.setattr("neq.cli.training.open_network", broken)
     assert main(FAST) == 1
     err = capsys.readouterr().err
     assert err == "neq: the disk is on fire (RuntimeError; --debug shows where)\n"

@@ -26,20 +26,47 @@ from neq.errors import UserError
 
 def test_networks() -> None:
     assert network("mbv2") == NetworkEntry(
-        input_size=224, conv_weights=2189760, torchvision="mobilenet_v2", pretrained=False
+        input_size=224, convs=52, conv_weights=2189760, torchvision="mobilenet_v2"
     )
-    assert network("pre_trained_resnet18").pretrained
+    assert network("pre_trained_mbv2") == network("mbv2").model_copy(update={"pretrained": True})
+    with pytest.raises(UserError, match="no library has weights of 'mcunet-in0'"):
+        network("pre_trained_mcunet-in0")
     tiny = network("mcunet-in0")
     assert tiny.first == 24
     assert tiny.rows[:2] == ((1, 16, 1, 3), (4, 16, 2, 5))
     assert len(tiny.rows) == 15
 
 
-def test_every_network_is_built_one_way() -> None:
-    for name, entry in networks().items():
-        if name.startswith("mcunet"):
-            assert entry.torchvision is None
-            assert entry.rows
+FIELD_NAMES = [
+    *("mbv2", "resnet18", "resnet50", "pre_trained_mbv2", "pre_trained_resnet18", "pre_trained_resnet50"),
+    *("mobilenet_v3_small", "mobilenet_v3_large", "resnext50", "pre_trained_mobilenet_v3_small"),
+    *("pre_trained_mobilenet_v3_large", "pre_trained_resnext50", "mcunet-in0", "mcunet-in1", "mcunet-in2"),
+    *("mcunet-in3", "mcunet-in4", "proxyless-w0.3", "mbv2-w0.35"),
+]
+
+
+def test_the_networks_of_the_field_are_there_and_state_their_totals() -> None:
+    assert set(FIELD_NAMES) <= networks().keys()
+    for entry in networks().values():
+        assert entry.convs is not None
+        assert entry.total_weights is not None
+
+
+def test_networks_of_the_libraries() -> None:
+    assert network("torchvision:inception_v3") == NetworkEntry(input_size=299, torchvision="inception_v3")
+    assert network("torchvision:vit_b_16").total_weights is None
+    assert network("pre_trained_timm:convnext_atto").pretrained
+    with pytest.raises(UserError, match="'tv:resnet18' is unknown"):
+        network("tv:resnet18")
+
+
+def test_pretrained_weights_bring_the_input_that_they_expect() -> None:
+    plain = MeanStd(mean=(0, 0, 0), std=(1, 1, 1))
+    assert network("pre_trained_timm:mobilevit_xxs").mean_std == plain
+    assert network("timm:mobilevit_xxs").mean_std is None
+    assert network("pre_trained_timm:resnet18").mean_std is None
+    half = MeanStd(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    assert network("mcunet-in1_folded").mean_std == half
 
 
 def test_datasets() -> None:
@@ -92,7 +119,7 @@ def test_every_scheme_belongs_to_a_known_network_and_has_a_budget() -> None:
 def test_both_spellings_of_a_published_budget(name: str, truncated: int) -> None:
     ratio = scheme(name).ratio
     assert ratio is not None
-    exact = ratio * network("mbv2").conv_weights
+    exact = ratio * 2189760
     assert int(exact) in (truncated, truncated + 1)
     assert round(exact) == truncated + 1
 
@@ -123,8 +150,12 @@ def test_lists_of_an_su_scheme() -> None:
         ("a: {manual_weight_idx: 1-2, weight_update_ratio: 1}", SchemeEntry, "has 2 values"),
         ("a: {ratio: 1, budget: 1}", SchemeEntry, "not both"),
         ("a: {ratoi: 1}", SchemeEntry, "'ratoi' is unknown"),
-        ("a: {input_size: 32}", NetworkEntry, "conv_weights is missing"),
-        ("a: {input_size: 32, conv_weights: 1, rows: '1,2,3'}", NetworkEntry, "a value is missing"),
+        ("a: {manual_weight_idx: 1, weight_update_ratio: 1, ratio: 1}", SchemeEntry, "states the network"),
+        ("a: {torchvision: resnet18}", NetworkEntry, "input_size is missing"),
+        ("a: {input_size: 32, first: 8, rows: '1,2,3'}", NetworkEntry, "a value is missing"),
+        ("a: {input_size: 32}", NetworkEntry, "is built from torchvision, from timm, or from first and rows"),
+        ("a: {input_size: 32, first: 8}", NetworkEntry, "first and rows"),
+        ("a: {input_size: 32, timm: x, torchvision: y}", NetworkEntry, "from torchvision, from timm"),
         ("a: 3", DatasetEntry, "keys with values"),
     ],
 )

@@ -32,7 +32,7 @@ def same(one, other, names=None):
 @pytest.mark.parametrize("name", ["a.safetensors", "a.pth", "a.pt"])
 def test_a_file_of_the_same_network_is_loaded_with_its_head(name, tmp_path, caplog):
     there = build_network("mcunet-in0", 7, seed=1)
-    there.features[0][1].running_mean += 3
+    there.first_conv[1].running_mean += 3
     file = saved(tmp_path, there.state_dict(), name)
     here = build_network("mcunet-in0", 7, seed=2, weights=file)
     assert same(there.state_dict(), here.state_dict())
@@ -81,7 +81,7 @@ def test_another_network_is_refused_by_its_names(tmp_path, caplog):
     with pytest.raises(UserError) as caught:
         build_network("mcunet-in0", 7, weights=file)
     assert "weights '" in str(caught.value)
-    assert "225 missing (features.0.0.weight, " in str(caught.value)
+    assert "225 missing (first_conv.0.weight, " in str(caught.value)
     assert "122 unexpected (conv1.weight, " in str(caught.value)
     assert str(caught.value).count("\n") == 0
     assert len(str(caught.value)) < 1000

@@ -1,0 +1,39 @@
+"""The classifier head of a network: finding it, and putting another in its place."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from neq.errors import UserError
+
+
+def head_name(network: nn.Module) -> str:
+    """The name of the classifier head: the last Linear in module order; without any, the last Conv2d.
+
+    Where a network says itself which part of it classifies (timm's do), it is looked for there.
+
+    Raises:
+        UserError: there is none.
+    """
+    get_classifier = getattr(network, "get_classifier", None)
+    part = network if get_classifier is None else get_classifier()
+    inside = set(part.modules())
+    for kind in (nn.Linear, nn.Conv2d):
+        names = [n for n, module in network.named_modules() if isinstance(module, kind) and module in inside]
+        if names:
+            return names[-1]
+    raise UserError(f"{type(network).__name__} has no classifier head: neither a Linear nor a Conv2d")
+
+
+def replace_head(network: nn.Module, num_classes: int) -> None:
+    """Puts a new head with num_classes outputs in place of the old, drawn from torch's random state."""
+    name = head_name(network)
+    old = network.get_submodule(name)
+    assert isinstance(old, (nn.Linear, nn.Conv2d))
+    with old.weight.device:
+        if isinstance(old, nn.Linear):
+            new: nn.Module = nn.Linear(old.in_features, num_classes, bias=old.bias is not None)
+        else:
+            assert old.kernel_size == (1, 1), "a head sees the pooled map"
+            new = nn.Conv2d(old.in_channels, num_classes, 1, bias=old.bias is not None)
+    network.set_submodule(name, new.to(old.weight.dtype))
