@@ -1,3 +1,5 @@
+import multiprocessing
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -217,3 +219,27 @@ def test_the_default_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setenv("NEQ_CACHE", str(tmp_path / "cache"))
     offer("usps", tmp_path / "cache" / "data", "http://127.0.0.1:9", monkeypatch)
     assert len(SOURCES["usps"](None).labels) == 10 * (TRAIN + TEST)
+
+
+def test_two_processes_download_once(
+    tmp_path: Path, root: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer("mnist", tmp_path / "web", server.url, monkeypatch)
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=SOURCES["mnist"], args=(str(root),)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    archives = [path for path in server.asked if path.endswith("train-images-idx3-ubyte.gz")]
+    assert len(archives) == 2  # torchvision asks once for redirections, once for the file
+
+
+def test_a_server_that_falls_silent_is_given_up(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        offer("usps", root.parent, f"http://127.0.0.1:{silent.getsockname()[1]}", monkeypatch)
+        monkeypatch.setattr("neq.data.downloading._TIMEOUT_S", 0.2)
+        with pytest.raises(UserError, match=r"usps is not in .* \(timed out\)"):
+            SOURCES["usps"](str(root))
+    assert socket.getdefaulttimeout() is None
