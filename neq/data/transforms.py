@@ -67,7 +67,8 @@ def normalization(mean_std: MeanStd) -> v2.Transform:
         mean_std: for values in 0 .. 1.
     """
     scaled = v2.ToDtype(torch.float32, scale=True)
-    return v2.Compose([scaled, v2.Normalize(list(mean_std.mean), list(mean_std.std))])
+    # In place of what was just made: a second batch of floats would cost more than the arithmetic.
+    return v2.Compose([scaled, v2.Normalize(list(mean_std.mean), list(mean_std.std), inplace=True)])
 
 
 def _resize(size: list[int]) -> v2.Transform:
