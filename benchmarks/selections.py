@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from neq.budget import budget_amount
+from neq.budget import Budget
 from neq.config import scheme
 from neq.errors import UserError, shown
 from neq.neurons import NeuronTable
@@ -86,11 +86,11 @@ def _su(network: nn.Module, table: NeuronTable, lists: StaticScheme) -> Chosen:
 
 def _random(network: nn.Module, table: NeuronTable, share: float) -> Chosen:
     state = SelectionState(table, network, generator(0, "selection"))
-    return Chosen(choose("random", state, budget_amount(table.total_parameters, ratio=share)))
+    return Chosen(choose("random", state, Budget(ratio=share).limit(table.total_parameters)))
 
 
 def _late(network: nn.Module, table: NeuronTable, share: float) -> Chosen:
     # Not `fill`, which would top the budget up with small neurons of the first layers.
     backwards = table.parameters.flip(0).cumsum(0)
-    budget = budget_amount(table.total_parameters, ratio=share)
+    budget = Budget(ratio=share).limit(table.total_parameters)
     return Chosen((backwards <= budget).flip(0))

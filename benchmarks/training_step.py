@@ -30,13 +30,12 @@ from benchmarks.common import (
     seconds,
     settle,
 )
-from benchmarks.floor import floor
 from benchmarks.selections import Chooser, chooser
 from benchmarks.variants import VARIANTS, Task, Variant, copied, norms
 from neq.errors import UserError, shown, unknown_name
 from neq.files import write_text
 from neq.neurons import neuron_table
-from neq.selective import NORM_MODES, Plan, step_cost
+from neq.selective import NORM_MODES, CostModel, Plan, StepCost
 
 CLASSES = 10
 
@@ -94,7 +93,7 @@ def measure(settings: Settings) -> dict[str, Any]:
     return {
         "variants": figures,
         "floor": floor(task),
-        "predicted_saved_bytes": _predicted(task),
+        "predicted_saved_bytes": cost_of(task).saved_bytes,
         "measured_saved_bytes": figures["selective"]["saved_bytes"] if has_selective else None,
         "gradient_error": error,
         "settings": dataclasses.asdict(settings),
@@ -102,15 +101,25 @@ def measure(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _predicted(task: Task) -> int:
-    """What the cost model says that the selective step keeps for backward."""
+def cost_of(task: Task) -> StepCost:
+    """What the cost model says of the selective step."""
+    return _model(task, task.norm_mode).step(task.selection)
+
+
+def floor(task: Task) -> float:
+    """The multiply-accumulates that the selective step cannot do without, as a share of a full step's.
+
+    The table's layers and the head count, what is not a layer (attention, say) does not.
+    """
+    everything = {layer.name: torch.arange(layer.neurons) for layer in task.table.layers}
+    return cost_of(task).macs / _model(task, "train").step(everything).macs
+
+
+def _model(task: Task, norm_mode: str) -> CostModel:
     batch, channels, height, width = task.images.shape
+    network = copied(task, torch.channels_last).network
     shape = (batch, channels, height, width)
-    task = copied(task, torch.channels_last)
-    cost = step_cost(
-        task.network, task.table, task.selection, task.norm_mode, shape, bias_layers=task.bias_layers
-    )
-    return cost.saved_bytes
+    return CostModel(network, task.table, shape, norm_mode, bias_layers=task.bias_layers)
 
 
 def make_task(settings: Settings, choose: Chooser, device: torch.device) -> Task:

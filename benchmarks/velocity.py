@@ -27,9 +27,9 @@ from benchmarks.common import (
     run_benchmark,
     settle,
 )
-from neq.budget import fill
 from neq.errors import UserError
 from neq.files import write_text
+from neq.filling import Costs, fill
 from neq.neurons import NeuronTable, neuron_table
 from neq.selection import previous_values, similarity
 from neq.selective import Plan
@@ -114,7 +114,9 @@ def measure(name: str, image_size: int, images: int, share: float) -> dict[str, 
     size = sum(output.nbytes for outputs in stored[0] for output in outputs)
     stored.clear()
     twice = _cost(lambda: phis.append(similarity(network, table, given, previous)))
-    sets = [fill((phi - 1).abs() / table.parameters, table.parameters, budget) for phi in phis]
+    sets = [
+        fill((phi - 1).abs() / table.parameters, Costs.per_neuron(table.parameters), budget) for phi in phis
+    ]
     return {
         "images": images,
         "stored_outputs_bytes": size,

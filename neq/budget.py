@@ -1,60 +1,57 @@
-"""An amount that may be updated in one epoch, and filling it in rank order."""
+"""An amount that may be updated in one epoch: parameters, bytes of training memory, or backward MACs."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from dataclasses import dataclass
 
-from neq.errors import UserError
+from neq.errors import UserError, shown
+
+UNITS = ("parameters", "bytes", "macs")
 
 
-def budget_amount(total: int, ratio: float | None = None, budget: int | None = None) -> int:
-    """The most that may be updated in one epoch.
+@dataclass(frozen=True)
+class Budget:
+    """The most that an epoch may update.
 
     Args:
-        total: cost of all selectable neurons.
-        ratio: share of the total, 0 or more; rounded to the nearest whole amount.
-        budget: absolute amount, 0 or more; exactly one of ratio and budget is given.
+        unit: "parameters" (weights of chosen neurons), "bytes" (training memory of a step: kept for backward,
+            gradients, optimizer state) or "macs" (multiply-accumulates of a step's backward pass, one image).
+        amount: in that unit, 0 or more; none: the ratio counts.
+        ratio: share of what choosing everything costs, 0 or more.
 
     Raises:
-        UserError: both or none given, or a negative one.
+        UserError: not exactly one of amount and ratio, a negative one, or an unknown unit.
     """
-    if (ratio is None) == (budget is None):
-        raise UserError(f"give exactly one of ratio and budget, not ratio={ratio} and budget={budget}")
-    amount = budget if budget is not None else round(ratio * total)  # type: ignore[operator]
-    if amount < 0:
-        raise UserError(f"a budget of {amount} is negative; it must be 0 or more")
-    return amount
+
+    unit: str = "parameters"
+    amount: int | None = None
+    ratio: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.unit not in UNITS:
+            raise UserError(f"budget_unit {shown(self.unit)} is unknown; take one of {', '.join(UNITS)}")
+        if (self.amount is None) == (self.ratio is None):
+            raise UserError(
+                f"give exactly one of ratio and budget, not ratio={self.ratio} and budget={self.amount}"
+            )
+        given = self.ratio if self.amount is None else self.amount
+        if given is None or not given >= 0:
+            raise UserError(f"a budget of {given} is negative; it must be 0 or more")
+
+    def limit(self, total: int) -> int:
+        """The budget as an amount.
+
+        Args:
+            total: what choosing everything costs, in the budget's unit; a ratio of it is rounded.
+        """
+        if self.amount is not None:
+            return self.amount
+        assert self.ratio is not None
+        return round(self.ratio * total)
 
 
-def fill(scores: Tensor, costs: Tensor, budget: int) -> Tensor:
-    """Takes neurons in rank order until the budget is full, skipping those that no longer fit.
-
-    Args:
-        scores: float [N], the largest first; ties go by position, NaN comes last, and -inf is never taken.
-        costs: int64 [N], 1 or more each.
-        budget: the most that the costs of the taken neurons may add up to, 0 or more.
-
-    Returns:
-        The taken neurons, bool [N]. What is left of the budget is less than the cheapest neuron passed over.
-    """
-    assert scores.shape == costs.shape
-    taken = torch.zeros(scores.shape, dtype=torch.bool)
-    scores, costs = scores.cpu(), costs.cpu()
-    eligible = (scores != -torch.inf).nonzero().flatten()
-    ranked = scores[eligible].nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
-    order = eligible[ranked.argsort(descending=True, stable=True)]
-    if not len(order):
-        return taken
-    ordered = costs[order]
-    fits = int((ordered.cumsum(0) <= budget).sum())  # this many are taken without skipping any
-    taken[order[:fits]] = True
-    left = budget - int(ordered[:fits].sum())
-    cheapest = ordered.flip(0).cummin(0).values.flip(0)  # of this neuron and all behind it
-    for position in range(fits, len(order)):
-        if left < cheapest[position]:
-            break
-        if ordered[position] <= left:
-            taken[order[position]] = True
-            left -= int(ordered[position])
-    return taken
+def amount_shown(amount: int, unit: str) -> str:
+    """An amount with its unit, for people."""
+    if unit == "bytes":
+        return f"{amount:,} bytes ({amount / 2**20:,.2f} MiB)"
+    return f"{amount:,} {'MACs' if unit == 'macs' else unit}"

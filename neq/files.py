@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,3 +38,9 @@ def write_text(path: Path, text: str) -> None:
     """Writes a whole text file, UTF-8, atomically."""
     with atomic_file(path) as file:
         file.write(text.encode())
+
+
+def file_sha256(path: Path) -> str:
+    """The hash of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,8 @@
 """The neuron table: every selectable neuron of a network, and what it costs.
 
 A neuron is one output channel of a Conv2d or one output feature of a Linear, the classifier head
-excepted. Neurons are numbered 0 .. N-1 by layer in module order, then by channel.
+excepted; or, where input channels are chosen instead, one of those. Neurons are numbered 0 .. N-1 by layer in
+module order, then by channel.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from neq.modes import eval_mode
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 
+CHOSEN_UNITS = ("neuron", "input_channel")
+
 # What is chosen: layer name -> its chosen channels, ascending.
 Selection = Mapping[str, Tensor]
 
@@ -31,11 +34,12 @@ class Layer:
     Args:
         name: of the module.
         kind: "conv" or "linear".
-        neurons: output channels or features.
+        neurons: output channels or features, or input ones.
         parameters: weights of one neuron, its bias not counted.
         macs: forward multiply-accumulates of one neuron for one image; its weight gradient costs as much.
         order: position of the layer's first call in a forward pass.
         norm: name of the norm layer that takes this layer's output, if one does.
+        axis: of the weight that its neurons number: 0 for outputs, 1 for inputs.
     """
 
     name: str
@@ -45,6 +49,7 @@ class Layer:
     macs: int
     order: int
     norm: str | None
+    axis: int = 0
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ class NeuronTable:
     Args:
         layers: in module order, without the head.
         head: name of the classifier head.
+        head_macs: its forward multiply-accumulates for one image.
         norm_order: norm layer -> position of its first call in a forward pass.
         unselectable: modules with parameters of their own that are neither selectable, norm nor head; they
             stay frozen.
@@ -61,6 +67,7 @@ class NeuronTable:
 
     layers: tuple[Layer, ...]
     head: str
+    head_macs: int
     norm_order: Mapping[str, int]
     unselectable: tuple[str, ...] = ()
     _slices: dict[str, slice] = field(init=False, repr=False, compare=False)
@@ -137,7 +144,7 @@ def is_selectable(module: nn.Module) -> bool:
 
 
 def neuron_table(
-    network: nn.Module, input_shape: tuple[int, int, int], head: str | None = None
+    network: nn.Module, input_shape: tuple[int, int, int], head: str | None = None, unit: str = "neuron"
 ) -> NeuronTable:
     """The neuron table of any network, from one forward pass of one image of zeros in eval mode.
 
@@ -145,10 +152,15 @@ def neuron_table(
         network: any module that takes a batch of images; it is left as it was.
         input_shape: of one image: channels, height, width.
         head: name of the classifier head; by default the Conv2d or Linear that is called last.
+        unit: "neuron" for output channels, or "input_channel", where only the chosen channels of a layer's
+            input need to be kept (Lin et al., NeurIPS 2022). In grouped convolutions an output channel reads
+            the inputs of its group alone: there it is the unit in both cases.
 
     Raises:
-        UserError: no selectable layer, or a head that is none.
+        UserError: no selectable layer, a head that is none, or an unknown unit.
     """
+    if unit not in CHOSEN_UNITS:
+        raise unknown_name("unit", unit, CHOSEN_UNITS)
     calls = _trace(network, input_shape)
     named = dict(network.named_modules())
     called = [name for name in calls if is_selectable(named[name])]
@@ -164,11 +176,12 @@ def neuron_table(
         if name == head or isinstance(module, NORMS):
             continue
         if name in called and id(module.weight) not in shared:
-            layers.append(_layer(name, module, calls[name]))
+            layers.append(_layer(name, module, calls[name], unit))
         elif next(module.parameters(recurse=False), None) is not None:
             unselectable.append(name)
     norm_order = {name: call.order for name, call in calls.items() if isinstance(named[name], NORMS)}
-    return NeuronTable(tuple(layers), head, norm_order, tuple(unselectable))
+    head_macs = named[head].get_parameter("weight").numel() * calls[head].positions
+    return NeuronTable(tuple(layers), head, head_macs, norm_order, tuple(unselectable))
 
 
 def _shared_weights(network: nn.Module) -> set[int]:
@@ -186,12 +199,18 @@ class _Call:
     norm: str | None = None
 
 
-def _layer(name: str, module: nn.Module, call: _Call) -> Layer:
+def _layer(name: str, module: nn.Module, call: _Call, unit: str) -> Layer:
     weight = module.weight
     assert isinstance(weight, Tensor)
-    parameters = weight[0].numel()
-    kind = "conv" if isinstance(module, nn.Conv2d) else "linear"
-    return Layer(name, kind, weight.shape[0], parameters, parameters * call.positions, call.order, call.norm)
+    is_conv = isinstance(module, nn.Conv2d)
+    is_grouped = isinstance(module, nn.Conv2d) and module.groups > 1
+    axis = 1 if unit == "input_channel" and not is_grouped else 0
+    neurons = weight.shape[axis]
+    parameters = weight.numel() // neurons
+    macs = parameters * call.positions
+    return Layer(
+        name, "conv" if is_conv else "linear", neurons, parameters, macs, call.order, call.norm, axis
+    )
 
 
 def _trace(network: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, _Call]:

@@ -14,7 +14,7 @@ class Part:
 
     Args:
         index: int64 [n], ascending; none: the whole tensor.
-        axis: 0 for output channels.
+        axis: 0 for output channels, 1 for input channels.
     """
 
     index: Tensor | None = None
@@ -24,6 +24,10 @@ class Part:
     def is_whole(self) -> bool:
         """Whether it is all of the tensor."""
         return self.index is None
+
+    def on(self, device: torch.device) -> Part:
+        """The same part, its index on a device."""
+        return self if self.index is None else Part(self.index.to(device), self.axis)
 
     def take(self, whole: Tensor) -> Tensor:
         """A copy of this part of a tensor."""

@@ -14,12 +14,17 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_the_example_of_ones_own_loop():
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/selective_backward.md").read_text(), re.S)
     network = toy(dtype=torch.float32)
-    before = network.pointwise.weight.detach().clone()
+    before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
     names = {"network": network, "loader": [batch(seed, dtype=torch.float32) for seed in range(3)]}
-    exec(code.replace("(3, 128, 128)", str(SHAPE)).replace("50_000", "600"), names)
-    moved = (network.pointwise.weight != before).flatten(1).any(1)
-    assert moved.any()
-    assert torch.equal(moved, names["chosen"][names["table"].slice_of("pointwise")])
+    exec(code.replace("3, 128, 128)", f"{str(SHAPE)[1:]}"), names)
+    assert 0 < names["choice"].used <= names["choice"].limit
+    table, chosen = names["table"], names["choice"].chosen
+    moved = [
+        (network.get_submodule(layer.name).weight != before[f"{layer.name}.weight"]).flatten(1).any(1)
+        for layer in table.layers
+    ]
+    assert torch.cat(moved).any()
+    assert not torch.cat(moved)[~chosen].any()
 
 
 def test_the_commands_of_the_readme_are_understood(tmp_path, monkeypatch, capsys):

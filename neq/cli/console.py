@@ -1,10 +1,19 @@
-"""Where a command writes: output that cannot be written never ends a run."""
+"""Where a command writes, and how numbers look there: output that cannot be written never ends a run."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import rich.console
+
+
+def short(number: int) -> str:
+    """A count in three digits: `512`, `55.3k`, `9.36M`."""
+    value, prefixes = float(number), ["", "k", "M", "G", "T"]
+    while value >= 999.5 and len(prefixes) > 1:
+        value /= 1000
+        prefixes.pop(0)
+    return f"{value:.3g}{prefixes[0]}" if prefixes[0] else f"{number}"
 
 
 class Console(rich.console.Console):

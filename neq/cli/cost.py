@@ -27,51 +27,63 @@ def _report(config: Config) -> list[object]:
     import torch
     from rich.table import Table
 
-    from neq.budget import budget_amount
+    from neq.budget import Budget, amount_shown
+    from neq.cli.console import short
     from neq.networks import build_network, head_name
     from neq.neurons import neuron_table
     from neq.seeds import generator
-    from neq.selection import SelectionState, StaticScheme, bias_layers, choose
-    from neq.selective import step_cost
+    from neq.selection import SelectionState, StaticScheme, bias_layers
+    from neq.selective import Allowance, CostModel, costs, trained_parts
     from neq.selective.cost import input_gradient_macs
+    from neq.training import optimizer_kind
 
     data, neq = config.data_provider, config.NEq_config
     size, batch = data.image_size, data.base_batch_size
     assert size is not None, "image_size is resolved"
-    network = build_network(config.net_config.net_name, data.new_num_classes or 10, config.manual_seed)
+    net = config.net_config
+    network = build_network(net.net_name, data.new_num_classes or 10, config.manual_seed, net.weights)
     network.to(memory_format=torch.channels_last)
-    table = neuron_table(network, (3, size, size), head=head_name(network))
+    table = neuron_table(network, (3, size, size), head=head_name(network), unit=neq.unit)
     scheme = StaticScheme.of_config(config.backward_config)
     policy = neq.initialization if scheme is None else "SU"
-    budget = budget_amount(table.total_parameters, neq.ratio, neq.budget)
-    state = SelectionState(table, network, generator(config.manual_seed, "selection", 0), scheme)
-    selection = table.selection(choose(policy, state, budget))
     biases = bias_layers(table, scheme) if scheme is not None else ()
-    optimizer: str = config.run_config.optimizer_name
-    if optimizer == "sgd" and config.run_config.momentum > 0:
-        optimizer = "sgd with momentum"
-    shape = (batch, 3, size, size)
-    ours = step_cost(network, table, selection, neq.norm_mode, shape, optimizer, biases)
-    everything = {layer.name: torch.arange(layer.neurons) for layer in table.layers}
-    full = step_cost(network, table, everything, "train", shape, optimizer)
+    shape, optimizer = (batch, 3, size, size), optimizer_kind(config.run_config)
+    precision = config.run_config.precision
+    model = CostModel(network, table, shape, neq.norm_mode, optimizer, precision, biases, neq.saved_precision)
+    allowance = Allowance(model, Budget(neq.budget_unit, neq.budget, neq.ratio))
+    state = SelectionState(table, network, generator(config.manual_seed, "selection", 0), scheme)
+    choice = allowance.choose(policy, state, neq.cost_aware)
+    selection = table.selection(choice.chosen)
+    ours = model.step(selection)
+    everything = table.selection(torch.ones(len(table), dtype=torch.bool))
+    full = CostModel(network, table, shape, "train", optimizer, precision).step(everything)
 
-    by_layer = Table(title=f"{config.net_config.net_name}, {size} px, batch {batch}: MACs of a step by layer")
+    by_layer = Table(title=f"{config.net_config.net_name}, {size} px, batch {batch}: a step by layer")
     by_layer.add_column("layer", no_wrap=True)
-    for name in ("chosen", "updated parameters", "forward", "input gradient", "weight gradient"):
+    for name in (
+        *("chosen", "para- meters", "MACs forward", "MACs input grad", "MACs weight grad"),
+        *("bytes each", "bytes to open", "bytes kept"),
+    ):
         by_layer.add_column(name, justify="right")
-    passed_on = input_gradient_macs(table, selection, neq.norm_mode)
-    for layer in table.layers:
+    passed_on = input_gradient_macs(table, trained_parts(network, table, selection, neq.norm_mode, biases))
+    price, kept = costs(model, "bytes"), model.kept(selection).bytes_by_layer()
+    for number, layer in enumerate(table.layers):
         chosen = len(selection.get(layer.name, ()))
         numbers = (
             chosen * layer.parameters,
             batch * layer.neurons * layer.macs,
             batch * passed_on[layer.name],
             batch * chosen * layer.macs,
+            int(price.neuron[table.slice_of(layer.name).start]),
+            int(price.opening[number]),
+            kept.get(layer.name, 0),
         )
-        share = f"{chosen:,} of {layer.neurons:,}"
-        by_layer.add_row(layer.name, share, *(f"{number:,}" for number in numbers))
+        share = f"{chosen}/{layer.neurons}"
+        by_layer.add_row(layer.name, share, *map(short, numbers))
 
-    totals = Table(title=f"{policy}, norm mode {neq.norm_mode}, {optimizer}")
+    used, limit = (amount_shown(amount, choice.unit) for amount in (choice.used, choice.limit))
+    settings = f"{policy}, norm mode {neq.norm_mode}, {optimizer}, {precision}"
+    totals = Table(title=f"{settings}: {used} of a budget of {limit}")
     totals.add_column("a step")
     for name in ("this run", "full selection", "ratio"):
         totals.add_column(name, justify="right")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from rich.table import Table
-from torch import Tensor
 
+from neq.budget import amount_shown
 from neq.cli.console import Console
 from neq.config import to_yaml
 from neq.errors import UserError
-from neq.selection import policy_budget
+from neq.selective import costs
 from neq.tracking import RunRecord
 from neq.training import Progress, Training, choose_neurons, make_plan, total_epochs
 
@@ -26,12 +27,13 @@ def describe(console: Console, run: Training, record: RunRecord, identity: dict[
     """
     table, epochs = run.table, total_epochs(run.config.run_config)
     policy = run.policy(0)
-    chosen = choose_neurons(run, Progress(), 0)
+    choice = choose_neurons(run, Progress(), 0)
+    chosen = choice.chosen
     plan = make_plan(run, policy, chosen)
-    used = int(table.parameters[chosen].sum())
+    updated = int(table.parameters[chosen].sum())
+    cost = run.allowance(policy).model.step(table.selection(chosen))
     trained = plan.trained_values()
     also = ", ".join(f"{count:,} values of {kind}" for kind, count in trained.items() if kind != "weights")
-    budget = policy_budget(policy, table, run.scheme, run.budget)
     counts = ", ".join(f"{count:,} {name}" for name, count in run.data.counts.items())
     lines = [
         to_yaml(run.config).rstrip(),
@@ -40,14 +42,19 @@ def describe(console: Console, run: Training, record: RunRecord, identity: dict[
         f"network: {len(table):,} selectable neurons in {len(table.layers)} layers, "
         f"{table.total_parameters:,} parameters, {table.total_macs:,} MACs an image forward; "
         f"head {table.head} outside",
-        f"budget: {run.budget:,} parameters an epoch",
-        f"epoch 0 ({policy}) would update {int(chosen.sum()):,} neurons with {used:,} of {budget:,} "
-        f"parameters, {100 * used / table.total_parameters:.2f} % of all;",
-        f"  beside them train {also}",
+        f"budget: {amount_shown(choice.limit, choice.unit)} an epoch",
+        f"epoch 0 ({policy}) would use {amount_shown(choice.used, choice.unit)} of it "
+        f"for {int(chosen.sum()):,} neurons with {updated:,} parameters, "
+        f"{100 * updated / table.total_parameters:.2f} % of all;",
+        f"  beside them train {also};",
+        f"  a step takes {cost.backward_macs:,} MACs backward and {cost.training_bytes / 2**20:,.1f} MiB: "
+        f"{cost.saved_bytes / 2**20:,.1f} kept for backward, "
+        f"{cost.gradient_bytes / 2**20:,.1f} of gradients, "
+        f"{cost.optimizer_bytes / 2**20:,.1f} of optimizer state",
         f"run_dir: {record.folder} ({_state(record, identity)}); nothing is written",
     ]
     console.print("\n".join(lines), highlight=False, markup=False)
-    console.print(_by_layer(run, chosen))
+    console.print(_by_layer(run, policy, chosen))
 
 
 def _state(record: RunRecord, identity: dict[str, Any]) -> str:
@@ -59,14 +66,18 @@ def _state(record: RunRecord, identity: dict[str, Any]) -> str:
     return "holds this run, finished" if record.is_finished() else "free"
 
 
-def _by_layer(run: Training, chosen: Tensor) -> Table:
-    """The first epoch's update by layer."""
+def _by_layer(run: Training, policy: str, chosen: torch.Tensor) -> Table:
+    """The first epoch's update by layer, and what choosing there costs."""
+    bytes_of = costs(run.allowance(policy).model, "bytes")
     table = Table()
     table.add_column("layer", no_wrap=True)
-    for name in ("neurons", "parameters each", "MACs each", "chosen", "updated parameters"):
+    headings = ("neurons", "parameters each", "MACs each", "bytes each", "bytes to open", "chosen", "updated")
+    for name in headings:
         table.add_column(name, justify="right")
-    for layer in run.table.layers:
-        count = int(chosen[run.table.slice_of(layer.name)].sum())
-        numbers = (layer.neurons, layer.parameters, layer.macs, count, count * layer.parameters)
+    for number, layer in enumerate(run.table.layers):
+        place = run.table.slice_of(layer.name)
+        count = int(chosen[place].sum())
+        memory = (int(bytes_of.neuron[place.start]), int(bytes_of.opening[number]))
+        numbers = (layer.neurons, layer.parameters, layer.macs, *memory, count, count * layer.parameters)
         table.add_row(layer.name, *(f"{number:,}" for number in numbers))
     return table

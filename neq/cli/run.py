@@ -17,12 +17,16 @@ class Terminated(BaseException):
     """SIGTERM arrived."""
 
 
-def run_command(command: Callable[[list[str]], int], argv: list[str]) -> int:
+_STOPPED = "stopped; the same command with --resume goes on from the last epoch"
+
+
+def run_command(command: Callable[[list[str]], int], argv: list[str], stopped: str = _STOPPED) -> int:
     """Runs a command and turns whatever ends it into one line and an exit code.
 
     Args:
         command: takes the arguments, gives the exit code.
         argv: the arguments; with --debug among them tracebacks are shown.
+        stopped: what is said after SIGINT or SIGTERM.
 
     Returns:
         The command's own code; 2 for a user's mistake, 1 for a fault, 130 after SIGINT, 143 after SIGTERM.
@@ -40,7 +44,7 @@ def run_command(command: Callable[[list[str]], int], argv: list[str]) -> int:
         for number in former:
             signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C changes nothing any more
         code = 130 if isinstance(error, KeyboardInterrupt) else 143
-        return _end(error, code, "stopped; the same command with --resume goes on from the last epoch", argv)
+        return _end(error, code, stopped, argv)
     except BrokenPipeError:
         # Python would complain once more when it closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

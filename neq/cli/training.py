@@ -17,7 +17,6 @@ from neq.errors import UserError
 from neq.networks import build_network, head_name
 from neq.neurons import neuron_table
 from neq.results import plot_curves, plot_selection, summary_table
-from neq.selection import policy_budget
 from neq.tracking import RunRecord, read_metrics, read_summary
 from neq.training import Checkpoints, Training, total_epochs, train
 
@@ -81,12 +80,13 @@ def prepare(config: Config, data: Data, device: torch.device, record: RunRecord)
     """
     size = config.data_provider.image_size
     assert size is not None, "image_size is resolved"
-    network = build_network(config.net_config.net_name, len(data.classes), config.manual_seed)
-    table = neuron_table(network, (3, size, size), head=head_name(network))
+    net = config.net_config
+    network = build_network(net.net_name, len(data.classes), config.manual_seed, net.weights)
+    table = neuron_table(network, (3, size, size), head=head_name(network), unit=config.NEq_config.unit)
     network.to(device).to(memory_format=torch.channels_last)
     run = Training(config, network, table, data, device, Checkpoints(record.checkpoints))
     for policy in (config.NEq_config.initialization, config.NEq_config.neuron_selection):
-        policy_budget(policy, table, run.scheme, run.budget)
+        run.check(policy)
     return run
 
 

@@ -17,6 +17,7 @@ from neq.config.identity import identity, run_folder
 from neq.config.reading import configs_folder, find_config, parse_value, read_yaml
 from neq.config.resolve import Resolved, resolve
 from neq.config.schema import (
+    WEIGHTS_BY_NAME,
     BackwardConfig,
     Config,
     DataProvider,
@@ -31,6 +32,7 @@ from neq.config.writing import to_mapping, to_yaml
 from neq.errors import UserError, shown, unknown_name
 
 __all__ = [
+    "WEIGHTS_BY_NAME",
     "BackwardConfig",
     "Config",
     "DataProvider",

@@ -37,6 +37,7 @@ def settle_budget(config: Config, overridden: Set[str]) -> tuple[dict[str, objec
         UserError: when both ratio and budget are overridden, or no budget is given where one is needed.
     """
     flat = flatten_config(config)
+    unit = config.NEq_config.budget_unit
     own = {name: flat[name] for name in ("ratio", "budget", *NO_LISTS) if name in overridden}
     if "ratio" in own and "budget" in own:
         raise UserError(f"ratio {own['ratio']} and budget {own['budget']} are both given; give one of them")
@@ -48,7 +49,15 @@ def settle_budget(config: Config, overridden: Set[str]) -> tuple[dict[str, objec
     if name is None:
         wanted, notes = ({}, []) if "ratio" in own else _budget_of_file(config)
         return {**wanted, **own}, notes
-    wanted, notes = _budget_of_scheme(config, name, scheme(name), needed="ratio" not in own)
+    entry = scheme(name)
+    wanted, notes = _budget_of_scheme(config, name, entry, needed="ratio" not in own)
+    if entry.network is not None and "ratio" not in own and unit != "parameters":
+        if "budget_unit" in overridden:
+            raise UserError(
+                f"scheme {name!r} has a budget in parameters, budget_unit is {unit!r}; "
+                "give a budget of your own with --budget, or leave one of them out"
+            )
+        wanted["budget_unit"] = "parameters"
     changed = [key for key in own if key in wanted and own[key] != wanted[key] and own[key] is not None]
     if changed:
         own["scheme"] = None
@@ -62,7 +71,12 @@ def _budget_of_file(config: Config) -> tuple[dict[str, object], list[str]]:
     if ratio is not None and budget is not None:
         return {"ratio": None}, [f"budget {budget} and ratio {ratio} are both given: the budget counts"]
     total = config.NEq_config.glob_num_params
-    if ratio is None and budget is None and total is not None:
+    if (
+        ratio is None
+        and budget is None
+        and total is not None
+        and config.NEq_config.budget_unit == "parameters"
+    ):
         return {"budget": total}, [
             f"neither ratio nor budget is given: the budget is glob_num_params {total}"
         ]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
-from neq.config.schema import Config
+from neq.config.schema import WEIGHTS_BY_NAME, Config
 from neq.config.writing import to_mapping
+from neq.errors import UserError, shown
+from neq.files import file_sha256
 
 NOT_IDENTITY = frozenset(
     {
@@ -28,10 +30,14 @@ def identity(config: Config, data_fingerprint: str | None = None) -> dict[str, o
     """The settings of a resolved configuration that can change its result, leaf -> JSON value.
 
     Defaults are left out, so that a key added later does not rename old runs; PATH_KEYS always stay.
+    A file of weights counts by its content, wherever it lies.
 
     Args:
         config: a resolved configuration.
         data_fingerprint: hash of the images, where the data set's name does not say which they are.
+
+    Raises:
+        UserError: the file of weights cannot be read.
     """
     values, defaults = _flat(config), _flat(Config())
     chosen = {
@@ -39,6 +45,9 @@ def identity(config: Config, data_fingerprint: str | None = None) -> dict[str, o
         for name, value in values.items()
         if name not in NOT_IDENTITY and (name in PATH_KEYS or value != defaults[name])
     }
+    weights = config.net_config.weights
+    if weights not in WEIGHTS_BY_NAME:
+        chosen["weights"] = f"sha256:{_hash(weights)}"
     if data_fingerprint is not None:
         chosen["data_fingerprint"] = data_fingerprint
     return chosen
@@ -47,16 +56,18 @@ def identity(config: Config, data_fingerprint: str | None = None) -> dict[str, o
 def run_folder(config: Config, data_fingerprint: str | None = None) -> PurePosixPath:
     """{dataset}/{net}/{initialization}/{neuron_selection}/{scheme}/{budget}/{seed}-{hash}.
 
-    The budget is the absolute number, else the ratio. The hash is that of the identity without what the
-    path already says, so that seeds of one setting share it.
+    The budget is the absolute number, else the ratio, with its unit where that is not parameters. The hash is
+    that of the identity without what the path already says, so that seeds of one setting share it.
     """
     settings = identity(config, data_fingerprint)
     said = {name: settings.pop(name) for name in PATH_KEYS}
     canonical = json.dumps(settings, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(canonical.encode()).hexdigest()[:10]
-    budget = said["ratio"] if said["budget"] is None else said["budget"]
+    budget = repr(said["ratio"] if said["budget"] is None else said["budget"])
+    if config.NEq_config.budget_unit != "parameters":
+        budget += config.NEq_config.budget_unit
     names = [said[name] for name in ("dataset", "net_name", "initialization", "neuron_selection")]
-    parts = [*names, said["scheme"] or "no_scheme", repr(budget), f"{said['manual_seed']}-{digest}"]
+    parts = [*names, said["scheme"] or "no_scheme", budget, f"{said['manual_seed']}-{digest}"]
     return PurePosixPath(*(re.sub(r"^\.+|[^A-Za-z0-9._+-]", "_", str(part)) for part in parts))
 
 
@@ -65,3 +76,13 @@ def _flat(config: Config) -> dict[str, object]:
     for key, value in to_mapping(config).items():
         flat |= value if isinstance(value, dict) else {key: value}
     return flat
+
+
+def _hash(weights: str) -> str:
+    try:
+        return file_sha256(Path(weights).expanduser())
+    except OSError as error:
+        raise UserError(
+            f"weights {shown(weights)} is not a file that can be read ({error.strerror}); "
+            f"allowed: {', '.join(WEIGHTS_BY_NAME)}, or the path of a file"
+        ) from error

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
+from neq.config.amounts import spelled_out
 from neq.config.budget_rules import check_su, settle_budget
 from neq.config.catalog import dataset, dataset_name, network
 from neq.config.explain import expected
@@ -34,9 +35,9 @@ def resolve(file_values: Mapping[str, object], overrides: Mapping[str, object]) 
     Raises:
         UserError: one line for the first mistake.
     """
-    given = flatten_overrides(overrides)
+    given = spelled_out(flatten_overrides(overrides))
     overridden = frozenset(name for name, value in given.items() if value is not None)
-    asked = _validated({**flatten_file(file_values), **given})
+    asked = _validated({**spelled_out(flatten_file(file_values)), **given})
     changes, notes = _catalog_changes(asked, overridden)
     budget_changes, budget_notes = settle_budget(asked, overridden)
     config = _validated({**flatten_config(asked), **changes, **budget_changes})
@@ -109,6 +110,12 @@ def _check_together(config: Config) -> None:
         raise UserError("dataset 'image_folder' needs the folder of its images; give it with --root FOLDER")
     if data.dataset == "npz" and not data.root:
         raise UserError("dataset 'npz' needs its file; give it with --dataset npz:FILE")
+    neq = config.NEq_config
+    if neq.unit == "input_channel" and neq.neuron_selection == "velocity":
+        raise UserError(
+            "neuron_selection 'velocity' measures output neurons; "
+            "with unit 'input_channel' take SU, random or full"
+        )
     if run.lr_schedule_name == "multi_step" and isinstance(run.lr_step_size, int):
         raise UserError(
             f"lr_step_size {run.lr_step_size} is not allowed: "
@@ -130,6 +137,8 @@ def _redundant_totals(asked: Config, config: Config) -> list[str]:
         notes.append(f"ratio {settled.ratio} is above 1: everything may be updated (30 % is 0.3)")
     if given.total_num_params not in (None, total):
         notes.append(f"total_num_params {given.total_num_params} gives way: {net_name} has {total}")
+    if settled.budget_unit != "parameters":
+        return notes
     budget = settled.budget if settled.budget is not None else round((settled.ratio or 0) * total)
     # The published code truncates where a ratio is rounded here: one parameter apart is the same budget.
     if given.glob_num_params is not None and abs(given.glob_num_params - budget) > 1:

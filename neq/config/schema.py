@@ -15,6 +15,8 @@ from pydantic_core import PydanticCustomError
 Policy = Literal["SU", "velocity", "random", "full"]
 NormMode = Literal["train", "frontier", "frozen"]
 Augmentation = Literal["photo", "square", "none"]
+# What `weights` may be beside a file.
+WEIGHTS_BY_NAME = ("default", "none")
 
 
 def _dash_list(value: object) -> object:
@@ -142,6 +144,9 @@ class NetConfig(Section):
     """The network."""
 
     net_name: str = Field("mcunet-in0", description="network by name")
+    weights: str = Field(
+        "default", min_length=1, description="start: default (as the name says), none (random), or a file"
+    )
     fine_tuning: bool = Field(True, description="accepted; the head is always replaced")
 
 
@@ -152,7 +157,23 @@ class NEqConfig(Section):
     initialization: Literal["SU", "random", "full"] = Field("random", description="policy of the first epoch")
     scheme: str | None = Field(None, description="named budget with its SU lists")
     ratio: float | None = Field(None, ge=0, description="budget as a share of all parameters")
-    budget: int | None = Field(None, ge=0, description="budget in parameters")
+    budget: int | None = Field(
+        None, ge=0, description="budget in budget_unit; a share (30%) or a size (64MiB) is understood too"
+    )
+    budget_unit: Literal["parameters", "bytes", "macs"] = Field(
+        "parameters",
+        description="of ratio and budget; bytes: training memory of a step, macs: backward, an image",
+    )
+    unit: Literal["neuron", "input_channel"] = Field(
+        "neuron",
+        description="what is chosen: output neurons, or input channels, of which only those are kept",
+    )
+    saved_precision: Literal["exact", "bf16"] = Field(
+        "exact", description="how layers' inputs are kept for backward: as they are, or rounded to bf16"
+    )
+    cost_aware: bool = Field(
+        False, description="take what brings the most for its cost, instead of in the policy's order"
+    )
     velocity_mu: float = Field(0.5, ge=0, lt=1, description="mu of the velocity")
     velocity_rule: Literal["published", "reference"] = Field(
         "published", description="velocity of the paper, or of its code"

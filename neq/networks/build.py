@@ -9,13 +9,14 @@ import torch
 import torchvision
 from torch import nn
 
-from neq.config import network
+from neq.config import WEIGHTS_BY_NAME, network
 from neq.errors import UserError
 from neq.networks.mcunet import MCUNet
+from neq.networks.weights import load_weights
 from neq.seeds import seed_for
 
 
-def build_network(net_name: str, num_classes: int, seed: int = 0) -> nn.Module:
+def build_network(net_name: str, num_classes: int, seed: int = 0, weights: str = "default") -> nn.Module:
     """A network by its name in configs/networks.yaml, with a new head.
 
     Body and head are drawn from random streams of their own, and the global random state is left as it
@@ -25,9 +26,10 @@ def build_network(net_name: str, num_classes: int, seed: int = 0) -> nn.Module:
         net_name: a name of the catalog (`mbv2`, `pre_trained_resnet18`, `mcunet-in1`, ...).
         num_classes: outputs of the head, 2 or more.
         seed: the run's seed.
+        weights: "default" (what the name says), "none" (a random start), or a file of them.
 
     Raises:
-        UserError: unknown name, or pretrained weights that cannot be had.
+        UserError: unknown name, or weights that cannot be had or do not fit.
     """
     entry = network(net_name)
     with torch.random.fork_rng(devices=[]):
@@ -37,9 +39,11 @@ def build_network(net_name: str, num_classes: int, seed: int = 0) -> nn.Module:
             assert entry.first is not None
             built: nn.Module = MCUNet(entry.first, entry.rows, num_classes)
         else:
-            built = _from_torchvision(net_name, entry.torchvision, entry.pretrained)
+            built = _from_torchvision(net_name, entry.torchvision, entry.pretrained and weights == "default")
         torch.default_generator.manual_seed(seed_for(seed, "head"))
         replace_head(built, num_classes)
+    if weights not in WEIGHTS_BY_NAME:
+        load_weights(built, head_name(built), weights)
     return built
 
 
@@ -49,11 +53,18 @@ def _from_torchvision(net_name: str, torchvision_name: str, pretrained: bool) ->
     weights = torchvision.models.get_model_weights(torchvision_name).DEFAULT
     try:
         return torchvision.models.get_model(torchvision_name, weights=weights)
-    except (URLError, OSError, RuntimeError) as error:
+    except Exception as error:  # a damaged file fails in many ways
         file = Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(weights.url).name
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        if file.exists() and not isinstance(error, URLError):
+            raise UserError(
+                f"net_name {net_name!r} needs torchvision's weights, but {file} cannot be read ({reason}); "
+                "remove it, and it is downloaded again"
+            ) from error
         raise UserError(
             f"net_name {net_name!r} needs torchvision's weights, which could not be loaded from "
-            f"{weights.url} ({error}); put that file at {file}, or take a network that starts at random"
+            f"{weights.url} ({reason}); put that file at {file}, give weights FILE, or weights none for a "
+            "random start"
         ) from error
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from rich.table import Table
 
+from neq.budget import amount_shown
+
 
 def summary_table(summary: dict[str, Any]) -> Table:
     """What a run reached, and at what cost.
@@ -24,7 +26,8 @@ def summary_table(summary: dict[str, Any]) -> Table:
             "policy (first epoch)": f"{summary['neuron_selection']} ({summary['initialization']})",
         },
         {
-            "budget": f"{summary['budget']:,} parameters",
+            "budget": amount_shown(summary["budget"], summary["budget_unit"]),
+            "most of it used in an epoch": amount_shown(summary["budget_used_max"], summary["budget_unit"]),
             "most parameters updated in an epoch": f"{selected:,}",
             "frozen share": f"{100 * (1 - selected / selectable):.2f} % of {selectable:,}",
             "trained beside the budget": beside,

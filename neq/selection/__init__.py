@@ -1,6 +1,6 @@
 """Policies that rank neurons, and the choice of an epoch's neurons under a budget."""
 
-from neq.selection.choose import POLICIES, STATIC, choose, policy_budget
+from neq.selection.choose import POLICIES, STATIC, choose, filler, lists_exceed, policy_limit
 from neq.selection.similarity import previous_values, similarity
 from neq.selection.state import SelectionState, StaticScheme
 from neq.selection.su import bias_layers, listed_parameters
@@ -14,8 +14,10 @@ __all__ = [
     "VelocityState",
     "bias_layers",
     "choose",
+    "filler",
     "listed_parameters",
-    "policy_budget",
+    "lists_exceed",
+    "policy_limit",
     "previous_values",
     "similarity",
 ]

@@ -10,4 +10,4 @@ from neq.selection.state import SelectionState
 
 def score(state: SelectionState) -> Tensor:
     """Equal scores, float64 [N]; under a budget below the total, position decides."""
-    return torch.zeros(len(state.table), dtype=torch.float64)
+    return torch.ones(len(state.table), dtype=torch.float64)

@@ -15,7 +15,7 @@ from neq.selection.state import SelectionState, StaticScheme
 
 
 def score(state: SelectionState) -> Tensor:
-    """The L2 norm of the weights of each neuron that the scheme lists, -inf for all others, float64 [N].
+    """The L2 norm of each listed neuron's weights, -inf for all others, float64 [N].
 
     Raises:
         UserError: no scheme, or a scheme that does not fit the network.
@@ -26,7 +26,15 @@ def score(state: SelectionState) -> Tensor:
     for layer, count in _listed(state.table, state.scheme):
         module = state.network.get_submodule(layer.name)
         assert isinstance(module, (nn.Conv2d, nn.Linear))
-        norms = module.weight.detach().double().flatten(1).norm(dim=1).cpu().nan_to_num(nan=0.0)
+        norms = (
+            module.weight.detach()
+            .double()
+            .transpose(0, layer.axis)
+            .flatten(1)
+            .norm(dim=1)
+            .cpu()
+            .nan_to_num(nan=0.0)
+        )
         largest = norms.argsort(descending=True, stable=True)[:count]
         scores[state.table.slice_of(layer.name).start + largest] = norms[largest]
     return scores

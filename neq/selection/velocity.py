@@ -60,6 +60,15 @@ def score(state: SelectionState) -> Tensor:
     Raises:
         UserError: no velocity has been measured yet.
     """
+    return value(state) / state.table.parameters
+
+
+def value(state: SelectionState) -> Tensor:
+    """|velocity|, float64 [N].
+
+    Raises:
+        UserError: no velocity has been measured yet.
+    """
     if state.velocity is None:
         raise UserError("velocity has nothing to rank by before one epoch has been trained")
-    return state.velocity.abs() / state.table.parameters
+    return state.velocity.abs()

@@ -1,22 +1,21 @@
 """What a plan's training step costs, without taking one.
 
-Operations are counted in closed form. What is kept for backward is counted on the meta device: one forward
-pass of the plan over tensors that have shapes but no values, exact for every norm mode. Only attention keeps
-different things on different devices: a network that has it takes that one pass on its own device.
+Operations are counted in closed form. What is kept for backward is read off one forward pass of the plan over
+fake tensors, exact for every norm mode, network and precision.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from itertools import chain
+from functools import cached_property
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from neq.neurons import NeuronTable, Selection
+from neq.parts import Part
 from neq.selective.plan import Plan
+from neq.selective.shapes import Kept, fake_copy, kept_for_backward
 
 # Values of state that an optimizer keeps for each value that trains.
 STATE_PER_VALUE = {"sgd": 0, "sgd with momentum": 1, "adam": 2, "adamw": 2}
@@ -24,14 +23,14 @@ STATE_PER_VALUE = {"sgd": 0, "sgd with momentum": 1, "adam": 2, "adamw": 2}
 
 @dataclass(frozen=True)
 class StepCost:
-    """One training step of a plan.
+    """One training step of a plan. Layers are the selectable ones and the head.
 
     Args:
         parameters: weights of selectable neurons that train.
         values: everything that trains: those, biases, norms and head.
-        forward_macs: multiply-accumulates of the selectable layers' forward pass, for the batch.
+        forward_macs: multiply-accumulates of the layers' forward pass, for the batch.
         input_gradient_macs: of their input gradients.
-        weight_gradient_macs: of the chosen neurons' weight gradients.
+        weight_gradient_macs: of the chosen neurons' and the head's weight gradients.
         saved_bytes: kept from forward for backward, weights and the caller's input apart.
         gradient_bytes: of all that trains.
         optimizer_bytes: of the optimizer's state for all that trains.
@@ -49,85 +48,107 @@ class StepCost:
     @property
     def macs(self) -> int:
         """All multiply-accumulates of the step."""
-        return self.forward_macs + self.input_gradient_macs + self.weight_gradient_macs
+        return self.forward_macs + self.backward_macs
+
+    @property
+    def backward_macs(self) -> int:
+        """Multiply-accumulates of the backward pass: what a budget in MACs limits."""
+        return self.input_gradient_macs + self.weight_gradient_macs
 
     @property
     def training_bytes(self) -> int:
-        """What training needs beside the weights and the input: saved, gradients, optimizer state."""
+        """What training needs beside the weights and the input: what a budget in bytes limits."""
         return self.saved_bytes + self.gradient_bytes + self.optimizer_bytes
 
 
-def step_cost(
-    network: nn.Module,
-    table: NeuronTable,
-    selection: Selection,
-    norm_mode: str,
-    input_shape: tuple[int, int, int, int],
-    optimizer: str = "sgd with momentum",
-    bias_layers: Collection[str] = (),
-) -> StepCost:
-    """The cost of one training step, from shapes alone.
+class CostModel:
+    """The cost of any selection of a network, for one kind of training step.
 
     Args:
         network: the plain network; it is left as it was.
         table: its neurons.
-        selection: layer name -> chosen channels.
-        norm_mode: of the plan.
         input_shape: of a batch: images, channels, height, width; in channels_last.
+        norm_mode: of the plans.
         optimizer: a key of STATE_PER_VALUE.
-        bias_layers: as for the plan.
+        precision: "fp32" or "bf16".
+        saved_precision: of the plans.
+        bias_layers: as for the plans.
     """
-    shadow = copy.deepcopy(network)
-    if not any("attention" in type(module).__name__.lower() for module in network.modules()):
-        shadow.to("meta")
-    plan = Plan(shadow, table, selection, norm_mode, bias_layers)
-    saved = _saved_bytes(plan, input_shape)
-    trained = plan.trained_values()
-    values = sum(trained.values())
-    width = next(shadow.parameters()).element_size()
-    chosen = table.mask(plan.selection)
-    images = input_shape[0]
-    return StepCost(
-        parameters=trained["weights"],
-        values=values,
-        forward_macs=images * table.total_macs,
-        input_gradient_macs=images * sum(input_gradient_macs(table, plan.selection, norm_mode).values()),
-        weight_gradient_macs=images * int(table.macs[chosen].sum()),
-        saved_bytes=saved,
-        gradient_bytes=width * values,
-        optimizer_bytes=width * values * STATE_PER_VALUE[optimizer],
-    )
+
+    def __init__(
+        self,
+        network: nn.Module,
+        table: NeuronTable,
+        input_shape: tuple[int, int, int, int],
+        norm_mode: str = "frontier",
+        optimizer: str = "sgd with momentum",
+        precision: str = "fp32",
+        bias_layers: Collection[str] = (),
+        saved_precision: str = "exact",
+    ) -> None:
+        self._network = network
+        self.table = table
+        self.input_shape = input_shape
+        self.norm_mode = norm_mode
+        self.precision = precision
+        self.bias_layers = tuple(bias_layers)
+        self.saved_precision = saved_precision
+        width = next(network.parameters()).element_size()
+        self.bytes_per_value = width * (1 + STATE_PER_VALUE[optimizer])
+        self._width = width
+
+    @cached_property
+    def network(self) -> nn.Module:
+        """The network without its values."""
+        return fake_copy(self._network)
+
+    def step(self, selection: Selection) -> StepCost:
+        """What a step costs.
+
+        Args:
+            selection: layer name -> chosen channels.
+        """
+        plan = self._plan(selection)
+        trained = plan.trained_values()
+        values = sum(trained.values())
+        passed_on = input_gradient_macs(self.table, plan.parts)
+        chosen = self.table.mask(plan.selection)
+        images = self.input_shape[0]
+        return StepCost(
+            parameters=trained["weights"],
+            values=values,
+            forward_macs=images * (self.table.total_macs + self.table.head_macs),
+            input_gradient_macs=images * sum(passed_on.values()),
+            weight_gradient_macs=images * (int(self.table.macs[chosen].sum()) + self.table.head_macs),
+            saved_bytes=kept_for_backward(plan, self.input_shape, self.precision).bytes,
+            gradient_bytes=self._width * values,
+            optimizer_bytes=(self.bytes_per_value - self._width) * values,
+        )
+
+    def kept(self, selection: Selection) -> Kept:
+        """What a forward pass keeps for backward, layer by layer."""
+        return kept_for_backward(self._plan(selection), self.input_shape, self.precision)
+
+    def _plan(self, selection: Selection) -> Plan:
+        return Plan(
+            self.network, self.table, selection, self.norm_mode, self.bias_layers, self.saved_precision
+        )
 
 
-def input_gradient_macs(table: NeuronTable, selection: Selection, norm_mode: str) -> dict[str, int]:
-    """Multiply-accumulates of each layer's input gradient for one image, by layer.
+def input_gradient_macs(table: NeuronTable, parts: Mapping[str, Part]) -> dict[str, int]:
+    """Multiply-accumulates of each layer's input gradient for one image, by layer, the head included.
 
-    A layer passes a gradient on if something before it trains: a chosen layer, or, where all norms train,
-    any norm.
+    A layer passes a gradient on if something that is called before it trains.
+
+    Args:
+        table: the network's neurons.
+        parts: what trains, as `trained_parts` gives it.
     """
-    chosen = [layer.order for layer in table.layers if layer.name in selection]
-    starts = chosen + (list(table.norm_order.values()) if norm_mode == "train" else [])
-    start = min(starts, default=float("inf"))
-    return {layer.name: layer.neurons * layer.macs if layer.order > start else 0 for layer in table.layers}
-
-
-def _saved_bytes(plan: Plan, input_shape: tuple[int, int, int, int]) -> int:
-    """The storages that one forward pass keeps for backward."""
-    example = next(plan.network.parameters())
-    images = torch.empty(
-        input_shape, device=example.device, dtype=example.dtype, memory_format=torch.channels_last
-    )
-    weights = chain(plan.network.parameters(), plan.network.buffers(), plan.parameters(), [images])
-    # Meta tensors have no addresses: their storages are told apart as objects, which must stay alive.
-    excluded = {tensor.untyped_storage()._cdata for tensor in weights}
-    kept: dict[int, torch.UntypedStorage] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in excluded:
-            kept[storage._cdata] = storage
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        plan(images)
-    return sum(storage.nbytes() for storage in kept.values())
+    order = {layer.name: layer.order for layer in table.layers} | dict(table.norm_order)
+    owners = {name.rpartition(".")[0] for name in parts}
+    start = min((order[owner] for owner in owners if owner in order), default=None)
+    macs = {layer.name: layer.neurons * layer.macs for layer in table.layers}
+    passes = {name: start is not None and order[name] > start for name in macs}
+    return {name: macs[name] if passes[name] else 0 for name in macs} | {
+        table.head: 0 if start is None else table.head_macs
+    }

@@ -6,7 +6,6 @@ norm on batch statistics (`ConvNormAct`), and then nothing or an activation. `Se
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,111 +14,124 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from neq.selective.activation import Activation
-from neq.selective.rows import ConvRows, empty_like_layout, layout_of
+from neq.parts import Part
+from neq.selective.activation import Activation, Clamp, Smooth
+from neq.selective.columns import ConvColumns
+from neq.selective.geometry import Geometry
+from neq.selective.rows import ConvRows, layout_of
 
-
-@dataclass(frozen=True)
-class Geometry:
-    """How a convolution moves over its input: pairs by height and width, and its groups."""
-
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
-    groups: int
-
-    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """The convolution."""
-        return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
-
-    def backward(
-        self, grad: Tensor, x: Tensor, weight: Tensor, groups: int, needs: tuple[bool, bool]
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """The gradients of input and weight, each if needed.
-
-        (torch.nn.grad's own wrapper of the first is 9 times slower for a 1x1 convolution.)
-        """
-        sides = (list(self.stride), list(self.padding), list(self.dilation))
-        grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
-            grad, x, weight, None, *sides, False, [0, 0], groups, [*needs, False]
-        )
-        return grad_x, grad_weight
+# The part of a convolution's weight that is chosen.
+Chosen = ConvRows | ConvColumns
 
 
 class Source:
-    """How an activation can be made again from the output of the convolution before it.
+    """How an activation can be made again from what is kept for the layer before it.
 
     Args:
-        y: that output [B, C, H, W], kept for its own backward anyway.
-        scale, shift: of the norm between, [C].
+        y: kept for that layer's own backward anyway [B, C, H, W].
+        scale, shift: of the norm between, [C]; none where y is what the activation took.
         activation: what followed.
     """
 
-    def __init__(self, y: Tensor, scale: Tensor, shift: Tensor, activation: Activation) -> None:
+    def __init__(self, y: Tensor, scale: Tensor | None, shift: Tensor | None, activation: Activation) -> None:
         self.y, self.scale, self.shift, self.activation = y, scale, shift, activation
 
 
 class _Conv:
-    """What both convolution functions keep for the gradients of input and rows."""
+    """What both convolution functions keep for the gradients of input and rows.
 
-    def __init__(self, x: Tensor, rows: Tensor | None, chosen: ConvRows | None, geometry: Geometry) -> None:
+    Args:
+        x: the input [B, in, H, W].
+        rows: the chosen part of the weight, or all of it; none: nothing trains.
+        chosen: which part; none: all of it.
+        geometry: of the convolution.
+        source: of x, if it has one.
+        stored: type that an input is kept in; none: its own.
+    """
+
+    def __init__(
+        self,
+        x: Tensor,
+        rows: Tensor | None,
+        chosen: Chosen | None,
+        geometry: Geometry,
+        source: Source | None,
+        stored: torch.dtype | None,
+    ) -> None:
         self.x = (x.shape, layout_of(x), x.dtype)
         self.rows = None if rows is None else (rows.shape, rows.dtype)
         self.chosen = chosen
         self.geometry = geometry
+        self.again = None if source is None else source.activation
+        self.stored = stored
 
-    def read(self, x: Tensor) -> Tensor:
-        """The part of the input that the rows' gradient needs."""
-        return x if self.chosen is None else self.chosen.read(x)
+    def keep(self, x: Tensor, source: Source | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """What the gradient of the rows needs of the input: the input, or what it can be made from again."""
+        if source is not None:
+            return source.y, source.scale, source.shift
+        kept = self._read(x)
+        return (kept if self.stored is None else kept.to(self.stored)), None, None
 
     def gradients(
-        self, grad: Tensor, weight: Tensor | None, kept: Tensor | None, needs_x: bool, needs_rows: bool
+        self,
+        grad: Tensor,
+        weight: Tensor | None,
+        kept: tuple[Tensor | None, Tensor | None, Tensor | None],
+        needs_x: bool,
+        needs_rows: bool,
     ) -> tuple[Tensor | None, Tensor | None]:
         """The gradients of input and rows.
 
         Args:
             grad: of the convolution's output.
             weight: whole; needed for the input's gradient, and where all rows are chosen.
-            kept: what `read` gave; needed for the rows' gradient.
+            kept: what `keep` gave; needed for the rows' gradient.
             needs_x, needs_rows: which to compute.
         """
-        grad_x = grad_rows = None
-        groups = self.geometry.groups
+        grad_x = None
         if needs_rows and self.chosen is None:
             assert weight is not None
-            assert kept is not None
             assert self.rows is not None
-            grad_x, grad_rows = self.geometry.backward(grad, kept, weight, groups, (needs_x, True))
-            assert grad_rows is not None
+            x = self._again(*kept).to(grad.dtype)
+            grad_x, grad_rows = self.geometry.gradients(grad, x, weight, needs_x)
             return grad_x, grad_rows.to(self.rows[1])
         if needs_x:
             assert weight is not None
             shape, layout, dtype = self.x
-            # Its values are not read, only its shape and layout.
             x = torch.empty(shape, dtype=dtype, device=grad.device, memory_format=layout)
-            grad_x, _ = self.geometry.backward(grad, x, weight, groups, (True, False))
-        if needs_rows:
-            assert self.chosen is not None
-            assert kept is not None
-            assert self.rows is not None
-            shape, dtype = self.rows
-            like = empty_like_layout(kept, (self.chosen.padded, *shape[1:]))
-            gathered = self.chosen.gather(grad)
-            _, grad_rows = self.geometry.backward(
-                gathered, kept, like, self.chosen.used_groups, (False, True)
-            )
-            assert grad_rows is not None
-            if self.chosen.slots is not None:
-                grad_rows = grad_rows.index_select(0, self.chosen.slots)
-            grad_rows = grad_rows.to(dtype)
-        return grad_x, grad_rows
+            grad_x = self.geometry.input_gradient(grad, x, weight)
+        if not needs_rows:
+            return grad_x, None
+        assert self.chosen is not None
+        assert self.rows is not None
+        shape, dtype = self.rows
+        x = self._again(*kept).to(grad.dtype)
+        return grad_x, self.chosen.gradient(grad, x, self.geometry, shape).to(dtype)
+
+    def _read(self, x: Tensor) -> Tensor:
+        """The part of the input that the rows' gradient needs."""
+        return x if self.chosen is None else self.chosen.read(x)
+
+    def _again(self, kept: Tensor | None, scale: Tensor | None, shift: Tensor | None) -> Tensor:
+        """That part, from what was kept."""
+        assert kept is not None
+        if self.again is None:
+            return kept
+        before = self._read(kept)
+        if scale is not None and shift is not None:
+            if self.chosen is not None and self.chosen.inputs is not None:
+                scale, shift = (vector.index_select(0, self.chosen.inputs) for vector in (scale, shift))
+            return self.again.apply(_affine(before, scale, shift))
+        assert isinstance(self.again, Smooth), "a clamp would change what is kept"
+        return self.again.apply(before)
 
 
 class ConvAct(Function):
     """act(scale * conv(x, weight) + shift), with gradients for chosen rows, shift, and, if needed, x.
 
-    Kept for backward: the input, or of a grouped convolution the channels that the chosen rows read, only if
-    a row is chosen; of the activation its result where that is kept by what follows anyway, else a mask.
+    The scale is folded into the weight. For an activation that clamps, one bit an element is kept, or its
+    result where the next layer keeps that anyway; for a smooth one the value before, from which the next
+    layer makes its input again (`made`).
     """
 
     @staticmethod
@@ -130,50 +142,57 @@ class ConvAct(Function):
         weight: Tensor,
         scale: Tensor | None,
         shift: Tensor | None,
-        chosen: ConvRows | None,
+        chosen: Chosen | None,
         geometry: Geometry,
         activation: Activation | None,
         output_is_kept: bool,
+        source: Source | None,
+        stored: torch.dtype | None,
+        made: list[Source],
     ) -> Tensor:
-        """Args: x [B, in, H, W]; rows [n, in / groups, kh, kw], the values of `weight` at `chosen`, or all
-        of it where chosen is none, given only to receive their gradient; weight [out, in / groups, kh, kw];
-        scale and shift [out]; output_is_kept: the next layer keeps the result for its own backward."""
+        """Args: x [B, in, H, W]; rows, the values of `weight` at `chosen`, or all of it where chosen is none,
+        given only to receive their gradient; weight [out, in / groups, kh, kw]; scale and shift [out];
+        output_is_kept: the next layer keeps the result for its own backward; source: of x, if it has one;
+        stored: type that an input is kept in; made: receives the source of the result, if it has one."""
         folded = _folded(weight, scale, x.dtype)
-        out = geometry.forward(x, folded, None if shift is None else shift.to(x.dtype))
-        if activation is not None:
-            activation.apply_(out)
+        before = geometry.forward(x, folded, None if shift is None else shift.to(x.dtype))
+        out = before if activation is None else activation.apply(before)
         needs_x, needs_rows, needs_shift = (ctx.needs_input_grad[i] for i in (0, 1, 4))
         if not (needs_x or needs_rows or needs_shift):
             return out
-        ctx.conv = conv = _Conv(x, rows, chosen, geometry)
+        ctx.conv = conv = _Conv(x, rows, chosen, geometry, source, stored)
         ctx.activation = activation
-        ctx.mask_layout = None if output_is_kept else layout_of(out)
+        ctx.mask_layout = None
         of_activation = None
-        if activation is not None:
+        if isinstance(activation, Smooth):
+            of_activation = before
+            made.append(Source(before, None, None, activation))
+        elif activation is not None:
+            ctx.mask_layout = None if output_is_kept else layout_of(out)
             of_activation = out if output_is_kept else activation.mask(out)
         needs_weight = needs_x or (needs_rows and chosen is None)
-        ctx.save_for_backward(
-            conv.read(x) if needs_rows else None, weight if needs_weight else None, scale, of_activation
-        )
+        kept = conv.keep(x, source) if needs_rows else (None,) * 3
+        ctx.save_for_backward(weight if needs_weight else None, scale, of_activation, *kept)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        kept, weight, scale, of_activation = ctx.saved_tensors
-        if ctx.activation is not None and ctx.mask_layout is None:
-            grad = ctx.activation.backward(grad, of_activation)
-        elif ctx.activation is not None:
+        weight, scale, of_activation, *kept = ctx.saved_tensors
+        if ctx.mask_layout is not None:
             grad = ctx.activation.masked(grad, of_activation, ctx.mask_layout)
+        elif ctx.activation is not None:
+            grad = ctx.activation.backward(grad, of_activation)
         needs_x, needs_rows, needs_shift = (ctx.needs_input_grad[i] for i in (0, 1, 4))
         folded = None if weight is None else _folded(weight, scale, grad.dtype)
         grad_x, grad_rows = ctx.conv.gradients(grad, folded, kept, needs_x, needs_rows)
         if grad_rows is not None and scale is not None:
             chosen = ctx.conv.chosen
-            of_rows = scale if chosen is None else scale.index_select(0, chosen.channels)
-            grad_rows = grad_rows * of_rows.view(-1, 1, 1, 1)
+            grad_rows = (
+                grad_rows * scale.view(-1, 1, 1, 1) if chosen is None else chosen.scale(grad_rows, scale)
+            )
         grad_shift = grad.sum((0, 2, 3)) if needs_shift else None
-        return grad_x, grad_rows, None, None, grad_shift, None, None, None, None
+        return (grad_x, grad_rows, None, None, grad_shift, *(None,) * 7)
 
 
 class ConvNormAct(Function):
@@ -193,37 +212,29 @@ class ConvNormAct(Function):
         gamma: Tensor,
         beta: Tensor,
         running: tuple[Tensor | None, Tensor | None, float, float],
-        chosen: ConvRows | None,
+        chosen: Chosen | None,
         geometry: Geometry,
         activation: Activation | None,
         source: Source | None,
+        stored: torch.dtype | None,
         made: list[Source],
     ) -> Tensor:
         """Args as for `ConvAct`, and: bias [out] of the convolution; gamma and beta [out] of the norm;
-        running: its mean, variance (updated in place), momentum and eps; source: of x, if it has one; made:
-        receives the source of the result."""
+        running: its mean, variance (updated in place), momentum and eps."""
         mean_now, var_now, momentum, eps = running
-        y = geometry.forward(x, weight, bias)
+        y = geometry.forward(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
         if y.numel() == y.shape[1]:
             raise ValueError(f"batch statistics need more than 1 value per channel, got {list(y.shape)}")
         out, mean, invstd = torch.native_batch_norm(y, gamma, beta, mean_now, var_now, True, momentum, eps)
         if activation is not None:
-            activation.apply_(out)
+            out = activation.apply(out)
         needs_x, needs_rows = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
         if not any(ctx.needs_input_grad):
             return out
-        ctx.conv = conv = _Conv(x, rows, chosen, geometry)
+        ctx.conv = conv = _Conv(x, rows, chosen, geometry, source, stored)
         ctx.activation, ctx.eps = activation, eps
-        ctx.source = None
-        kept: tuple[Tensor | None, ...] = (None, None, None)
-        if needs_rows:
-            # A grouped convolution reads few channels, which are cheaper kept than made again.
-            if source is not None and (chosen is None or chosen.inputs is None):
-                ctx.source = source.activation
-                kept = (source.y, source.scale, source.shift)
-            else:
-                kept = (conv.read(x), None, None)
         needs_weight = needs_x or (needs_rows and chosen is None)
+        kept = conv.keep(x, source) if needs_rows else (None,) * 3
         ctx.save_for_backward(
             weight if needs_weight else None, y, gamma, beta, mean, invstd, mean_now, var_now, *kept
         )
@@ -235,9 +246,7 @@ class ConvNormAct(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        weight, y, gamma, beta, mean, invstd, mean_now, var_now, kept, kept_scale, kept_shift = (
-            ctx.saved_tensors
-        )
+        weight, y, gamma, beta, mean, invstd, mean_now, var_now, *kept = ctx.saved_tensors
         needs_x, needs_rows, _, needs_bias, needs_gamma, needs_beta = ctx.needs_input_grad[:6]
         if ctx.activation is not None:
             scale = gamma * invstd
@@ -248,15 +257,35 @@ class ConvNormAct(Function):
             grad.contiguous(memory_format=layout_of(y)), y, gamma, mean_now, var_now, mean, invstd, True,
             ctx.eps, [True, needs_gamma, needs_beta],
         )  # fmt: skip
-        if ctx.source is not None:
-            kept = ctx.source.apply_(_affine(kept, kept_scale, kept_shift))
+        weight = None if weight is None else weight.to(grad.dtype)
         grad_x, grad_rows = ctx.conv.gradients(grad, weight, kept, needs_x, needs_rows)
         grad_bias = grad.sum((0, 2, 3)) if needs_bias else None
-        return (grad_x, grad_rows, None, grad_bias, grad_gamma, grad_beta, *(None,) * 6)
+        return (grad_x, grad_rows, None, grad_bias, grad_gamma, grad_beta, *(None,) * 7)
+
+
+class ClampAlone(Function):
+    """An activation that clamps, behind something else than a convolution: behind a residual sum, say."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, activation: Clamp, output_is_kept: bool) -> Tensor:
+        """Args: x, any shape with 4 axes; output_is_kept: the next layer keeps the result."""
+        out = activation.apply(x.clone())
+        if ctx.needs_input_grad[0]:
+            ctx.activation, ctx.layout = activation, None if output_is_kept else layout_of(out)
+            ctx.save_for_backward(out if output_is_kept else activation.mask(out))
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (kept,) = ctx.saved_tensors
+        if ctx.layout is None:
+            return ctx.activation.backward(grad, kept), None, None
+        return ctx.activation.masked(grad, kept, ctx.layout), None, None
 
 
 class SelectiveLinear(Function):
-    """A linear map with gradients for its chosen rows, its bias, and, if needed, its input."""
+    """A linear map with gradients for the chosen part of its weight, its bias, and, if needed, its input."""
 
     @staticmethod
     def forward(
@@ -265,31 +294,37 @@ class SelectiveLinear(Function):
         rows: Tensor | None,
         weight: Tensor,
         bias: Tensor | None,
-        chosen: Tensor | None,
+        part: Part,
+        stored: torch.dtype | None,
     ) -> Tensor:
-        """Args: x [..., in]; rows [n, in], the values of `weight` at `chosen`, given only to receive their
-        gradient; weight [out, in]; bias [out]; chosen int64 [n]."""
-        ctx.save_for_backward(
-            x if ctx.needs_input_grad[1] else None,
-            weight if ctx.needs_input_grad[0] else None,
-            chosen,
-        )
+        """Args: x [..., in]; rows, the values of `weight` at `part`, given only to receive their gradient;
+        weight [out, in]; bias [out]; stored: type that the input is kept in."""
+        kept = None
+        if ctx.needs_input_grad[1]:
+            kept = x if part.is_whole or part.axis == 0 else Part(part.index, axis=x.dim() - 1).take(x)
+            kept = kept if stored is None else kept.to(stored)
+        ctx.save_for_backward(kept, weight if ctx.needs_input_grad[0] else None)
+        ctx.part = part
         ctx.dtype = None if rows is None else rows.dtype
-        return F.linear(x, weight, bias)
+        return F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, chosen = ctx.saved_tensors
+        kept, weight = ctx.saved_tensors
         grad_x = grad_rows = grad_bias = None
         flat = grad_output.reshape(-1, grad_output.shape[-1])
         if ctx.needs_input_grad[0]:
-            grad_x = grad_output @ weight
+            grad_x = grad_output @ weight.to(grad_output.dtype)
         if ctx.needs_input_grad[1]:
-            grad_rows = (flat.index_select(1, chosen).T @ x.reshape(-1, x.shape[-1])).to(ctx.dtype)
+            x = kept.reshape(-1, kept.shape[-1]).to(flat.dtype)
+            of_rows = (
+                flat if ctx.part.axis == 1 or ctx.part.is_whole else Part(ctx.part.index, axis=1).take(flat)
+            )
+            grad_rows = (of_rows.T @ x).to(ctx.dtype)
         if ctx.needs_input_grad[3]:
             grad_bias = flat.sum(0)
-        return grad_x, grad_rows, None, grad_bias, None
+        return grad_x, grad_rows, None, grad_bias, None, None
 
 
 def _folded(weight: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:

@@ -21,7 +21,7 @@ import torch
 from torch import fx, nn
 
 from neq.neurons import NORMS, NeuronTable, is_selectable
-from neq.selective.activation import FUNCTIONS, METHODS, Activation, activation_of
+from neq.selective.activation import FUNCTIONS, METHODS, Activation, Clamp, activation_of
 from neq.selective.layers import is_plain_batch_norm
 
 log = logging.getLogger("neq")
@@ -50,17 +50,36 @@ class Block:
 
 
 @dataclass(frozen=True)
+class Lone:
+    """An activation that clamps, behind something else than a convolution.
+
+    Args:
+        activation: it.
+        parts: its module, if it is one.
+        placeholder: what stands for it in the trace.
+        readers: as in `Block`.
+    """
+
+    activation: Clamp
+    parts: tuple[nn.Module, ...]
+    placeholder: nn.Module
+    readers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Trace:
     """A traced network.
 
     Args:
         module: takes what the network takes; shares its modules and tensors.
         blocks: what was fused.
+        lone: activations that stand alone.
         containers: modules that are not called any more, since the trace goes through them.
     """
 
     module: fx.GraphModule
     blocks: tuple[Block, ...]
+    lone: tuple[Lone, ...]
     containers: tuple[nn.Module, ...]
 
 
@@ -183,6 +202,14 @@ def _trace(network: nn.Module, table: NeuronTable) -> Trace:
         for name, nodes in calls.items()
         if name in convs and len(nodes) == 1 and _is_plain_call(nodes[0])
     ]
+    fused_too = {node for *_, nodes in found for node in nodes}
+    clamps = [
+        (node, activation)
+        for node in graph.nodes
+        if node not in fused_too
+        and isinstance(activation := _activation(node, modules), Clamp)
+        and _is_lone(node, modules)
+    ]
     placeholders: dict[str, nn.Module] = {}
     ends: dict[fx.Node, str] = {}
     for number, (conv, _, _, last, _) in enumerate(found):
@@ -195,17 +222,27 @@ def _trace(network: nn.Module, table: NeuronTable) -> Trace:
     for *_, fused_nodes in found:
         for node in reversed(fused_nodes):
             graph.erase_node(node)
+    lone: dict[fx.Node, tuple[Clamp, tuple[nn.Module, ...]]] = {}
+    for number, (node, activation) in enumerate(clamps):
+        name = f"_neq_clamp_{number}"
+        placeholders[name] = nn.Identity()
+        with graph.inserting_after(node):
+            stand_in = graph.call_module(name, (node.args[0],))
+        node.replace_all_uses_with(stand_in)
+        lone[stand_in] = activation, (modules[str(node.target)],) if node.op == "call_module" else ()
+        graph.erase_node(node)
     called = {str(node.target) for node in graph.nodes if node.op == "call_module"}
     root = {name: placeholders.get(name) or modules[name] for name in called}
     root |= {str(n.target): _attribute(network, str(n.target)) for n in graph.nodes if n.op == "get_attr"}
     traced_module = fx.GraphModule(root, graph, type(network).__name__)
-    # A result that something changes in place must not be kept for backward.
-    readers = {
-        name: ()
-        if any(_works_in_place(user, modules) for user in node.users)
-        else tuple(ends[user] for user in node.users if user in ends)
-        for node, name in ends.items()
-    }
+
+    def readers(node: fx.Node) -> tuple[str, ...]:
+        # A result that something changes in place must not be kept for backward.
+        if any(_works_in_place(user, modules) for user in node.users):
+            return ()
+        return tuple(ends[user] for user in node.users if user in ends)
+
+    fused_by_conv = {name: node for node, name in ends.items()}
     blocks = tuple(
         Block(
             str(conv.target),
@@ -213,7 +250,7 @@ def _trace(network: nn.Module, table: NeuronTable) -> Trace:
             activation,
             tuple(modules[str(node.target)] for node in fused_nodes if node.op == "call_module"),
             placeholders[f"_neq_block_{number}"],
-            readers[str(conv.target)],
+            readers(fused_by_conv[str(conv.target)]),
         )
         for number, (conv, norm, activation, _, fused_nodes) in enumerate(found)
     )
@@ -221,7 +258,11 @@ def _trace(network: nn.Module, table: NeuronTable) -> Trace:
     leaves = {module for name in calls for module in modules[name].modules()}
     # Not the network itself: the trace would keep alive what it is to be forgotten with.
     passed = {m for m in modules.values() if m not in leaves | kept and m is not network}
-    return Trace(traced_module, blocks, tuple(passed))
+    alone = tuple(
+        Lone(activation, parts, placeholders[str(node.target)], readers(node))
+        for node, (activation, parts) in lone.items()
+    )
+    return Trace(traced_module, blocks, alone, tuple(passed))
 
 
 def _chain(
@@ -255,8 +296,22 @@ def _activation(node: fx.Node, modules: dict[str, nn.Module]) -> Activation | No
     if node.op == "call_module":
         return activation_of(modules[str(node.target)])
     if node.op == "call_function":
-        return FUNCTIONS.get(node.target)  # type: ignore[arg-type]
+        return FUNCTIONS.get(node.target)
     return METHODS.get(str(node.target)) if node.op == "call_method" else None
+
+
+def _is_lone(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    """Whether nobody sees if a node changes its input: it may work in place, and its stand-in does not."""
+    source = node.args[0] if node.args else None
+    if not isinstance(source, fx.Node):
+        return False
+    if not _works_in_place(node, modules):
+        return True
+    made_new = source.target in _SUMS or (
+        source.op == "call_module"
+        and (isinstance(modules[str(source.target)], NORMS) or is_selectable(modules[str(source.target)]))
+    )
+    return made_new and len(source.users) == 1
 
 
 def _works_in_place(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
@@ -271,6 +326,7 @@ def _works_in_place(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
     return node.op == "call_function" and (name.endswith("_") or name in _IN_PLACE)
 
 
+_SUMS = (operator.add, operator.iadd, torch.add)
 _IN_PLACE = {name for name in vars(operator) if name.startswith("i") and hasattr(operator, f"__{name}__")}
 _IN_PLACE |= {"setitem"}
 

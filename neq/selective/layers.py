@@ -16,8 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from neq.selective.activation import Activation
-from neq.selective.functions import ConvAct, ConvNormAct, Geometry, SelectiveLinear, Source
+from neq.parts import Part
+from neq.selective.activation import Activation, Clamp
+from neq.selective.columns import ConvColumns
+from neq.selective.functions import Chosen, ClampAlone, ConvAct, ConvNormAct, SelectiveLinear, Source
+from neq.selective.geometry import Geometry
 from neq.selective.rows import ConvRows
 
 
@@ -65,14 +68,16 @@ class Trained:
     """What trains in a convolution or linear layer.
 
     Args:
-        rows: the leaf that holds the chosen rows of the weight, or all of it; none: no row trains.
-        channels: the chosen rows, int64 [n] on the CPU; none where all or no rows train.
+        rows: the leaf that holds the chosen part of the weight, or all of it; none: nothing of it trains.
+        part: which part.
         bias: gives the bias [out] at each call, as a function of whatever trains in it.
+        stored: type that the layer's input is kept in for backward; none: its own.
     """
 
     rows: Tensor | None
-    channels: Tensor | None
+    part: Part
     bias: Callable[[], Tensor | None]
+    stored: torch.dtype | None = None
 
 
 @dataclass(frozen=True)
@@ -117,28 +122,23 @@ def conv(
         activation: of what the norm gives.
         output_is_kept: the next layer keeps the result for its own backward.
     """
-    chosen = _rows_of(module, trained)
+    chosen = _chosen(module, trained)
     made = shadow(module)
 
     def forward(x: Tensor) -> Tensor:
         if x.dim() == 3:
             return forward(x.unsqueeze(0)).squeeze(0)
-        x, padding = _padded(module, _autocast(x))
+        x, padding, source = _read(module, x)
         geometry = Geometry(module.stride, padding, module.dilation, module.groups)  # type: ignore[arg-type]
         scale, shift = None, trained.bias()
         if norm is not None:
             scale, shift = norm.scale_and_shift(shift)
-        return ConvAct.apply(
-            x,
-            trained.rows,
-            module.weight.detach(),
-            scale,
-            shift,
-            chosen,
-            geometry,
-            activation,
-            output_is_kept,
-        )
+        sources: list[Source] = []
+        out: Tensor = ConvAct.apply(
+            x, trained.rows, module.weight.detach(), scale, shift, chosen, geometry, activation,
+            output_is_kept, source, trained.stored, sources,
+        )  # fmt: skip
+        return _with_source(out, sources)
 
     made.forward = forward
     return made
@@ -156,45 +156,50 @@ def conv_norm(
         affine: its shadow, whose weight and bias are leaves where they train.
         activation: of what the norm gives.
     """
-    chosen = _rows_of(module, trained)
+    chosen = _chosen(module, trained)
     made = shadow(module)
 
     def forward(x: Tensor) -> Tensor:
-        source, version = getattr(x, "_neq_source", (None, None))
-        if version != x._version:
-            source = None  # something has changed the activation in place since
-        cast = _autocast(x)
-        x, padding = _padded(module, cast)
-        if x is not cast or cast.dtype != module.weight.dtype:
-            source = None
-        weight, bias = module.weight.detach().to(x.dtype), trained.bias()
+        x, padding, source = _read(module, x)
         geometry = Geometry(module.stride, padding, module.dilation, module.groups)  # type: ignore[arg-type]
         running = (norm.running_mean, norm.running_var, _momentum(norm), norm.eps)
         sources: list[Source] = []
         out: Tensor = ConvNormAct.apply(
-            x, trained.rows, weight, None if bias is None else bias.to(x.dtype), affine.weight, affine.bias,
-            running, chosen, geometry, activation, source, sources,
+            x, trained.rows, module.weight.detach(), trained.bias(), affine.weight, affine.bias, running,
+            chosen, geometry, activation, source, trained.stored, sources,
         )  # fmt: skip
-        if sources:
-            out._neq_source = (sources[0], out._version)  # type: ignore[attr-defined]
-        return out
+        return _with_source(out, sources)
 
     made.forward = forward
     return made
 
 
 def linear(module: nn.Linear, trained: Trained) -> nn.Module:
-    """The view of a linear layer; not for one whose rows all train."""
+    """The view of a linear layer."""
     made = shadow(module)
-    chosen = None if trained.channels is None else trained.channels.to(module.weight.device)
+    part = trained.part.on(module.weight.device)
 
     def forward(x: Tensor) -> Tensor:
-        x, bias = _autocast(x), trained.bias()
-        weight = module.weight.detach().to(x.dtype)
-        bias = None if bias is None else bias.to(x.dtype)
-        return SelectiveLinear.apply(x, trained.rows, weight, bias, chosen)
+        rows, weight = trained.rows, module.weight.detach()
+        return SelectiveLinear.apply(_autocast(x), rows, weight, trained.bias(), part, trained.stored)
 
     made.forward = forward
+    return made
+
+
+def clamp(activation: Clamp, output_is_kept: bool) -> nn.Module:
+    """An activation that clamps, alone.
+
+    Args:
+        activation: of the input, any shape.
+        output_is_kept: the next layer keeps the result for its own backward.
+    """
+    made = nn.Identity()
+
+    def forward(x: Tensor) -> Tensor:
+        return ClampAlone.apply(x, activation, output_is_kept)
+
+    made.forward = forward  # type: ignore[assignment, method-assign]
     return made
 
 
@@ -222,11 +227,30 @@ def is_plain_batch_norm(module: nn.Module) -> TypeGuard[_BatchNorm]:
     )
 
 
-def _rows_of(module: nn.Conv2d, trained: Trained) -> ConvRows | None:
-    if trained.channels is None:
+def _chosen(module: nn.Conv2d, trained: Trained) -> Chosen | None:
+    """The chosen part of a convolution's weight; none for all or nothing of it."""
+    index, device = trained.part.index, module.weight.device
+    if index is None or trained.rows is None:
         return None
-    sizes = (module.out_channels, module.in_channels, module.groups)
-    return ConvRows.of(trained.channels, *sizes, device=module.weight.device)
+    if trained.part.axis == 1:
+        return ConvColumns(index.to(device))
+    return ConvRows.of(index, module.out_channels, module.in_channels, module.groups, device=device)
+
+
+def _read(module: nn.Conv2d, given: Tensor) -> tuple[Tensor, tuple[int, int], Source | None]:
+    """A convolution's input as it computes with it, the padding left to it, and the input's source."""
+    source, version = getattr(given, "_neq_source", (None, None))
+    x, padding = _padded(module, _autocast(given))
+    if x is not given or version != given._version or x.dtype != module.weight.dtype:
+        source = None  # another tensor, or changed in place since
+    return x, padding, source
+
+
+def _with_source(out: Tensor, sources: list[Source]) -> Tensor:
+    """The output, marked with how it can be made again."""
+    if sources:
+        out._neq_source = (sources[0], out._version)  # type: ignore[attr-defined]
+    return out
 
 
 def _momentum(norm: _BatchNorm) -> float:

@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from neq.errors import unknown_name
 from neq.neurons import NORMS, NeuronTable, Selection
+from neq.parts import Part
 from neq.selective import layers
 from neq.selective.fusion import Block, has_hooks, traced
 from neq.selective.leaves import Leaves
 from neq.selective.trained import checked, trained_parts, trained_values
+
+# Type that layers' inputs are kept in; none: their own.
+SAVED_PRECISIONS: dict[str, torch.dtype | None] = {"exact": None, "bf16": torch.bfloat16}
 
 
 class Plan:
@@ -32,9 +38,15 @@ class Plan:
             affines frozen).
         bias_layers: layers whose bias trains whole; in norm mode "frozen", where a norm takes the layer's
             output, that norm's bias too.
+        saved_precision: "exact", or "bf16": inputs of layers are rounded to it where they are kept for the
+            gradients of the chosen rows.
+
+    Attributes:
+        parts: what trains: name of a parameter -> which part of it.
+        stand_ins: layer name -> the module that computes it when the plan is called.
 
     Raises:
-        UserError: unknown norm mode, layer or channel.
+        UserError: unknown norm mode, layer, channel or precision.
     """
 
     def __init__(
@@ -44,13 +56,18 @@ class Plan:
         selection: Selection,
         norm_mode: str = "frontier",
         bias_layers: Collection[str] = (),
+        saved_precision: str = "exact",
     ) -> None:
         self.network = network
         self.table = table
         self.norm_mode = norm_mode
+        if saved_precision not in SAVED_PRECISIONS:
+            raise unknown_name("saved_precision", saved_precision, SAVED_PRECISIONS)
+        self._stored = SAVED_PRECISIONS[saved_precision]
         self.selection = checked(table, selection)
         self.parts = trained_parts(network, table, self.selection, norm_mode, bias_layers)
         self._leaves = Leaves(network, self.parts)
+        self.stand_ins: dict[str, nn.Module] = {}
         self._module = self._view()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -83,6 +100,13 @@ class Plan:
             made[block.placeholder] = self._fused(block) or nn.Sequential(
                 *(made.get(part) or layers.shadow(part) for part in block.parts)
             )
+            self.stand_ins[block.conv] = made[block.placeholder]
+        for lone in trace.lone:
+            made[lone.placeholder] = (
+                nn.Sequential(*map(layers.shadow, lone.parts))
+                if any(map(has_hooks, lone.parts))
+                else layers.clamp(lone.activation, self._is_kept(lone.readers))
+            )
         return layers.view(trace.module, made)
 
     def _layerwise(self) -> dict[nn.Module, nn.Module]:
@@ -90,7 +114,7 @@ class Plan:
         made: dict[nn.Module, nn.Module] = {}
         for layer in self.table.layers:
             module = self.network.get_submodule(layer.name)
-            made[module] = self._selectable(layer.name, module)
+            made[module] = self.stand_ins[layer.name] = self._selectable(layer.name, module)
         for name, module in self.network.named_modules():
             if isinstance(module, NORMS):
                 made[module] = self._norm(name, module)
@@ -106,27 +130,29 @@ class Plan:
         assert isinstance(module, nn.Conv2d)
         trained = self._trained(block.conv, module)
         if block.norm is None:
-            return layers.conv(module, trained, None, block.activation, self._is_kept(block))
+            return layers.conv(module, trained, None, block.activation, self._is_kept(block.readers))
         norm = self.network.get_submodule(block.norm)
         assert layers.is_plain_batch_norm(norm)
         if self.norm_mode == "frozen":
             frozen = layers.FrozenNorm(norm, self._norm_bias(block.norm, norm))
-            return layers.conv(module, trained, frozen, block.activation, self._is_kept(block))
+            return layers.conv(module, trained, frozen, block.activation, self._is_kept(block.readers))
         affine = layers.shadow(norm, self._trained_keys(block.norm))
         return layers.conv_norm(module, trained, norm, affine, block.activation)
 
-    def _is_kept(self, block: Block) -> bool:
-        """Whether a convolution that reads a block's output keeps all of it for its own backward."""
-        for name in block.readers:
+    def _is_kept(self, readers: tuple[str, ...]) -> bool:
+        """Whether a convolution that reads a result keeps all of it, as it is, for its own backward."""
+        if self._stored is not None:
+            return False
+        for name in readers:
             module = self.network.get_submodule(name)
             part = self.parts.get(f"{name}.weight")
-            if part is not None and (part.is_whole or module.groups == 1):
+            if part is not None and (part.is_whole or (module.groups == 1 and part.axis == 0)):
                 return True
         return False
 
     def _selectable(self, name: str, module: nn.Module) -> nn.Module:
         part = self.parts.get(f"{name}.weight")
-        if part is not None and part.is_whole:
+        if part is not None and part.is_whole and self._stored is None:
             # All rows: the network's own parameters train, through stock operations.
             return layers.shadow(module, self._trained_keys(name))
         trained = self._trained(name, module)
@@ -139,8 +165,8 @@ class Plan:
         """What trains in a selectable layer."""
         part = self.parts.get(f"{name}.weight")
         rows = None if part is None else self._leaves.by_name[f"{name}.weight"]
-        channels = None if part is None else part.index
-        return layers.Trained(rows, channels, self._bias(f"{name}.bias", module._parameters["bias"]))
+        bias = self._bias(f"{name}.bias", module._parameters["bias"])
+        return layers.Trained(rows, part or Part(), bias, self._stored)
 
     def _bias(self, name: str, bias: Tensor | None) -> Callable[[], Tensor | None]:
         """Gives a layer's bias at each call, with whatever trains in it."""

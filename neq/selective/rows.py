@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from neq.selective.geometry import Geometry
+
 
 @dataclass(frozen=True)
 class ConvRows:
@@ -62,6 +64,23 @@ class ConvRows:
     def read(self, x: Tensor) -> Tensor:
         """The part of an input [B, in, H, W] that the chosen rows' gradient needs."""
         return x if self.inputs is None else pick_channels(x, self.inputs)
+
+    def gradient(self, grad_output: Tensor, kept: Tensor, geometry: Geometry, shape: torch.Size) -> Tensor:
+        """The gradient of the chosen rows.
+
+        Args:
+            grad_output: of the convolution's result [B, out, H, W].
+            kept: what `read` gave.
+            geometry: of the convolution.
+            shape: of the rows, [n, in / groups, kh, kw].
+        """
+        like = empty_like_layout(kept, (self.padded, *shape[1:]))
+        found = geometry.weight_gradient(self.gather(grad_output), kept, like, self.used_groups)
+        return found if self.slots is None else found.index_select(0, self.slots)
+
+    def scale(self, gradient: Tensor, scale: Tensor) -> Tensor:
+        """The gradient [n, in / groups, kh, kw] times a factor of each output channel [out]."""
+        return gradient * scale.index_select(0, self.channels).view(-1, 1, 1, 1)
 
     def gather(self, grad_output: Tensor) -> Tensor:
         """The part of an output gradient [B, out, H, W] that belongs to the chosen rows, padded."""

@@ -47,9 +47,9 @@ def trained_parts(
         module = network.get_submodule(name)
         if name in selection:
             channels = selection[name]
-            part = Part() if len(channels) == layer.neurons else Part(channels)
+            part = Part() if len(channels) == layer.neurons else Part(channels, layer.axis)
             parts[f"{name}.weight"] = part
-            if module.bias is not None:
+            if module.bias is not None and layer.axis == 0:
                 parts[f"{name}.bias"] = part
         if name in bias_layers:
             if module.bias is not None:

@@ -2,7 +2,9 @@
 
 from neq.training.checkpoint import Checkpoints, load_checkpoint
 from neq.training.evaluation import Scores, evaluate
-from neq.training.loop import Progress, Training, TrainingDiverged, choose_neurons, make_plan, train
+from neq.training.loop import TrainingDiverged, train
+from neq.training.optimizer import optimizer_kind
+from neq.training.run import Progress, Training, choose_neurons, make_plan
 from neq.training.schedule import total_epochs
 from neq.training.tracker import EpochReport, Tracker
 
@@ -18,6 +20,7 @@ __all__ = [
     "evaluate",
     "load_checkpoint",
     "make_plan",
+    "optimizer_kind",
     "total_epochs",
     "train",
 ]

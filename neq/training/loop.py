@@ -3,123 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from neq.budget import budget_amount
-from neq.config import Config
-from neq.data import Data
-from neq.neurons import NeuronTable
-from neq.seeds import generator, seed_for
-from neq.selection import (
-    STATIC,
-    SelectionState,
-    StaticScheme,
-    VelocityState,
-    bias_layers,
-    choose,
-    policy_budget,
-    previous_values,
-    similarity,
-)
-from neq.selective import NamedState, Plan, carry_optimizer_state, optimizer_state
-from neq.training.checkpoint import Checkpoints
+from neq.seeds import seed_for
+from neq.selection import VelocityState, previous_values, similarity
+from neq.selective import Plan, carry_optimizer_state, optimizer_state
 from neq.training.evaluation import Scores, evaluate
 from neq.training.measure import SavedBytes, StepClock, peak_memory
 from neq.training.metrics import score_metrics, selection_metrics
 from neq.training.optimizer import make_optimizer
+from neq.training.run import Progress, Training, choose_neurons, make_plan
 from neq.training.schedule import learning_rate, total_epochs
-from neq.training.tracker import EpochReport, Tracker
+from neq.training.tracker import EpochReport
 
 
 class TrainingDiverged(RuntimeError):
     """The loss is no longer a number."""
-
-
-@dataclass
-class Progress:
-    """All that a run carries from one epoch to the next; a checkpoint is this and the network.
-
-    Args:
-        epoch: the next one.
-        policy: that the last epoch's neurons were chosen by.
-        chosen: the last epoch's neurons, bool [N].
-        optimizer: the last epoch's optimizer state, by name.
-        velocity: under the velocity policy.
-        best: of the best epoch by validation: epoch, val_top1, val_loss, test_top1; and highest_test_top1 of
-            all epochs, which nothing is chosen by.
-        selected_parameters_max: the most parameters that an epoch has updated.
-        trained_beside_max: the most values outside the budget that an epoch has trained, by kind.
-        step_seconds: median step of each epoch.
-        saved_bytes: kept for backward by one step, measured once.
-    """
-
-    epoch: int = 0
-    policy: str | None = None
-    chosen: Tensor | None = None
-    optimizer: NamedState = field(default_factory=dict)
-    velocity: VelocityState | None = None
-    best: dict[str, Any] = field(default_factory=dict)
-    selected_parameters_max: int = 0
-    trained_beside_max: dict[str, int] = field(default_factory=dict)
-    step_seconds: list[float] = field(default_factory=list)
-    saved_bytes: int | None = None
-
-    def state(self) -> dict[str, Any]:
-        """As plain values and tensors."""
-        velocity = None if self.velocity is None else vars(self.velocity)
-        return {**vars(self), "velocity": velocity}
-
-    @classmethod
-    def of_state(cls, state: dict[str, Any]) -> Progress:
-        """From what `state` gave."""
-        velocity = state["velocity"]
-        return cls(**{**state, "velocity": None if velocity is None else VelocityState(**velocity)})
-
-
-@dataclass(frozen=True)
-class Training:
-    """What a run trains, on what, and who follows it.
-
-    Args:
-        config: resolved.
-        network: the plain network, on the device.
-        table: its neurons.
-        data: splits and batches.
-        device: where to compute.
-        checkpoints: where the run's state is kept.
-        trackers: told of every step, every epoch and the end.
-    """
-
-    config: Config
-    network: nn.Module
-    table: NeuronTable
-    data: Data
-    device: torch.device
-    checkpoints: Checkpoints
-    trackers: Sequence[Tracker] = ()
-
-    @property
-    def budget(self) -> int:
-        """The run's budget, in parameters."""
-        neq = self.config.NEq_config
-        return budget_amount(self.table.total_parameters, neq.ratio, neq.budget)
-
-    @property
-    def scheme(self) -> StaticScheme | None:
-        """The lists of SU, if the configuration has them."""
-        return StaticScheme.of_config(self.config.backward_config)
-
-    def policy(self, epoch: int) -> str:
-        """The policy that chooses an epoch's neurons."""
-        neq = self.config.NEq_config
-        return neq.initialization if epoch == 0 else neq.neuron_selection
 
 
 def train(run: Training, resumed: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -148,29 +52,12 @@ def train(run: Training, resumed: dict[str, Any] | None = None) -> dict[str, Any
     return summary
 
 
-def choose_neurons(run: Training, progress: Progress, epoch: int) -> Tensor:
-    """The neurons that an epoch updates, bool [N]; a static policy's first choice stays."""
-    policy = run.policy(epoch)
-    if policy in STATIC and policy == progress.policy:
-        assert progress.chosen is not None
-        return progress.chosen
-    velocity = None if progress.velocity is None else progress.velocity.velocity
-    stream = generator(run.config.manual_seed, "selection", epoch)
-    state = SelectionState(run.table, run.network, stream, run.scheme, velocity)
-    return choose(policy, state, run.budget)
-
-
-def make_plan(run: Training, policy: str, chosen: Tensor) -> Plan:
-    """The plan of an epoch's neurons; under SU the biases of its scheme train too."""
-    biases = bias_layers(run.table, run.scheme) if policy == "SU" and run.scheme else ()
-    return Plan(run.network, run.table, run.table.selection(chosen), run.config.NEq_config.norm_mode, biases)
-
-
 def _train_epoch(run: Training, progress: Progress, epoch: int) -> bool:
     """One epoch from choice to record; updates progress and says whether this epoch is the best so far."""
     config, settings = run.config, run.config.run_config
     policy = run.policy(epoch)
-    chosen = choose_neurons(run, progress, epoch)
+    choice = choose_neurons(run, progress, epoch)
+    chosen = choice.chosen
     plan = make_plan(run, policy, chosen)
     optimizer = make_optimizer(plan, settings)
     carry_optimizer_state(progress.optimizer, optimizer, plan)
@@ -214,6 +101,7 @@ def _train_epoch(run: Training, progress: Progress, epoch: int) -> bool:
 
     beside = plan.trained_values()
     used = beside.pop("weights")
+    progress.budget_used_max = max(progress.budget_used_max, choice.used)
     progress.selected_parameters_max = max(progress.selected_parameters_max, used)
     progress.trained_beside_max = {
         kind: max(count, progress.trained_beside_max.get(kind, 0)) for kind, count in beside.items()
@@ -221,7 +109,7 @@ def _train_epoch(run: Training, progress: Progress, epoch: int) -> bool:
     metrics = {
         "epochs": epoch,
         **score_metrics(train_scores, validation, test, lr, progress.best),
-        **selection_metrics(run.table, chosen, policy_budget(policy, run.table, run.scheme, run.budget)),
+        **selection_metrics(run.table, choice),
         "Trained beside the budget": beside,
         "step_seconds": progress.step_seconds[-1],
     }
@@ -312,7 +200,9 @@ def _summary(run: Training, progress: Progress) -> dict[str, Any]:
         "neuron_selection": neq.neuron_selection,
         "initialization": neq.initialization,
         "scheme": neq.scheme,
-        "budget": run.budget,
+        "budget": run.allowance(neq.neuron_selection).limit,
+        "budget_unit": neq.budget_unit,
+        "budget_used_max": progress.budget_used_max,
         "seed": config.manual_seed,
         "norm_mode": neq.norm_mode,
         "epochs": progress.epoch,

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
-
 from neq.neurons import NeuronTable
+from neq.selective import Choice
 from neq.training.evaluation import Scores
 
 
-def selection_metrics(table: NeuronTable, chosen: Tensor, budget: int) -> dict[str, Any]:
+def selection_metrics(table: NeuronTable, choice: Choice) -> dict[str, Any]:
     """What an epoch updates, in per cent by layer and in total, and against its budget.
 
     Args:
         table: the network's neurons.
-        chosen: bool [N].
-        budget: of the epoch, in parameters.
+        choice: of the epoch.
 
     Returns:
         "Perc of frozen conv neurons", "FLOPS stats" (per cent of the weight gradient's multiply-accumulates
-        that are not computed) and "Saved parameters" (updated ones: the published name is kept).
+        that are not computed), "Saved parameters" (updated ones: the published name is kept) and "Budget".
     """
+    chosen = choice.chosen
     kept = chosen.sum().item()
     used = int(table.parameters[chosen].sum())
     frozen_by_layer = {
@@ -37,9 +36,11 @@ def selection_metrics(table: NeuronTable, chosen: Tensor, budget: int) -> dict[s
         },
         "Saved parameters": {
             "Number of saved parameters": used,
-            "Parameters delta with Budget": budget - used,
+            # Under another unit there is no budget in parameters to be apart from.
+            "Parameters delta with Budget": choice.limit - used if choice.unit == "parameters" else None,
             "Number of saved neurons": int(kept),
         },
+        "Budget": {"unit": choice.unit, "limit": choice.limit, "used": choice.used},
     }
 
 

@@ -5,9 +5,8 @@ import torch
 from torch import nn
 
 from benchmarks.common import peak_bytes, settle
-from benchmarks.floor import floor
 from benchmarks.selections import chooser
-from benchmarks.training_step import Settings, gradient_error, main, make_task, measure, parse
+from benchmarks.training_step import Settings, floor, gradient_error, main, make_task, measure, parse
 from benchmarks.variants import VARIANTS, Task
 from neq.errors import UserError
 from neq.neurons import neuron_table

@@ -171,7 +171,9 @@ def test_dry_run_tells_everything_and_writes_nothing(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "17,056 selectable neurons in 52 layers, 2,189,760 parameters" in out
     assert "budget: 192,312 parameters an epoch" in out
-    assert "192,312 of 192,312 parameters, 8.78 % of all" in out
+    assert "would use 192,312 parameters of it" in out
+    assert "with 192,312 parameters, 8.78 % of all" in out
+    assert "MiB: " in out
     assert "net_name: mbv2" in out
     assert re.search(r"features\.13\.conv\.1\.0 +│ +576 │ +9 │", out)
     assert "nothing is written" in out

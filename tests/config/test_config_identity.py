@@ -11,6 +11,7 @@ from neq.config.identity import NOT_IDENTITY, PATH_KEYS, identity, run_folder
 from neq.config.leaves import LEAVES, flatten_config, nest
 from neq.config.resolve import resolve
 from neq.config.schema import Config, DataProvider, NEqConfig, NetConfig
+from neq.errors import UserError
 
 CONFIG = resolve({"NEq_config": {"ratio": 0.3}}, {}).config
 
@@ -53,12 +54,17 @@ OTHER = {
     "test_per_epochs": 2,
     "precision": "bf16",
     "net_name": "mbv2",
+    "weights": "none",
     "fine_tuning": False,
     "neuron_selection": "random",
     "initialization": "full",
     "scheme": "scheme_baseline",
     "ratio": 0.4,
     "budget": 5,
+    "budget_unit": "bytes",
+    "cost_aware": True,
+    "unit": "input_channel",
+    "saved_precision": "bf16",
     "velocity_mu": 0.25,
     "velocity_rule": "reference",
     "norm_mode": "frozen",
@@ -135,6 +141,23 @@ def test_the_fingerprint_of_the_data_counts() -> None:
     assert identity(CONFIG, "abc")["data_fingerprint"] == "abc"
     assert "data_fingerprint" not in identity(CONFIG)
     assert len({run_folder(CONFIG), run_folder(CONFIG, "a"), run_folder(CONFIG, "b")}) == 3
+
+
+def test_weights_count_by_their_content(tmp_path) -> None:
+    def of(name: str, content: bytes) -> Config:
+        (tmp_path / name).write_bytes(content)
+        net = NetConfig(net_name="mbv2", weights=str(tmp_path / name))
+        return CONFIG.model_copy(update={"net_config": net})
+
+    one, moved, other = of("a.pth", b"one"), of("b.pth", b"one"), of("c.pth", b"two")
+    assert identity(one) == identity(moved)
+    assert run_folder(one) == run_folder(moved)
+    assert run_folder(one) != run_folder(other)
+    (tmp_path / "a.pth").write_bytes(b"two")
+    assert identity(one) == identity(other)
+    (tmp_path / "a.pth").unlink()
+    with pytest.raises(UserError, match=r"weights '.*a\.pth' is not a file that can be read"):
+        identity(one)
 
 
 def test_defaults_are_left_out_and_path_keys_are_not() -> None:

@@ -47,7 +47,9 @@ def test_the_selection_picture_shows_every_share(tmp_path):
 def test_the_table_fits_and_says_what_counts(width):
     summary = {
         "dataset": "digits", "net_name": "mbv2", "seed": 3, "best_epoch": 4, "epochs": 9, "val_top1": None,
-        "test_top1": 91.234, "neuron_selection": "velocity", "initialization": "SU", "budget": 1000,
+        "test_top1": 91.234, "neuron_selection": "velocity", "initialization": "SU",
+        "budget_unit": "parameters", "budget_used_max": 1234,
+        "budget": 1000,
         "selected_parameters_max": 1000, "selectable_parameters": 4000, "step_seconds": 0.0123,
         "trained_beside_max": {"biases": 1, "norms": 2, "head": 3}, "saved_bytes": 2**21,
         "peak_memory_bytes": 2**30, "peak_memory_kind": "maximum of the process",

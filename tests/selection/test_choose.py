@@ -13,7 +13,7 @@ from neq.selection import (
     bias_layers,
     choose,
     listed_parameters,
-    policy_budget,
+    policy_limit,
 )
 from tests.toys import SHAPE, toy
 
@@ -73,12 +73,12 @@ def test_su_indices_count_convs_only_and_must_exist():
 def test_both_spellings_of_a_published_budget_admit_their_scheme():
     table = neuron_table(build_network("mbv2", 10), (3, 64, 64))
     lists = StaticScheme((36, 39, 40, 41, 42, 45, 48, 49), (1, 1, 0, 0.25, 0.125, 0.125, 0.125, 0.125), 16)
-    assert policy_budget("SU", table, lists, 192311) == policy_budget("SU", table, lists, 192312) == 192312
-    assert policy_budget("velocity", table, lists, 192311) == 192311
+    assert policy_limit("SU", table, lists, 192311) == policy_limit("SU", table, lists, 192312) == 192312
+    assert policy_limit("velocity", table, lists, 192311) == 192311
     slip = StaticScheme((27, 30, 33, 36, 39, 42, 45, 48), (1,) * 8, 34)
-    assert policy_budget("SU", table, slip, 675540) == 675840
+    assert policy_limit("SU", table, slip, 675540) == 675840
     with pytest.raises(ValueError, match="675,840"):
-        policy_budget("SU", table, slip, 600000)
+        policy_limit("SU", table, slip, 600000)
 
 
 def test_random_is_new_every_epoch_and_the_same_for_a_seed():

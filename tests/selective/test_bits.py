@@ -3,30 +3,42 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neq.selective.bits import pack, unpack
+from neq.selective import bits
 from neq.selective.rows import layout_of
 
 
-@given(shape=st.tuples(*[st.integers(1, 5)] * 4), seed=st.integers(0, 1000), last=st.booleans())
-def test_a_mask_comes_back(shape, seed, last):
-    layout = torch.channels_last if last else torch.contiguous_format
-    mask = torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < 0.5
-    mask = mask.contiguous(memory_format=layout)
-    bits = pack(mask)
-    assert bits.dtype == torch.uint8
-    assert len(bits) == -(-mask.numel() // 8)
-    assert torch.equal(unpack(bits, mask.shape, layout_of(mask)), mask)
+def check(x, gradient):
+    """Packing where x is positive and multiplying by it is what the mask itself does."""
+    packed = bits.pack_where(lambda piece: piece > 0, x)
+    assert packed.dtype == torch.uint8
+    assert packed.numel() == (x.numel() + 7) // 8
+    product = bits.times_mask(gradient, packed, layout_of(x))
+    assert torch.equal(product, gradient * (x > 0))
+    assert x.dim() != 4 or layout_of(product) is layout_of(x) or 1 in x.shape
 
 
-def test_every_byte_comes_back():
-    places = torch.arange(8)
-    masks = ((torch.arange(256)[:, None] >> places) & 1).bool().view(256, 8, 1, 1)
-    bits = pack(masks)
-    assert len(set(bits.tolist())) == 256
-    assert torch.equal(unpack(bits, masks.shape, torch.contiguous_format), masks)
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.booleans(), st.booleans(), st.integers(0, 9))
+def test_any_shape_in_any_layout(shape, last, gradient_last, seed):
+    generator = torch.Generator().manual_seed(seed)
+    x, gradient = (torch.randn(shape, generator=generator) for _ in range(2))
+    if len(shape) == 4:
+        x = x.contiguous(memory_format=torch.channels_last) if last else x
+        gradient = gradient.contiguous(memory_format=torch.channels_last) if gradient_last else gradient
+    check(x, gradient)
 
 
+@pytest.mark.parametrize("piece", [8, 64])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_the_layout_is_kept(layout):
-    mask = (torch.randn(2, 6, 4, 4) > 0).contiguous(memory_format=layout)
-    assert layout_of(unpack(pack(mask), mask.shape, layout)) is layout
+def test_piece_by_piece(piece, layout, monkeypatch):
+    monkeypatch.setattr(bits, "_PIECE", piece)
+    x, gradient = (torch.randn(3, 5, 7, 3).contiguous(memory_format=layout) for _ in range(2))
+    check(x, gradient)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_types(dtype):
+    check(torch.randn(2, 3, 4, 5).to(dtype), torch.randn(2, 3, 4, 5).to(dtype))
+
+
+def test_nothing_is_packed_to_nothing():
+    check(torch.zeros(0, 3, 4, 4), torch.zeros(0, 3, 4, 4))

@@ -5,10 +5,10 @@ import pytest
 import torch
 import torchvision
 
-from neq.budget import fill
+from neq.filling import Costs, fill
 from neq.networks import build_network
 from neq.neurons import neuron_table
-from neq.selective import Plan, step_cost
+from neq.selective import CostModel, Plan
 from neq.training.measure import SavedBytes
 
 NETWORKS = {
@@ -24,7 +24,9 @@ NETWORKS = {
 
 def some(table, share):
     scores = torch.rand(len(table), generator=torch.Generator().manual_seed(0))
-    return table.selection(fill(scores, table.parameters, round(share * table.total_parameters)))
+    return table.selection(
+        fill(scores, Costs.per_neuron(table.parameters), round(share * table.total_parameters))
+    )
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -35,7 +37,7 @@ def test_predicted_saved_bytes_are_the_measured_ones(name, norm_mode, share):
     table = neuron_table(network, (3, 32, 32))
     selection = some(table, share)
     before = copy.deepcopy(network.state_dict())
-    predicted = step_cost(network, table, selection, norm_mode, (4, 3, 32, 32)).saved_bytes
+    predicted = CostModel(network, table, (4, 3, 32, 32), norm_mode).step(selection).saved_bytes
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
     plan = Plan(network, table, selection, norm_mode)
     images = torch.randn(4, 3, 32, 32).contiguous(memory_format=torch.channels_last)
@@ -50,30 +52,32 @@ def test_operations_and_bytes_in_closed_form():
     network = build_network("mbv2", 10)
     table = neuron_table(network, (3, 64, 64))
     late = {table.layers[-1].name: range(1280)}
-    cost = step_cost(network, table, late, "frozen", (2, 3, 64, 64), optimizer="adam")
+    cost = CostModel(network, table, (2, 3, 64, 64), "frozen", "adam").step(late)
     assert cost.parameters == 320 * 1280
     assert cost.values == 320 * 1280 + 12810
-    assert cost.forward_macs == 2 * table.total_macs
-    assert cost.input_gradient_macs == 0  # nothing before the last convolution trains
-    assert cost.weight_gradient_macs == 2 * 320 * 1280 * 4
+    assert cost.forward_macs == 2 * (table.total_macs + 12800)
+    assert cost.input_gradient_macs == 2 * 12800  # the head's: nothing before the last convolution trains
+    assert cost.weight_gradient_macs == 2 * (320 * 1280 * 4 + 12800)
     assert cost.gradient_bytes == 4 * cost.values
     assert cost.optimizer_bytes == 8 * cost.values
     assert cost.training_bytes == cost.saved_bytes + 12 * cost.values
-    everything = step_cost(
-        network, table, {layer.name: range(layer.neurons) for layer in table.layers}, "train", (2, 3, 64, 64)
+    everything = CostModel(network, table, (2, 3, 64, 64), "train").step(
+        {layer.name: range(layer.neurons) for layer in table.layers}
     )
     first = table.layers[0]
-    assert everything.macs == 2 * (3 * table.total_macs - first.neurons * first.macs)
+    assert everything.macs == 2 * (3 * (table.total_macs + 12800) - first.neurons * first.macs)
 
 
 def test_norms_that_train_carry_the_gradient_to_the_first_layer():
     network = build_network("mbv2", 10)
     table = neuron_table(network, (3, 64, 64))
     late = {table.layers[-1].name: [0]}
-    frozen, train = (step_cost(network, table, late, mode, (2, 3, 64, 64)) for mode in ("frozen", "train"))
+    frozen, train = (
+        CostModel(network, table, (2, 3, 64, 64), mode).step(late) for mode in ("frozen", "train")
+    )
     first = table.layers[0]
-    assert frozen.input_gradient_macs == 0
-    assert train.input_gradient_macs == 2 * (table.total_macs - first.neurons * first.macs)
+    assert frozen.input_gradient_macs == 2 * 12800
+    assert train.input_gradient_macs == 2 * (table.total_macs + 12800 - first.neurons * first.macs)
     assert train.saved_bytes > 5 * frozen.saved_bytes
 
 
@@ -82,7 +86,9 @@ def test_a_byte_budget_is_a_matter_of_layers_not_of_parameters():
     network = build_network("mbv2", 10)
     table = neuron_table(network, (3, 64, 64))
     spread = some(table, 0.2)
-    late = table.selection(fill(torch.arange(len(table)).double(), table.parameters, round(0.2 * 2189760)))
-    costs = [step_cost(network, table, chosen, "frozen", (2, 3, 64, 64)) for chosen in (spread, late)]
+    late = table.selection(
+        fill(torch.arange(len(table)).double(), Costs.per_neuron(table.parameters), round(0.2 * 2189760))
+    )
+    costs = [CostModel(network, table, (2, 3, 64, 64), "frozen").step(chosen) for chosen in (spread, late)]
     assert costs[0].parameters == pytest.approx(costs[1].parameters, rel=0.01)
     assert costs[0].saved_bytes > 3 * costs[1].saved_bytes

@@ -1,0 +1,237 @@
+"""What fine-tuning under a budget reaches: accuracy, step time and saved bytes of ten cells.
+
+python -m benchmarks.transfer --dataset flowers12 --root photos/flowers12 \\
+    --weights mobilenet_v2.safetensors --seeds 0,1,2 --output transfer.json
+python -m benchmarks.transfer --table --output transfer.json
+
+The first seed trains every cell at every learning rate of the grid; each cell keeps the one that is best on
+validation, and the other seeds train at that one. Every run is written to the output as it ends: the same
+call goes on where it was stopped, one with more seeds or another data set adds to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import multiprocessing
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from benchmarks.common import ArgumentParser, at_least, open_device, run_benchmark
+from benchmarks.transfer_runs import CELLS, Setting, Task, train_task, weights_identity
+from benchmarks.transfer_table import chosen_rate, tables
+from neq.errors import UserError, shown, unknown_name
+from neq.files import write_text
+
+DATASETS = ("flowers12", "caltech101", "cifar10")
+GRID = (0.05, 0.0125)
+# What all runs of one report share.
+SHARED = ("network", "image_size", "batch_size", "epochs", "scheme")
+
+
+class Report:
+    """The results so far, in one JSON file.
+
+    Args:
+        path: read if it exists; its folder must.
+
+    Raises:
+        UserError: a file that holds something else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.settings: dict[str, Any] = {}
+        self.runs: list[dict[str, Any]] = []
+        if not path.exists():
+            return
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            self.settings, self.runs = dict(content["settings"]), list(content["runs"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"output {shown(str(path))} holds no report of this benchmark") from error
+
+    def settle(self, settings: dict[str, Any]) -> None:
+        """Makes sure that the runs to come belong with those that are there.
+
+        Raises:
+            UserError: they were made with other settings.
+        """
+        for key, value in settings.items():
+            if self.runs and self.settings.get(key) != value:
+                raise UserError(
+                    f"output {shown(str(self.path))} holds runs with {key} {shown(self.settings.get(key))}, "
+                    f"here it is {shown(value)}; give another --output"
+                )
+        self.settings = settings
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """Keeps the result of a run, on a line of its own."""
+        self.runs.append(entry)
+        lines = ",\n".join(json.dumps(run, allow_nan=False) for run in self.runs)
+        write_text(self.path, f'{{"settings": {json.dumps(self.settings)}, "runs": [\n{lines}\n]}}\n')
+
+    def holds(self, task: Task) -> bool:
+        """Whether a run's result is there."""
+        return any(
+            (run["dataset"], run["cell"], run["base_lr"], run["seed"]) == task.key for run in self.runs
+        )
+
+
+def sweep(
+    report: Report,
+    setting: Setting,
+    cells: Sequence[str],
+    seeds: Sequence[int],
+    grid: Sequence[float],
+    jobs: int = 1,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Trains what the report still lacks, seed by seed.
+
+    Args:
+        report: gets an entry for each run.
+        setting: what the runs share.
+        cells: names in CELLS.
+        seeds: the first one chooses the learning rates.
+        grid: learning rates to choose from.
+        jobs: runs at a time.
+        say: is told what is trained next.
+
+    Raises:
+        UserError: data, weights or network that cannot be used, or a report of other settings.
+    """
+    folder = report.path.with_suffix(".runs") / setting.dataset
+
+    def task(cell: str, base_lr: float, seed: int) -> Task:
+        return Task(setting, cell, base_lr, seed, folder / f"{cell}-lr{base_lr:g}-seed{seed}")
+
+    shared = {key: getattr(setting, key) for key in SHARED}
+    weights = weights_identity(task(cells[0], grid[0], seeds[0]))
+    report.settle({**shared, "weights": weights, "grid": list(grid), "grid_seed": seeds[0]})
+    for seed in seeds:
+        if seed == seeds[0]:
+            tasks = [task(cell, rate, seed) for cell in cells for rate in grid]
+        else:
+            rates = {cell: chosen_rate(report.runs, setting.dataset, cell, seeds[0]) for cell in cells}
+            tasks = [task(cell, rate, seed) for cell, rate in rates.items() if rate is not None]
+        tasks = [task for task in tasks if not report.holds(task)]
+        for entry in _train(tasks, jobs, say):
+            report.add(entry)
+
+
+def _train(tasks: list[Task], jobs: int, say: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    """The entries of runs, as they end."""
+    names = [f"{'  '.join(map(str, task.key))}  ({i} of {len(tasks)})" for i, task in enumerate(tasks, 1)]
+    if jobs == 1:
+        for task, name in zip(tasks, names, strict=True):
+            say(name)
+            yield train_task(task)
+        return
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = {pool.submit(train_task, task): name for task, name in zip(tasks, names, strict=True)}
+        try:
+            for future in as_completed(futures):
+                say(f"{futures[future]} is done")
+                yield future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _listed(kind: Callable[[str], Any], what: str) -> Callable[[str], list[Any]]:
+    """An argument's type: values with commas between them, each once."""
+
+    def values(text: str) -> list[Any]:
+        try:
+            given = [kind(part) for part in text.split(",")]
+        except ValueError:
+            given = []
+        if not given or len(set(given)) < len(given):
+            raise argparse.ArgumentTypeError(f"{shown(text)} is no list of {what}, as in 0,1,2")
+        return given
+
+    return values
+
+
+def _rate(text: str) -> float:
+    if not 0 < (rate := float(text)) < float("inf"):
+        raise ValueError
+    return rate
+
+
+def _seed(text: str) -> int:
+    if not 0 <= (seed := int(text)) < 2**63:
+        raise ValueError
+    return seed
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The arguments.
+
+    Raises:
+        UserError: wrong ones.
+    """
+    parser = ArgumentParser(prog="python -m benchmarks.transfer", description=__doc__.split("\n")[0])
+    parser.add_argument("--table", action="store_true", help="print the tables of --output, train nothing")
+    parser.add_argument("--dataset", choices=DATASETS, help="what the report calls the images in --root")
+    parser.add_argument("--root", help="folder of images: train/CLASS/* and test/CLASS/*")
+    parser.add_argument("--weights", default=Setting.weights, help="default, none, or a file")
+    parser.add_argument("--seeds", type=_listed(_seed, "seeds"), default=[0, 1, 2])
+    parser.add_argument("--cells", default=",".join(CELLS), help=f"some of {', '.join(CELLS)}")
+    parser.add_argument("--grid", type=_listed(_rate, "learning rates"), default=list(GRID))
+    parser.add_argument("--epochs", type=at_least(1), default=Setting.epochs)
+    parser.add_argument("--network", default=Setting.network)
+    parser.add_argument("--scheme", default=Setting.scheme, help="SU's lists; random's and velocity's budget")
+    parser.add_argument("--image-size", type=at_least(8), default=Setting.image_size)
+    parser.add_argument("--batch-size", type=at_least(2), default=Setting.batch_size)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default=Setting.device)
+    parser.add_argument("--threads", type=at_least(1), default=Setting.threads)
+    parser.add_argument(
+        "--jobs", type=at_least(1), default=1, help="runs at a time; they slow each other down"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("transfer.json"), help="a JSON file; runs beside it"
+    )
+    given = parser.parse_args(argv)
+    given.cells = given.cells.split(",")
+    for name in given.cells:
+        if name not in CELLS:
+            raise unknown_name("cell", name, CELLS)
+    if given.output.is_dir() or not given.output.parent.is_dir():
+        raise UserError(f"output {shown(str(given.output))} is no place for a file: give one in a folder")
+    if not given.table:
+        for name in ("dataset", "root"):
+            if getattr(given, name) is None:
+                raise UserError(f"--{name} is missing; see --help")
+    return given
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; gives the exit code."""
+
+    def command(arguments: list[str]) -> None:
+        given = parse(arguments)
+        if given.table:
+            print(tables(Report(given.output)))
+            return
+        open_device(given.device)
+        names = {field.name for field in dataclasses.fields(Setting)}
+        setting = Setting(**{name: value for name, value in vars(given).items() if name in names})
+        try:
+            with FileLock(f"{given.output}.lock", timeout=0):
+                sweep(Report(given.output), setting, given.cells, given.seeds, given.grid, given.jobs)
+        except Timeout:
+            raise UserError(f"output {shown(str(given.output))} is being written by another call") from None
+
+    return run_benchmark(command, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

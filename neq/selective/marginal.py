@@ -1,0 +1,108 @@
+"""What each neuron and each layer adds to the cost of a step: the figures that a budget is filled by.
+
+In bytes they come from one forward pass over fake tensors with a gradient that flows through the whole
+network, so they are exact where layers follow one another, and a little too high or too low where they share
+an input or lie on parallel branches. `affordable` holds every choice against the exact cost.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from neq.filling import Costs
+from neq.neurons import Layer
+from neq.selective.cost import CostModel, input_gradient_macs
+from neq.selective.trained import trained_parts, trained_values
+
+
+def costs(model: CostModel, unit: str) -> Costs:
+    """What neurons cost under a cost model.
+
+    Args:
+        model: of the step.
+        unit: "parameters", "bytes" of a step's training memory, or "macs" of a step's backward pass for one
+            image.
+    """
+    table = model.table
+    if unit == "parameters":
+        return Costs.per_neuron(table.parameters)
+    sizes = torch.tensor([layer.neurons for layer in table.layers])
+    layer = torch.arange(len(sizes)).repeat_interleave(sizes)
+    if unit == "macs":
+        always = trained_parts(model.network, table, {}, model.norm_mode, model.bias_layers)
+        base = sum(input_gradient_macs(table, always).values())
+        depth = [_passed_on(model, chosen) - base for chosen in table.layers]
+        return Costs(
+            table.macs,
+            layer,
+            torch.zeros_like(sizes),
+            torch.tensor(depth).clamp(min=0),
+            base + table.head_macs,
+        )
+    assert unit == "bytes", unit
+    return _byte_costs(model, layer, sizes)
+
+
+def _passed_on(model: CostModel, chosen: Layer) -> int:
+    """MACs of the input gradients, for one image, if a layer is the earliest chosen one."""
+    selection = {chosen.name: torch.tensor([0])}
+    parts = trained_parts(model.network, model.table, selection, model.norm_mode, model.bias_layers)
+    return sum(input_gradient_macs(model.table, parts).values())
+
+
+def _byte_costs(model: CostModel, layer_of: Tensor, sizes: Tensor) -> Costs:
+    table = model.table
+    none = model.step({})
+    first = min(table.layers, key=lambda layer: layer.order)
+    kept = model.kept({first.name: torch.tensor([0])})
+    neuron, opening, depth = [], [], []
+    for layer in table.layers:
+        module = model.network.get_submodule(layer.name)
+        assert isinstance(module, (nn.Conv2d, nn.Linear))
+        values = layer.parameters + (module.bias is not None and layer.axis == 0)
+        position, x = kept.inputs[layer.name]
+        size = x.numel() * _element_size(x, model)
+        # Parts of the input that are kept one by one: the channels of a group, or each chosen channel.
+        parts = layer.neurons if layer.axis == 1 else module.groups if isinstance(module, nn.Conv2d) else 1
+        own = values * model.bytes_per_value
+        if parts > 1:
+            neuron.append(own if _has_source(x) else own + size // parts)
+            opening.append(0)
+        else:
+            shares = _has_source(x) or (kept.keeps(x) and model.saved_precision == "exact")
+            neuron.append(own)
+            opening.append(0 if shares else size)
+        behind = kept.bytes_from(position) - none.saved_bytes + _norm_bytes(model, layer)
+        if model.norm_mode != "train" and parts == 1:
+            behind += size - opening[-1]  # nothing before it keeps its input
+        depth.append(0 if model.norm_mode == "train" else max(0, behind))
+    return Costs(
+        torch.tensor(neuron).repeat_interleave(sizes),
+        layer_of,
+        torch.tensor(opening),
+        torch.tensor(depth),
+        none.training_bytes,
+    )
+
+
+def _norm_bytes(model: CostModel, layer: Layer) -> int:
+    """Of gradients and state of the norms that train because a layer is chosen."""
+    counts = [
+        trained_values(model.network, model.table, parts)["norms"]
+        for parts in (
+            trained_parts(model.network, model.table, selection, model.norm_mode, model.bias_layers)
+            for selection in ({}, {layer.name: torch.tensor([0])})
+        )
+    ]
+    return (counts[1] - counts[0]) * model.bytes_per_value
+
+
+def _element_size(x: Tensor, model: CostModel) -> int:
+    is_half = "bf16" in (model.precision, model.saved_precision)
+    return min(2, x.element_size()) if is_half else x.element_size()
+
+
+def _has_source(x: Tensor) -> bool:
+    """Whether a layer's input can be made again from what is kept for the layer before it."""
+    return getattr(x, "_neq_source", None) is not None
