@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from glob import iglob
+from itertools import islice
+from pathlib import Path
+
 from rich import box
 from rich.table import Table
 
 from neq.cli.console import Console
-from neq.config import PRE_TRAINED, datasets, network, networks
+from neq.config import PRE_TRAINED, DatasetEntry, datasets, network, networks
+from neq.config.places import data_folder
 from neq.errors import UserError
 
 
@@ -66,9 +71,37 @@ def _networks(names: list[str]) -> Table:
     return table
 
 
+# How a data set comes to be there.
+_KINDS = {"builtin": "built in", "download": "downloaded", "manual": "put there by hand", "own": "your files"}
+_OWN = {"image_folder": "--root FOLDER", "npz": "--dataset npz:FILE"}
+
+
 def _datasets() -> Table:
-    table = Table("data set", "classes", "augmentation")
+    folder = data_folder(None)
+    table = Table("data set", "kind", "classes", "looked for as", "present")
+    table.caption = f"looked for in {folder}, or in --root FOLDER"
     for name, entry in datasets().items():
-        classes = "as in the folder" if entry.classes is None else str(entry.classes)
-        table.add_row(name, classes, entry.augmentation)
+        classes = "as in the data" if entry.classes is None else str(entry.classes)
+        place, present = _OWN.get(name, ""), ""
+        if entry.kind == "builtin":
+            present = "yes"
+        elif entry.needs:
+            place, present = _place(folder, name, entry)
+        names = ", ".join((name, *entry.aliases))
+        table.add_row(names, _KINDS[entry.kind], classes, place, present)
     return table
+
+
+def _place(folder: Path, name: str, entry: DatasetEntry) -> tuple[str, str]:
+    """Where a data set is looked for, and whether it is there: as image folders, or as it is published."""
+    if any(path.is_dir() for path in (folder / name / "train").glob("*")):
+        return f"{name}/train", "yes, as image folders"
+    found = [
+        sum(1 for _ in islice(iglob(pattern, root_dir=folder), count))
+        for pattern, count in entry.needs.items()
+    ]
+    tops = dict.fromkeys(pattern.partition("/")[0] for pattern in entry.needs)
+    place = ", ".join(tops)
+    if found == list(entry.needs.values()):
+        return place, "yes"
+    return place, "in part" if any(found) else "no"

@@ -28,8 +28,8 @@ def run_training(options: Options, resolved: Resolved) -> None:
     """
     console, config = Console(), resolved.config
     device = pick_device(config.device)
-    entry, on_cuda = dataset(config.data_provider.dataset), device.type == "cuda"
-    with open_data(config.data_provider, entry, config.manual_seed, on_cuda) as data:
+    entry = dataset(config.data_provider.dataset)
+    with open_data(config.data_provider, entry, config.manual_seed, device) as data:
         _notes(console, resolved.notes + data.notes)
         folder = _folder(config, data)
         record = RunRecord(folder)

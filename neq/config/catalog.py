@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from neq.config.explain import expected
 from neq.config.reading import configs_folder, read_yaml
-from neq.config.schema import Indices, MeanStd, Section, Shares, mean_std_pair
+from neq.config.schema import Augmentation, Indices, MeanStd, Section, Shares, mean_std_pair
 from neq.errors import UserError, shown, unknown_name
 
 Entry = TypeVar("Entry", bound=Section)
@@ -87,12 +87,18 @@ class NetworkEntry(Section):
 
 
 class DatasetEntry(Section):
-    """A data set: number of classes (None: counted in the data), augmentation, input normalization."""
+    """A data set: number of classes (None: counted in the data), augmentation, input normalization.
 
+    `kind` says who brings it; `needs` what a complete copy has: paths with `*` below the data folder, and how
+    many files each stands for.
+    """
+
+    kind: Literal["builtin", "download", "manual", "own"] = "own"
     classes: Annotated[int, Field(ge=2)] | None = None
-    augmentation: Literal["photo", "square", "none"]
+    augmentation: Augmentation
     mean_std: MeanStd
     aliases: tuple[str, ...] = ()
+    needs: Mapping[str, Count] = {}
 
 
 class SchemeEntry(Section):

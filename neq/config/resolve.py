@@ -12,7 +12,7 @@ from neq.config.budget_rules import check_su, settle_budget
 from neq.config.catalog import dataset, dataset_name, network
 from neq.config.explain import expected
 from neq.config.leaves import LEAVES, flatten_config, flatten_file, flatten_overrides, nest
-from neq.config.schema import Config
+from neq.config.schema import Config, DataProvider
 from neq.errors import UserError, shown, unknown_name
 
 
@@ -71,7 +71,7 @@ def _refusal(error: ValidationError) -> UserError:
 def _catalog_changes(asked: Config, overridden: Set[str]) -> tuple[dict[str, object], list[str]]:
     """What the entries of data set and network set, and the log lines for what gives way to them."""
     data, notes = asked.data_provider, []
-    name = dataset_name(data.dataset)
+    name, root = _dataset_and_root(data, overridden)
     entry = dataset(name)
     classes = data.new_num_classes
     if entry.classes is not None and classes is not None and classes != entry.classes:
@@ -83,6 +83,7 @@ def _catalog_changes(asked: Config, overridden: Set[str]) -> tuple[dict[str, obj
     net = network(asked.net_config.net_name)
     changes: dict[str, object] = {
         "dataset": name,
+        "root": root,
         "new_num_classes": classes if entry.classes is None else entry.classes,
         "image_size": data.image_size or net.input_size,
         "mean_std": data.mean_std or net.mean_std or entry.mean_std,
@@ -93,11 +94,23 @@ def _catalog_changes(asked: Config, overridden: Set[str]) -> tuple[dict[str, obj
     return changes, notes
 
 
+def _dataset_and_root(data: DataProvider, overridden: Set[str]) -> tuple[str, str | None]:
+    """The data set's canonical name and its root: `npz:FILE` is the data set npz with FILE as its root."""
+    kind, colon, file = data.dataset.partition(":")
+    if kind != "npz" or not colon:
+        return dataset_name(data.dataset), data.root
+    if "root" in overridden and data.root not in (None, file):
+        raise UserError(f"dataset {shown(data.dataset)} and root {shown(data.root)} name two files; give one")
+    return kind, file
+
+
 def _check_together(config: Config) -> None:
     """Holds the settings that depend on one another; UserError when they do not fit."""
     data, run = config.data_provider, config.run_config
     if data.dataset == "image_folder" and not data.root:
         raise UserError("dataset 'image_folder' needs the folder of its images; give it with --root FOLDER")
+    if data.dataset == "npz" and not data.root:
+        raise UserError("dataset 'npz' needs its file; give it with --dataset npz:FILE")
     neq = config.NEq_config
     if neq.unit == "input_channel" and neq.neuron_selection == "velocity":
         raise UserError(

@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 
 Policy = Literal["SU", "velocity", "random", "full"]
 NormMode = Literal["train", "frontier", "frozen"]
+Augmentation = Literal["photo", "square", "none"]
 # What `weights` may be beside a file.
 WEIGHTS_BY_NAME = ("default", "none")
 
@@ -75,8 +76,10 @@ class MeanStd(Section):
 class DataProvider(Section):
     """The data set, its splits and its transforms."""
 
-    dataset: str = Field("digits", description="data set by name, or image_folder with root")
-    root: str | None = Field(None, description="folder of the data set")
+    dataset: str = Field("digits", description="data set by name; npz:FILE; image_folder with root")
+    root: str | None = Field(
+        None, description="folder of the data set; none: data in $NEQ_CACHE, else in ~/.cache/neq"
+    )
     image_size: int | None = Field(
         None, ge=8, le=4096, description="pixels a side; none: the network's own input size"
     )
@@ -98,6 +101,16 @@ class DataProvider(Section):
     mean_std: Annotated[MeanStd | None, BeforeValidator(mean_std_pair)] = Field(
         None, description="input normalization; none: the data set's own"
     )
+    augmentation: Augmentation | None = Field(
+        None, description="of training images; null: the data set's own (none: nothing random)"
+    )
+    on_bad_image: Literal["error", "skip"] = Field(
+        "error", description="images that cannot be read: refuse to start, or leave them out"
+    )
+    cache: Literal["auto", "none", "memory", "disk"] = Field(
+        "auto", description="where decoded images are kept; auto: in memory when the set is small"
+    )
+    cache_gib: float = Field(4.0, gt=0, description="most GiB that the cache takes")
 
 
 class RunSettings(Section):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from neq.errors import UserError
 
@@ -25,10 +28,27 @@ def read_image(path: str) -> torch.Tensor:
         with Image.open(path) as image:
             return to_tensor(image)
     except Exception as error:  # PIL's decoders raise nearly anything on a corrupt file
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
-            f"image {path!r} cannot be read ({reason}); replace the file or remove it from the data set."
+            f"image {path!r} cannot be read ({_reason(path, error)}); "
+            "replace the file or remove it from the data set."
         ) from error
+
+
+def why_unreadable(path: str) -> str | None:
+    """Why `read_image` cannot decode a file; none if it can.
+
+    A JPEG is read to its end but decoded at an eighth of its size, which takes half the time.
+
+    Args:
+        path: the image file.
+    """
+    try:
+        with Image.open(path) as image:
+            image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
+            to_tensor(image)
+    except Exception as error:
+        return _reason(path, error)
+    return None
 
 
 def to_tensor(image: Image.Image) -> torch.Tensor:
@@ -50,6 +70,17 @@ def to_tensor(image: Image.Image) -> torch.Tensor:
     elif image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # PIL warns when a transparent palette goes to RGB directly
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+
+
+def _reason(path: str, error: Exception) -> str:
+    """The error in one line."""
+    with contextlib.suppress(OSError):
+        if os.path.getsize(path) == 0:
+            return "the file is empty"
+    if isinstance(error, UnidentifiedImageError):
+        return "no known image format"
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split()) or type(error).__name__
 
 
 def _upper_byte(image: Image.Image) -> Image.Image:

@@ -8,29 +8,18 @@ Three layouts are read:
 
 from __future__ import annotations
 
-import hashlib
 import os
-from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-import torch
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from neq.data.decoding import read_image
-from neq.data.sources import Source, Split
+from neq.config.places import data_folder
+from neq.data.sources import Source, Split, source_of_files
 from neq.errors import UserError
 
 _VALIDATION_NAMES = ("val", "valid", "validation")
 _SPLIT_NAMES = ("train", "test", *_VALIDATION_NAMES)
 _LAYOUTS = "Allowed: ROOT/train/CLASS/* with ROOT/test/CLASS/* or ROOT/val/CLASS/*, or ROOT/CLASS/*"
-
-
-class _File(NamedTuple):
-    path: str
-    size: int
-    label: int
 
 
 def open_image_folder(root: str | None) -> Source:
@@ -39,12 +28,9 @@ def open_image_folder(root: str | None) -> Source:
     Args:
         root: the folder, `~` allowed.
 
-    Returns:
-        A source whose fingerprint is made of relative paths and file sizes: moving the folder keeps it.
-
     Raises:
-        UserError: the folder is missing, has another layout, an empty class, an empty file, or splits
-            with different classes.
+        UserError: the folder is missing, has another layout, an empty class, or splits with different
+            classes.
     """
     if root is None:
         raise UserError("dataset image_folder needs a folder; set root to the folder of the images.")
@@ -53,26 +39,25 @@ def open_image_folder(root: str | None) -> Source:
         raise UserError(f"root {root!r} is not a folder; {_LAYOUTS}; correct root.")
     splits, notes = _layout(folder)
     classes = _class_names(folder, splits)
-    files: list[_File] = []
-    official: dict[Split, np.ndarray] = {}
-    for split, path in splits.items():
-        start = len(files)
-        for label, name in enumerate(classes):
-            files += _class_files(path / name, label)
-        official[split] = np.arange(start, len(files))
-    return Source(
-        classes=classes,
-        labels=np.array([file.label for file in files], dtype=np.int64),
-        image=partial(_image, tuple(file.path for file in files)),
-        official=official if len(official) > 1 else {},
-        fingerprint=_fingerprint(folder, files),
-        notes=notes,
-    )
+    found = {
+        split: [(file, label) for label, name in enumerate(classes) for file in _class_files(path / name)]
+        for split, path in splits.items()
+    }
+    return source_of_files(classes, found, folder, notes)
 
 
-def _image(paths: tuple[str, ...], index: int) -> torch.Tensor:
-    """Image `index` as uint8 [3, H, W]."""
-    return read_image(paths[index])
+def open_prepared(name: str, root: str | None) -> Source | None:
+    """A data set by name that was sorted into image folders, at ROOT/NAME or ROOT itself; none elsewhere.
+
+    Args:
+        name: of the data set.
+        root: the folder, `~` allowed; none: that of all data sets.
+    """
+    folder = data_folder(root)
+    for place in (folder / name, *([folder] if root is not None else [])):
+        if (place / "train").is_dir() and _folders(place / "train"):
+            return open_image_folder(str(place))
+    return None
 
 
 def _layout(folder: Path) -> tuple[dict[Split, Path], tuple[str, ...]]:
@@ -123,25 +108,14 @@ def _class_names(folder: Path, splits: dict[Split, Path]) -> tuple[str, ...]:
     return tuple(classes)
 
 
-def _class_files(folder: Path, label: int) -> list[_File]:
-    """The images of one class folder, sorted by name, none of them empty."""
+def _class_files(folder: Path) -> list[str]:
+    """The images of one class folder, sorted by name."""
     nested = _folders(folder)
     if nested:
         raise UserError(
             f"class folder {str(folder)!r} holds folders ({nested[0]!r}); {_LAYOUTS}; rearrange it."
         )
-    files = []
-    for name in _names(folder):
-        if not name.lower().endswith(IMG_EXTENSIONS):
-            continue
-        path = folder / name
-        try:
-            size = path.stat().st_size
-        except OSError as error:
-            raise UserError(f"image {str(path)!r} cannot be read ({error.strerror}); remove it.") from error
-        if size == 0:
-            raise UserError(f"image {str(path)!r} has 0 bytes; replace the file or remove it.")
-        files.append(_File(str(path), size, label))
+    files = [str(folder / name) for name in _names(folder) if name.lower().endswith(IMG_EXTENSIONS)]
     if not files:
         raise UserError(
             f"class folder {str(folder)!r} has no image; allowed: {' '.join(IMG_EXTENSIONS)}; "
@@ -160,11 +134,3 @@ def _names(folder: Path) -> list[str]:
 
 def _folders(folder: Path) -> list[str]:
     return [name for name in _names(folder) if (folder / name).is_dir()]
-
-
-def _fingerprint(folder: Path, files: list[_File]) -> str:
-    """sha256 over the relative paths, sorted, and the file sizes."""
-    digest = hashlib.sha256()
-    for name, size in sorted((Path(file.path).relative_to(folder).as_posix(), file.size) for file in files):
-        digest.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()

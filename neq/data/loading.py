@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision.transforms import v2
 
-from neq.data.sources import Source
+from neq.data.caching import Read
 from neq.errors import UserError
 from neq.seeds import generator, seed_for
 
@@ -52,49 +52,43 @@ def eval_keys(indices: np.ndarray, batch_size: int) -> list[list[Key]]:
 
 
 class Images(Dataset[Item | UserError]):
-    """Transformed images by key.
+    """Images by key, sized for the network.
 
     Args:
-        source: the data set.
-        evaluation: uint8 [3, H, W] -> float32 [3, S, S], nothing random.
-        training: the same with randomness from torch's global CPU generator; none: as `evaluation`.
+        decoded: gives an image as it is, uint8 [3, H, W].
+        resized: gives an image as it is evaluated, uint8 [3, S, S].
+        labels: int64 [n].
+        training: uint8 [3, H, W] -> uint8 [3, S, S], with randomness from torch's global CPU generator; none:
+            training images are read as evaluated ones.
         seed: the run's seed.
-        cache: keep every evaluated image in memory.
     """
 
     def __init__(
-        self, source: Source, evaluation: v2.Transform, training: v2.Transform | None, seed: int, cache: bool
+        self, decoded: Read, resized: Read, labels: np.ndarray, training: v2.Transform | None, seed: int
     ) -> None:
-        self._source = source
-        self._evaluation = evaluation
+        self.decoded = decoded
+        self.resized = resized
+        self._labels = labels
         self._training = training
         self._seed = seed
-        self._cache: dict[int, torch.Tensor] | None = {} if cache else None
 
     def __getitem__(self, key: Key) -> Item | UserError:
-        """One image float32 [3, S, S] and its label.
+        """One image uint8 [3, S, S] and its label.
 
         A user's error is returned, not raised: a loader process would wrap it in a traceback.
         """
         epoch, index = key
         try:
             if epoch is None or self._training is None:
-                image = self._evaluated(index)
+                image = self.resized(index)
             else:
                 image = self._augmented(index, epoch, self._training)
         except UserError as error:
             return error
-        return image, int(self._source.labels[index])
-
-    def _evaluated(self, index: int) -> torch.Tensor:
-        if self._cache is None:
-            return self._evaluation(self._source.image(index))
-        if index not in self._cache:
-            self._cache[index] = self._evaluation(self._source.image(index))
-        return self._cache[index]
+        return image, int(self._labels[index])
 
     def _augmented(self, index: int, epoch: int, transform: v2.Transform) -> torch.Tensor:
-        image = self._source.image(index)
+        image = self.decoded(index)
         with torch.random.fork_rng(devices=[]):
             # Not torch.manual_seed, which would reseed the accelerators too.
             torch.default_generator.manual_seed(seed_for(self._seed, "augmentation", epoch, index))
@@ -132,7 +126,7 @@ class Loader:
             plan: the keys of each batch.
 
         Yields:
-            Images float32 [B, 3, S, S] and labels int64 [B].
+            Images uint8 [B, 3, S, S] and labels int64 [B].
 
         Raises:
             UserError: an image cannot be read.

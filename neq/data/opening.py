@@ -3,33 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Literal, Protocol, Self
 
 import torch
+from torchvision.transforms import v2
 
-from neq.config.schema import DataProvider, MeanStd
+from neq.config.schema import Augmentation, DataProvider, MeanStd
+from neq.data.cache_plan import plan_cache
+from neq.data.caching import Read
+from neq.data.checking import check_images, describe_skipped
+from neq.data.cub import open_cub
 from neq.data.digits import open_digits
 from neq.data.image_folder import open_image_folder
-from neq.data.loading import Batch, Images, Loader, eval_keys, train_keys
+from neq.data.loading import Batch, Images, Key, Loader, eval_keys, train_keys
+from neq.data.npz import open_npz
 from neq.data.sources import Source
 from neq.data.splits import split
-from neq.data.transforms import eval_transform, train_transform
+from neq.data.torchvision_sets import (
+    open_c10,
+    open_c100,
+    open_flowers,
+    open_food,
+    open_mnist,
+    open_pets,
+    open_svhn,
+    open_usps,
+)
+from neq.data.transforms import eval_transform, normalization, train_transform
+from neq.data.vww import open_vww
 from neq.errors import UserError, unknown_name
 
 # A data set by name: from its root folder to its source.
 SOURCES: dict[str, Callable[[str | None], Source]] = {
+    "c10": open_c10,
+    "c100": open_c100,
+    "flowers": open_flowers,
+    "food": open_food,
+    "pets": open_pets,
+    "cub": open_cub,
+    "vww": open_vww,
+    "svhn": open_svhn,
+    "mnist": open_mnist,
+    "usps": open_usps,
     "digits": open_digits,
     "image_folder": open_image_folder,
+    "npz": open_npz,
 }
-# A set that is smaller than this as float32 input is kept in memory.
-_CACHE_BYTES = 256_000_000
+CPU = torch.device("cpu")
 
 
 class Entry(Protocol):
     """What the catalog says about a data set."""
 
     @property
-    def augmentation(self) -> str: ...
+    def augmentation(self) -> Augmentation: ...
 
     @property
     def mean_std(self) -> MeanStd: ...
@@ -43,50 +71,56 @@ class Data:
         counts: images of `train`, `validation`, `velocity` and `test`.
         fingerprint: what tells this copy of the images from another, if there can be several.
         notes: what the user should know about how the data was read.
+        skipped: the files of the images that cannot be read and were left out.
         steps_per_epoch: training batches of an epoch.
 
     Args:
         source: the data set.
         settings: the run's data settings, `image_size` resolved.
-        augmentation: the data set's augmentation.
+        augmentation: of training images.
         mean_std: input normalization.
         seed: the run's seed.
-        pin_memory: put batches into page-locked memory.
+        device: where batches are normalized and arrive.
 
     Raises:
-        UserError: the data cannot be split, or a training batch would hold one image.
+        UserError: an image cannot be read, the data cannot be split, or a training batch would hold one
+            image.
     """
 
     def __init__(
         self,
         source: Source,
         settings: DataProvider,
-        augmentation: str,
+        augmentation: Augmentation,
         mean_std: MeanStd,
         seed: int,
-        pin_memory: bool,
+        device: torch.device,
     ) -> None:
         size = settings.image_size
         assert size is not None, "image_size is resolved before data is opened"
+        total = len(source.labels)
+        source, self.skipped = check_images(source, settings.on_bad_image)
         self._parts = split(source, settings, seed)
         self._batch_size = settings.base_batch_size
         self._seed = seed
+        self._device = device
+        self._normalize = normalization(mean_std)
         self.classes = source.classes
         self.counts = {name: len(part) for name, part in self._parts.items()}
         self.fingerprint = source.fingerprint
-        self.notes = source.notes
         self._check_batch()
         self.steps_per_epoch = max(1, self.counts["train"] // self._batch_size)
-        random = train_transform(settings, size, augmentation, mean_std) if augmentation != "none" else None
-        fits = len(source.labels) * 3 * size * size * 4 < _CACHE_BYTES
-        images = Images(
-            source,
-            evaluation=eval_transform(size, augmentation, mean_std),
-            training=random,
-            seed=seed,
-            cache=fits and settings.n_worker == 0,
-        )
-        self._loader = Loader(images, settings.n_worker, pin_memory)
+
+        random = train_transform(settings, size, augmentation) if augmentation != "none" else None
+        resized = partial(_resized, source.image, eval_transform(size, augmentation))
+        self._images = Images(source.image, resized, source.labels, random, seed)
+        plan = plan_cache(settings, source, self._parts, augmented=random is not None)
+        name = f"{'photo' if augmentation == 'photo' else 'square'}-{size}"
+        self._fill_cache = partial(plan.build, source, resized, name, settings.n_worker)
+        self._is_cached = False
+        self._loader = Loader(self._images, settings.n_worker, pin_memory=device.type == "cuda")
+        lines = [describe_skipped(self.skipped, total)] if self.skipped else []
+        self.notes = (*source.notes, *lines, *plan.notes)
 
     def _check_batch(self) -> None:
         smallest = min(self._batch_size, self.counts["train"])
@@ -108,7 +142,7 @@ class Data:
         Yields:
             Images float32 [B, 3, S, S] and labels int64 [B].
         """
-        return self._loader.batches(train_keys(self._parts["train"], self._batch_size, self._seed, epoch))
+        return self._batches(train_keys(self._parts["train"], self._batch_size, self._seed, epoch))
 
     def eval_batches(self, name: Literal["validation", "test"]) -> Iterator[Batch]:
         """Every image of a split once, in a fixed order.
@@ -120,15 +154,26 @@ class Data:
             Images float32 [B, 3, S, S] and labels int64 [B]; the last batch may be smaller.
         """
         assert self.counts[name], f"this run has no {name} split"
-        return self._loader.batches(eval_keys(self._parts[name], self._batch_size))
+        return self._batches(eval_keys(self._parts[name], self._batch_size))
 
     def velocity_images(self) -> torch.Tensor:
         """The images that velocities are measured on, as evaluated: float32 [n, 3, S, S]."""
-        return self._loader.load([(None, int(index)) for index in self._parts["velocity"]])[0]
+        self._use_cache()
+        return self._finished(self._loader.load([(None, int(index)) for index in self._parts["velocity"]]))[0]
 
-    def sample_batch(self) -> Batch:
-        """The first training batch of epoch 0: images float32 [B, 3, S, S] and labels int64 [B]."""
-        return self._loader.load(train_keys(self._parts["train"], self._batch_size, self._seed, 0)[0])
+    def _batches(self, plan: list[list[Key]]) -> Iterator[Batch]:
+        self._use_cache()
+        return map(self._finished, self._loader.batches(plan))
+
+    def _use_cache(self) -> None:
+        """Fill the cache, once, before loader processes start: they inherit it."""
+        if not self._is_cached:
+            self._images.decoded, self._images.resized = self._fill_cache()
+            self._is_cached = True
+
+    def _finished(self, batch: Batch) -> Batch:
+        images, labels = batch
+        return self._normalize(images.to(self._device, non_blocking=True)), labels
 
     def close(self) -> None:
         """End the loader processes."""
@@ -141,18 +186,19 @@ class Data:
         self.close()
 
 
-def open_data(settings: DataProvider, entry: Entry, seed: int, pin_memory: bool = False) -> Data:
-    """Open the data set that the settings name.
+def open_data(settings: DataProvider, entry: Entry, seed: int, device: torch.device = CPU) -> Data:
+    """Open the data set that the settings name, after downloading it where that is needed and possible.
 
     Args:
-        settings: the run's data settings, `image_size` resolved; its `mean_std` goes before the entry's.
+        settings: the run's data settings, `image_size` resolved; its `mean_std` and `augmentation` go before
+            the entry's.
         entry: the data set's catalog entry.
         seed: the run's seed (`manual_seed`).
-        pin_memory: put batches into page-locked memory; for CUDA.
+        device: where batches are normalized and arrive.
 
     Raises:
-        UserError: the data set is unknown, cannot be read or split, or has another number of classes
-            than `new_num_classes`.
+        UserError: the data set is unknown, cannot be downloaded, read or split, or has another number of
+            classes than `new_num_classes`.
     """
     if settings.dataset not in SOURCES:
         raise unknown_name("dataset", settings.dataset, SOURCES, "See neq datasets.")
@@ -163,5 +209,11 @@ def open_data(settings: DataProvider, entry: Entry, seed: int, pin_memory: bool 
             f"new_num_classes is {wanted}, but {settings.dataset} has {len(source.classes)} classes; "
             "remove new_num_classes or correct it."
         )
-    mean_std = settings.mean_std or entry.mean_std
-    return Data(source, settings, entry.augmentation, mean_std, seed, pin_memory)
+    augmentation = settings.augmentation or entry.augmentation
+    return Data(source, settings, augmentation, settings.mean_std or entry.mean_std, seed, device)
+
+
+def _resized(read: Read, transform: v2.Transform, index: int) -> torch.Tensor:
+    """Image `index` as evaluated, uint8 [3, S, S]."""
+    image: torch.Tensor = transform(read(index))
+    return image

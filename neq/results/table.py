@@ -38,6 +38,8 @@ def summary_table(summary: dict[str, Any]) -> Table:
             f"peak memory, {summary['peak_memory_kind']}": _bytes(summary["peak_memory_bytes"]),
         },
     ]
+    if summary.get("skipped_images"):
+        blocks.append({"images left out": f"{summary['skipped_images']:,}, unreadable"})
     title = f"{summary['net_name']} on {summary['dataset']}, seed {summary['seed']}"
     table = Table(title=title, show_header=False)
     table.add_column()

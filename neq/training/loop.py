@@ -195,6 +195,7 @@ def _summary(run: Training, progress: Progress) -> dict[str, Any]:
     memory, memory_kind = peak_memory(run.device)
     return {
         "dataset": config.data_provider.dataset,
+        "skipped_images": len(run.data.skipped),
         "net_name": config.net_config.net_name,
         "neuron_selection": neq.neuron_selection,
         "initialization": neq.initialization,

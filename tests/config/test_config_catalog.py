@@ -73,6 +73,11 @@ def test_datasets() -> None:
     assert dataset("digits").classes == 10
     assert dataset("image_folder").classes is None
     assert dataset_name("digits") == "digits"
+    assert dataset_name("cifar10") == "c10"
+    published = {"c10": 10, "c100": 100, "vww": 2, "flowers": 102, "food": 101, "pets": 37, "cub": 200}
+    assert {name: datasets()[name].classes for name in published} == published
+    for entry in datasets().values():
+        assert bool(entry.needs) == (entry.kind in ("download", "manual"))
     names = [name for key, entry in datasets().items() for name in (key, *entry.aliases)]
     assert len(names) == len(set(names))
 

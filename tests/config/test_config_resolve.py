@@ -220,6 +220,10 @@ def test_wrong_values(flags: dict[str, Any], text: str) -> None:
         ({"scheme": "mbv2_scheme"}, "did you mean 'mbv2_scheme_"),
         ({"dataset": "image_folder"}, "--root FOLDER"),
         ({"dataset": "image_folder", "root": ""}, "--root FOLDER"),
+        ({"dataset": "npz"}, "--dataset npz:FILE"),
+        ({"dataset": "npz:"}, "--dataset npz:FILE"),
+        ({"dataset": "npz:a.npz", "root": "b.npz"}, "name two files"),
+        ({"dataset": "nzp:a.npz"}, "dataset 'nzp:a.npz' is unknown"),
         ({"lr_schedule_name": "multi_step"}, "lr_step_size 30 is not allowed"),
         ({"lr_schedule_name": "gamma_step", "lr_step_size": [1]}, "lr_step_size [1] is not allowed"),
         ({"new_num_classes": 5}, "digits has 10 classes"),
@@ -245,6 +249,18 @@ def test_classes_come_from_the_catalog() -> None:
     folder = {"dataset": "image_folder", "root": "x"}
     assert resolve({}, {**folder, "new_num_classes": 5}).config.data_provider.new_num_classes == 5
     assert resolve({}, folder).config.data_provider.new_num_classes is None
+
+
+def test_a_numpy_archive_is_the_root_of_npz() -> None:
+    for values, flags in (
+        ({}, {"dataset": "npz:some/a.npz"}),
+        ({}, {"dataset": "npz", "root": "some/a.npz"}),
+        ({}, {"dataset": "npz:some/a.npz", "root": "some/a.npz"}),
+        ({"data_provider": {"root": "of/another"}}, {"dataset": "npz:some/a.npz"}),
+    ):
+        config = resolve(values, {"ratio": 1, **flags}).config
+        assert (config.data_provider.dataset, config.data_provider.root) == ("npz", "some/a.npz")
+        assert resolve(to_mapping(config), {}).config == config
 
 
 def test_aliases_become_the_canonical_name(monkeypatch: pytest.MonkeyPatch) -> None:

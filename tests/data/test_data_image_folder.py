@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from neq.data.image_folder import open_image_folder
+from neq.data.image_folder import open_image_folder, open_prepared
 from neq.errors import UserError
 
 
@@ -163,15 +163,24 @@ def test_a_class_that_is_not_trained(tmp_path: Path) -> None:
         open_image_folder(root)
 
 
-def test_a_file_of_zero_bytes(tmp_path: Path) -> None:
+def test_broken_files_are_listed_for_the_check_that_follows(tmp_path: Path) -> None:
     root = tree(tmp_path)
-    (tmp_path / "cat" / "9.jpg").touch()
-    with pytest.raises(UserError, match=r"9\.jpg' has 0 bytes"):
-        open_image_folder(root)
-
-
-def test_a_broken_link(tmp_path: Path) -> None:
-    root = tree(tmp_path)
+    (tmp_path / "cat" / "8.jpg").touch()
     (tmp_path / "cat" / "9.jpg").symlink_to(tmp_path / "gone.jpg")
-    with pytest.raises(UserError, match=r"9\.jpg' cannot be read"):
-        open_image_folder(root)
+    source = open_image_folder(root)
+    assert [Path(file).name for file in source.files[:4]] == ["0.png", "1.png", "8.jpg", "9.jpg"]
+    assert source.fingerprint is not None
+
+
+def test_a_prepared_set_is_found_at_its_name_or_at_the_root(tmp_path: Path) -> None:
+    assert open_prepared("birds", str(tmp_path)) is None
+    (tmp_path / "train").mkdir()
+    assert open_prepared("birds", str(tmp_path)) is None
+    tree(tmp_path, "train", "test")
+    at_root = open_prepared("birds", str(tmp_path))
+    assert at_root is not None
+    assert at_root.classes == ("cat", "dog")
+    tree(tmp_path / "birds", "train", "test", classes=("owl", "wren"))
+    by_name = open_prepared("birds", str(tmp_path))
+    assert by_name is not None
+    assert by_name.classes == ("owl", "wren")

@@ -8,13 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from neq.config.schema import DataProvider, MeanStd
+from neq.config.schema import Augmentation, DataProvider
 from neq.data.loading import Batch, Images, Loader, eval_keys, train_keys
-from neq.data.sources import Source
 from neq.data.transforms import eval_transform, train_transform
 from neq.errors import UserError
-
-PLAIN = MeanStd(mean=(0, 0, 0), std=(1, 1, 1))
 
 
 def pixel(pixels: torch.Tensor, index: int) -> torch.Tensor:
@@ -25,11 +22,16 @@ def pixel(pixels: torch.Tensor, index: int) -> torch.Tensor:
     return pixels[index]
 
 
-def images(count: int = 20, augmentation: str = "photo", seed: int = 0, cache: bool = False) -> Images:
-    drawn = torch.randint(256, (count, 3, 12, 12), generator=torch.Generator().manual_seed(0))
-    source = Source(("a", "b"), np.arange(count) % 2, partial(pixel, drawn.to(torch.uint8)))
-    training = train_transform(DataProvider(), 8, augmentation, PLAIN) if augmentation != "none" else None
-    return Images(source, eval_transform(8, augmentation, PLAIN), training, seed, cache)
+def resized(pixels: torch.Tensor, augmentation: Augmentation, index: int) -> torch.Tensor:
+    image: torch.Tensor = eval_transform(8, augmentation)(pixel(pixels, index))
+    return image
+
+
+def images(count: int = 20, augmentation: Augmentation = "photo", seed: int = 0) -> Images:
+    drawn = torch.randint(256, (count, 3, 12, 12), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    training = train_transform(DataProvider(), 8, augmentation) if augmentation != "none" else None
+    read = partial(pixel, drawn), partial(resized, drawn, augmentation)
+    return Images(*read, np.arange(count) % 2, training, seed)
 
 
 def flat(keys: list[list[tuple[int | None, int]]]) -> list[int]:
@@ -70,7 +72,7 @@ def test_evaluation_sees_every_image_once_in_order() -> None:
 
 
 @pytest.mark.parametrize("augmentation", ["photo", "square"])
-def test_the_number_of_workers_changes_nothing(augmentation: str) -> None:
+def test_the_number_of_workers_changes_nothing(augmentation: Augmentation) -> None:
     drawn: dict[int, list[list[Batch]]] = {}
     for n_worker in (0, 2):
         loader = Loader(images(augmentation=augmentation), n_worker, pin_memory=False)
@@ -119,23 +121,9 @@ def test_batches_are_images_and_labels() -> None:
     loader = Loader(images(), 0, pin_memory=False)
     pictures, labels = loader.load([(None, 1), (None, 2)])
     assert pictures.shape == (2, 3, 8, 8)
-    assert pictures.dtype == torch.float32
+    assert pictures.dtype == torch.uint8
     assert labels.tolist() == [1, 0]
     assert labels.dtype == torch.int64
-
-
-@pytest.mark.parametrize("augmentation", ["photo", "none"])
-def test_the_cache_changes_nothing(augmentation: str) -> None:
-    plain = Loader(images(augmentation=augmentation), 0, pin_memory=False)
-    cached = Loader(images(augmentation=augmentation, cache=True), 0, pin_memory=False)
-    for plan in [train_keys(np.arange(20), 6, 0, 0), eval_keys(np.arange(20), 8)] * 2:
-        assert equal(list(plain.batches(plan)), list(cached.batches(plan)))
-
-
-def test_a_batch_does_not_share_memory_with_the_cache() -> None:
-    loader = Loader(images(augmentation="none", cache=True), 0, pin_memory=False)
-    loader.load([(None, 0)])[0].zero_()
-    assert loader.load([(None, 0)])[0].any()
 
 
 @pytest.mark.parametrize("n_worker", [0, 2])

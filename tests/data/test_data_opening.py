@@ -3,12 +3,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from neq.config import datasets
 from neq.config.schema import DataProvider, MeanStd
 from neq.data import Data, open_data
+from neq.data.opening import SOURCES
 from neq.errors import UserError
 
 PLAIN = MeanStd(mean=(0, 0, 0), std=(1, 1, 1))
@@ -20,10 +23,10 @@ def digits(seed: int = 0, **settings: Any) -> Data:
     return open_data(DataProvider(**{"image_size": 8, **settings}), DIGITS, seed)
 
 
-def photos(root: Path, seed: int = 0, **settings: Any) -> Data:
-    """Two classes of 20 noise images each, velocity 2."""
-    for name, grey in (("dark", 0), ("light", 128)):
-        (root / name).mkdir(exist_ok=True)
+def photos(root: Path, seed: int = 0, fill: bool = True, **settings: Any) -> Data:
+    """Two classes of 20 noise images each, velocity 2; without `fill` those that are there already."""
+    for name, grey in (("dark", 0), ("light", 128)) if fill else ():
+        (root / name).mkdir(exist_ok=True, parents=True)
         for number in range(20):
             image = Image.effect_noise((16, 20), 64).point(lambda value, grey=grey: value // 2 + grey)
             image.save(root / name / f"{number}.png")
@@ -51,17 +54,6 @@ def test_evaluation_sees_every_image_once() -> None:
         assert sum(len(labels) for _, labels in batches) == data.counts[name]
         assert 0 < len(batches[-1][1]) < 32
         assert len(torch.unique(torch.cat([images for images, _ in batches]), dim=0)) == data.counts[name]
-
-
-def test_the_sample_batch_is_the_first_of_epoch_0(tmp_path: Path) -> None:
-    data = photos(tmp_path)
-    under_way = data.train_batches(1)
-    next(under_way)
-    images, labels = data.sample_batch()
-    next(under_way)
-    first_images, first_labels = next(data.train_batches(0))
-    assert torch.equal(images, first_images)
-    assert torch.equal(labels, first_labels)
 
 
 def test_image_folder_batches_are_the_same_for_every_number_of_workers(tmp_path: Path) -> None:
@@ -120,3 +112,93 @@ def test_an_unknown_data_set() -> None:
 def test_a_split_that_was_not_made() -> None:
     with pytest.raises(AssertionError, match="no validation split"):
         digits(use_validation=False).eval_batches("validation")
+
+
+@pytest.mark.parametrize("cache", ["none", "memory", "disk"])
+@pytest.mark.parametrize("n_worker", [0, 2])
+@pytest.mark.parametrize("augmentation", ["photo", "none"])
+def test_the_cache_changes_no_batch(
+    cache: str, n_worker: int, augmentation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEQ_CACHE", str(tmp_path / "cache"))
+    kind: dict[str, Any] = {"augmentation": augmentation}
+    plain = photos(tmp_path / "p", cache="none", **kind)
+    expected = [*plain.train_batches(1), *plain.eval_batches("validation"), *plain.eval_batches("test")]
+    with photos(tmp_path / "p", cache=cache, n_worker=n_worker, fill=False, **kind) as data:
+        for _ in range(2):
+            found = [*data.train_batches(1), *data.eval_batches("validation"), *data.eval_batches("test")]
+            for (images, labels), (others, other_labels) in zip(expected, found, strict=True):
+                assert torch.equal(images, others)
+                assert torch.equal(labels, other_labels)
+            assert torch.equal(data.velocity_images(), plain.velocity_images())
+    assert any((tmp_path / "cache").glob("decoded/*/*/*")) is (cache == "disk")
+
+
+def test_a_batch_does_not_share_memory_with_the_cache() -> None:
+    data = digits(cache="memory")
+    first = next(data.eval_batches("test"))[0].clone()
+    next(data.eval_batches("test"))[0].zero_()
+    assert torch.equal(next(data.eval_batches("test"))[0], first)
+
+
+def test_a_broken_image_is_found_before_anything_starts(tmp_path: Path) -> None:
+    photos(tmp_path)
+    (tmp_path / "dark" / "3.png").write_bytes(b"broken")
+    with pytest.raises(
+        UserError, match=r"3\.png' cannot be read \(no known image format\); replace or remove"
+    ):
+        photos(tmp_path, fill=False)
+
+
+def test_a_broken_image_is_left_out_of_every_epoch(tmp_path: Path) -> None:
+    whole = photos(tmp_path)
+    assert whole.skipped == ()
+    (tmp_path / "dark" / "3.png").write_bytes(b"broken")
+    first, again = (photos(tmp_path, fill=False, on_bad_image="skip") for _ in range(2))
+    assert [Path(file).name for file in first.skipped] == ["3.png"]
+    assert "1 of 40 images cannot be read and are left out" in first.notes[0]
+    assert sum(first.counts.values()) == 39
+    assert first.fingerprint == again.fingerprint != whole.fingerprint
+    for one, other in zip(first.train_batches(2), again.train_batches(2), strict=True):
+        assert torch.equal(one[0], other[0])
+    with photos(tmp_path, fill=False, on_bad_image="skip", n_worker=2) as shared:
+        for one, other in zip(first.train_batches(2), shared.train_batches(2), strict=True):
+            assert torch.equal(one[0], other[0])
+
+
+def test_an_image_that_breaks_in_mid_run_is_named(tmp_path: Path) -> None:
+    data = photos(tmp_path, cache="none")
+    for path in tmp_path.glob("*/*.png"):
+        path.write_bytes(b"broken")
+    with pytest.raises(UserError, match=r"\.png' cannot be read"):
+        next(data.train_batches(0))
+
+
+def test_the_settings_augmentation_goes_before_the_entrys(tmp_path: Path) -> None:
+    def rows(data: Data, epoch: int) -> set[tuple[float, ...]]:
+        images = torch.cat([images for images, _ in data.train_batches(epoch)])
+        return {tuple(image.flatten().tolist()) for image in images}
+
+    augmented, plain = (
+        photos(tmp_path, base_batch_size=28),
+        photos(tmp_path, base_batch_size=28, augmentation="none", fill=False),
+    )
+    assert rows(plain, 0) == rows(plain, 1)
+    assert not rows(augmented, 0) & rows(augmented, 1)
+
+
+def test_a_numpy_archive(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (60, 9, 9, 3), dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", x=x, y=np.arange(60) % 3)
+    settings = {"dataset": "npz", "root": str(tmp_path / "a.npz"), "image_size": 12, "velocity_images": 2}
+    data = open_data(DataProvider(**settings), PHOTOS, 0)
+    assert data.classes == ("0", "1", "2")
+    assert data.counts == {"train": 38, "validation": 8, "velocity": 2, "test": 12}
+    assert next(data.train_batches(0))[0].shape == (32, 3, 12, 12)
+    with pytest.raises(UserError, match="new_num_classes is 10, but npz has 3 classes"):
+        open_data(DataProvider(**settings, new_num_classes=10), PHOTOS, 0)
+
+
+def test_every_data_set_of_the_catalog_can_be_opened_by_name() -> None:
+    assert list(SOURCES) == list(datasets())

@@ -2,10 +2,8 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from neq.config.schema import DataProvider, MeanStd
-from neq.data.transforms import eval_transform, train_transform
-
-PLAIN = MeanStd(mean=(0, 0, 0), std=(1, 1, 1))
+from neq.config.schema import Augmentation, DataProvider, MeanStd
+from neq.data.transforms import eval_transform, normalization, train_transform
 
 
 def noise(height: int, width: int) -> torch.Tensor:
@@ -15,37 +13,42 @@ def noise(height: int, width: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("augmentation", ["photo", "square", "none"])
 @pytest.mark.parametrize("shape", [(8, 8), (100, 37), (37, 100)])
-def test_both_give_normalized_squares(augmentation: str, shape: tuple[int, int]) -> None:
+def test_both_give_squares(augmentation: Augmentation, shape: tuple[int, int]) -> None:
     image = noise(*shape)
     for transform in (
-        train_transform(DataProvider(), 24, augmentation, PLAIN),
-        eval_transform(24, augmentation, PLAIN),
+        train_transform(DataProvider(), 24, augmentation),
+        eval_transform(24, augmentation),
     ):
         result = transform(image)
         assert result.shape == (3, 24, 24)
-        assert result.dtype == torch.float32
-        assert result.min() >= 0
-        assert result.max() <= 1
+        assert result.dtype == torch.uint8
 
 
 def test_normalization_is_per_channel() -> None:
     mean_std = MeanStd(mean=(0.5, 0.25, 0), std=(0.5, 1, 2))
-    white = torch.full((3, 8, 8), 255, dtype=torch.uint8)
-    result = eval_transform(8, "none", mean_std)(white)
-    assert result[:, 0, 0].tolist() == [1, 0.75, 0.5]
+    white = torch.full((2, 3, 8, 8), 255, dtype=torch.uint8)
+    result = normalization(mean_std)(white)
+    assert result.dtype == torch.float32
+    assert result[1, :, 0, 0].tolist() == [1, 0.75, 0.5]
+
+
+def test_normalizing_a_batch_gives_the_bits_of_normalizing_its_images() -> None:
+    normalize = normalization(MeanStd(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)))
+    images = list(noise(40, 17).split(8, dim=1))
+    assert torch.equal(normalize(torch.stack(images)), torch.stack([normalize(image) for image in images]))
 
 
 def test_evaluated_photos_lose_their_border_only() -> None:
     image = torch.zeros(3, 32, 64, dtype=torch.uint8)
     image[:, :, 18:46] = 255  # the 28 columns in the middle
-    result = eval_transform(28, "photo", PLAIN)(image)  # shorter side 32, centre crop 28
-    assert (result == 1).all()
+    result = eval_transform(28, "photo")(image)  # shorter side 32, centre crop 28
+    assert (result == 255).all()
 
 
 def test_nothing_random_without_augmentation() -> None:
     image = noise(20, 20)
-    train = train_transform(DataProvider(), 16, "none", PLAIN)
-    assert torch.equal(train(image), eval_transform(16, "none", PLAIN)(image))
+    train = train_transform(DataProvider(), 16, "none")
+    assert torch.equal(train(image), eval_transform(16, "none")(image))
 
 
 def results(transform: v2.Transform, image: torch.Tensor) -> list[torch.Tensor]:
@@ -60,19 +63,28 @@ def results(transform: v2.Transform, image: torch.Tensor) -> list[torch.Tensor]:
     return different
 
 
-def test_square_training_images_are_flipped_and_jittered() -> None:
+def test_square_training_images_are_flipped_and_nothing_else() -> None:
     image = noise(16, 16)
-    assert len(results(train_transform(DataProvider(), 16, "square", PLAIN), image)) == 8
-    plain = image.float() / 255
-    flips = results(train_transform(DataProvider(color_aug=0), 16, "square", PLAIN), image)
+    flips = results(train_transform(DataProvider(), 16, "square"), image)
     assert len(flips) == 2
-    assert all(any(torch.allclose(flip, side) for flip in flips) for side in (plain, plain.flip(2)))
+    assert all(any(torch.equal(flip, side) for flip in flips) for side in (image, image.flip(2)))
+
+
+def test_photos_are_jittered() -> None:
+    image = noise(16, 16)
+    whole = {"resize_scale": 1}
+    assert len(results(train_transform(DataProvider(**whole), 16, "photo"), image)) == 8
+    grey = torch.full((3, 16, 16), 100, dtype=torch.uint8)
+    still = results(train_transform(DataProvider(**whole, color_aug=0), 16, "photo"), grey)
+    assert len(still) == 1
+    shades = [int(result[0, 0, 0]) for result in results(train_transform(DataProvider(), 16, "photo"), grey)]
+    assert 60 <= min(shades) < 100 < max(shades) <= 140
 
 
 def test_resize_scale_bounds_the_crop() -> None:
     image = noise(16, 16)
-    assert len(results(train_transform(DataProvider(color_aug=0), 16, "photo", PLAIN), image)) == 8
+    assert len(results(train_transform(DataProvider(color_aug=0), 16, "photo"), image)) == 8
     grey = torch.arange(64, dtype=torch.uint8).expand(3, 64, 64)
-    whole = train_transform(DataProvider(color_aug=0, resize_scale=1), 64, "photo", PLAIN)
-    spans = [float(result.max() - result.min()) * 255 for result in results(whole, grey)]
+    whole = train_transform(DataProvider(color_aug=0, resize_scale=1), 64, "photo")
+    spans = [int(result.max()) - int(result.min()) for result in results(whole, grey)]
     assert min(spans) > 40  # a crop of the whole area spans nearly all 64 greys
