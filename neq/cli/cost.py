@@ -70,7 +70,7 @@ def _report(config: Config) -> list[object]:
     by_layer = Table(title=f"{config.net_config.net_name}, {size} px, batch {batch}: a step by layer")
     by_layer.add_column("layer", no_wrap=True)
     for name in (
-        *("chosen", "para- meters", "MACs forward", "MACs input grad", "MACs weight grad"),
+        *("chosen", "weights", "MACs forward", "MACs input grad", "MACs weight grad"),
         *("bytes each", "bytes to open", "bytes kept"),
     ):
         by_layer.add_column(name, justify="right")
@@ -94,7 +94,7 @@ def _report(config: Config) -> list[object]:
     settings = f"{policy}, norm mode {neq.norm_mode}, {optimizer}, {precision}"
     totals = Table(title=f"{settings}: {used} of a budget of {limit}")
     totals.add_column("a step")
-    for name in ("this run", "full selection", "ratio"):
+    for name in ("this run", "full training", "ratio"):
         totals.add_column(name, justify="right")
     rows = {
         "updated parameters": (ours.parameters, full.parameters),

@@ -70,7 +70,8 @@ def _byte_costs(model: CostModel, layer_of: Tensor, sizes: Tensor) -> Costs:
             neuron.append(own if _has_source(x) else own + size // parts)
             opening.append(0)
         else:
-            shares = _has_source(x) or (kept.keeps(x) and model.saved_precision == "exact")
+            as_it_is = model.saved_precision == "exact" and x.element_size() == _element_size(x, model)
+            shares = _has_source(x) or (as_it_is and kept.keeps(x))
             neuron.append(own)
             opening.append(0 if shares else size)
         behind = kept.bytes_from(position) - none.saved_bytes + _norm_bytes(model, layer)

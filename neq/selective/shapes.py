@@ -34,10 +34,12 @@ class Kept:
     """What a forward pass keeps for backward.
 
     Args:
+        free: storages that do not count: weights and the input.
         storages: storage -> its bytes and the number of layers called before it was kept first.
         inputs: layer -> the number of layers called before it, and its input.
     """
 
+    free: set[int] = field(default_factory=set)
     storages: dict[int, tuple[int, int]] = field(default_factory=dict)
     inputs: dict[str, tuple[int, Tensor]] = field(default_factory=dict)
     _alive: list[torch.UntypedStorage] = field(default_factory=list)
@@ -61,13 +63,14 @@ class Kept:
         return sum(size for size, first in self.storages.values() if first > position)
 
     def keeps(self, tensor: Tensor) -> bool:
-        """Whether a tensor's storage is kept."""
-        return tensor.untyped_storage()._cdata in self.storages
+        """Whether a tensor's storage is kept, or there anyway."""
+        storage = tensor.untyped_storage()._cdata
+        return storage in self.storages or storage in self.free
 
     def note(self, tensor: Tensor) -> Tensor:
         """Counts a tensor's storage once."""
         storage = tensor.untyped_storage()
-        if storage._cdata not in self.storages:
+        if storage._cdata not in self.storages and storage._cdata not in self.free:
             # Fake tensors have no addresses: storages are told apart as objects, which must stay alive.
             self._alive.append(storage)
             self.storages[storage._cdata] = (storage.nbytes(), len(self.inputs))
@@ -90,16 +93,10 @@ def kept_for_backward(plan: Plan, input_shape: tuple[int, int, int, int], precis
             input_shape, device=example.device, dtype=example.dtype, memory_format=torch.channels_last
         )
         weights = chain(plan.network.parameters(), plan.network.buffers(), plan.parameters(), [images])
-        excluded = {tensor.untyped_storage()._cdata for tensor in weights}
-
-        def pack(tensor: Tensor) -> Tensor:
-            if tensor.untyped_storage()._cdata not in excluded:
-                kept.note(tensor)
-            return tensor
-
+        kept.free = {tensor.untyped_storage()._cdata for tensor in weights}
         autocast = torch.autocast(example.device.type, torch.bfloat16, enabled=precision == "bf16")
         with (
-            torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+            torch.autograd.graph.saved_tensors_hooks(kept.note, lambda tensor: tensor),
             autocast,
             _listening(plan, kept),
         ):
