@@ -3,14 +3,14 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from neq.cli.preparing import run_script
 from neq.errors import UserError
 from neq.preparing import Download, Listed, Published, Split
-from neq.preparing.lists import read_json, reading
+from neq.preparing.coco import labelled
+from neq.preparing.lists import reading
 
 ABOUT = """\
 Visual Wake Words (Chowdhery et al. 2019, arXiv 1906.05721): is a person in the photo? 123,287 photos of COCO.
@@ -22,7 +22,6 @@ years hold the same images.
 source   https://cocodataset.org (2014: 19 GB, 2017: 19 GB), and the minival list of tensorflow/models
 licence  annotations CC BY 4.0; photos of Flickr, each under its own terms, which the annotations name
 """
-THRESHOLD = 0.005
 MINIVAL = "mscoco_minival_ids.txt"
 # A commit, so that the list cannot change.
 MINIVAL_URL = (
@@ -56,35 +55,6 @@ def read(raw: Path, year: int, area: str) -> list[Listed]:
             f"{year}; all are needed; put the published lists into --raw."
         )
     return listed
-
-
-def labelled(path: Path, area: str) -> list[tuple[int, str, bool]]:
-    """Id, file name and label of every image of an annotation file."""
-    instances = read_json(path)
-    with reading(path):
-        persons = person_images(instances, area)
-        return [(image["id"], image["file_name"], image["id"] in persons) for image in instances["images"]]
-
-
-def person_images(instances: dict[str, Any], area: str) -> set[int]:
-    """The ids of the images with a person over the threshold.
-
-    Args:
-        instances: COCO's instances annotations.
-        area: box: that of the bounding box, as the paper defines; segment: that of the segmentation, which
-            is what the field `area` holds that the published scripts read.
-    """
-    (person,) = (category["id"] for category in instances["categories"] if category["name"] == "person")
-    sizes = {image["id"]: image["width"] * image["height"] for image in instances["images"]}
-    images = set()
-    for annotation in instances["annotations"]:
-        if annotation["category_id"] == person:
-            covered = (
-                annotation["area"] if area == "segment" else annotation["bbox"][2] * annotation["bbox"][3]
-            )
-            if covered / sizes[annotation["image_id"]] > THRESHOLD:
-                images.add(annotation["image_id"])
-    return images
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

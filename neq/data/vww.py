@@ -10,20 +10,18 @@ Source: Chowdhery et al., Visual Wake Words Dataset, arXiv 1906.05721.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from neq.config.places import data_folder
 from neq.data.image_folder import open_prepared
 from neq.data.remembering import remembered, stamp
 from neq.data.sources import Source, Split, file_size, source_of_files
 from neq.errors import UserError
+from neq.preparing.coco import SHARE, labelled
 
 CLASSES = ("not_person", "person")
-_SHARE = 0.005
 _YEARS = ("2017", "2014")
 _MINIVAL = "mscoco_minival_ids.txt"
 # Photos in the order of COCO's list: id, file name, label.
@@ -63,26 +61,7 @@ def person_labels(annotations: Path) -> Listed:
     Raises:
         UserError: it is damaged.
     """
-    try:
-        with annotations.open(encoding="utf-8") as file:
-            return _labels(json.load(file))
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise UserError(
-            f"file {str(annotations)!r} cannot be read as COCO's instances annotations "
-            f"({type(error).__name__}: {error}); download it again."
-        ) from error
-
-
-def _labels(coco: dict[str, Any]) -> Listed:
-    persons = {category["id"] for category in coco["categories"] if category["name"] == "person"}
-    areas = {image["id"]: image["width"] * image["height"] for image in coco["images"]}
-    shown = set()
-    for annotation in coco["annotations"]:
-        if annotation["category_id"] in persons:
-            _, _, width, height = annotation["bbox"]
-            if width * height > _SHARE * areas[annotation["image_id"]]:
-                shown.add(annotation["image_id"])
-    return [(image["id"], image["file_name"], int(image["id"] in shown)) for image in coco["images"]]
+    return [(number, name, int(shown)) for number, name, shown in labelled(annotations, "box")]
 
 
 def _annotations(folder: Path, part: str, year: str) -> Path:
@@ -96,7 +75,7 @@ def _of_coco(folder: Path, year: str) -> Source:
     for part in ("train", "val"):
         path = _annotations(folder, part, year)
         # The training file is half a gigabyte of JSON.
-        listed: Listed = remembered("vww", stamp([str(path)], _SHARE), partial(person_labels, path))
+        listed: Listed = remembered("vww", stamp([str(path)], SHARE), partial(person_labels, path))
         for number, name, label in listed:
             in_test = part == "val" if minival is None else number in minival
             splits["test" if in_test else "train"].append((str(folder / f"{part}{year}" / name), label))

@@ -142,6 +142,6 @@ def test_photos_that_are_missing(tmp_path: Path) -> None:
 def test_damaged_annotations(tmp_path: Path, content: str) -> None:
     coco(tmp_path)
     (tmp_path / "annotations" / "instances_val2017.json").write_text(content)
-    with pytest.raises(UserError, match=r"instances_val2017\.json' cannot be read as COCO's") as caught:
+    with pytest.raises(UserError, match=r"instances_val2017\.json' cannot be read") as caught:
         open_vww(str(tmp_path))
     assert len(str(caught.value).splitlines()) == 1

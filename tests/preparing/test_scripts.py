@@ -17,6 +17,7 @@ from scipy.io import savemat
 from neq.cli.preparing import run_script
 from neq.data.image_folder import open_image_folder
 from neq.preparing import downloading
+from neq.preparing.coco import person_images
 from neq.preparing.mark import MARK, read_mark
 from neq.preparing.planning import check_counts
 from tests.preparing.serving import serving
@@ -431,7 +432,7 @@ def test_the_threshold_is_over_half_a_percent():
             ],
         }
 
-    assert vww.person_images(instances((10, 10)), "box") == set()
-    assert vww.person_images(instances((10, 10.001)), "box") == {7}
-    assert vww.person_images(instances((10, 11), crowd=1), "box") == {7}
-    assert vww.person_images(instances((1, 1)), "segment") == {7}
+    assert person_images(instances((10, 10)), "box") == set()
+    assert person_images(instances((10, 10.001)), "box") == {7}
+    assert person_images(instances((10, 11), crowd=1), "box") == {7}
+    assert person_images(instances((1, 1)), "segment") == {7}
