@@ -125,6 +125,9 @@ def test_policies_at_one_seed_see_the_same_batches(tmp_path):
         },
         {"neuron_selection": "random"},
         {"neuron_selection": "SU", **LISTS},
+        {"neuron_selection": "velocity", "budget": "100kB", "cost_aware": True},
+        {"neuron_selection": "random", "ratio": 0.4, "budget_unit": "macs", "unit": "input_channel"},
+        {"neuron_selection": "random", "ratio": 0.6, "budget_unit": "bytes", "saved_precision": "bf16"},
     ],
 )
 @pytest.mark.parametrize("stop", [1, 2])
@@ -281,3 +284,21 @@ def test_the_summary_has_what_results_need(tmp_path):
     assert 0 < summary["step_seconds"] < 1
     assert summary["peak_memory_bytes"] > 2**20
     assert summary["peak_memory_kind"] == "maximum of the process"
+
+
+@pytest.mark.parametrize("norm_mode", ["frontier", "frozen"])
+def test_a_memory_budget_holds_in_every_epoch_by_what_was_measured(tmp_path, norm_mode):
+    settings = {"budget": "60kB", "cost_aware": True, "neuron_selection": "velocity", "norm_mode": norm_mode}
+    summary, diary, _, _ = outcome(tmp_path, **settings)
+    assert summary["budget"] == 60_000
+    assert summary["budget_unit"] == "bytes"
+    assert 5_000 < summary["budget_used_max"] <= 60_000
+    for report in diary.reports:
+        assert report.metrics["Budget"]["used"] <= report.metrics["Budget"]["limit"] == 60_000
+        assert report.metrics["Saved parameters"]["Parameters delta with Budget"] is None
+    trained = summary["trained_beside_max"]
+    values = summary["selected_parameters_max"] + sum(trained.values())
+    assert summary["saved_bytes"] <= 60_000
+    assert (
+        summary["saved_bytes"] + 8 * values <= 1.3 * 60_000
+    )  # maxima of several epochs, gradient and momentum
