@@ -76,7 +76,7 @@ def fill_by_value(values: Tensor, costs: Costs, limit: int) -> Tensor:
     the most value counts, and what is left is filled neuron by neuron.
 
     Args:
-        values: float [N], 0 or more; NaN and -inf are never taken.
+        values: float [N], 0 or more; NaN comes last, and -inf is never taken.
         costs: of the neurons; within a layer all neurons cost the same.
         limit: the most that the taken neurons may cost.
 
@@ -84,7 +84,8 @@ def fill_by_value(values: Tensor, costs: Costs, limit: int) -> Tensor:
         The taken neurons, bool [N].
     """
     assert values.shape == costs.neuron.shape
-    values = values.cpu().double().nan_to_num(nan=0.0)
+    eligible = values.cpu() != -torch.inf
+    values = values.cpu().double().nan_to_num(nan=-1.0, neginf=-1.0)
     bundles = _Bundles.of(values, costs)
     best, most = torch.zeros(len(bundles.price), dtype=torch.bool), -1.0
     for depth in costs.depth.unique().tolist():
@@ -95,8 +96,8 @@ def fill_by_value(values: Tensor, costs: Costs, limit: int) -> Tensor:
     purse = _Purse(costs, limit)
     for bundle in best.nonzero().flatten().tolist():
         purse.take_together(bundles.members[bundle], int(bundles.layer[bundle]))
-    left = ((values > 0) & ~purse.taken).nonzero().flatten()
-    density = values[left] / costs.neuron[left]
+    left = (eligible & ~purse.taken).nonzero().flatten()
+    density = values[left] / costs.neuron[left].clamp(min=1)
     purse.take_singly(left[density.argsort(descending=True, stable=True)])
     return purse.taken
 

@@ -7,6 +7,7 @@ module order, then by channel.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -37,7 +38,8 @@ class Layer:
         neurons: output channels or features, or input ones.
         parameters: weights of one neuron, its bias not counted.
         macs: forward multiply-accumulates of one neuron for one image; its weight gradient costs as much.
-        order: position of the layer's first call in a forward pass.
+        order: position of the layer's first call among all calls of a forward pass.
+        last: position of its last call.
         norm: name of the norm layer that takes this layer's output, if one does.
         axis: of the weight that its neurons number: 0 for outputs, 1 for inputs.
     """
@@ -48,6 +50,7 @@ class Layer:
     parameters: int
     macs: int
     order: int
+    last: int
     norm: str | None
     axis: int = 0
 
@@ -195,6 +198,7 @@ class _Call:
     """What a forward pass shows of one module."""
 
     order: int
+    last: int = 0
     positions: int = 0
     norm: str | None = None
 
@@ -208,19 +212,21 @@ def _layer(name: str, module: nn.Module, call: _Call, unit: str) -> Layer:
     neurons = weight.shape[axis]
     parameters = weight.numel() // neurons
     macs = parameters * call.positions
-    return Layer(
-        name, "conv" if is_conv else "linear", neurons, parameters, macs, call.order, call.norm, axis
-    )
+    kind = "conv" if is_conv else "linear"
+    return Layer(name, kind, neurons, parameters, macs, call.order, call.last, call.norm, axis)
 
 
 def _trace(network: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, _Call]:
     """Runs one image through the network and notes each selectable and each norm layer's calls."""
     calls: dict[str, _Call] = {}
     handles = []
+    count = itertools.count()
 
     def watch(name: str, module: nn.Module) -> None:
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-            call = calls.setdefault(name, _Call(order=len(calls)))
+            now = next(count)
+            call = calls.setdefault(name, _Call(now))
+            call.last = now
             if isinstance(module, NORMS):
                 # The mark is a layer's, as long as nothing has changed the tensor in place since.
                 source, version = getattr(inputs[0], "_neq_made_by", (None, None))

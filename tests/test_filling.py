@@ -94,7 +94,10 @@ def test_by_value_stays_within_the_limit_and_near_the_best(layers, base, limit):
         assert not taken.any()
         return
     assert costs.total(taken) <= limit
-    assert not taken[values == 0].any()
+    for position in (~taken).nonzero().flatten().tolist():
+        more = taken.clone()
+        more[position] = True
+        assert costs.total(more) > limit
     if len(values) <= 8:
         best = max(
             float(values[torch.tensor(subset)].sum())
@@ -146,4 +149,12 @@ def test_nan_comes_last_but_is_taken_where_it_fits():
     scores = torch.tensor([float("nan"), 0.0, float("nan")])
     assert fill(scores, flat([1, 1, 1]), 2).tolist() == [True, True, False]
     assert fill(scores, flat([1, 1, 1]), 3).all()
-    assert fill_by_value(torch.tensor([float("nan"), 1.0]), flat([1, 1]), 5).tolist() == [False, True]
+    assert fill_by_value(torch.tensor([float("nan"), 0.0, 1.0]), flat([1, 1, 1]), 2).tolist() == [
+        False,
+        True,
+        True,
+    ]
+    assert fill_by_value(torch.tensor([-float("inf"), float("nan")]), flat([1, 1]), 5).tolist() == [
+        False,
+        True,
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 
 from neq.errors import UserError, shown
 
@@ -33,11 +34,12 @@ def spelled_out(flat: Mapping[str, object]) -> dict[str, object]:
             f"budget {shown(budget)} is not allowed: "
             "give a number (192311, 1.5M), a share (30%) or a size (64MiB)"
         )
-    number = float(found[1].replace("_", ""))
+    number = Decimal(found[1].replace("_", ""))
     if suffix == "%":
-        if flat.get("ratio") not in (None, number / 100):
+        ratio = float(number / 100)
+        if flat.get("ratio") not in (None, ratio):
             raise UserError(f"ratio {flat['ratio']} and budget {budget} are both given; give one of them")
-        return {**flat, "ratio": number / 100, "budget": None}
+        return {**flat, "ratio": ratio, "budget": None}
     amount = number * _MULTIPLES.get(suffix, _SIZES.get(suffix, 1))
     if suffix not in _SIZES:
         if amount != round(amount):

@@ -156,9 +156,12 @@ class NEqConfig(Section):
     neuron_selection: Policy = Field("velocity", description="policy of every epoch but the first")
     initialization: Literal["SU", "random", "full"] = Field("random", description="policy of the first epoch")
     scheme: str | None = Field(None, description="named budget with its SU lists")
-    ratio: float | None = Field(None, ge=0, description="budget as a share of all parameters")
+    ratio: float | None = Field(None, ge=0, le=10**6, description="budget as a share of all parameters")
     budget: int | None = Field(
-        None, ge=0, description="budget in budget_unit; a share (30%) or a size (64MiB) is understood too"
+        None,
+        ge=0,
+        le=10**18,
+        description="budget in budget_unit; a share (30%) or a size (64MiB) is understood too",
     )
     budget_unit: Literal["parameters", "bytes", "macs"] = Field(
         "parameters",

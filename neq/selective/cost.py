@@ -138,7 +138,8 @@ class CostModel:
 def input_gradient_macs(table: NeuronTable, parts: Mapping[str, Part]) -> dict[str, int]:
     """Multiply-accumulates of each layer's input gradient for one image, by layer, the head included.
 
-    A layer passes a gradient on if something that is called before it trains.
+    A layer passes a gradient on if something that is called before its last call trains: as if the layers
+    were one behind another, so that a parallel branch counts though no gradient passes it.
 
     Args:
         table: the network's neurons.
@@ -148,7 +149,7 @@ def input_gradient_macs(table: NeuronTable, parts: Mapping[str, Part]) -> dict[s
     owners = {name.rpartition(".")[0] for name in parts}
     start = min((order[owner] for owner in owners if owner in order), default=None)
     macs = {layer.name: layer.neurons * layer.macs for layer in table.layers}
-    passes = {name: start is not None and order[name] > start for name in macs}
-    return {name: macs[name] if passes[name] else 0 for name in macs} | {
+    last = {layer.name: layer.last for layer in table.layers}
+    return {name: macs[name] if start is not None and last[name] > start else 0 for name in macs} | {
         table.head: 0 if start is None else table.head_macs
     }

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from neq.errors import UserError
 from neq.parts import Part
 from neq.selective.activation import Activation, Clamp, Smooth
 from neq.selective.columns import ConvColumns
@@ -224,8 +225,13 @@ class ConvNormAct(Function):
         mean_now, var_now, momentum, eps = running
         y = geometry.forward(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
         if y.numel() == y.shape[1]:
-            raise ValueError(f"batch statistics need more than 1 value per channel, got {list(y.shape)}")
+            raise UserError(
+                f"batch statistics need more than 1 value per channel, got {list(y.shape)}; "
+                "take larger images, more of them in a batch, or norm_mode frozen"
+            )
         out, mean, invstd = torch.native_batch_norm(y, gamma, beta, mean_now, var_now, True, momentum, eps)
+        # They are in the norm's precision; only fake tensors come in that of the map.
+        mean, invstd = mean.to(gamma.dtype), invstd.to(gamma.dtype)
         if activation is not None:
             out = activation.apply(out)
         needs_x, needs_rows = ctx.needs_input_grad[0], ctx.needs_input_grad[1]

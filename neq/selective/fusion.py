@@ -12,6 +12,7 @@ import logging
 import operator
 import random
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -124,6 +125,26 @@ def _structure(network: nn.Module, table: NeuronTable) -> object:
     return modules, tuple(layer.name for layer in table.layers), table.head
 
 
+class _Proxy(fx.Proxy):
+    """A stand-in that stays the same tensor under `+=` and its like, which fx itself takes for new ones."""
+
+    def __iadd__(self, other: Any) -> fx.Proxy:
+        return self._in_place(operator.iadd, other)
+
+    def __isub__(self, other: Any) -> fx.Proxy:
+        return self._in_place(operator.isub, other)
+
+    def __imul__(self, other: Any) -> fx.Proxy:
+        return self._in_place(operator.imul, other)
+
+    def __itruediv__(self, other: Any) -> fx.Proxy:
+        return self._in_place(operator.itruediv, other)
+
+    def _in_place(self, function: Callable[..., Any], other: Any) -> fx.Proxy:
+        made: fx.Proxy = self.tracer.create_proxy("call_function", function, (self, other), {})
+        return made
+
+
 class _Tracer(fx.Tracer):
     """Goes through everything but the layers that a plan replaces, and refuses what a graph cannot hold."""
 
@@ -134,6 +155,10 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Selectable layers and norms stay whole, whoever defined their class."""
         return isinstance(m, NORMS) or is_selectable(m) or super().is_leaf_module(m, module_qualified_name)
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """A node's stand-in."""
+        return _Proxy(node, self)
 
     def create_proxy(self, *args: Any, **kwargs: Any) -> fx.Proxy:
         """A graph has no regions of its own: without gradients, under autocast, or checkpointed."""
@@ -307,11 +332,20 @@ def _is_lone(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
         return False
     if not _works_in_place(node, modules):
         return True
-    made_new = source.target in _SUMS or (
-        source.op == "call_module"
-        and (isinstance(modules[str(source.target)], NORMS) or is_selectable(modules[str(source.target)]))
-    )
-    return made_new and len(source.users) == 1
+    return _is_made_new(source, modules)
+
+
+def _is_made_new(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    """Whether a result is a tensor of its own that one node alone takes."""
+    if len(node.users) != 1:
+        return False
+    if node.op == "call_module":
+        module = modules[str(node.target)]
+        return isinstance(module, NORMS) or is_selectable(module)
+    if node.target is operator.iadd:
+        into = node.args[0]
+        return isinstance(into, fx.Node) and _is_made_new(into, modules)
+    return node.target in (operator.add, torch.add)
 
 
 def _works_in_place(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
@@ -326,7 +360,6 @@ def _works_in_place(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
     return node.op == "call_function" and (name.endswith("_") or name in _IN_PLACE)
 
 
-_SUMS = (operator.add, operator.iadd, torch.add)
 _IN_PLACE = {name for name in vars(operator) if name.startswith("i") and hasattr(operator, f"__{name}__")}
 _IN_PLACE |= {"setitem"}
 

@@ -18,6 +18,8 @@ def settled(file: dict[str, Any], flags: dict[str, Any]) -> tuple[float | None, 
     [
         ("192311", None, 192311, "parameters"),
         ("1.5M", None, 1_500_000, "parameters"),
+        ("1.005M", None, 1_005_000, "parameters"),
+        ("8.001M", None, 8_001_000, "parameters"),
         ("20k", None, 20_000, "parameters"),
         ("30%", 0.3, None, "parameters"),
         (" 8.8 % ", 0.088, None, "parameters"),
@@ -47,6 +49,12 @@ def test_a_unit_goes_with_numbers_and_shares() -> None:
     assert settled({"ratio": 0.3}, {"budget_unit": "bytes"}) == (0.3, None, "bytes")
     assert settled({"ratio": 0.3, "budget_unit": "macs"}, {"budget": "1MiB"}) == (None, 2**20, "bytes")
     assert settled({"budget": "1MiB"}, {"ratio": 0.2}) == (0.2, None, "bytes")
+
+
+@pytest.mark.parametrize("given", [{"budget": "9" * 400 + "M"}, {"budget": 10**19}, {"ratio": 1e308}])
+def test_what_no_network_has_is_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="is not allowed"):
+        settled({}, given)
 
 
 def test_contradictions_are_refused() -> None:

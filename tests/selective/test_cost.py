@@ -92,3 +92,40 @@ def test_a_byte_budget_is_a_matter_of_layers_not_of_parameters():
     costs = [CostModel(network, table, (2, 3, 64, 64), "frozen").step(chosen) for chosen in (spread, late)]
     assert costs[0].parameters == pytest.approx(costs[1].parameters, rel=0.01)
     assert costs[0].saved_bytes > 3 * costs[1].saved_bytes
+
+
+class Twice(torch.nn.Module):
+    """A layer that is called before and after another."""
+
+    def __init__(self):
+        super().__init__()
+        self.i, self.a, self.b = (torch.nn.Conv2d(inputs, 8, 3, padding=1) for inputs in (3, 8, 8))
+        self.head = torch.nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.head(self.a(self.b(self.a(self.i(x)))).mean((2, 3)))
+
+
+def test_a_layer_called_again_behind_the_earliest_chosen_one_counts():
+    network = Twice()
+    table = neuron_table(network, (3, 8, 8))
+    step = CostModel(network, table, (1, 3, 8, 8), "frozen").step({"b": [0]})
+    assert step.input_gradient_macs >= 8 * 8 * 9 * 64 + 16
+
+
+@pytest.mark.parametrize("norm_mode", ["train", "frontier", "frozen"])
+@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_small", "resnet18", "mcunet-in1"])
+def test_under_autocast_too(name, norm_mode):
+    network = NETWORKS[name](num_classes=10).to(memory_format=torch.channels_last)
+    table = neuron_table(network, (3, 32, 32))
+    selection = some(table, 0.1)
+    predicted = (
+        CostModel(network, table, (2, 3, 32, 32), norm_mode, precision="bf16").step(selection).saved_bytes
+    )
+    plan = Plan(network, table, selection, norm_mode)
+    images = torch.randn(2, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    saved = SavedBytes(chain(network.parameters(), network.buffers(), plan.parameters(), [images]))
+    with saved.counting(), torch.autocast("cpu", torch.bfloat16):
+        plan(images)
+    assert saved.total <= predicted + 64
+    assert predicted <= 1.05 * saved.total + 64

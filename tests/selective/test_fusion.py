@@ -102,6 +102,28 @@ def test_an_activation_that_is_changed_in_place_is_not_made_again_from_its_sourc
     assert_like_stock(net(between), norm_mode)
 
 
+class Named(nn.Module):
+    """A sum in place under two names, and an activation that changes both."""
+
+    def __init__(self):
+        super().__init__()
+        self.c1, self.n1, self.act = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(inplace=True)
+        self.c2 = nn.Conv2d(4, 4, 1)
+        self.head = nn.Linear(4, 5)
+
+    def forward(self, x):
+        a = self.n1(self.c1(x))
+        b = a
+        b += 1
+        return self.head((self.act(b) + a + self.c2(a)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("norm_mode", ["train", "frozen"])
+def test_an_activation_that_changes_what_others_read_stays_in_place(norm_mode):
+    torch.manual_seed(0)
+    assert_like_stock(Named().double(), norm_mode)
+
+
 def noisy(self, x):
     return x + torch.randn(1).double()
 
