@@ -10,6 +10,7 @@ import pytest
 from neq.cli.network import check_scheme, outline
 from neq.config import load, read_yaml, run_folder, scheme
 from neq.config.budget_rules import at_home
+from neq.errors import UserError
 from neq.selection import StaticScheme, listed_parameters
 from neq.sweeps import cells, check_search, read_sweep
 
@@ -93,6 +94,29 @@ def test_there_is_a_policy_for_every_study():
     assert names == wanted | {
         "test_policy", "digits/velocity", "digits/baseline", "digits/su", "digits/memory", "digits/rates",
     }  # fmt: skip
+
+
+def test_the_page_says_what_is_so(tmp_path):
+    text = (ROOT / "docs/sweeps.md").read_text()
+    (example,) = re.findall(r"```yaml\n(.*?)```", text, re.S)
+    path = tmp_path / "sweep.yaml"
+    path.write_text(example)
+    assert len(cells(read_sweep(path))) == 18
+    path.write_text(
+        "program: train_classification.py\nmethod: grid\nparameters:\n  scheme: {value: mbv2_scheme_1}\n"
+        "  net_name: {values: [mbv2, resnet18]}\n  neuron_selection: {values: [velocity, SU]}\n"
+    )
+    with pytest.raises(UserError) as caught:
+        cells(read_sweep(path))
+    assert f"'sweep.yaml': {caught.value}\n" in text
+    found = cells(read_sweep(ROOT / "policies/test_policy.yaml"))
+    assert all(f"runs/{run_folder(cell.config)}\n" in text for cell in found)
+    counts = dict(re.findall(r"^\| ([\w/]+) \|.* (\d+) \|$", text, re.M))
+    assert len(counts) == 10
+    for name, count in counts.items():
+        files = [path for path in FILES if str(path.with_suffix("")).endswith(name.replace("DATASET", ""))]
+        assert files
+        assert {header(path)[-1] for path in files} == {f"{count} cells."}
 
 
 def test_the_budgets_that_the_headers_tell():
