@@ -1,0 +1,112 @@
+"""`neq cells`: what a sweep file asks for, and how far it is; nothing is run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from neq.cli.console import Console
+from neq.errors import UserError
+from neq.sweeps import Cell, Choice, Parameter, Sweep, cells, check_search, find_run, read_sweep
+from neq.sweeps.cells import varying
+
+USAGE = """usage: neq cells FILE
+
+Lists the cells of a sweep file (W&B's own format): what varies, the folder of each cell's run below runs/,
+and whether it is done, unfinished or waiting. Nothing is run. A mistake ends with one line and code 2."""
+RUNS = Path("runs")
+WIDEST = 240
+
+
+def command(arguments: list[str]) -> int:
+    """Prints the cells of a sweep; gives the exit code.
+
+    Args:
+        arguments: "cells", then the path of one sweep file.
+    """
+    given = arguments[1:]
+    if given and given[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    if len(given) != 1 or given[0].startswith("-"):
+        raise UserError(f"neq cells takes one sweep file, as policies/test_policy.yaml; here {given}")
+    console, sweep = Console(width=WIDEST), read_sweep(given[0])
+    try:
+        found = cells(sweep) if sweep.method == "grid" else ()
+        if sweep.method != "grid":
+            check_search(sweep)
+    except UserError as error:
+        raise UserError(f"file {given[0]!r}: {error}") from None
+    console.print(_headline(sweep, len(found)), highlight=False, markup=False)
+    if sweep.method == "grid":
+        _list(console, sweep, found)
+    else:
+        console.print(_space(sweep))
+    return 0
+
+
+def _headline(sweep: Sweep, count: int) -> str:
+    """What the sweep is, and what is the same in all of its cells."""
+    cap = f", at most {sweep.run_cap} of them run (run_cap)" if sweep.run_cap else ""
+    size = f"{count} cell{'' if count == 1 else 's'}" if sweep.method == "grid" else "runs drawn as they come"
+    lines = [f"{sweep.name or 'sweep'}: {sweep.method}, {size}{cap}"]
+    if sweep.metric is not None:
+        lines.append(f"metric: {sweep.metric.name}, {sweep.metric.goal}")
+    if sweep.early_terminate is not None:
+        lines.append(f"early_terminate: hyperband, eta {sweep.early_terminate.eta:g}")
+    fixed = [
+        f"{name} {_plain(parameter.values[0])}"
+        for name, parameter in sorted(sweep.parameters.items())
+        if isinstance(parameter, Choice) and len(parameter.values) == 1
+    ]
+    return "\n".join([*lines, f"in every run: {', '.join(fixed)}"] if fixed else lines)
+
+
+def _list(console: Console, sweep: Sweep, found: tuple[Cell, ...]) -> None:
+    """A row a cell, and how many are done."""
+    names = varying(sweep)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    table.add_column("cell", justify="right")
+    for name in (*names, "state", "run"):
+        table.add_column(escape(name), no_wrap=True)
+    states: Counter[str] = Counter()
+    for cell in found:
+        place = find_run(cell.config, RUNS)
+        states[place.state] += 1
+        values = (_shown(cell.values[name]) for name in names)
+        table.add_row(str(cell.number), *values, place.state, escape(str(place.folder)))
+    console.print(table)
+    counts = ", ".join(f"{states[state]} {state}" for state in ("done", "unfinished", "waiting"))
+    console.print(f"\n{counts}", highlight=False)
+
+
+def _space(sweep: Sweep) -> Table:
+    """A row a parameter that is drawn."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    table.add_column("parameter")
+    table.add_column("drawn from")
+    for name in varying(sweep):
+        table.add_row(escape(name), _drawn(sweep.parameters[name]))
+    return table
+
+
+def _drawn(parameter: Parameter) -> str:
+    if isinstance(parameter, Choice):
+        shares = parameter.probabilities or (None,) * len(parameter.values)
+        return ", ".join(
+            _shown(value) if share is None else f"{_shown(value)} ({share:g})"
+            for value, share in zip(parameter.values, shares, strict=True)
+        )
+    return f"{parameter.distribution}: " + ", ".join(f"{key} {n:g}" for key, n in parameter.numbers.items())
+
+
+def _shown(value: object) -> str:
+    return escape(_plain(value))
+
+
+def _plain(value: object) -> str:
+    return "null" if value is None else str(value)

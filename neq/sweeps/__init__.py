@@ -1,0 +1,24 @@
+"""Sweep files in W&B's own format: what they say, and the runs that they come to."""
+
+from neq.sweeps.cells import MAX_CELLS, Cell, cells, check_search, grid, grid_size
+from neq.sweeps.parameters import Choice, Drawn, Parameter
+from neq.sweeps.progress import Place, find_run
+from neq.sweeps.sweep_file import EarlyTerminate, Metric, Sweep, read_sweep
+
+__all__ = [
+    "MAX_CELLS",
+    "Cell",
+    "Choice",
+    "Drawn",
+    "EarlyTerminate",
+    "Metric",
+    "Parameter",
+    "Place",
+    "Sweep",
+    "cells",
+    "check_search",
+    "find_run",
+    "grid",
+    "grid_size",
+    "read_sweep",
+]

@@ -1,0 +1,176 @@
+import pytest
+
+from neq.errors import UserError
+from neq.sweeps import Choice, cells, read_sweep
+
+# Shapes of the published code's sweep files, values of our own; the program line is already ours.
+PUBLISHED = """\
+program: train_classification.py
+method: grid
+project: on-device
+name: c10-velocity
+metric:
+  goal: maximize
+  name: valid.val/best
+command:
+  - python3
+  - ${program}
+parameters:
+  dataset:
+    distribution: categorical
+    values: [c10]
+  net_name:
+    values: ["pre_trained_mbv2"]
+  scheme:
+    values:
+      - scheme_fixed_budget
+  budget:
+    values: [192311]
+  neuron_selection:
+    distribution: categorical
+    values:
+      - velocity
+      - random
+  initialization: {values: [random]}
+  image_size: {value: 224}
+  base_batch_size: {values: [32]}
+  n_epochs: {values: [120]}
+  base_lr: {values: [0.025]}
+  lr_schedule_name: {values: [cosine]}
+  optimizer_name: {values: [sgd]}
+  use_validation: {values: [1]}
+  manual_seed: {values: [0, 42, 100]}
+"""
+SMALL = "program: train_classification.py\nmethod: grid\nparameters: {n_epochs: {values: [1, 2]}}\n"
+
+
+def sweep_of(tmp_path, text):
+    path = tmp_path / "sweep.yaml"
+    path.write_text(text)
+    return read_sweep(path)
+
+
+def test_a_published_file_reads(tmp_path):
+    sweep = sweep_of(tmp_path, PUBLISHED)
+    assert (sweep.method, sweep.project, sweep.name) == ("grid", "on-device", "c10-velocity")
+    assert sweep.metric is not None
+    assert (sweep.metric.name, sweep.metric.goal) == ("valid.val/best", "maximize")
+    assert sweep.parameters["manual_seed"] == Choice((0, 42, 100))
+    found = cells(sweep)
+    assert len(found) == 6
+    config = found[0].config
+    assert config.NEq_config.budget == 192311
+    assert config.NEq_config.scheme == "scheme_fixed_budget"
+    assert config.run_config.base_lr == 0.025
+
+
+def test_its_own_program_line_is_told_how_to_change(tmp_path):
+    text = PUBLISHED.replace("program: train_", "program: ./NEq/train_")
+    with pytest.raises(UserError, match=r"program './NEq/train_classification.py' is not allowed: write pro"):
+        sweep_of(tmp_path, text)
+    assert sweep_of(tmp_path, PUBLISHED.replace("program: ", "program: ./"))
+
+
+@pytest.mark.parametrize(
+    "command", ["[python3, '${program}', '${args}']", "['${env}', '${interpreter}', '${program}', '${args}']"]
+)
+def test_commands_with_arguments(tmp_path, command):
+    sweep = sweep_of(tmp_path, f"{SMALL}command: {command}\n")
+    assert sweep.command is not None
+    assert sweep.options.overrides == {}
+
+
+def test_flags_of_the_command_count_for_every_run(tmp_path):
+    command = "command: [python3, '${program}', --config-file, published, --momentum, '.5', '${args}']\n"
+    sweep = sweep_of(tmp_path, SMALL + command)
+    assert sweep.options.config_file == "published"
+    assert [cell.config.run_config.momentum for cell in cells(sweep)] == [0.5, 0.5]
+    assert cells(sweep)[0].config.run_config.warmup_epochs == 5
+
+
+def test_a_search_with_everything(tmp_path):
+    text = """\
+program: train_classification.py
+method: bayes
+run_cap: 20
+entity: me
+description: ''
+metric: {name: valid.val/best, goal: maximize, target: 99, impute: best}
+early_terminate: {type: hyperband, max_iter: 27, s: 2, eta: 3, strict: false}
+parameters:
+  run_config: {parameters: {base_lr: {distribution: log_uniform_values, min: 0.001, max: 1}}}
+"""
+    sweep = sweep_of(tmp_path, text)
+    assert sweep.run_cap == 20
+    assert sweep.early_terminate is not None
+    assert (sweep.early_terminate.max_iter, sweep.early_terminate.s) == (27, 2)
+    assert sweep.metric is not None
+    assert sweep.metric.target == 99
+
+
+BAYES = SMALL.replace("grid", "bayes")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", "program is missing"),
+        ("program: train_classification.py\nmethod: grid\n", "parameters is missing"),
+        (
+            SMALL.replace("grid", "gird"),
+            "method 'gird' is not allowed: it must be 'grid', 'random' or 'bayes'",
+        ),
+        (SMALL + "run_caps: 3\n", "key 'run_caps' is unknown; did you mean 'run_cap'?"),
+        (SMALL + "run_cap: 0\n", "run_cap 0 is not allowed: it must be greater than or equal to 1"),
+        (SMALL + "run_cap: many\n", "run_cap 'many' is not allowed: an integer is expected"),
+        (SMALL + "metric: {goal: maximize}\n", "metric: name is missing"),
+        (SMALL + "metric: {name: a, gaol: maximize}\n", "metric: key 'gaol' is unknown"),
+        (
+            SMALL + "metric: {name: a, goal: max}\n",
+            "metric.goal 'max' is not allowed: it must be 'minimize' or",
+        ),
+        (SMALL + "metric: valid.val/best\n", "metric 'valid.val/best' is not allowed: keys with values are"),
+        (BAYES, "method bayes needs a metric, as metric: {name: valid.val/best, goal: maximize}"),
+        (
+            BAYES + "metric: {name: val/best}\n",
+            "metric.name 'val/best' is unknown; did you mean 'valid.val/best'",
+        ),
+        (SMALL + "early_terminate: {type: hyperband}\n", "give min_iter, or max_iter and s"),
+        (SMALL + "early_terminate: {type: hyperband, min_iter: 1}\n", "early_terminate needs a metric"),
+        (
+            SMALL + "early_terminate: {type: median}\n",
+            "early_terminate.type 'median' is not allowed: it must be",
+        ),
+        (
+            SMALL + "command: [python3]\n",
+            "command ['python3'] has no ${program}; write [python3, ${program}]",
+        ),
+        (SMALL + "command: python3 x\n", "command 'python3 x' is not allowed: a list is expected"),
+        (
+            SMALL + "command: [a, '${program}', '${args_json}']\n",
+            "command '${args_json}' is not allowed; macros",
+        ),
+        (SMALL + "command: [a, '${program}', --n_epoch, '3']\n", "flag '--n_epoch' is unknown"),
+        (
+            SMALL + "command: [a, '${program}', --n_epochs, '3']\n",
+            "n_epochs stands in command and in parameters",
+        ),
+        (SMALL + "command: [a, '${program}', --run-dir, x]\n", "run_dir is not allowed in a sweep"),
+        (SMALL.replace("n_epochs", "resume"), "resume is not allowed in a sweep"),
+        ("- a\n", "line 1: keys with values are expected"),
+    ],
+)
+def test_mistakes_are_one_line_with_the_file(tmp_path, text, line):
+    with pytest.raises(UserError) as caught:
+        sweep_of(tmp_path, text)
+    said = str(caught.value)
+    assert line in said
+    assert said.startswith("file '")
+    assert "sweep.yaml'" in said
+    assert len(said.splitlines()) == 1
+
+
+def test_a_sweep_is_frozen(tmp_path):
+    sweep = sweep_of(tmp_path, SMALL)
+    with pytest.raises(ValueError, match="frozen"):
+        sweep.run_cap = 3
