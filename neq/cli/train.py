@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from neq.config import load
+from neq.config import in_wandb_sweep, load, wandb_values
 from neq.errors import UserError
 
 
@@ -12,7 +12,9 @@ def command(arguments: list[str]) -> int:
     Args:
         arguments: "train", then flags.
     """
-    options, resolved = load(arguments[1:], "neq train")
+    # A cell that was started before is gone on with.
+    given = {"resume": "--overwrite" not in arguments, **wandb_values()} if in_wandb_sweep() else {}
+    options, resolved = load(arguments[1:], "neq train", given)
     if options.overwrite and resolved.config.resume:
         raise UserError("--resume and --overwrite contradict each other; give one of them")
     from neq.cli.training import run_training

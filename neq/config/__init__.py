@@ -29,6 +29,7 @@ from neq.config.schema import (
     Policy,
     RunSettings,
 )
+from neq.config.wandb_values import in_wandb_sweep, wandb_values
 from neq.config.writing import to_mapping, to_yaml
 from neq.errors import UserError, shown, unknown_name
 
@@ -56,6 +57,7 @@ __all__ = [
     "datasets",
     "find_config",
     "identity",
+    "in_wandb_sweep",
     "load",
     "network",
     "networks",
@@ -70,4 +72,5 @@ __all__ = [
     "to_mapping",
     "to_yaml",
     "unknown_name",
+    "wandb_values",
 ]
