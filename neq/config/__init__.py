@@ -29,7 +29,7 @@ from neq.config.schema import (
     Policy,
     RunSettings,
 )
-from neq.config.wandb_values import in_wandb_sweep, wandb_values
+from neq.config.wandb_values import by_path, in_wandb_sweep, own_flags, wandb_values
 from neq.config.writing import to_mapping, to_yaml
 from neq.errors import UserError, shown, unknown_name
 
@@ -51,6 +51,7 @@ __all__ = [
     "RunSettings",
     "SchemeEntry",
     "UserError",
+    "by_path",
     "configs_folder",
     "dataset",
     "dataset_name",
@@ -61,6 +62,7 @@ __all__ = [
     "load",
     "network",
     "networks",
+    "own_flags",
     "parse_flags",
     "parse_value",
     "read_yaml",

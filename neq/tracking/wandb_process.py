@@ -43,7 +43,7 @@ def main() -> int:
     run = _start(wandb, asked, ending)
     if run is None:
         return 1
-    print(f"W&B shows this run at {run.url}" if run.url else f"W&B is offline: {run.dir}", flush=True)
+    _say(f"W&B shows this run at {run.url}" if run.url else f"W&B is offline: {run.dir}")
     run.config.update(asked["config"], allow_val_change=True)
     rows = _Rows(Path(asked["folder"]) / "metrics.jsonl", run.step)
     while not ending.over.wait(1):
@@ -52,8 +52,9 @@ def main() -> int:
     summary = Path(asked["folder"]) / "summary.json"
     if summary.exists():
         run.summary.update(json.loads(summary.read_text(encoding="utf-8")))
+    online = run.url is not None
     run.finish(exit_code=ending.exit_code)
-    return 0
+    return 0 if online else 1
 
 
 class _Ending:
@@ -110,14 +111,20 @@ def _start(wandb: Any, asked: dict[str, Any], ending: _Ending) -> Any:
                 settings=settings,
             )
         except (wandb.errors.UsageError, wandb.errors.AuthenticationError) as error:
-            print(f"W&B refuses this run: {_line(error)}", flush=True)
+            _say(f"W&B refuses this run: {_line(error)}")
             return None
         except Exception as error:
             if not told:
-                print(f"W&B does not take this run yet, tried again: {_line(error)}", flush=True)
+                _say(f"W&B does not take this run yet, tried again: {_line(error)}")
             told = True
             if ending.over.wait(10):
                 return None
+
+
+def _say(line: str) -> None:
+    """A line for the user; the run may have gone meanwhile."""
+    with contextlib.suppress(OSError):
+        print(line, flush=True)
 
 
 def _line(error: Exception) -> str:
