@@ -99,7 +99,7 @@ def _start(wandb: Any, asked: dict[str, Any], ending: _Ending) -> Any:
     settings = wandb.Settings(
         silent=True, console="off", x_stats_pid=os.getppid(), program="train_classification.py"
     )
-    told = False
+    pause = 1.0
     while True:
         try:
             return wandb.init(
@@ -114,11 +114,12 @@ def _start(wandb: Any, asked: dict[str, Any], ending: _Ending) -> Any:
             _say(f"W&B refuses this run: {_line(error)}")
             return None
         except Exception as error:
-            if not told:
+            if pause == 1:
                 _say(f"W&B does not take this run yet, tried again: {_line(error)}")
-            told = True
-            if ending.over.wait(10):
+            wandb.teardown()  # the client would say that the run is in use
+            if ending.over.wait(pause):
                 return None
+            pause = min(2 * pause, 60)
 
 
 def _say(line: str) -> None:

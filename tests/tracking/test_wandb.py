@@ -3,17 +3,20 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from neq.cli import main as neq_main
 from neq.config import read_yaml
 from neq.tracking import WandbMirror, read_metrics, read_summary, why_no_wandb
 from neq.tracking.wandb_mirror import KILLED, PATIENCE
+from neq.training import EpochReport
 from tests.tracking.wandb_server import KEY, Store, serving
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -160,6 +163,30 @@ def test_a_server_that_goes_in_the_middle_of_a_run(store, folder, monkeypatch):
     with serving(store) as url:
         monkeypatch.setenv("WANDB_BASE_URL", url)
         assert neq_main(["sync", str(folder)]) == 0
+    (run,) = store.runs.values()
+    assert shown(run) == read_metrics(folder)
+
+
+def test_a_server_that_comes_after_the_start_of_a_run(store, folder, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port = held.getsockname()[1]
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "1")
+    lines = []
+    mirror = WandbMirror(folder, CONFIG, "toys", lines.append)
+    mirror.__enter__()
+    epoch(folder, 0)
+
+    def told():
+        mirror.epoch(EpochReport(0, {}, torch.zeros(1), None))
+        return lines
+
+    wait_until(told)
+    assert "W&B does not take this run yet" in lines[0]
+    with serving(store, port):
+        store.wait_for(lambda store: any(run["config"] for run in store.runs.values()))
+        mirror.__exit__(None)
+    assert mirror.complete
     (run,) = store.runs.values()
     assert shown(run) == read_metrics(folder)
 
