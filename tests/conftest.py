@@ -10,7 +10,10 @@ torch.set_num_threads(1)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """What neq remembers, and where it looks for data sets, is no affair of the person who tests."""
+    """What neq remembers, where it looks for data sets, whom it tells: no affair of the one who tests."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        del os.environ[name]
+    os.environ["WANDB_MODE"] = "disabled"
     os.environ["NEQ_CACHE"] = tempfile.mkdtemp(prefix="neq-cache-")
 
 

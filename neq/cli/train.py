@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from neq.config import load
+from neq.config import by_path, in_wandb_sweep, load, own_flags, wandb_values
 from neq.errors import UserError
 
 
@@ -12,7 +12,11 @@ def command(arguments: list[str]) -> int:
     Args:
         arguments: "train", then flags.
     """
-    options, resolved = load(arguments[1:], "neq train")
+    values = wandb_values()
+    given = by_path(values)
+    if in_wandb_sweep() and "--overwrite" not in arguments:
+        given.setdefault("resume", True)  # a cell that was started before is gone on with
+    options, resolved = load(own_flags(arguments[1:], values), "neq train", given)
     if options.overwrite and resolved.config.resume:
         raise UserError("--resume and --overwrite contradict each other; give one of them")
     from neq.cli.training import run_training

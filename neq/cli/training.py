@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +13,22 @@ from neq.cli.console import Console
 from neq.cli.dry_run import describe
 from neq.cli.network import open_network, unselectable
 from neq.cli.progress import ProgressDisplay
-from neq.config import Config, Options, Resolved, dataset, identity, run_folder, to_yaml
+from neq.config import (
+    Config,
+    Options,
+    Resolved,
+    dataset,
+    identity,
+    in_wandb_sweep,
+    read_yaml,
+    run_folder,
+    to_yaml,
+    wandb_values,
+)
 from neq.data import Data, open_data
 from neq.errors import UserError
 from neq.results import plot_curves, plot_selection, summary_table
-from neq.tracking import RunRecord, read_metrics, read_summary
+from neq.tracking import RunRecord, WandbMirror, read_metrics, read_summary, why_no_wandb
 from neq.training import Checkpoints, Training, total_epochs, train
 
 
@@ -43,6 +55,9 @@ def run_training(options: Options, resolved: Resolved) -> None:
         record.check(named, config.resume, options.overwrite)
         if record.is_finished() and not options.overwrite:
             _notes(console, [f"{folder} holds this run, finished; --overwrite trains it again"])
+            if in_wandb_sweep():  # this cell is another run there
+                with _mirror(console, config, record):
+                    pass
         else:
             with record.locked():
                 record.check(named, config.resume, options.overwrite)
@@ -109,14 +124,33 @@ def _train(console: Console, run: Training, record: RunRecord, fresh: bool) -> N
     else:
         if not fresh:
             record.check_unstarted()
-        if run.config.resume:
+        if run.config.resume and not in_wandb_sweep():
             _notes(console, [f"nothing to resume in {record.folder}: starts from the beginning"])
         # Where and how the run was started is not what it is: the record repeats it anywhere.
         config = run.config.model_copy(update={"run_dir": None, "resume": False})
         record.start(to_yaml(config), identity(config, run.data.fingerprint), run.table)
     epochs = total_epochs(run.config.run_config)
-    with ProgressDisplay(console, epochs) as display:
-        train(replace(run, trackers=(record, display)), resumed)
+    with _mirror(console, run.config, record) as mirror, ProgressDisplay(console, epochs) as display:
+        train(replace(run, trackers=(record, display, *mirror)), resumed)
+
+
+@contextmanager
+def _mirror(console: Console, config: Config, record: RunRecord) -> Iterator[Sequence[WandbMirror]]:
+    """The mirror of the run on W&B, or none where W&B is not to be had."""
+
+    def tell(line: str) -> None:
+        _notes(console, [line])
+
+    missing = why_no_wandb()
+    if missing is not None:
+        if missing:
+            tell(f"{missing}; the run keeps its own record alone")
+        yield ()
+        return
+    # What the sweep asked for stays beside what it came to: W&B's search compares the former.
+    values = {**wandb_values(), **read_yaml(record.folder / "config.yaml")}
+    with WandbMirror(record.folder, values, config.project_name, tell) as mirror:
+        yield (mirror,)
 
 
 def _draw(record: RunRecord) -> None:

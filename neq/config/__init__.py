@@ -29,6 +29,7 @@ from neq.config.schema import (
     Policy,
     RunSettings,
 )
+from neq.config.wandb_values import by_path, in_wandb_sweep, own_flags, wandb_values
 from neq.config.writing import to_mapping, to_yaml
 from neq.errors import UserError, shown, unknown_name
 
@@ -50,15 +51,18 @@ __all__ = [
     "RunSettings",
     "SchemeEntry",
     "UserError",
+    "by_path",
     "configs_folder",
     "dataset",
     "dataset_name",
     "datasets",
     "find_config",
     "identity",
+    "in_wandb_sweep",
     "load",
     "network",
     "networks",
+    "own_flags",
     "parse_flags",
     "parse_value",
     "read_yaml",
@@ -70,4 +74,5 @@ __all__ = [
     "to_mapping",
     "to_yaml",
     "unknown_name",
+    "wandb_values",
 ]

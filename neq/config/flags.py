@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, NoReturn, get_args, get_origin
 
 from neq.config.leaves import ALL_LEAVES, SECTIONS, SYNONYMS, Leaf, find_leaf, flatten_file, flatten_overrides
@@ -176,7 +176,15 @@ def parse_flags(argv: Sequence[str], prog: str) -> Options:
     return Options(config_file, flatten_overrides(overrides), known.dry_run, known.overwrite, known.debug)
 
 
-def load(argv: Sequence[str], prog: str) -> tuple[Options, Resolved]:
-    """The options of a command line, and the configuration that they come to; UserError for a mistake."""
+def load(
+    argv: Sequence[str], prog: str, given: Mapping[str, object] | None = None
+) -> tuple[Options, Resolved]:
+    """The options of a command line, and the configuration that they come to; UserError for a mistake.
+
+    Args:
+        argv, prog: as of `parse_flags`.
+        given: values by leaf or path that win over the file and give way to flags, as from a sweep.
+    """
     options = parse_flags(argv, prog)
+    options = replace(options, overrides={**flatten_overrides(given or {}), **options.overrides})
     return options, resolve(read_yaml(find_config(options.config_file)), options.overrides)

@@ -2,5 +2,7 @@
 
 from neq.tracking.record import RunRecord, read_metrics, read_summary
 from neq.tracking.selection_file import read_selection
+from neq.tracking.wandb_login import why_no_wandb
+from neq.tracking.wandb_mirror import WandbMirror
 
-__all__ = ["RunRecord", "read_metrics", "read_selection", "read_summary"]
+__all__ = ["RunRecord", "WandbMirror", "read_metrics", "read_selection", "read_summary", "why_no_wandb"]

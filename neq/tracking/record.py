@@ -22,7 +22,7 @@ from neq.training import EpochReport
 # All that a run writes, the lock apart. What makes it a run comes first, and is removed first.
 CONTENT = (
     "identity.json", "config.yaml", "metrics.jsonl", "summary.json", "checkpoint", "selection",
-    "curves.png", "selection.png",
+    "curves.png", "selection.png", "wandb.json",
 )  # fmt: skip
 
 

@@ -1,0 +1,66 @@
+"""`neq sync`: sends records of runs to W&B that it does not have, or not all of."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import NoReturn
+
+from neq.cli.console import Console
+from neq.config import read_yaml
+from neq.errors import UserError
+from neq.tracking import RunRecord, WandbMirror, why_no_wandb
+from neq.tracking.wandb_mirror import KILLED
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"neq sync: {message}")
+
+
+def command(arguments: list[str]) -> int:
+    """Sends the runs one after another; gives the exit code: 1 when one of them did not arrive.
+
+    Args:
+        arguments: "sync", then folders of runs.
+    """
+    parser = _Parser(
+        prog="neq sync", description="Send runs to W&B; sending one again changes nothing there."
+    )
+    parser.add_argument("folders", nargs="+", metavar="RUN_DIR", help="folder of a run, finished or not")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=300.0,
+        metavar="SECONDS",
+        help="longest wait for a run (default: 300)",
+    )
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    options = parser.parse_args(arguments[1:])
+    folders = [Path(folder).expanduser() for folder in options.folders]
+    for folder in folders:
+        if not (folder / "identity.json").exists() or not (folder / "config.yaml").exists():
+            raise UserError(f"{folder} holds no run; give the folder of one, with its config.yaml")
+    missing = why_no_wandb()
+    if missing is not None:
+        raise UserError(f"{missing or 'W&B is switched off (WANDB_MODE)'}; nothing was sent")
+    console = Console()
+    sent = [_send(console, folder, options.timeout) for folder in folders]
+    return 0 if all(sent) else 1
+
+
+def _send(console: Console, folder: Path, patience: float) -> bool:
+    """Whether W&B has the run now."""
+
+    def tell(line: str) -> None:
+        console.print(f"neq: {line}", highlight=False, markup=False)
+
+    record, config = RunRecord(folder), read_yaml(folder / "config.yaml")
+    with record.locked():
+        code = 0 if record.is_finished() else KILLED
+        mirror = WandbMirror(
+            folder, config, str(config["project_name"]), tell, patience, exit_code=code, follows=False
+        )
+        with mirror:
+            pass
+    return mirror.complete
