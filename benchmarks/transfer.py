@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import multiprocessing
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -24,64 +23,15 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from benchmarks.common import ArgumentParser, at_least, open_device, run_benchmark
+from benchmarks.transfer_report import Report
 from benchmarks.transfer_runs import CELLS, Setting, Task, train_task, weights_identity
 from benchmarks.transfer_table import chosen_rate, tables
 from neq.errors import UserError, shown, unknown_name
-from neq.files import write_text
 
 DATASETS = ("flowers12", "caltech101", "cifar10")
 GRID = (0.05, 0.0125)
 # What all runs of one report share.
 SHARED = ("network", "image_size", "batch_size", "epochs", "scheme")
-
-
-class Report:
-    """The results so far, in one JSON file.
-
-    Args:
-        path: read if it exists; its folder must.
-
-    Raises:
-        UserError: a file that holds something else.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.settings: dict[str, Any] = {}
-        self.runs: list[dict[str, Any]] = []
-        if not path.exists():
-            return
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            self.settings, self.runs = dict(content["settings"]), list(content["runs"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"output {shown(str(path))} holds no report of this benchmark") from error
-
-    def settle(self, settings: dict[str, Any]) -> None:
-        """Makes sure that the runs to come belong with those that are there.
-
-        Raises:
-            UserError: they were made with other settings.
-        """
-        for key, value in settings.items():
-            if self.runs and self.settings.get(key) != value:
-                raise UserError(
-                    f"output {shown(str(self.path))} holds runs with {key} {shown(self.settings.get(key))}, "
-                    f"here it is {shown(value)}; give another --output"
-                )
-        self.settings = settings
-
-    def add(self, entry: dict[str, Any]) -> None:
-        """Keeps the result of a run, on a line of its own."""
-        self.runs.append(entry)
-        lines = ",\n".join(json.dumps(run, allow_nan=False) for run in self.runs)
-        write_text(self.path, f'{{"settings": {json.dumps(self.settings)}, "runs": [\n{lines}\n]}}\n')
-
-    def holds(self, task: Task) -> bool:
-        """Whether a run's result is there."""
-        return any(
-            (run["dataset"], run["cell"], run["base_lr"], run["seed"]) == task.key for run in self.runs
-        )
 
 
 def sweep(

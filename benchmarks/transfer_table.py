@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from scipy import stats
 
+from benchmarks.transfer_report import Report
 from benchmarks.transfer_runs import CELLS
-
-if TYPE_CHECKING:
-    from benchmarks.transfer import Report
 
 BASELINE = "full-train"
 NOTHING = "–"

@@ -18,8 +18,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from neq.parts import Part
 from neq.selective.activation import Activation, Clamp
+from neq.selective.alone import ClampAlone, SelectiveLinear
 from neq.selective.columns import ConvColumns
-from neq.selective.functions import Chosen, ClampAlone, ConvAct, ConvNormAct, SelectiveLinear, Source
+from neq.selective.functions import Chosen, ConvAct, ConvNormAct, Source
 from neq.selective.geometry import Geometry
 from neq.selective.rows import ConvRows
 
