@@ -48,6 +48,15 @@ def literal_cost(chosen, layers, base):
     return cost + deepest
 
 
+def assert_full(taken, costs, limit):
+    """The budget holds, and none that was passed over would still fit."""
+    assert costs.total(taken) <= limit
+    for position in (~taken).nonzero().flatten().tolist():
+        more = taken.clone()
+        more[position] = True
+        assert costs.total(more) > limit
+
+
 def literal_fill(scores, costs, budget):
     """The rule, word for word."""
     order = sorted(range(len(scores)), key=lambda i: (-scores[i], i))
@@ -79,11 +88,7 @@ def test_openings_and_depth_are_paid_once(layers, base, limit):
     if base > limit:
         assert not taken.any()
         return
-    assert costs.total(taken) <= limit
-    for position in (~taken).nonzero().flatten().tolist():
-        more = taken.clone()
-        more[position] = True
-        assert costs.total(more) > limit
+    assert_full(taken, costs, limit)
 
 
 @given(LAYERED, st.integers(0, 20), st.integers(0, 200))
@@ -93,11 +98,7 @@ def test_by_value_stays_within_the_limit_and_near_the_best(layers, base, limit):
     if base > limit:
         assert not taken.any()
         return
-    assert costs.total(taken) <= limit
-    for position in (~taken).nonzero().flatten().tolist():
-        more = taken.clone()
-        more[position] = True
-        assert costs.total(more) > limit
+    assert_full(taken, costs, limit)
     if len(values) <= 8:
         best = max(
             float(values[torch.tensor(subset)].sum())

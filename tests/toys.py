@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import torch
+import torchvision
 from torch import Tensor, nn
+
+from neq.networks import build_network
 
 
 class Toy(nn.Module):
@@ -52,3 +55,14 @@ def batch(seed: int = 0, size: int = 6, dtype: torch.dtype = torch.float64) -> t
 
 
 SHAPE = (3, 12, 12)
+
+# Real networks by name, from the number of classes; all take 32 px.
+NETWORKS = {
+    "mobilenet_v2": torchvision.models.mobilenet_v2,
+    "mobilenet_v3_small": torchvision.models.mobilenet_v3_small,
+    "resnet18": torchvision.models.resnet18,
+    "mcunet-in1": lambda num_classes: build_network("mcunet-in1", num_classes),
+    "vit": lambda num_classes: torchvision.models.VisionTransformer(
+        32, 8, 2, 2, 32, 64, num_classes=num_classes
+    ),
+}

@@ -39,33 +39,31 @@ def _report(config: Config) -> list[object]:
     import torch
     from rich.table import Table
 
-    from neq.budget import Budget, amount_shown
+    from neq.budget import amount_shown
     from neq.cli.console import short
     from neq.cli.network import open_network
     from neq.seeds import generator
     from neq.selection import SelectionState, StaticScheme, bias_layers
-    from neq.selective import Allowance, CostModel, costs, trained_parts
+    from neq.selective import CostModel, costs, trained_parts
     from neq.selective.cost import input_gradient_macs
-    from neq.training import optimizer_kind
+    from neq.training import allowance_of, optimizer_kind
 
     data, neq = config.data_provider, config.NEq_config
     size, batch = data.image_size, data.base_batch_size
-    assert size is not None, "image_size is resolved"
     network, table = open_network(config, data.new_num_classes or 10)
     network.to(memory_format=torch.channels_last)
     scheme = StaticScheme.of_config(config.backward_config)
     policy = neq.initialization if scheme is None else "SU"
     biases = bias_layers(table, scheme) if scheme is not None else ()
-    shape, optimizer = (batch, 3, size, size), optimizer_kind(config.run_config)
-    precision = config.run_config.precision
-    model = CostModel(network, table, shape, neq.norm_mode, optimizer, precision, biases, neq.saved_precision)
-    allowance = Allowance(model, Budget(neq.budget_unit, neq.budget, neq.ratio))
+    optimizer, precision = optimizer_kind(config.run_config), config.run_config.precision
+    allowance = allowance_of(config, network, table, batch, biases)
+    model = allowance.model
     state = SelectionState(table, network, generator(config.manual_seed, "selection", 0), scheme)
     choice = allowance.choose(policy, state, neq.cost_aware)
     selection = table.selection(choice.chosen)
     ours = model.step(selection)
     everything = table.selection(torch.ones(len(table), dtype=torch.bool))
-    full = CostModel(network, table, shape, "train", optimizer, precision).step(everything)
+    full = CostModel(network, table, model.input_shape, "train", optimizer, precision).step(everything)
 
     by_layer = Table(title=f"{config.net_config.net_name}, {size} px, batch {batch}: a step by layer")
     by_layer.add_column("layer", no_wrap=True)

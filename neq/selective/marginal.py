@@ -2,7 +2,7 @@
 
 In bytes they come from one forward pass over fake tensors with a gradient that flows through the whole
 network, so they are exact where layers follow one another, and a little too high or too low where they share
-an input or lie on parallel branches. `affordable` holds every choice against the exact cost.
+an input or lie on parallel branches. `allowance` holds every choice against the exact cost.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from neq.filling import Costs
 from neq.neurons import Layer
+from neq.parts import Part
 from neq.selective.cost import CostModel, input_gradient_macs
 from neq.selective.trained import trained_parts, trained_values
 
@@ -30,8 +31,7 @@ def costs(model: CostModel, unit: str) -> Costs:
     sizes = torch.tensor([layer.neurons for layer in table.layers])
     layer = torch.arange(len(sizes)).repeat_interleave(sizes)
     if unit == "macs":
-        always = trained_parts(model.network, table, {}, model.norm_mode, model.bias_layers)
-        base = sum(input_gradient_macs(table, always).values())
+        base = _passed_on(model, None)
         depth = [_passed_on(model, chosen) - base for chosen in table.layers]
         return Costs(
             table.macs,
@@ -44,16 +44,20 @@ def costs(model: CostModel, unit: str) -> Costs:
     return _byte_costs(model, layer, sizes)
 
 
-def _passed_on(model: CostModel, chosen: Layer) -> int:
+def _parts(model: CostModel, chosen: Layer | None) -> dict[str, Part]:
+    """What trains if one neuron of a layer, or none at all, is chosen."""
+    selection = {} if chosen is None else {chosen.name: torch.tensor([0])}
+    return trained_parts(model.network, model.table, selection, model.norm_mode, model.bias_layers)
+
+
+def _passed_on(model: CostModel, chosen: Layer | None) -> int:
     """MACs of the input gradients, for one image, if a layer is the earliest chosen one."""
-    selection = {chosen.name: torch.tensor([0])}
-    parts = trained_parts(model.network, model.table, selection, model.norm_mode, model.bias_layers)
-    return sum(input_gradient_macs(model.table, parts).values())
+    return sum(input_gradient_macs(model.table, _parts(model, chosen)).values())
 
 
 def _byte_costs(model: CostModel, layer_of: Tensor, sizes: Tensor) -> Costs:
     table = model.table
-    none = model.step({})
+    none, norms = model.step({}), _norm_bytes(model, None)
     first = min(table.layers, key=lambda layer: layer.order)
     kept = model.kept({first.name: torch.tensor([0])})
     neuron, opening, depth = [], [], []
@@ -74,7 +78,7 @@ def _byte_costs(model: CostModel, layer_of: Tensor, sizes: Tensor) -> Costs:
             shares = _has_source(x) or (as_it_is and kept.keeps(x))
             neuron.append(own)
             opening.append(0 if shares else size)
-        behind = kept.bytes_from(position) - none.saved_bytes + _norm_bytes(model, layer)
+        behind = kept.bytes_from(position) - none.saved_bytes + _norm_bytes(model, layer) - norms
         if model.norm_mode != "train" and parts == 1:
             behind += size - opening[-1]  # nothing before it keeps its input
         depth.append(0 if model.norm_mode == "train" else max(0, behind))
@@ -87,16 +91,10 @@ def _byte_costs(model: CostModel, layer_of: Tensor, sizes: Tensor) -> Costs:
     )
 
 
-def _norm_bytes(model: CostModel, layer: Layer) -> int:
-    """Of gradients and state of the norms that train because a layer is chosen."""
-    counts = [
-        trained_values(model.network, model.table, parts)["norms"]
-        for parts in (
-            trained_parts(model.network, model.table, selection, model.norm_mode, model.bias_layers)
-            for selection in ({}, {layer.name: torch.tensor([0])})
-        )
-    ]
-    return (counts[1] - counts[0]) * model.bytes_per_value
+def _norm_bytes(model: CostModel, chosen: Layer | None) -> int:
+    """Of gradients and state of the norms that train if a layer is the earliest chosen one."""
+    trained = trained_values(model.network, model.table, _parts(model, chosen))
+    return trained["norms"] * model.bytes_per_value
 
 
 def _element_size(x: Tensor, model: CostModel) -> int:

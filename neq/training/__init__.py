@@ -4,7 +4,7 @@ from neq.training.checkpoint import Checkpoints, load_checkpoint
 from neq.training.evaluation import Scores, evaluate
 from neq.training.loop import TrainingDiverged, train
 from neq.training.optimizer import optimizer_kind
-from neq.training.run import Progress, Training, choose_neurons, make_plan
+from neq.training.run import Progress, Training, allowance_of, choose_neurons, make_plan
 from neq.training.schedule import total_epochs
 from neq.training.tracker import EpochReport, Tracker
 
@@ -16,6 +16,7 @@ __all__ = [
     "Tracker",
     "Training",
     "TrainingDiverged",
+    "allowance_of",
     "choose_neurons",
     "evaluate",
     "load_checkpoint",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -109,25 +109,12 @@ class Training:
 
     @cached_property
     def _allowances(self) -> dict[bool, Allowance]:
-        neq, data = self.config.NEq_config, self.config.data_provider
-        batch, size = min(data.base_batch_size, self.data.counts["train"]), data.image_size
-        assert size is not None, "image_size is resolved"
-        budget = Budget(neq.budget_unit, neq.budget, neq.ratio)
+        batch = min(self.config.data_provider.base_batch_size, self.data.counts["train"])
         return {
-            is_su: Allowance(
-                CostModel(
-                    self.network,
-                    self.table,
-                    (batch, 3, size, size),
-                    neq.norm_mode,
-                    optimizer_kind(self.config.run_config),
-                    self.config.run_config.precision,
-                    self.bias_layers("SU" if is_su else "random"),
-                    neq.saved_precision,
-                ),
-                budget,
+            policy == "SU": allowance_of(
+                self.config, self.network, self.table, batch, self.bias_layers(policy)
             )
-            for is_su in (False, True)
+            for policy in ("random", "SU")
         }
 
     @property
@@ -139,6 +126,33 @@ class Training:
         """The policy that chooses an epoch's neurons."""
         neq = self.config.NEq_config
         return neq.initialization if epoch == 0 else neq.neuron_selection
+
+
+def allowance_of(
+    config: Config, network: nn.Module, table: NeuronTable, batch: int, biases: Collection[str]
+) -> Allowance:
+    """A configuration's budget on a step of its network.
+
+    Args:
+        config: resolved.
+        network: the plain network.
+        table: its neurons.
+        batch: images of a step.
+        biases: layers whose bias trains whole.
+    """
+    neq, settings, size = config.NEq_config, config.run_config, config.data_provider.image_size
+    assert size is not None, "image_size is resolved"
+    model = CostModel(
+        network,
+        table,
+        (batch, 3, size, size),
+        neq.norm_mode,
+        optimizer_kind(settings),
+        settings.precision,
+        biases,
+        neq.saved_precision,
+    )
+    return Allowance(model, Budget(neq.budget_unit, neq.budget, neq.ratio))
 
 
 def choose_neurons(run: Training, progress: Progress, epoch: int) -> Choice:

@@ -5,22 +5,12 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch import nn
 
-from neq.networks import build_network
 from neq.neurons import neuron_table
 from neq.selective import Plan
+from tests.toys import NETWORKS
 
-NETWORKS = {
-    "mobilenet_v2": torchvision.models.mobilenet_v2,
-    "mobilenet_v3_small": torchvision.models.mobilenet_v3_small,
-    "resnet18": torchvision.models.resnet18,
-    "mcunet-in1": lambda num_classes: build_network("mcunet-in1", num_classes),
-    "vit": lambda num_classes: torchvision.models.VisionTransformer(
-        32, 8, 2, 2, 32, 64, num_classes=num_classes
-    ),
-}
 LABELS = torch.arange(8) % 5
 
 
