@@ -1,0 +1,147 @@
+"""Drawing a run's values: W&B's distributions through Optuna's sampler, and its early stop as a pruner."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from statistics import NormalDist
+from typing import Any, Protocol
+
+import optuna
+
+from neq.errors import UserError, shown
+from neq.sweeps.parameters import Choice, Drawn, Parameter
+from neq.sweeps.sweep_file import EarlyTerminate, Sweep
+
+# The ends of (0, 1) that a quantile is drawn from: a normal's own ends are infinite.
+LEAST, MOST = 1e-9, 1 - 1e-9
+
+
+class Suggests(Protocol):
+    """The part of a trial that values are drawn through."""
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float: ...
+
+    def suggest_int(self, name: str, low: int, high: int) -> int: ...
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any: ...
+
+
+def draw(trial: Suggests, parameters: Mapping[str, Parameter]) -> dict[str, object]:
+    """One value of every parameter, as the trial's sampler draws it.
+
+    Distributions that Optuna lacks (normal, beta, choices with probabilities) are drawn through their
+    quantile, a uniform number that the storage shows as `NAME quantile`.
+
+    Args:
+        trial: a trial that runs; values that it was given on the way are kept.
+        parameters: by leaf or path.
+
+    Source: W&B's documentation of sweep configurations, "Distribution options for random and Bayesian search".
+    """
+    return {name: _drawn(trial, name, parameter) for name, parameter in sorted(parameters.items())}
+
+
+def labels(values: tuple[object, ...]) -> tuple[Any, ...]:
+    """Values of a choice as a storage takes them: plain ones as they are, others as JSON.
+
+    Args:
+        values: each once.
+    """
+    plain = all(value is None or isinstance(value, bool | int | float | str) for value in values)
+    if plain and len(set(values)) == len(values):  # 1 and true are one key of a set
+        return values
+    return tuple(json.dumps(value, sort_keys=True, default=str) for value in values)
+
+
+def sampler(sweep: Sweep, number: int, seed: int) -> optuna.samplers.BaseSampler:
+    """The sampler of one trial, so that a random search draws the same runs however many workers share it.
+
+    Args:
+        sweep: whose method it serves.
+        number: of the trial.
+        seed: of the sweep.
+    """
+    mixed = (seed + number * 0x9E3779B1) % 2**32
+    if sweep.method == "bayes":
+        # Runs that have not ended count as bad ones: workers do not all try the same place.
+        return optuna.samplers.TPESampler(seed=mixed, constant_liar=True)
+    return optuna.samplers.RandomSampler(seed=mixed)
+
+
+def pruner(early: EarlyTerminate | None) -> optuna.pruners.BasePruner:
+    """The pruner that stands for a sweep's `early_terminate`.
+
+    Args:
+        early: none: no run is stopped.
+
+    Raises:
+        UserError: eta is no whole number of 2 and more.
+    """
+    if early is None:
+        return optuna.pruners.NopPruner()
+    if early.eta != int(early.eta) or early.eta < 2:
+        raise UserError(f"early_terminate.eta {early.eta:g} is not allowed here: a whole number from 2 on is")
+    if early.min_iter is not None:
+        least = early.min_iter
+    else:
+        assert early.max_iter is not None
+        assert early.s is not None
+        least = max(1, math.floor(early.max_iter / early.eta**early.s))
+    return optuna.pruners.SuccessiveHalvingPruner(min_resource=least, reduction_factor=int(early.eta))
+
+
+def _drawn(trial: Suggests, name: str, parameter: Parameter) -> object:
+    if isinstance(parameter, Choice):
+        return _chosen(trial, name, parameter)
+    numbers, kind = parameter.numbers, parameter.distribution
+    if kind == "int_uniform":
+        return trial.suggest_int(name, int(numbers["min"]), int(numbers["max"]))
+    value = _continuous(trial, name, parameter)
+    if kind.startswith("q_"):
+        quantum = numbers["q"]
+        value = round(value / quantum) * quantum
+        return int(value) if quantum == int(quantum) else value
+    return value
+
+
+def _chosen(trial: Suggests, name: str, choice: Choice) -> object:
+    if len(choice.values) == 1:
+        return choice.values[0]
+    if choice.probabilities is None:
+        shown_as = labels(choice.values)
+        label = trial.suggest_categorical(name, shown_as)
+        return choice.values[shown_as.index(label)]
+    quantile, passed = _quantile(trial, name), 0.0
+    possible = [(value, share) for value, share in zip(choice.values, choice.probabilities, strict=True) if share]
+    for value, share in possible:
+        passed += share
+        if quantile < passed:
+            return value
+    return possible[-1][0]
+
+
+def _continuous(trial: Suggests, name: str, parameter: Drawn) -> float:
+    numbers, kind = parameter.numbers, parameter.distribution.removeprefix("q_")
+    if kind == "uniform":
+        return trial.suggest_float(name, numbers["min"], numbers["max"])
+    if kind in ("log_uniform_values", "inv_log_uniform_values"):
+        return trial.suggest_float(name, numbers["min"], numbers["max"], log=True)
+    if kind == "log_uniform":
+        return trial.suggest_float(name, math.exp(numbers["min"]), math.exp(numbers["max"]), log=True)
+    if kind == "inv_log_uniform":
+        return trial.suggest_float(name, math.exp(-numbers["max"]), math.exp(-numbers["min"]), log=True)
+    quantile = _quantile(trial, name)
+    if kind == "normal":
+        return NormalDist(numbers["mu"], numbers["sigma"]).inv_cdf(quantile)
+    if kind == "log_normal":
+        return math.exp(NormalDist(numbers["mu"], numbers["sigma"]).inv_cdf(quantile))
+    assert kind == "beta", f"{shown(kind)} is not drawn"
+    from scipy.special import betaincinv
+
+    return float(betaincinv(numbers["a"], numbers["b"], quantile))
+
+
+def _quantile(trial: Suggests, name: str) -> float:
+    return trial.suggest_float(f"{name} quantile", LEAST, MOST)
