@@ -12,6 +12,10 @@ from neq.errors import unknown_name
 COMMANDS = {
     "train": ("neq.cli.train", "train one run under a budget; neq train --help lists every setting"),
     "cost": ("neq.cli.cost", "what a training step costs, without training; flags as of train"),
+    "sweep": (
+        "neq.cli.sweep",
+        "run the cells of a sweep file, without any account; sweep status FILE",
+    ),
     "cells": ("neq.cli.cells", "list the cells of a sweep file and which of them are done"),
     "sync": ("neq.cli.sync", "send runs to W&B that it does not have, or not all of"),
     "networks": ("neq.cli.catalog", "list the networks by name; neq networks NAME ... shows some"),

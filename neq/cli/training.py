@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,11 +29,27 @@ from neq.data import Data, open_data
 from neq.errors import UserError
 from neq.results import plot_curves, plot_selection, summary_table
 from neq.tracking import RunRecord, WandbMirror, read_metrics, read_summary, why_no_wandb
-from neq.training import Checkpoints, Training, total_epochs, train
+from neq.training import Checkpoints, Tracker, Training, total_epochs, train
 
 
-def run_training(options: Options, resolved: Resolved) -> None:
+def run_training(
+    options: Options,
+    resolved: Resolved,
+    runs: Path = Path("runs"),
+    opened: Callable[..., AbstractContextManager[Data]] = open_data,
+    trackers: Sequence[Tracker] = (),
+) -> Path:
     """Trains a run, or goes on with it, or shows what it reached when it was trained before.
+
+    Args:
+        options: the command line's switches.
+        resolved: the run.
+        runs: folder of all runs, where `run_dir` names none.
+        opened: opens the data, as `open_data` does.
+        trackers: told beside the run's record, display and mirror.
+
+    Returns:
+        The folder of the run.
 
     Raises:
         UserError: a mistake in the configuration, or a run folder that cannot be used; nothing is written.
@@ -41,9 +57,9 @@ def run_training(options: Options, resolved: Resolved) -> None:
     console, config = Console(), resolved.config
     device = pick_device(config.device)
     entry = dataset(config.data_provider.dataset)
-    with open_data(config.data_provider, entry, config.manual_seed, device) as data:
+    with opened(config.data_provider, entry, config.manual_seed, device) as data:
         _notes(console, resolved.notes + data.notes)
-        folder = _folder(config, data)
+        folder = _folder(config, data, runs)
         record = RunRecord(folder)
         run = prepare(config, data, device, record)
         if run.table.unselectable:
@@ -51,7 +67,7 @@ def run_training(options: Options, resolved: Resolved) -> None:
         named = identity(config, data.fingerprint)
         if options.dry_run:
             describe(console, run, record, named)
-            return
+            return folder
         record.check(named, config.resume, options.overwrite)
         if record.is_finished() and not options.overwrite:
             _notes(console, [f"{folder} holds this run, finished; --overwrite trains it again"])
@@ -61,10 +77,11 @@ def run_training(options: Options, resolved: Resolved) -> None:
         else:
             with record.locked():
                 record.check(named, config.resume, options.overwrite)
-                _train(console, run, record, options.overwrite)
+                _train(console, replace(run, trackers=trackers), record, options.overwrite)
     _draw(record)
     console.print(summary_table(read_summary(folder)))
     console.print(f"{folder}", highlight=False, markup=False)
+    return folder
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -100,12 +117,12 @@ def prepare(config: Config, data: Data, device: torch.device, record: RunRecord)
     return run
 
 
-def _folder(config: Config, data: Data) -> Path:
+def _folder(config: Config, data: Data, runs: Path) -> Path:
     """Where the run goes; not into its own images, which it would change."""
     if config.run_dir:
         folder = Path(config.run_dir).expanduser()
     else:
-        folder = Path("runs") / run_folder(config, data.fingerprint)
+        folder = runs / run_folder(config, data.fingerprint)
     root = config.data_provider.root
     of_files = data.fingerprint is not None and root is not None
     if of_files and folder.resolve().is_relative_to(Path(str(root)).expanduser().resolve()):
@@ -131,7 +148,7 @@ def _train(console: Console, run: Training, record: RunRecord, fresh: bool) -> N
         record.start(to_yaml(config), identity(config, run.data.fingerprint), run.table)
     epochs = total_epochs(run.config.run_config)
     with _mirror(console, run.config, record) as mirror, ProgressDisplay(console, epochs) as display:
-        train(replace(run, trackers=(record, display, *mirror)), resumed)
+        train(replace(run, trackers=(record, display, *mirror, *run.trackers)), resumed)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ RETRY = "retry"  # what was before it no longer counts
 GIVEN_BACK = "given_back"  # its worker was told to stop
 SURPLUS = "surplus"  # it was made in vain: the cell was there already, or run_cap reached
 ERROR = "error"  # the line that it failed with
-SECONDS, EPOCHS, FOLDER = "seconds", "epochs", "folder"
+VALUES, SECONDS, EPOCHS, FOLDER, MEMORY = "values", "seconds", "epochs", "folder", "memory"
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,9 @@ def cell_state(cell: int, trials: Sequence[FrozenTrial]) -> CellState:
         return CellState(cell, "failed", failed[-1], reason=str(failed[-1].user_attrs[ERROR]))
     died = [trial for trial in trials if GIVEN_BACK not in trial.user_attrs]
     if len(died) >= MOST_DEATHS:
-        return CellState(cell, "failed", died[-1], reason=f"its worker died {len(died)} times; out of memory?")
+        return CellState(
+            cell, "failed", died[-1], reason=f"its worker died {len(died)} times; out of memory?"
+        )
     return CellState(cell, "waiting", trials[-1] if trials else None, owed=True)
 
 

@@ -12,11 +12,12 @@ from typing import Any
 import optuna
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from neq.sweeps import history
 from neq.sweeps.cells import grid, varying
-from neq.sweeps.history import CellState, by_cell, cell_of, cell_state
+from neq.sweeps.history import CellState, by_cell, cell_state
 from neq.sweeps.parameters import Choice, Parameter
 from neq.sweeps.search import draw, labels, pruner, sampler
 from neq.sweeps.storage import patiently, quiet
@@ -82,7 +83,7 @@ class CellQueue:
     def begin(self) -> None:
         """Makes the sweep in the storage if it is not there, and puts up every cell that is owed."""
         try:
-            direction = "maximize" if self.maximize else "minimize"
+            direction = StudyDirection.MAXIMIZE if self.maximize else StudyDirection.MINIMIZE
             optuna.create_study(storage=self._storage, study_name=self.name, direction=direction)
         except DuplicatedStudyError:
             pass
@@ -237,6 +238,11 @@ class CellQueue:
         return optuna.load_study(study_name=self.name, storage=self._storage, pruner=self._pruner)
 
 
+def varied(sweep: Sweep, values: Mapping[str, object]) -> dict[str, object]:
+    """Of the values of a cell those that tell it from the others."""
+    return {name: values[name] for name in varying(sweep)}
+
+
 class Claim:
     """A cell that a worker has taken, until it is ended in one of four ways.
 
@@ -248,6 +254,7 @@ class Claim:
     def __init__(self, queue: CellQueue, trial: Trial) -> None:
         self._queue, self._trial = queue, trial
         self.values = queue._values(trial)
+        self.note(history.VALUES, varied(queue.sweep, self.values))
         self.cell = int(trial.user_attrs.get(history.CELL, trial.number))
 
     def note(self, name: str, value: object) -> None:

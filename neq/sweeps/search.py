@@ -38,7 +38,7 @@ def draw(trial: Suggests, parameters: Mapping[str, Parameter]) -> dict[str, obje
         trial: a trial that runs; values that it was given on the way are kept.
         parameters: by leaf or path.
 
-    Source: W&B's documentation of sweep configurations, "Distribution options for random and Bayesian search".
+    Source: W&B's documentation, "Distribution options for random and Bayesian search".
     """
     return {name: _drawn(trial, name, parameter) for name, parameter in sorted(parameters.items())}
 
@@ -114,7 +114,9 @@ def _chosen(trial: Suggests, name: str, choice: Choice) -> object:
         label = trial.suggest_categorical(name, shown_as)
         return choice.values[shown_as.index(label)]
     quantile, passed = _quantile(trial, name), 0.0
-    possible = [(value, share) for value, share in zip(choice.values, choice.probabilities, strict=True) if share]
+    possible = [
+        (value, share) for value, share in zip(choice.values, choice.probabilities, strict=True) if share
+    ]
     for value, share in possible:
         passed += share
         if quantile < passed:

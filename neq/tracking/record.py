@@ -26,6 +26,10 @@ CONTENT = (
 )  # fmt: skip
 
 
+class RunIsBusy(UserError):
+    """Another process is training in the folder."""
+
+
 class RunRecord:
     """The record of one run in one folder.
 
@@ -100,7 +104,8 @@ class RunRecord:
         """Makes the folder and keeps other processes out of it.
 
         Raises:
-            UserError: another process is using it, or it cannot be written.
+            RunIsBusy: another process is using it.
+            UserError: it cannot be written.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -109,7 +114,7 @@ class RunRecord:
             for left in self.folder.rglob(".*.tmp"):  # of a process that was killed while writing
                 left.unlink()
         except Timeout:
-            raise UserError(f"another process is training in {self.folder}; wait for it to end") from None
+            raise RunIsBusy(f"another process is training in {self.folder}; wait for it to end") from None
         except OSError as error:
             raise UserError(f"run_dir {self.folder} cannot be written ({error.strerror})") from error
         try:
