@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-from neq.cli.run import run_command
+from neq.cli.run import RUN_STOPPED, run_command
 from neq.errors import unknown_name
 
 # Command -> its module, whose `command(arguments)` gives the exit code; and what it does.
@@ -22,10 +22,14 @@ COMMANDS = {
     "datasets": ("neq.cli.catalog", "list the data sets by name"),
 }
 
+# What is said after SIGINT or SIGTERM, where that is not what a run says.
+STOPPED = {"sweep": "stopped; the same command goes on"}
+
 
 def main(argv: list[str] | None = None) -> int:
     """Runs `neq COMMAND ARGUMENTS...`; gives the exit code."""
-    return run_command(_dispatch, sys.argv[1:] if argv is None else argv)
+    argv = sys.argv[1:] if argv is None else argv
+    return run_command(_dispatch, argv, STOPPED.get(argv[0] if argv else "", RUN_STOPPED))
 
 
 def _dispatch(arguments: list[str]) -> int:

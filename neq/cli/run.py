@@ -17,10 +17,10 @@ class Terminated(BaseException):
     """SIGTERM arrived."""
 
 
-_STOPPED = "stopped; the same command with --resume goes on from the last epoch"
+RUN_STOPPED = "stopped; the same command with --resume goes on from the last epoch"
 
 
-def run_command(command: Callable[[list[str]], int], argv: list[str], stopped: str = _STOPPED) -> int:
+def run_command(command: Callable[[list[str]], int], argv: list[str], stopped: str = RUN_STOPPED) -> int:
     """Runs a command and turns whatever ends it into one line and an exit code.
 
     Args:

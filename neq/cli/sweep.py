@@ -47,7 +47,7 @@ def command(arguments: list[str]) -> int:
     patiently(queue.begin)
     if options.retry_failed:
         again = patiently(lambda: queue.put_up(failed=True))
-        _tell(console, f"neq: {again} failed cells wait again")
+        _tell(console, f"neq: {again} failed cell{' waits' if again == 1 else 's wait'} again")
     workers = Workers(queue, options.storage, runs, base, options.max_failures)
     try:
         states = _run(console, queue, workers, options.workers)

@@ -72,9 +72,7 @@ def cell_state(cell: int, trials: Sequence[FrozenTrial]) -> CellState:
         return CellState(cell, "failed", failed[-1], reason=str(failed[-1].user_attrs[ERROR]))
     died = [trial for trial in trials if GIVEN_BACK not in trial.user_attrs]
     if len(died) >= MOST_DEATHS:
-        return CellState(
-            cell, "failed", died[-1], reason=f"its worker died {len(died)} times; out of memory?"
-        )
+        return CellState(cell, "failed", died[-1], reason=f"its worker died {len(died)} times")
     return CellState(cell, "waiting", trials[-1] if trials else None, owed=True)
 
 

@@ -1,0 +1,227 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from neq.cli import main
+from neq.cli.sweep_workers import cores, workers_that_fit
+from neq.sweeps import history
+from neq.tracking import read_metrics, read_summary
+from tests.cli.sweeping import ENV, open_queue, run_sweep, start_sweep, states, wait_for, write_sweep
+
+CELLS = "manual_seed: {values: [0, 1, 2]}, neuron_selection: {values: [velocity, random]}"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a finished sweep of six cells by two workers, and what the command said."""
+    folder = tmp_path_factory.mktemp("sweep")
+    file = write_sweep(folder, CELLS)
+    code, output = run_sweep(folder, file.name, "--workers", "2")
+    assert code == 0, output
+    return folder, output
+
+
+def runs(folder):
+    return sorted(path.parent for path in folder.glob("runs/**/summary.json"))
+
+
+def test_a_sweep_runs_every_cell_once(finished):
+    folder, output = finished
+    assert len(runs(folder)) == 6
+    assert [state.state for state in states(folder)] == ["done"] * 6
+    assert "neq: begins sweep sweep-" in output
+    for cell in range(1, 7):
+        assert output.count(f"cell {cell} done  valid.val/best") == 1
+    assert "6 cells: 6 done" in output
+
+
+def test_a_cell_leaves_what_the_same_run_alone_leaves(finished, tmp_path):
+    folder, _ = finished
+    state = states(folder)[2]
+    settings = [f"--{name}={value}" for name, value in state.trial.params.items()]
+    fast = ["--dataset", "npz:tiny.npz", "--image_size", "16", "--base_batch_size", "16"]
+    rest = ["--n_epochs", "2", "--warmup_epochs", "0", "--run-dir", str(tmp_path / "alone")]
+    command = [sys.executable, "-m", "neq", "train", *fast, *rest, *settings]
+    subprocess.run(command, cwd=folder, env=ENV, check=True, capture_output=True)
+    there, alone = folder / state.trial.user_attrs[history.FOLDER], tmp_path / "alone"
+    assert (there / "identity.json").read_bytes() == (alone / "identity.json").read_bytes()
+    assert (there / "config.yaml").read_bytes() == (alone / "config.yaml").read_bytes()
+    assert without_times(read_metrics(there)) == without_times(read_metrics(alone))
+    assert state.trial.value == read_summary(alone)["val_top1"]
+    assert (there / "curves.png").exists()
+
+
+def without_times(rows):
+    return [{name: value for name, value in row.items() if name != "step_seconds"} for row in rows]
+
+
+def test_the_same_command_again_trains_nothing(finished):
+    folder, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("runs/**/metrics.jsonl")}
+    code, output = run_sweep(folder, "sweep.yaml")
+    assert code == 0
+    assert "neq: goes on with sweep" in output
+    assert "6 cells: 6 done" in output
+    assert before == {path: path.stat().st_mtime_ns for path in folder.glob("runs/**/metrics.jsonl")}
+
+
+def test_status_tells_how_far_it_is(finished, monkeypatch, capsys):
+    folder, _ = finished
+    monkeypatch.chdir(folder)
+    assert main(["sweep", "status", "sweep.yaml"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    best = max(states(folder), key=lambda state: state.trial.value)
+    assert lines[0] == "6 cells: 6 done"
+    assert lines[1].startswith(f"best valid.val/best: {best.trial.value:.4g}, cell {best.cell} in runs/")
+
+
+def test_an_edited_file_is_a_new_sweep_that_trains_only_what_is_new(finished, tmp_path, monkeypatch, capsys):
+    folder, _ = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    before = runs(copy)
+    write_sweep(copy, CELLS.replace("[0, 1, 2]", "[2, 3]"))
+    monkeypatch.chdir(copy)
+    assert main(["sweep", "status", "sweep.yaml"]) == 2
+    assert "was not started, or edited since" in capsys.readouterr().err
+    times = {path: (path / "metrics.jsonl").stat().st_mtime_ns for path in before}
+    code, output = run_sweep(copy, "sweep.yaml")
+    assert code == 0
+    assert "was edited since sweep-" in output
+    assert "4 cells: 4 done" in output
+    assert len(runs(copy)) == 8
+    assert times == {path: (path / "metrics.jsonl").stat().st_mtime_ns for path in before}
+
+
+def test_failed_cells_are_told_stay_failed_and_run_again_when_asked(tmp_path):
+    # Seed 1 finds a file where its run's folder would be.
+    file = write_sweep(tmp_path, "manual_seed: {values: [0, 1]}")
+    assert run_sweep(tmp_path, file.name)[0] == 0
+    folder = runs(tmp_path)[1]
+    shutil.rmtree(folder)
+    (tmp_path / "runs" / "sweeps.db").unlink()
+    folder.write_text("in the way")
+    code, output = run_sweep(tmp_path, file.name)
+    assert code == 1
+    assert "cell 2 failed: run_dir" in output
+    assert "is a file; give a folder  (manual_seed 1)" in output
+    assert "--retry-failed runs failed cells again" in output
+    folder.unlink()
+    code, output = run_sweep(tmp_path, file.name)
+    assert code == 1  # not tried again without being asked
+    assert "2 cells: 1 done, 1 failed" in output
+    code, output = run_sweep(tmp_path, file.name, "--retry-failed")
+    assert code == 0, output
+    assert "1 failed cell waits again" in output
+    assert "2 cells: 2 done" in output
+    assert folder.is_dir()
+
+
+def test_a_worker_stops_after_failures_in_a_row_and_leaves_the_rest(tmp_path):
+    file = write_sweep(tmp_path, "manual_seed: {values: [0, 1, 2, 3, 4, 5]}")
+    os.truncate(tmp_path / "tiny.npz", 100)
+    code, output = run_sweep(tmp_path, file.name, "--max-failures", "2")
+    assert code == 1
+    assert "worker 0 stops after 2 failures in a row" in output
+    assert "6 cells: 4 waiting, 2 failed" in output
+    assert "every worker has stopped" in output
+
+
+def test_ctrl_c_gives_the_cells_back_and_the_same_command_goes_on(tmp_path):
+    file = write_sweep(tmp_path, "manual_seed: {values: [0, 1]}")
+    process = start_sweep(tmp_path, file.name)
+    wait_for(lambda: list(tmp_path.glob("runs/**/metrics.jsonl")), "the first epoch")
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output
+    assert "stopped; the same command goes on" in output
+    assert all(state.state in ("waiting", "done") for state in states(tmp_path))
+    assert not [child for child in psutil.process_iter(["cwd"]) if child.info["cwd"] == str(tmp_path)]
+    code, output = run_sweep(tmp_path, file.name)
+    assert code == 0, output
+    assert [len(read_metrics(folder)) for folder in runs(tmp_path)] == [2, 2]
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path):
+    file = write_sweep(tmp_path, "manual_seed: {values: [0, 1, 2, 3]}")
+    process = start_sweep(tmp_path, file.name)
+    wait_for(lambda: any(state.state == "running" for state in peek(tmp_path)), "a running cell")
+    process.kill()
+    process.communicate(timeout=60)
+
+    def left():
+        return [child for child in psutil.process_iter(["cwd"]) if child.info["cwd"] == str(tmp_path)]
+
+    wait_for(lambda: not left(), "the workers' end")
+    assert all(state.state != "running" for state in states(tmp_path))
+
+
+def peek(folder):
+    """The states, or none while there is no database yet."""
+    queue = open_queue(folder) if (folder / "runs" / "sweeps.db").exists() else None
+    return queue.states() if queue is not None and queue.exists() else []
+
+
+def test_a_random_search_runs_its_cap(tmp_path):
+    file = write_sweep(tmp_path, "base_lr: {min: 0.01, max: 0.1}", "method: random\nrun_cap: 3")
+    code, output = run_sweep(tmp_path, file.name, "--workers", "auto")
+    assert code == 0, output
+    assert "3 cells: 3 done" in output
+    assert len(runs(tmp_path)) == 3
+    assert f"({cores()} cores; " in output
+    identities = [json.loads((folder / "identity.json").read_text()) for folder in runs(tmp_path)]
+    assert len({identity["base_lr"] for identity in identities}) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["nothing.yaml"], "nothing.yaml"),
+        (
+            ["sweep.yaml", "--workers", "0"],
+            "'0' is not allowed: a whole number from 1 on is expected, or auto",
+        ),
+        (["sweep.yaml", "--max-failures", "x"], "'x' is not allowed: a whole number from 1 on is expected"),
+        (["sweep.yaml", "--storage", "mysql://x/y"], "give postgresql://USER@HOST/DATABASE"),
+        (["sweep.yaml", "--runs-dir", "file"], "cannot be written"),
+        (["sweep.yaml", "--wrong"], "unrecognized arguments: --wrong"),
+        (["invalid.yaml"], "cell 2 of 2 (net_name: 'mvb2'): net_name 'mvb2' is unknown"),
+        (["status", "sweep.yaml"], "no sweep was started; neq sweep sweep.yaml does"),
+        ([], "the following arguments are required: FILE"),
+    ],
+)
+def test_a_mistake_is_one_line_and_nothing_is_begun(tmp_path, monkeypatch, capsys, arguments, line):
+    write_sweep(tmp_path, CELLS)
+    write_sweep(tmp_path, "net_name: {values: [mbv2, mvb2]}", name="invalid.yaml")
+    (tmp_path / "file").write_text("")
+    monkeypatch.chdir(tmp_path)
+    assert main(["sweep", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert line in captured.err
+    assert captured.err.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_auto_counts_cores_and_memory():
+    free = psutil.virtual_memory().available
+    assert workers_that_fit([{"peak": 1}])[0] == cores()
+    assert workers_that_fit([{"peak": 1}, {"peak": 10 * free}])[0] == 1
+    device = {"peak": 1, "device_peak": 2**30, "device_free": 10, "device_total": 2**34}
+    count, why = workers_that_fit([device])
+    assert count == 1
+    assert "on the device 0.0 GiB and 1.6 GiB" in why
+
+
+def test_help_names_every_option(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["sweep", "--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    for option in ("status", "--workers", "--storage", "--runs-dir", "--retry-failed", "--max-failures"):
+        assert option in shown

@@ -1,0 +1,61 @@
+import contextlib
+import random
+import time
+from collections import Counter
+
+import psutil
+import pytest
+from optuna.trial import TrialState
+
+from neq.sweeps.history import cell_of
+from neq.tracking import read_metrics
+from tests.cli.sweeping import TIMEOUT, open_queue, postgresql, start_sweep, write_sweep
+
+CELLS = (
+    "manual_seed: {values: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]}, budget: {values: [10000, 20000, 30000, 40000]}"
+)
+KILL_EVERY = 3.0
+
+
+@pytest.fixture(params=["file", "postgresql"])
+def storage(request, tmp_path_factory):
+    """No address for the file beside the runs, or that of a server."""
+    if request.param == "file":
+        yield None
+        return
+    with postgresql(tmp_path_factory.mktemp("server")) as address:
+        yield address
+
+
+def workers_of(process):
+    """The worker processes of a `neq sweep`: what its server of forks has forked."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        servers = psutil.Process(process.pid).children()
+        return [worker for server in servers for worker in server.children()]
+    return []
+
+
+def test_forty_cells_are_each_done_once_while_workers_are_killed(tmp_path, storage):
+    write_sweep(tmp_path, CELLS)
+    where = [] if storage is None else ["--storage", storage]
+    process = start_sweep(tmp_path, "sweep.yaml", "--workers", "4", "--max-failures", "100", *where)
+    kills, start, stream = 0, time.monotonic(), random.Random(0)
+    while process.poll() is None:
+        assert time.monotonic() - start < TIMEOUT
+        time.sleep(KILL_EVERY)
+        if workers := workers_of(process):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                stream.choice(workers).kill()
+                kills += 1
+    output = process.stdout.read()
+    assert process.returncode == 0, output
+    assert "40 cells: 40 done" in output
+    assert kills >= 3
+    assert output.count("died (killed by signal 9)") >= 2  # the last ones may have had no cell
+    trials = open_queue(tmp_path, storage)._trials()
+    done = Counter(cell_of(trial) for trial in trials if trial.state == TrialState.COMPLETE)
+    assert done == Counter(range(1, 41))
+    assert not [trial for trial in trials if trial.state in (TrialState.RUNNING, TrialState.WAITING)]
+    folders = [path.parent for path in tmp_path.glob("runs/**/summary.json")]
+    assert len(folders) == 40
+    assert all([row["epochs"] for row in read_metrics(folder)] == [0, 1] for folder in folders)

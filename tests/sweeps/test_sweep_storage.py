@@ -1,0 +1,61 @@
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from neq.errors import UserError
+from neq.sweeps.storage import FILE, open_storage, patiently
+
+
+@pytest.mark.parametrize("place", ["mysql://here/db", "runs.db", "redis://here", "https://x"])
+def test_a_place_that_is_no_known_database_is_refused(tmp_path, place):
+    with pytest.raises(UserError, match=r"is not allowed: give postgresql://USER@HOST/DATABASE"):
+        open_storage(place, tmp_path)
+
+
+def test_a_server_that_does_not_answer_is_one_line_without_the_password(tmp_path):
+    pytest.importorskip("psycopg")
+    with pytest.raises(UserError, match="cannot be used") as caught:
+        open_storage("postgresql://user:secret@127.0.0.1:1/x", tmp_path)
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_database_is_refused_and_stays_as_it_is(tmp_path):
+    (tmp_path / FILE).write_bytes(b"something else altogether " * 100)
+    with pytest.raises(UserError, match=r"sweeps.db cannot be used \(file is not a database\)"):
+        open_storage(None, tmp_path)
+    assert (tmp_path / FILE).read_bytes() == b"something else altogether " * 100
+
+
+def test_a_folder_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        open_storage(None, tmp_path / "runs")
+
+
+def test_a_database_that_is_away_is_waited_for_and_not_for_ever():
+    calls = []
+
+    def away():
+        calls.append(1)
+        if len(calls) < 3:
+            raise OperationalError("select", {}, Exception("server closed the connection"))
+        return "back"
+
+    assert patiently(away) == "back"
+    assert len(calls) == 3
+    calls.clear()
+    with pytest.raises(OperationalError):
+        patiently(away, patience=-1)
+    assert len(calls) == 1
+
+
+def test_other_faults_are_not_tried_again():
+    calls = []
+
+    def wrong():
+        calls.append(1)
+        raise ValueError("no database has to do with it")
+
+    with pytest.raises(ValueError, match="no database"):
+        patiently(wrong)
+    assert len(calls) == 1
