@@ -48,7 +48,8 @@ def command(arguments: list[str]) -> int:
     if options.retry_failed:
         again = patiently(lambda: queue.put_up(failed=True))
         _tell(console, f"neq: {again} failed cell{' waits' if again == 1 else 's wait'} again")
-    workers = Workers(queue, options.storage, runs, base, options.max_failures)
+    places = options.workers or min(cores(), queue.size or cores())
+    workers = Workers(queue, options.storage, runs, base, places, options.max_failures)
     try:
         states = _run(console, queue, workers, options.workers)
     except BaseException:

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import psutil
 
 from neq.cli.sweep_task import DIED, GAVE_UP, Task, start
 from neq.sweeps.queue import CellQueue
+from neq.sweeps.storage import patiently
 
 # How long workers that were told to stop may take to save what they have; seconds.
 FAREWELL = 60.0
@@ -45,12 +47,21 @@ class Workers:
         storage: as the user named it.
         runs: folder of all runs.
         base: the settings that the runs start from.
+        places: workers that there may come to be, which share the cores.
         max_failures: in a row, after which a place stays empty.
     """
 
     def __init__(
-        self, queue: CellQueue, storage: str | None, runs: Path, base: dict[str, object], max_failures: int
+        self,
+        queue: CellQueue,
+        storage: str | None,
+        runs: Path,
+        base: dict[str, object],
+        places: int,
+        max_failures: int,
     ) -> None:
+        # Of torch; one worker alone takes torch's own choice.
+        self._threads = max(1, cores() // places) if places > 1 else None
         self._queue, self._storage, self._runs, self._base = queue, storage, runs, base
         self._max_failures = max_failures
         # A server process imports torch once; workers are forked from it, also those that replace another.
@@ -80,7 +91,7 @@ class Workers:
             waiting: cells that nobody has taken.
         """
         while len(self._slots) < count:
-            self._slots.append(_Slot(self._task(len(self._slots), count)))
+            self._slots.append(_Slot(self._task(len(self._slots))))
         for slot in self._slots:
             if waiting > 0 and not slot.is_alive and not slot.gave_up:
                 self._start(slot)
@@ -98,7 +109,7 @@ class Workers:
             if code == GAVE_UP:
                 lines.append(self._give_up(at, slot))
             elif code not in (0, DIED, 143):
-                self._queue.release(slot.task.worker)
+                patiently(partial(self._queue.release, slot.task.worker))
                 slot.task.failures.value += 1
                 lines.append(f"worker {at} died ({_how(code)}); its cell goes to another")
                 if slot.task.failures.value >= self._max_failures:
@@ -127,13 +138,12 @@ class Workers:
             if slot.process is not None:
                 slot.process.kill()
 
-    def _task(self, at: int, count: int) -> Task:
-        threads = max(1, cores() // count) if count > 1 else None
+    def _task(self, at: int) -> Task:
         log = self.logs / f"{socket.gethostname()}-{at}.log"
         failures = self._context.Value("i", 0)
         return Task(
-            self._storage, self._runs, self._queue.name, self._queue.sweep, self._base, "", log, threads,
-            self._max_failures, failures,
+            self._storage, self._runs, self._queue.name, self._queue.sweep, self._base, "", log,
+            self._threads, self._max_failures, failures,
         )  # fmt: skip
 
     def _start(self, slot: _Slot) -> None:

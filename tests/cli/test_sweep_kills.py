@@ -35,15 +35,23 @@ def workers_of(process):
     return []
 
 
+def finish(process):
+    """Ends a sweep that takes too long; gives what it said."""
+    process.terminate()
+    return process.communicate(timeout=120)[0]
+
+
 def test_forty_cells_are_each_done_once_while_workers_are_killed(tmp_path, storage):
     write_sweep(tmp_path, CELLS)
     where = [] if storage is None else ["--storage", storage]
     process = start_sweep(tmp_path, "sweep.yaml", "--workers", "4", "--max-failures", "100", *where)
-    kills, start, stream = 0, time.monotonic(), random.Random(0)
+    kills, done, start, stream = 0, 0, time.monotonic(), random.Random(0)
     while process.poll() is None:
-        assert time.monotonic() - start < TIMEOUT
+        assert time.monotonic() - start < TIMEOUT, finish(process)
         time.sleep(KILL_EVERY)
-        if workers := workers_of(process):
+        workers, former, done = workers_of(process), done, len(list(tmp_path.glob("runs/**/summary.json")))
+        # On a machine so busy that nothing was done meanwhile the same cell would be killed again and again.
+        if len(workers) > 1 and done > former:
             with contextlib.suppress(psutil.NoSuchProcess):
                 stream.choice(workers).kill()
                 kills += 1
@@ -53,8 +61,8 @@ def test_forty_cells_are_each_done_once_while_workers_are_killed(tmp_path, stora
     assert kills >= 3
     assert output.count("died (killed by signal 9)") >= 2  # the last ones may have had no cell
     trials = open_queue(tmp_path, storage)._trials()
-    done = Counter(cell_of(trial) for trial in trials if trial.state == TrialState.COMPLETE)
-    assert done == Counter(range(1, 41))
+    by_cell = Counter(cell_of(trial) for trial in trials if trial.state == TrialState.COMPLETE)
+    assert by_cell == Counter(range(1, 41))
     assert not [trial for trial in trials if trial.state in (TrialState.RUNNING, TrialState.WAITING)]
     folders = [path.parent for path in tmp_path.glob("runs/**/summary.json")]
     assert len(folders) == 40

@@ -20,7 +20,8 @@ def trials(*states):
     return made
 
 
-DIED = (FAIL, {})
+NOTHING: dict[str, object] = {}
+DIED = (FAIL, NOTHING)
 GIVEN_BACK = (FAIL, {history.GIVEN_BACK: True})
 FAILED = (FAIL, {history.ERROR: "too large"})
 AGAIN = (WAITING, {history.RETRY: True})
