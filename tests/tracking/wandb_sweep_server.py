@@ -82,8 +82,9 @@ class SweepStore(Store):
         nothing = dict.fromkeys(("displayName", "description", "bestLoss", "controller", "scheduler"))
         return {
             **nothing, "id": base64.b64encode(name.encode()).decode(), "name": name,
-            "method": config["method"], "state": "RUNNING", "config": text, "createdAt": _TIME, "updatedAt": _TIME,
-            "heartbeatAt": _TIME, "earlyStopJobRunning": False, "runCount": len(self.cells(name)),
+            "method": config["method"], "state": "RUNNING", "config": text, "createdAt": _TIME,
+            "updatedAt": _TIME, "heartbeatAt": _TIME, "earlyStopJobRunning": False,
+            "runCount": len(self.cells(name)),
             "runCountExpected": len(list(_grid(config["parameters"]))), "runs": {"edges": []},
         }  # fmt: skip
 
