@@ -9,9 +9,7 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
-import yaml
 
 from neq.cli import main as neq_main
 from neq.config import read_yaml
@@ -160,14 +158,14 @@ def test_two_agents_share_the_cells_of_a_sweep(store, monkeypatch, agents):
     policy = read_yaml(ROOT / "policies/test_policy.yaml")
     del policy["parameters"]["n_epochs"], policy["parameters"]["warmup_epochs"]
     policy["parameters"] |= SMALL | epochs(3)
-    Path("policy.yaml").write_text(yaml.safe_dump(policy))
+    Path("policy.yaml").write_text(json.dumps(policy))
     with server(store, monkeypatch) as port:
         sweep = begin("policy.yaml")
         processes = agents(sweep, 2)
         store.wait_for(in_the_middle, LONG)
         (killed, *_) = in_the_middle(store)
         wait_until(lambda: (record_of(killed) / "checkpoint/last.pt").exists(), LONG)
-        training_of(killed, processes).kill()
+        os.kill(training_of(killed), signal.SIGKILL)
         store.wait_for(lambda store: killed["exitcode"] == KILLED, LONG)
         assert shown(killed) == read_metrics(record_of(killed))
         assert len(killed["history"]) < 3
@@ -231,10 +229,15 @@ def test_a_server_that_is_gone_for_good(store, monkeypatch, agents):
         assert run["sweep"] == "sweep0"
 
 
-def training_of(run, processes):
+def training_of(run):
     """The process that an agent started for a run."""
-    children = [child for process in processes for child in psutil.Process(process.pid).children()]
-    (found,) = [child for child in children if child.environ().get("WANDB_RUN_ID") == run["name"]]
+    (found,) = [
+        process
+        for process in left_behind()
+        if b"train_classification.py" in Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+        and f"WANDB_RUN_ID={run['name']}".encode()
+        in Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
+    ]
     return found
 
 
@@ -249,7 +252,7 @@ def write_policy(parameters):
     policy = read_yaml(ROOT / "policies/test_policy.yaml")
     fixed = {name: policy["parameters"][name] for name in ("dataset", "net_name", "initialization")}
     policy["parameters"] = fixed | SMALL | parameters
-    Path("policy.yaml").write_text(yaml.safe_dump({**policy, "command": CODES}))
+    Path("policy.yaml").write_text(json.dumps({**policy, "command": CODES}))
 
 
 def codes():

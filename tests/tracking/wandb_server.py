@@ -63,7 +63,7 @@ class Store:
 
     def run(self, project: str, name: str) -> dict[str, Any]:
         """A run by its id, begun if it is not there."""
-        fresh = {
+        fresh: dict[str, Any] = {
             "name": name, "project": project, "config": {}, "history": [], "summary": {},
             "exitcode": None, "display_name": None, "sweep": None, "client": {},
         }  # fmt: skip

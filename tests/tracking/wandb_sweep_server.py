@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML
 
 from tests.tracking.wandb_server import ENTITY, Store
 
@@ -65,7 +65,7 @@ class SweepStore(Store):
         return {"agentHeartbeat": {"agent": {"id": values["id"]}, "commands": json.dumps(commands)}}
 
     def _next(self, sweep: str) -> dict[str, Any]:
-        project, config = self.sweeps[sweep]["project"], yaml.safe_load(self.sweeps[sweep]["config"])
+        project, config = self.sweeps[sweep]["project"], YAML(typ="safe").load(self.sweeps[sweep]["config"])
         begun = [run["args"] for run in self.cells(sweep)]
         cell = next((cell for cell in _grid(config["parameters"]) if cell not in begun), None)
         if cell is None:
@@ -78,7 +78,7 @@ class SweepStore(Store):
 
     def _sweep(self, name: str) -> dict[str, Any]:
         text = self.sweeps[name]["config"]
-        config = yaml.safe_load(text)
+        config = YAML(typ="safe").load(text)
         nothing = dict.fromkeys(("displayName", "description", "bestLoss", "controller", "scheduler"))
         return {
             **nothing, "id": base64.b64encode(name.encode()).decode(), "name": name,
