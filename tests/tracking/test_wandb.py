@@ -17,7 +17,8 @@ from neq.config import read_yaml
 from neq.tracking import WandbMirror, read_metrics, read_summary, why_no_wandb
 from neq.tracking.wandb_mirror import KILLED, PATIENCE
 from neq.training import EpochReport
-from tests.tracking.wandb_server import KEY, Store, serving
+from tests.tracking.processes import left_behind, wait_until
+from tests.tracking.wandb_server import KEY, Store, serving, shown
 
 ROOT = Path(__file__).resolve().parents[2]
 FAST = ["--image_size", "16", "--n_epochs", "1", "--warmup_epochs", "1", "--base_batch_size", "128"]
@@ -64,22 +65,6 @@ def epoch(folder, number):
 
 def summary(folder):
     (folder / "summary.json").write_text('{"test_top1": 60.0}')
-
-
-def shown(run):
-    """The rows of a run as in its record."""
-    return [{key: value for key, value in row.items() if key[0] != "_"} for row in run["history"]]
-
-
-def nothing_is_left():
-    """No process that was started here is alive, nor the client's own child."""
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if (process / "cwd").resolve() == Path.cwd() and int(process.name) != os.getpid():
-                return False
-        except OSError:
-            continue
-    return True
 
 
 def test_a_direct_run_is_mirrored(store, tmp_path, monkeypatch):
@@ -134,7 +119,7 @@ def test_without_a_server_a_run_ends_in_time_and_is_sent_later(store, folder, mo
     assert 2 <= time.monotonic() - start < 10
     assert not mirror.complete
     assert lines == [f"W&B does not have all of this run; send it later with neq sync {folder}"]
-    wait_until(nothing_is_left)
+    wait_until(lambda: not left_behind())
     with serving(store) as url:
         monkeypatch.setenv("WANDB_BASE_URL", url)
         for _ in range(2):  # again: nothing changes
@@ -159,7 +144,7 @@ def test_a_server_that_goes_in_the_middle_of_a_run(store, folder, monkeypatch):
     mirror.__exit__(None)
     assert time.monotonic() - start < 10
     assert not mirror.complete
-    wait_until(nothing_is_left)
+    wait_until(lambda: not left_behind())
     with serving(store) as url:
         monkeypatch.setenv("WANDB_BASE_URL", url)
         assert neq_main(["sync", str(folder)]) == 0
@@ -191,13 +176,6 @@ def test_a_server_that_comes_after_the_start_of_a_run(store, folder, monkeypatch
     assert shown(run) == read_metrics(folder)
 
 
-def wait_until(true, seconds=30.0):
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def test_a_killed_run_leaves_no_process_behind(store, folder, tmp_path):
     """Nobody says that it is over then: the end of the pipe does."""
     code = f"""if True:
@@ -213,7 +191,7 @@ def test_a_killed_run_leaves_no_process_behind(store, folder, tmp_path):
         done = subprocess.run([sys.executable, "-c", code], env=env, check=False, timeout=60)
         assert done.returncode == -signal.SIGKILL
         store.wait_for(lambda store: any(run["exitcode"] == KILLED for run in store.runs.values()))
-    wait_until(nothing_is_left)
+    wait_until(lambda: not left_behind())
     (run,) = store.runs.values()
     assert shown(run) == read_metrics(folder)
 

@@ -36,15 +36,16 @@ class Store:
         with self.changed:
             assert self.changed.wait_for(lambda: what(self), seconds), self.runs
 
-    def answer(self, operation: str, values: dict[str, Any]) -> dict[str, Any]:
-        """The data of a GraphQL operation; KeyError for one that is not known here."""
+    def operations(self) -> dict[str, Callable[[dict[str, Any]], dict[str, Any]]]:
+        """What gives the data of a GraphQL operation from its variables, by the operation's name."""
         return {
             "Viewer": self._viewer,
+            "GetDefaultEntity": self._viewer,
             "RunResumeStatus": self._resume_status,
             "UpsertBucket": self._upsert,
             "CreateRunFiles": self._files,
             "OrganizationCoreWeaveOrganizationID": lambda values: {"entity": {"organization": None}},
-        }[operation](values)
+        }
 
     def stream(self, run: dict[str, Any], body: dict[str, Any]) -> None:
         """A piece of a run: lines of its files, each at its offset, and whether it is over."""
@@ -59,6 +60,14 @@ class Store:
                 run["history"][offset : offset + len(lines)] = lines
         if body.get("complete"):
             run["exitcode"] = body["exitcode"]
+
+    def run(self, project: str, name: str) -> dict[str, Any]:
+        """A run by its id, begun if it is not there."""
+        fresh: dict[str, Any] = {
+            "name": name, "project": project, "config": {}, "history": [], "summary": {},
+            "exitcode": None, "display_name": None, "sweep": None, "client": {},
+        }  # fmt: skip
+        return self.runs.setdefault(f"{project}/{name}", fresh)
 
     def _viewer(self, values: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -78,13 +87,9 @@ class Store:
         }  # fmt: skip
 
     def _upsert(self, values: dict[str, Any]) -> dict[str, Any]:
-        fresh = {
-            "name": values["name"], "project": values["project"], "config": {}, "history": [], "summary": {},
-            "exitcode": None, "display_name": None, "sweep": None, "client": {},
-        }  # fmt: skip
         by_id = {self._id(run): run for run in self.runs.values()}
         inserted = values["id"] not in by_id and f"{values['project']}/{values['name']}" not in self.runs
-        run = by_id.get(values["id"]) or self.runs.setdefault(f"{values['project']}/{values['name']}", fresh)
+        run = by_id.get(values["id"]) or self.run(values["project"], values["name"])
         run["display_name"] = values["displayName"] or run["display_name"]
         run["sweep"] = values["sweep"] or run["sweep"]
         config = json.loads(values["config"] or "{}")
@@ -111,6 +116,11 @@ class Store:
         return {"createRunFiles": {"runID": "r", "uploadHeaders": [], "files": files}}
 
 
+def shown(run: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a run as in its record."""
+    return [{key: value for key, value in row.items() if key[0] != "_"} for row in run["history"]]
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.0"  # no connection outlives the server
     store: Store
@@ -134,7 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
                 found = re.search(r"\b(?:query|mutation)\s+(\w+)", asked["query"])
                 assert found is not None
                 values = (asked.get("variables") or {}) | {"base": f"http://{self.headers['Host']}"}
-                self._reply({"data": self.store.answer(found[1], values)})
+                self._reply({"data": self.store.operations()[found[1]](values)})
             else:
                 _, _, _, project, name, _ = path.split("/")
                 self.store.stream(self.store.runs[f"{project}/{name}"], json.loads(body))
