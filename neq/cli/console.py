@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import rich.console
+from rich import box
+from rich.table import Table
 
 
 def short(number: int) -> str:
@@ -14,6 +17,21 @@ def short(number: int) -> str:
         value /= 1000
         prefixes.pop(0)
     return f"{value:.3g}{prefixes[0]}" if prefixes[0] else f"{number}"
+
+
+def figures_table(name: str, figures: Sequence[str], title: str | None = None) -> Table:
+    """A table of a name and many figures that fits 80 columns: figures stay whole, names give way.
+
+    Args:
+        name: heading of the first column.
+        figures: headings of the others, broken at their spaces.
+        title: above it.
+    """
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    table.add_column(name, no_wrap=True)
+    for heading in figures:
+        table.add_column(heading.replace(" ", "\n"), justify="right")
+    return table
 
 
 class Console(rich.console.Console):

@@ -40,7 +40,7 @@ def _report(config: Config) -> list[object]:
     from rich.table import Table
 
     from neq.budget import amount_shown
-    from neq.cli.console import short
+    from neq.cli.console import figures_table, short
     from neq.cli.network import open_network
     from neq.seeds import generator
     from neq.selection import SelectionState, StaticScheme, bias_layers
@@ -65,13 +65,14 @@ def _report(config: Config) -> list[object]:
     everything = table.selection(torch.ones(len(table), dtype=torch.bool))
     full = CostModel(network, table, model.input_shape, "train", optimizer, precision).step(everything)
 
-    by_layer = Table(title=f"{config.net_config.net_name}, {size} px, batch {batch}: a step by layer")
-    by_layer.add_column("layer", no_wrap=True)
-    for name in (
-        *("chosen", "weights", "MACs forward", "MACs input grad", "MACs weight grad"),
-        *("bytes each", "bytes to open", "bytes kept"),
-    ):
-        by_layer.add_column(name, justify="right")
+    by_layer = figures_table(
+        "layer",
+        (
+            *("chosen", "weights", "MACs forward", "MACs input grad", "MACs weight grad"),
+            *("bytes each", "bytes to open", "bytes kept"),
+        ),
+        f"{config.net_config.net_name}, {size} px, batch {batch}: a step by layer",
+    )
     passed_on = input_gradient_macs(table, trained_parts(network, table, selection, neq.norm_mode, biases))
     price, kept = costs(model, "bytes"), model.kept(selection).bytes_by_layer()
     for number, layer in enumerate(table.layers):

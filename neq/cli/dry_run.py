@@ -8,7 +8,7 @@ import torch
 from rich.table import Table
 
 from neq.budget import amount_shown
-from neq.cli.console import Console
+from neq.cli.console import Console, figures_table, short
 from neq.config import to_yaml
 from neq.errors import UserError
 from neq.selective import costs
@@ -69,15 +69,12 @@ def _state(record: RunRecord, identity: dict[str, Any]) -> str:
 def _by_layer(run: Training, policy: str, chosen: torch.Tensor) -> Table:
     """The first epoch's update by layer, and what choosing there costs."""
     bytes_of = costs(run.allowance(policy).model, "bytes")
-    table = Table()
-    table.add_column("layer", no_wrap=True)
-    headings = ("neurons", "parameters each", "MACs each", "bytes each", "bytes to open", "chosen", "updated")
-    for name in headings:
-        table.add_column(name, justify="right")
+    headings = ("neurons", "weights each", "MACs each", "bytes each", "bytes to open", "chosen", "updated")
+    table = figures_table("layer", headings)
     for number, layer in enumerate(run.table.layers):
         place = run.table.slice_of(layer.name)
         count = int(chosen[place].sum())
         memory = (int(bytes_of.neuron[place.start]), int(bytes_of.opening[number]))
         numbers = (layer.neurons, layer.parameters, layer.macs, *memory, count, count * layer.parameters)
-        table.add_row(layer.name, *(f"{number:,}" for number in numbers))
+        table.add_row(layer.name, *map(short, numbers))
     return table

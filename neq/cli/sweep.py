@@ -42,7 +42,7 @@ def command(arguments: list[str]) -> int:
     sweep, base = _read(options.file)
     runs = Path(options.runs_dir).expanduser()
     queue = CellQueue(open_storage(options.storage, runs), sweep_name(sweep, options.file.stem, base), sweep)
-    console = Console()
+    console = Console(highlight=False)
     _tell(console, *_beginning(queue, options.file))
     patiently(queue.begin)
     if options.retry_failed:

@@ -175,7 +175,7 @@ def test_dry_run_tells_everything_and_writes_nothing(tmp_path, capsys):
     assert "with 192,312 parameters, 8.78 % of all" in out
     assert "MiB: " in out
     assert "net_name: mbv2" in out
-    assert re.search(r"features\.13\.conv\.1\.0 +│ +576 │ +9 │", out)
+    assert re.search(r"^features\.13\.conv\.1\.0 +576 +9 ", out, re.M)
     assert "nothing is written" in out
     assert not list(tmp_path.iterdir())
 

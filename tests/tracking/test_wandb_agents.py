@@ -149,6 +149,25 @@ def best_run(sweep):
     return json.loads(done.stdout)
 
 
+def assert_the_same_without_an_account(file):
+    """`neq sweep` makes the same runs of the file, with the same metrics."""
+    command = [sys.executable, "-m", "neq", "sweep", file, "--workers", "2", "--runs-dir", "alone"]
+    environment = {**os.environ, "WANDB_MODE": "disabled"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LONG, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    def metrics(runs):
+        return {
+            file.parent.relative_to(runs): [
+                {name: value for name, value in row.items() if name != "step_seconds"}
+                for row in read_metrics(file.parent)
+            ]
+            for file in Path(runs).rglob("summary.json")
+        }
+
+    assert metrics("alone") == metrics("runs")
+
+
 def test_two_agents_share_the_cells_of_a_sweep(store, monkeypatch, agents):
     """Each of six cells once, whatever happens: a training is killed, then the server is away for a while.
 
@@ -192,6 +211,7 @@ def test_two_agents_share_the_cells_of_a_sweep(store, monkeypatch, agents):
     reached = {run["name"]: read_metrics(record_of(run))[-1]["valid"]["val/best"] for run in cells}
     assert best[1] == max(reached.values()) > min(reached.values())
     assert reached[best[0]] == best[1]
+    assert_the_same_without_an_account("policy.yaml")
 
 
 def test_a_server_that_is_gone_for_good(store, monkeypatch, agents):
