@@ -14,6 +14,7 @@ COMMANDS = {
     "cost": ("neq.cli.cost", "what a training step costs, without training; flags as of train"),
     "cells": ("neq.cli.cells", "list the cells of a sweep file and which of them are done"),
     "sync": ("neq.cli.sync", "send runs to W&B that it does not have, or not all of"),
+    "export": ("neq.cli.export", "write the best network of a run as an ONNX file"),
     "networks": ("neq.cli.catalog", "list the networks by name; neq networks NAME ... shows some"),
     "datasets": ("neq.cli.catalog", "list the data sets by name"),
 }
@@ -21,7 +22,10 @@ COMMANDS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Runs `neq COMMAND ARGUMENTS...`; gives the exit code."""
-    return run_command(_dispatch, sys.argv[1:] if argv is None else argv)
+    arguments = sys.argv[1:] if argv is None else argv
+    if arguments[:1] in (["export"], ["results"]):  # nothing in them is resumed
+        return run_command(_dispatch, arguments, "stopped")
+    return run_command(_dispatch, arguments)
 
 
 def _dispatch(arguments: list[str]) -> int:

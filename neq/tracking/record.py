@@ -6,7 +6,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from neq.training import EpochReport
 
 # All that a run writes, the lock apart. What makes it a run comes first, and is removed first.
 CONTENT = (
-    "identity.json", "config.yaml", "metrics.jsonl", "summary.json", "checkpoint", "selection",
+    "identity.json", "config.yaml", "classes.json", "metrics.jsonl", "summary.json", "checkpoint", "selection",
     "curves.png", "selection.png", "wandb.json",
 )  # fmt: skip
 
@@ -29,7 +29,7 @@ CONTENT = (
 class RunRecord:
     """The record of one run in one folder.
 
-    config.yaml and identity.json are written at the start, a line of metrics.jsonl and a file in selection/
+    config.yaml, classes.json and identity.json are written at the start, a line of metrics.jsonl and a file in selection/
     after every epoch, summary.json at the end: a folder with a summary.json holds a finished run.
 
     Args:
@@ -117,7 +117,9 @@ class RunRecord:
         finally:
             lock.release()
 
-    def start(self, config_yaml: str, identity: dict[str, Any], table: NeuronTable) -> None:
+    def start(
+        self, config_yaml: str, identity: dict[str, Any], table: NeuronTable, classes: Sequence[str]
+    ) -> None:
         """Begins a fresh record, in place of whatever run the folder held."""
         for name in CONTENT:
             path = self.folder / name
@@ -126,6 +128,7 @@ class RunRecord:
             else:
                 path.unlink(missing_ok=True)
         write_text(self.folder / "config.yaml", config_yaml)
+        write_text(self.folder / "classes.json", json.dumps(classes) + "\n")
         save_table(self.folder / "selection", table)
         # Last: a folder with an identity is a run that can be resumed.
         write_text(self.folder / "identity.json", json.dumps(identity, indent=2) + "\n")
