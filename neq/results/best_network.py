@@ -18,6 +18,8 @@ from neq.data.transforms import eval_transform, normalization
 from neq.errors import UserError
 from neq.networks import build_network, head_name, load_weights, read_weights, replace_head
 
+WEIGHTS = "best.safetensors"
+
 
 @dataclass(frozen=True)
 class BestNetwork:
@@ -49,6 +51,11 @@ class BestNetwork:
         assert found is not None, "a run's record is resolved"
         return found
 
+    def prepare(self, image: Tensor) -> Tensor:
+        """An image as the network takes it: uint8 [3, H, W] -> float32 [3, S, S]."""
+        prepared: Tensor = normalization(self.mean_std)(self.resizing()(image))
+        return prepared
+
     def resizing(self, image_size: int | None = None) -> v2.Transform:
         """What an evaluated image goes through before it is normalized: uint8 [3, H, W] -> uint8 [3, S, S].
 
@@ -64,7 +71,7 @@ def load_best(folder: Path) -> BestNetwork:
     """Reads the best network of a run, finished or not.
 
     Args:
-        folder: of the run.
+        folder: of the run, or a copy of its network (`neq results best --copy`).
 
     Raises:
         UserError: the folder holds no run, no epoch was finished, or a file is damaged.
@@ -88,12 +95,12 @@ def best_weights(folder: Path) -> Path:
     Raises:
         UserError: the folder holds no run, or the run has not finished an epoch yet.
     """
-    if not (folder / "config.yaml").is_file() or not (folder / "identity.json").is_file():
+    if not (folder / "config.yaml").is_file():
         raise UserError(f"{folder} holds no run; give the folder of one, with its config.yaml")
-    weights = folder / "checkpoint" / "best.safetensors"
-    if not weights.is_file():
-        raise UserError(f"{folder} has no checkpoint/best.safetensors yet; train the run first")
-    return weights
+    for weights in (folder / "checkpoint" / WEIGHTS, folder / WEIGHTS):
+        if weights.is_file():
+            return weights
+    raise UserError(f"{folder} has no checkpoint/{WEIGHTS} yet; train the run first")
 
 
 def class_names(folder: Path, count: int) -> tuple[str, ...]:

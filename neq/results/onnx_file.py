@@ -59,7 +59,7 @@ def check_packages() -> None:
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
-            f"ONNX files need {', '.join(missing)}; pip install 'neq[onnx]' brings what is needed"
+            f"ONNX files need {', '.join(missing)}; pip install 'neq[onnx]' brings them"
         )
 
 
@@ -92,8 +92,8 @@ def export_onnx(best: BestNetwork, path: Path, image_size: int | None = None) ->
     allowed = TOLERANCE * max(1.0, float(expected.abs().max()))
     if not difference <= allowed:  # not a number is no agreement
         raise UserError(
-            f"the ONNX file of {best.folder} gives other outputs than torch: they differ by {difference:.3g}, "
-            f"allowed is {allowed:.3g}; no file was written"
+            f"the ONNX file of {best.folder} gives other outputs than torch: they differ by "
+            f"{difference:.3g}, allowed is {allowed:.3g}; no file was written"
         )
     with atomic_file(path) as file:
         file.write(content)

@@ -21,16 +21,17 @@ from neq.training import EpochReport
 
 # All that a run writes, the lock apart. What makes it a run comes first, and is removed first.
 CONTENT = (
-    "identity.json", "config.yaml", "classes.json", "metrics.jsonl", "summary.json", "checkpoint", "selection",
-    "curves.png", "selection.png", "wandb.json",
+    "identity.json", "config.yaml", "classes.json", "metrics.jsonl", "summary.json", "checkpoint",
+    "selection", "curves.png", "selection.png", "wandb.json",
 )  # fmt: skip
 
 
 class RunRecord:
     """The record of one run in one folder.
 
-    config.yaml, classes.json and identity.json are written at the start, a line of metrics.jsonl and a file in selection/
-    after every epoch, summary.json at the end: a folder with a summary.json holds a finished run.
+    config.yaml, classes.json and identity.json are written at the start, a line of metrics.jsonl and a file
+    in selection/ after every epoch, summary.json at the end: a folder with a summary.json holds a finished
+    run.
 
     Args:
         folder: of the run.

@@ -143,7 +143,7 @@ def test_a_missing_package_is_one_line_with_the_way_out(tiny_run, tmp_path, caps
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else found(name))
     assert main(["export", str(tiny_run), "--onnx", str(tmp_path / "net.onnx")]) == 2
     assert capsys.readouterr().err == (
-        f"neq: ONNX files need {package}; pip install 'neq[onnx]' brings what is needed\n"
+        f"neq: ONNX files need {package}; pip install 'neq[onnx]' brings them\n"
     )
 
 
