@@ -15,6 +15,7 @@ COMMANDS = {
     "cells": ("neq.cli.cells", "list the cells of a sweep file and which of them are done"),
     "sync": ("neq.cli.sync", "send runs to W&B that it does not have, or not all of"),
     "export": ("neq.cli.export", "write the best network of a run as an ONNX file"),
+    "results": ("neq.cli.results", "the best network of sweeps, pictures, the published table beside them"),
     "networks": ("neq.cli.catalog", "list the networks by name; neq networks NAME ... shows some"),
     "datasets": ("neq.cli.catalog", "list the data sets by name"),
 }

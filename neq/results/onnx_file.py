@@ -58,9 +58,7 @@ def check_packages() -> None:
     """
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        raise UserError(
-            f"ONNX files need {', '.join(missing)}; pip install 'neq[onnx]' brings them"
-        )
+        raise UserError(f"ONNX files need {', '.join(missing)}; pip install 'neq[onnx]' brings them")
 
 
 def export_onnx(best: BestNetwork, path: Path, image_size: int | None = None) -> Export:

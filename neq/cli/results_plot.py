@@ -1,0 +1,93 @@
+"""`neq results plot`: pictures of what runs reached, cost and chose."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from neq.budget import amount_shown
+from neq.cli.console import Console
+from neq.cli.results import Parser
+from neq.errors import UserError
+from neq.results.collect import Group, Run, collect, group
+from neq.results.pictures import accuracy_by_budget, accuracy_by_cost, save_picture
+from neq.results.run_pictures import chosen_picture, read_choices, velocity_picture
+from neq.results.series import panels
+
+
+def command(arguments: list[str]) -> int:
+    """Draws the pictures of sweeps; gives the exit code."""
+    parser = Parser(
+        "plot",
+        "Draw accuracy against budget and against measured cost (time, kept bytes, peak memory), and of each "
+        "setting's first finished run the velocities and the chosen neurons by layer and epoch; each as PNG "
+        "and SVG.",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        default="pictures",
+        metavar="DIR",
+        help="folder for the pictures (default: pictures)",
+    )
+    options = parser.parse_args(arguments[1:])
+    console = Console()
+    runs = collect(options.files, options.runs_dir, options.config_file)
+    groups = group(runs)
+    done = [run for run in runs if run.state == "done"]
+    if not done:
+        raise UserError(f"none of the {len(runs)} runs of these sweeps is done; neq cells FILE lists them")
+    if len(done) < len(runs):
+        line = f"neq: {len(runs) - len(done)} of {len(runs)} runs are not done: drawn without them"
+        console.print(line, style="dim", highlight=False, markup=False)
+    folder = Path(options.output).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, figure in _pictures(console, groups):
+            for path in save_picture(figure, folder / name):
+                console.print(str(path), highlight=False, markup=False)
+    except OSError as error:
+        raise UserError(f"-o {folder} cannot be written ({error.strerror})") from error
+    return 0
+
+
+def _pictures(console: Console, groups: list[Group]) -> Iterator[tuple[str, Figure]]:
+    """The figures by the names of their files."""
+    for panel in panels(groups):
+        unit = "" if panel.unit == "parameters" else f"-{panel.unit}"
+        place = _file_name(f"{panel.dataset}-{panel.network}{unit}")
+        yield f"budget-{place}", accuracy_by_budget(panel)
+        yield f"cost-{place}", accuracy_by_cost(panel)
+    taken: set[str] = set()
+    for one in groups:
+        for run in one.done[:1]:
+            yield from _of_run(console, run, taken)
+
+
+def _of_run(console: Console, run: Run, taken: set[str]) -> Iterator[tuple[str, Figure]]:
+    """The pictures of a run's choices, where they can be drawn."""
+    if run.folder is None or run.summary is None:
+        return
+    try:
+        choices = read_choices(run.folder)
+    except UserError as error:
+        console.print(f"neq: {error}; left out", style="dim", highlight=False, markup=False)
+        return
+    config = run.config
+    budget = amount_shown(run.summary["budget"], run.summary["budget_unit"])
+    said = (config["net_name"], config["dataset"], config["neuron_selection"], run.summary["budget"])
+    name = _file_name("-".join([*map(str, said), f"seed{run.seed}"]))
+    if name in taken:  # they differ in another setting: the run's folder tells which
+        name = f"{name}-{run.folder.name.rpartition('-')[2]}"
+    taken.add(name)
+    title = f"{config['net_name']} on {config['dataset']}, {config['neuron_selection']}, {budget}, seed {run.seed}"
+    yield f"chosen-{name}", chosen_picture(choices, title)
+    if choices.velocity is not None:
+        yield f"velocity-{name}", velocity_picture(choices, title)
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._+-]", "_", text)
