@@ -1,4 +1,4 @@
-"""`neq results`: what the runs of sweeps reached: the best network, pictures, the published table beside them."""
+"""`neq results`: what the runs of sweeps reached: the best network, pictures, the published table."""
 
 from __future__ import annotations
 

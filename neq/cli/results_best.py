@@ -15,8 +15,8 @@ def command(arguments: list[str]) -> int:
     """Names the best network, and copies it where that is asked; gives the exit code."""
     parser = Parser(
         "best",
-        "Name the best network among the finished runs of sweeps, with its settings. --copy writes its weights "
-        "(best.safetensors), config.yaml, classes.json and predict.py, which classifies image files with them.",
+        "Name the best network among the finished runs of sweeps, with its settings. --copy writes its "
+        "weights (best.safetensors), config.yaml, classes.json and predict.py, which classifies image files.",
     )
     parser.add_argument(
         "--metric", default=DEFAULT, metavar="NAME", help=f"{', '.join(METRICS)} (default: {DEFAULT})"

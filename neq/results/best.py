@@ -16,7 +16,7 @@ from neq.results.recorded import number
 METRICS = {"val_top1": True, "val_loss": False, "test_top1": True}
 DEFAULT = "val_top1"
 
-PREDICT = '''"""Tells the class of image files: python predict.py IMAGE ... (needs neq; nothing else from the run)"""
+PREDICT = '''"""Classifies image files: python predict.py IMAGE ... (needs neq, and the files beside it)"""
 
 import sys
 from pathlib import Path
@@ -53,7 +53,8 @@ def best_run(runs: Sequence[Run], metric: str = DEFAULT) -> Run:
     data = sorted({str(run.config["dataset"]) for run in done})
     if len(data) > 1:
         raise UserError(
-            f"the runs are of {', '.join(data)}, whose figures do not compare; give the sweeps of one data set"
+            f"the runs are of {', '.join(data)}, whose figures do not compare; "
+            "give the sweeps of one data set"
         )
     rated = [(run, value_of(run, metric)) for run in done]
     known = [(run, value) for run, value in rated if value is not None]

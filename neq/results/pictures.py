@@ -5,11 +5,18 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, FixedLocator, LogLocator, NullLocator
+from matplotlib.ticker import (
+    EngFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullLocator,
+    StrMethodFormatter,
+)
 
 from neq.files import atomic_file
 from neq.results.series import Panel, Point, Series, Value, pareto_front
@@ -21,11 +28,20 @@ STYLES = (
     *(("#003f5c", "<", "-"), ("#88ccaa", ">", "--"), ("#a05000", "h", ":"), ("#999999", "p", "-.")),
 )
 WIDE = 8.0  # a cost or budget that spans more is drawn on a logarithmic axis
-_UNITS = {"parameters": "parameters", "bytes": "bytes of training memory", "macs": "MACs, an image"}
+# Unit of a budget -> what it is called, and what it is shown in.
+_UNITS = {"parameters": ("parameters", 1), "bytes": ("MiB of training memory", 2**20), "macs": ("MACs", 1)}
+_FRONT: dict[str, Any] = {
+    "drawstyle": "steps-post",
+    "color": "#c8c8c8",
+    "linewidth": 4,
+    "zorder": 1,
+    "label": "Pareto front (its points: share of parameters updated)",
+}
+# Cost -> its name, the unit that it is shown in, and what that is in the recorded one.
 _COSTS = {
-    "step_seconds": ("seconds per step", "s", 1.0),
-    "saved_bytes": ("kept for backward", "B", 1.0),
-    "peak_memory_bytes": ("peak memory", "B", 1.0),
+    "step_seconds": ("time of a step", "ms", 1e-3),
+    "saved_bytes": ("kept for backward", "MiB", 2**20),
+    "peak_memory_bytes": ("peak memory", "MiB", 2**20),
 }
 
 
@@ -37,19 +53,20 @@ def accuracy_by_budget(panel: Panel) -> Figure:
     """
     figure = Figure(figsize=(6.4, 4.6), layout="constrained")
     axes = figure.subplots()
-    budgets = [point.budget for point in panel.points]
+    unit, size = _UNITS[panel.unit]
+    budgets = [point.budget / size for point in panel.points]
     is_log = _scale(axes, budgets)
     for at, series in enumerate(panel.series):
         shift = at - (len(panel.series) - 1) / 2
-        places = [_dodged(point.budget, shift, budgets, is_log) for point in series.points]
+        places = [_dodged(point.budget / size, shift, budgets, is_log) for point in series.points]
         _errorbar(
             axes, at, series.name, places, [point.top1 for point in series.points], joined=_is_line(series)
         )
         if series.policy == "full" and len(series.points) == 1:
             colour, _, line = STYLES[at % len(STYLES)]
             axes.axhline(series.points[0].top1.mean, color=colour, linestyle=line, linewidth=0.8, alpha=0.6)
-    _budget_ticks(axes, panel, is_log)
-    _frame(axes, f"budget ({_UNITS[panel.unit]})")
+    _budget_ticks(axes, budgets, is_log)
+    _frame(axes, f"budget ({unit})")
     axes.set_ylabel("test top-1 (%)")
     _finish(figure, panel)
     return figure
@@ -91,27 +108,50 @@ def save_picture(figure: Figure, path: Path) -> tuple[Path, ...]:
 
 
 def _cost_panel(axes: Axes, panel: Panel, cost: str) -> None:
-    name, unit, _ = _COSTS[cost]
+    name, unit, size = _COSTS[cost]
     known = [point for point in panel.points if cost in point.costs]
-    _frame(axes, f"{name}{_kind(known) if cost == 'peak_memory_bytes' else ''}")
+    _frame(axes, f"{name} ({unit}{_kind(known) if cost == 'peak_memory_bytes' else ''})")
     if not known:
         axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", va="center")
         axes.set_xticks([])
         return
-    _scale(axes, [point.costs[cost].mean for point in known])
+    axes.margins(x=0.2)
+    is_log = _scale(axes, [point.costs[cost].mean / size for point in known])
     front = [known[at] for at in pareto_front([(p.costs[cost].mean, p.top1.mean) for p in known])]
-    steps = [(point.costs[cost].mean, point.top1.mean) for point in front]
-    axes.plot(
-        *zip(*steps, strict=True), drawstyle="steps-post", color="#888888", linewidth=1, label="Pareto front"
-    )
+    steps = [(point.costs[cost].mean / size, point.top1.mean) for point in front]
+    axes.plot(*zip(*steps, strict=True), **_FRONT)
     for at, series in enumerate(panel.series):
         points = [point for point in series.points if cost in point.costs]
-        costs = [point.costs[cost] for point in points]
+        costs = [point.costs[cost].scaled(1 / size) for point in points]
         tops = [point.top1 for point in points]
         filled = [point in front for point in points]
         places = [value.mean for value in costs]
         _errorbar(axes, at, series.name, places, tops, costs, joined=False, filled=filled)
-    axes.xaxis.set_major_formatter(EngFormatter(unit, places=None))
+    if is_log:
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.set_xlim(left=max(0.0, axes.get_xlim()[0]))  # a bar may reach below nothing, an axis need not
+    _name_front(axes, steps, front)
+
+
+def _name_front(axes: Axes, steps: Sequence[tuple[float, float]], front: Sequence[Point]) -> None:
+    """Writes what they update at most above and left of a front's points, where no other point can be.
+
+    Args:
+        axes: with everything else drawn.
+        steps: cost and top-1 of each point.
+        front: the points.
+    """
+    # Names that would lie upon one another are left out.
+    to_axes = axes.transData + axes.transAxes.inverted()
+    last = (-1.0, -1.0)
+    for step, point in zip(steps, front, strict=True):
+        x, y = to_axes.transform(step)
+        if x - last[0] > 0.13 or y - last[1] > 0.05:
+            said = f"{point.share:.3g} %"
+            axes.annotate(said, step, (-5, 4), textcoords="offset points", ha="right", fontsize=7)
+            last = (x, y)
 
 
 def _errorbar(
@@ -141,7 +181,7 @@ def _errorbar(
         axes.plot(places, means, color=colour, linestyle=line, linewidth=1.4)
     for x, y, full in zip(places, means, filled or [True] * len(means), strict=True):
         face = colour if full else "white"
-        axes.plot([x], [y], marker, color=colour, markerfacecolor=face, markersize=6, zorder=3)
+        axes.plot([x], [y], marker, color=colour, markerfacecolor=face, markersize=6, zorder=3 + full)
     if means:
         style = line if joined else "none"
         axes.plot([], [], color=colour, marker=marker, linestyle=style, markersize=6, label=name)
@@ -176,10 +216,10 @@ def _dodged(budget: float, shift: float, budgets: Sequence[float], is_log: bool)
     return budget + 0.008 * shift * ((most - least) or abs(least) * 0.4 or 2.0)
 
 
-def _budget_ticks(axes: Axes, panel: Panel, is_log: bool) -> None:
+def _budget_ticks(axes: Axes, values: Sequence[float], is_log: bool) -> None:
     """Ticks at the budgets themselves, where they do not crowd one another."""
     axes.xaxis.set_major_formatter(EngFormatter(places=None, sep=""))
-    budgets = sorted({point.budget for point in panel.points})
+    budgets = sorted(set(values))
     least, most = budgets[0], budgets[-1]
     kept: list[float] = []
     for budget in budgets:
@@ -190,7 +230,6 @@ def _budget_ticks(axes: Axes, panel: Panel, is_log: bool) -> None:
             kept.append(budget)
     if len(kept) > 8:
         return
-    axes.xaxis.set_major_locator(FixedLocator(kept))
     formatter = EngFormatter(sep="", places=None)
     axes.set_xticks(kept, [_three_digits(formatter, budget) for budget in kept])
 
@@ -208,7 +247,9 @@ def _kind(points: Sequence[Point]) -> str:
         for run in point.group.done
         if run.summary is not None
     }
-    return f", {kinds.pop()}" if len(kinds) == 1 else ", measured in several ways" if kinds else ""
+    if not kinds:
+        return ""
+    return f", {kinds.pop()}" if len(kinds) == 1 else ", measured in several ways"
 
 
 def _frame(axes: Axes, label: str) -> None:

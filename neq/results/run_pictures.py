@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,7 +120,7 @@ def chosen_picture(choices: Choices, title: str) -> Figure:
         rows, ever, color="white", edgecolor="black", hatch="////", linewidth=0.5, label="at least once"
     )
     bars.barh(rows, mean, height=0.4, color="black", label="in an epoch (mean)")
-    bars.set_xlim(0, 100)
+    bars.set_xlim(0, 104)
     bars.set_xlabel("chosen neurons (%)")
     bars.tick_params(axis="y", length=0)
     bars.spines[["top", "right"]].set_visible(False)
@@ -162,8 +161,3 @@ def _layer_names(axes: Axes, choices: Choices) -> None:
 def _height(choices: Choices) -> float:
     """Inches: a line a layer, within what a page and a viewer can take."""
     return min(40.0, max(3.2, 1.6 + 0.13 * len(choices.layers)))
-
-
-def title_of(values: Sequence[object]) -> str:
-    """The title of a run's pictures: what tells the run from others."""
-    return ", ".join(str(value) for value in values)

@@ -34,6 +34,10 @@ class Value:
     deviation: float
     count: int
 
+    def scaled(self, factor: float) -> Value:
+        """The same in another unit."""
+        return Value(factor * self.mean, factor * self.deviation, self.count)
+
 
 @dataclass(frozen=True)
 class Point:
