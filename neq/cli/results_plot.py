@@ -95,9 +95,8 @@ def _of_run(run: Run, choices: Choices, taken: set[str]) -> Iterator[tuple[str, 
     budget = amount_shown(run.summary["budget"], run.summary["budget_unit"])
     said = (config["net_name"], config["dataset"], config["neuron_selection"], run.summary["budget"])
     name = _file_name("-".join([*map(str, said), f"seed{run.seed}"]))
-    if (
-        name in taken and run.folder is not None
-    ):  # they differ in another setting, which the folder stands for
+    if name in taken and run.folder is not None:
+        # They differ in another setting, which the hash in the folder's name stands for.
         name = f"{name}-{run.folder.name.rpartition('-')[2]}"
     taken.add(name)
     where = f"{config['net_name']} on {config['dataset']}"

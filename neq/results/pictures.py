@@ -35,7 +35,7 @@ _FRONT: dict[str, Any] = {
     "color": "#c8c8c8",
     "linewidth": 4,
     "zorder": 1,
-    "label": "Pareto front (its points: share of parameters updated)",
+    "label": "Pareto front, % updated",
 }
 # Cost -> its name, the unit that it is shown in, and what that is in the recorded one.
 _COSTS = {

@@ -26,7 +26,7 @@ class Choices:
     Args:
         layers: their names, in order.
         sizes: neurons of each.
-        epochs: their numbers.
+        epochs: their numbers, from 0.
         chosen: bool [E, N].
         velocity: float32 [E, N], NaN where an epoch measured none; none where no epoch did.
     """
@@ -58,10 +58,13 @@ def read_choices(folder: Path) -> Choices:
         epochs = tuple(sorted(int(path.stem) for path in place.glob("[0-9]*.npz")))
         read = [read_selection(place, epoch) for epoch in epochs]
     except Exception as error:  # a damaged file fails in many ways, all of them the file's
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        said = error.strerror if isinstance(error, OSError) else str(error)
+        reason = next(iter(str(said).splitlines()), type(error).__name__)
         raise UserError(f"{place} cannot be read ({reason}); train the run again with --overwrite") from error
     if not epochs:
         raise UserError(f"{place} holds no epoch yet; train the run first")
+    if epochs != tuple(range(len(epochs))):
+        raise UserError(f"{place} lacks an epoch; train the run again with --overwrite")
     if any(len(chosen) != sum(sizes) for chosen, _ in read):
         raise UserError(f"{place} holds epochs of another network; train the run again with --overwrite")
     velocity = None
@@ -141,7 +144,7 @@ def _heat_map(axes: Axes, choices: Choices, values: NDArray[np.floating], **scal
     """Layers downwards, epochs to the right; lighter is more, in print too."""
     first, last = choices.epochs[0], choices.epochs[-1]
     axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
     return axes.imshow(
         values,
         aspect="auto",
