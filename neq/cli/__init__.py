@@ -13,6 +13,7 @@ COMMANDS = {
     "train": ("neq.cli.train", "train one run under a budget; neq train --help lists every setting"),
     "cost": ("neq.cli.cost", "what a training step costs, without training; flags as of train"),
     "cells": ("neq.cli.cells", "list the cells of a sweep file and which of them are done"),
+    "results": ("neq.cli.results", "results of sweeps: neq results book gathers them into an Excel book"),
     "sync": ("neq.cli.sync", "send runs to W&B that it does not have, or not all of"),
     "networks": ("neq.cli.catalog", "list the networks by name; neq networks NAME ... shows some"),
     "datasets": ("neq.cli.catalog", "list the data sets by name"),

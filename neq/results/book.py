@@ -141,6 +141,21 @@ def write_book(path: Path, runs: Sequence[Run], checks: Checks | None = None, fo
     return Written(path, file.save(book), rows.new, rows.replaced)
 
 
+def check_book(path: Path, force: bool = False) -> None:
+    """Makes sure that `write_book` could write there, before what may take long.
+
+    Args:
+        path, force: as of `write_book`.
+
+    Raises:
+        UserError: as of `write_book`.
+    """
+    file = BookFile(path)
+    book = file.load(force)
+    if book is not None:
+        check_ours(book, file.name)
+
+
 def check_ours(book: Workbook, name: str) -> dict[str, Place]:
     """Where our tables stand in a book, by the names of their sheets.
 

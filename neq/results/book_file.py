@@ -59,6 +59,11 @@ DRAWING = "{http://schemas.openxmlformats.org/drawingml/2006/spreadsheetDrawing}
 DRAWN = "{http://schemas.openxmlformats.org/drawingml/2006/main}"
 CHART = "{http://schemas.openxmlformats.org/drawingml/2006/chart}"
 LINK = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}id"
+_SHEET = re.compile(r"xl/worksheets/sheet\d+\.xml")
+_DRAWING = re.compile(r"xl/drawings/drawing\d+\.xml")
+_CHART = re.compile(r"xl/charts/chart\d+\.xml")
+# What an anchor of a chart holds.
+ANCHOR = {"from", "to", "pos", "ext", "clientData", "graphicFrame"}
 # Larger than any book of ours; what unpacks to more is no book.
 MOST_BYTES = 2**30
 
@@ -187,40 +192,42 @@ def _chart_titles(book: Workbook) -> set[str]:
 
 def _lost(archive: zipfile.ZipFile, macros: bool, titles: set[str]) -> Iterator[str]:
     """What openpyxl would drop, or keep in part, in a word each."""
-    names = set(archive.namelist())
     of_charts = _parts_of(archive, CHARTS)
-    for name in names:
-        if name.endswith("/") or KEPT.fullmatch(name):
-            continue
-        if name == MACROS and macros:
-            continue
-        if name == MACROS:
+    for name in archive.namelist():
+        if name == MACROS and not macros:
             yield "macros, which this ending cannot hold"
-        elif not (OF_CHARTS.fullmatch(name) and name in of_charts):
-            yield _called(name)
-    for name in names:
-        if re.fullmatch(r"xl/worksheets/sheet\d+\.xml", name):
-            root = ElementTree.fromstring(archive.read(name))
-            if root.find(f"{MAIN}extLst") is not None:
-                yield "sparklines, slicers or newer conditional formats"
-            if root.find(f"{MAIN}picture") is not None:
-                yield "pictures"
-    for name in of_charts:
-        if re.fullmatch(r"xl/drawings/drawing\d+\.xml", name):
-            root = ElementTree.fromstring(archive.read(name))
-            for anchor in root:
-                kinds = {child.tag for child in anchor} - {f"{DRAWING}{part}" for part in ANCHOR}
-                if kinds:
-                    yield "shapes or pictures"
-        if re.fullmatch(r"xl/charts/chart\d+\.xml", name):
-            root = ElementTree.fromstring(archive.read(name))
-            title = root.find(f"{CHART}chart/{CHART}title")
-            said = "" if title is None else "".join(part.text or "" for part in title.iter(f"{DRAWN}t"))
-            if said not in titles:
+        if name.endswith("/") or name == MACROS or (KEPT.fullmatch(name) and not _SHEET.fullmatch(name)):
+            continue
+        if _SHEET.fullmatch(name):
+            yield from _lost_of_sheet(ElementTree.fromstring(archive.read(name)))
+        elif _DRAWING.fullmatch(name):
+            yield from _lost_of_drawing(ElementTree.fromstring(archive.read(name)), name in of_charts)
+        elif _CHART.fullmatch(name) and name in of_charts:
+            if _title(ElementTree.fromstring(archive.read(name))) not in titles:
                 yield f"a chart of yours in {CHARTS}"
+        elif not (OF_CHARTS.fullmatch(name) and (name in of_charts or "/_rels/drawing" in name)):
+            yield _called(name)
 
 
-ANCHOR = ("from", "to", "pos", "ext", "clientData", "graphicFrame")
+def _lost_of_sheet(root: ElementTree.Element) -> Iterator[str]:
+    if root.find(f"{MAIN}extLst") is not None:
+        yield "sparklines, slicers or newer conditional formats"
+    if root.find(f"{MAIN}picture") is not None:
+        yield "pictures"
+
+
+def _lost_of_drawing(root: ElementTree.Element, ours: bool) -> Iterator[str]:
+    """LibreOffice gives every sheet a drawing, empty where nothing is drawn."""
+    kinds = {child.tag.removeprefix(DRAWING) for anchor in root for child in anchor}
+    if kinds - ANCHOR:
+        yield CALLED["xl/drawings"]
+    if "graphicFrame" in kinds and not ours:
+        yield CALLED["xl/charts"]
+
+
+def _title(root: ElementTree.Element) -> str:
+    title = root.find(f"{CHART}chart/{CHART}title")
+    return "" if title is None else "".join(part.text or "" for part in title.iter(f"{DRAWN}t"))
 
 
 def _called(name: str) -> str:
