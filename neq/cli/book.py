@@ -11,6 +11,7 @@ from typing import NoReturn
 from neq.cli.console import Console
 from neq.errors import UserError
 from neq.results.book import check_book, write_book
+from neq.results.book_file import BookFile
 from neq.results.collect import Run, group, match, read_sweeps
 from neq.results.recorded import Recorded, recorded_runs
 from neq.results.tables import Check, run_key
@@ -76,7 +77,9 @@ def command(arguments: list[str]) -> int:
     """
     options = build_parser().parse_args(arguments[1:])
     console, output = Console(), Path(options.output)
-    check_book(output, options.force)
+    BookFile(output)
+    if options.evaluate or options.wandb:  # a book that cannot be written is told before what takes long
+        check_book(output, options.force)
     sweeps = read_sweeps(options.sweeps, options.config_file)
 
     def tell(line: str) -> None:
@@ -94,7 +97,7 @@ def command(arguments: list[str]) -> int:
     _tell_runs(console, runs, recorded)
     failed = _tell_checks(console, runs, checks or {})
     rows = f"{len(group(runs))} settings, {written.new} of them new"
-    former = f"; the former book is {written.former}" if written.former else ""
+    former = f"; the former book is {written.former.name}" if written.former else ""
     console.print(f"{written.path}: {rows}{former}", highlight=False, markup=False)
     return 1 if failed else 0
 

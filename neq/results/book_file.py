@@ -32,7 +32,13 @@ OF_CHARTS = re.compile(
     r"xl/charts/(chart|style|colors)\d+\.xml|xl/charts/_rels/chart\d+\.xml\.rels|"
     r"xl/drawings/drawing\d+\.xml|xl/drawings/_rels/drawing\d+\.xml\.rels"
 )
-MACROS = "xl/vbaProject.bin"
+MACROS, TYPES = "xl/vbaProject.bin", "[Content_Types].xml"
+MAIN_TYPES = {
+    f"application/vnd.openxmlformats-officedocument.spreadsheetml.{kind}.main+xml": (
+        f"application/vnd.ms-excel.{kind}.macroEnabled.main+xml"
+    )
+    for kind in ("sheet", "template")
+}
 CALLED = {
     "xl/media": "pictures",
     "xl/drawings": "shapes or pictures",
@@ -159,13 +165,13 @@ class BookFile:
             UserError: it is open elsewhere meanwhile, or cannot be written.
         """
         book.template = self.template
-        if self.macros and not book.vba_archive:
-            # A book of this ending says that it may hold macros, though it has none.
-            book.vba_archive = zipfile.ZipFile(io.BytesIO(), "a")
         if not self.macros:
             book.vba_archive = None
-        content = io.BytesIO()
-        book.save(content)
+        saved = io.BytesIO()
+        book.save(saved)
+        content = saved.getvalue()
+        if self.macros and book.vba_archive is None:
+            content = _with_place_for_macros(content)
         self.check_closed()
         former = self.path.with_name(f"{self.path.name}.bak")
         try:
@@ -174,12 +180,28 @@ class BookFile:
                 with atomic_file(former) as file:
                     file.write(self.path.read_bytes())
             with atomic_file(self.path) as file:
-                file.write(content.getbuffer())
+                file.write(content)
                 if there:
                     os.fchmod(file.fileno(), self.path.stat().st_mode)
         except OSError as error:
             raise UserError(f"output {shown(self.name)} cannot be written ({error.strerror})") from error
         return former if there else None
+
+
+def _with_place_for_macros(content: bytes) -> bytes:
+    """A book without macros as one that may hold some: Excel opens no .xlsm that says it is an .xlsx."""
+    made = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(content)) as given,
+        zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for part in given.infolist():
+            data = given.read(part)
+            if part.filename == TYPES:
+                for plain, macros in MAIN_TYPES.items():
+                    data = data.replace(plain.encode(), macros.encode())
+            new.writestr(part, data)
+    return made.getvalue()
 
 
 def _chart_titles(book: Workbook) -> set[str]:

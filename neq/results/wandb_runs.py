@@ -31,12 +31,10 @@ def wandb_runs(sweeps: Iterable[str], api: Any = None, tell: Callable[[str], Non
             raise UserError(f"wandb {shown(path)} is not allowed: give ENTITY/PROJECT/SWEEP")
         try:
             if api is None:
-                import wandb
-
-                api = wandb.Api(timeout=PATIENCE)
+                api = _api()
             runs = list(api.sweep(path).runs)
-        except ImportError:
-            raise UserError("W&B is not installed; pip install wandb") from None
+        except UserError:
+            raise
         except Exception as error:  # the client has an error of its own for everything
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise UserError(f"wandb {shown(path)} cannot be read ({reason})") from None
@@ -46,6 +44,17 @@ def wandb_runs(sweeps: Iterable[str], api: Any = None, tell: Callable[[str], Non
             except UserError as error:
                 tell(f"{run.url}: {error}; left out")
     return found
+
+
+def _api() -> Any:
+    """The client's own, which would ask for a key on the terminal."""
+    from neq.tracking import why_no_wandb  # imports torch
+
+    if missing := why_no_wandb():
+        raise UserError(missing)
+    import wandb
+
+    return wandb.Api(timeout=PATIENCE)
 
 
 def _recorded(run: Any) -> Recorded:
