@@ -13,9 +13,9 @@ COMMANDS = {
     "train": ("neq.cli.train", "train one run under a budget; neq train --help lists every setting"),
     "cost": ("neq.cli.cost", "what a training step costs, without training; flags as of train"),
     "cells": ("neq.cli.cells", "list the cells of a sweep file and which of them are done"),
+    "results": ("neq.cli.results", "what came out of sweeps: an Excel book, the best network, pictures"),
     "sync": ("neq.cli.sync", "send runs to W&B that it does not have, or not all of"),
     "export": ("neq.cli.export", "write the best network of a run as an ONNX file"),
-    "results": ("neq.cli.results", "the best network of sweeps, pictures, the published table beside them"),
     "networks": ("neq.cli.catalog", "list the networks by name; neq networks NAME ... shows some"),
     "datasets": ("neq.cli.catalog", "list the data sets by name"),
 }

@@ -6,14 +6,14 @@ from collections import Counter
 from pathlib import Path
 
 from neq.cli.console import Console
-from neq.cli.results import Parser
+from neq.cli.results_parser import ResultsParser
 from neq.results.best import DEFAULT, METRICS, best_run, copy_best, settings_of, value_of
 from neq.results.collect import collect
 
 
 def command(arguments: list[str]) -> int:
     """Names the best network, and copies it where that is asked; gives the exit code."""
-    parser = Parser(
+    parser = ResultsParser(
         "best",
         "Name the best network among the finished runs of sweeps, with its settings. --copy writes its "
         "weights (best.safetensors), config.yaml, classes.json and predict.py, which classifies image files.",

@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from neq.cli.console import Console
-from neq.cli.results import Parser
+from neq.cli.results_parser import ResultsParser
 from neq.results.collect import collect, group
 from neq.results.published import SOURCE, Comparison, compare, published_results
 
@@ -16,7 +16,7 @@ WIDEST = 240
 
 def command(arguments: list[str]) -> int:
     """Prints a row a group of runs that the published table has a figure for; gives the exit code."""
-    parser = Parser(
+    parser = ResultsParser(
         "compare",
         "Show the test top-1 of runs beside the published figure, where data set, network, policy and budget "
         f"match ({SOURCE}).",

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from neq.budget import amount_shown
 from neq.cli.console import Console
-from neq.cli.results import Parser
+from neq.cli.results_parser import ResultsParser
 from neq.errors import UserError
 from neq.results.collect import Group, Run, collect, group
 from neq.results.pictures import accuracy_by_budget, accuracy_by_cost, save_picture
@@ -20,7 +20,7 @@ from neq.results.series import panels
 
 def command(arguments: list[str]) -> int:
     """Draws the pictures of sweeps; gives the exit code."""
-    parser = Parser(
+    parser = ResultsParser(
         "plot",
         "Draw accuracy against budget and against measured cost (time, kept bytes, peak memory), and of each "
         "setting's first finished run the velocities and the chosen neurons by layer and epoch; each as PNG "

@@ -183,7 +183,7 @@ def _drawn(space: SearchSpace, by_cell: Mapping[str, list[Recorded]]) -> list[Wa
     for same in by_cell.values():
         assert same[0].identity is not None
         named = {name: value for name, value in same[0].identity.items() if name != IMAGES}
-        config = space.config(_settings(named), named)
+        config = space.config(settings_of(named), named)
         if config is not None:
             wanted.append((named, _folder(config)))
     return wanted
@@ -211,7 +211,7 @@ def _run(same: Sequence[Recorded]) -> Run:
         folder=best.folder,
         values=_values(best.identity),
         seed=_seed(best.identity),
-        config=_settings(best.identity),
+        config=settings_of(best.identity),
         state=best.state,
         reason=best.reason,
         summary=best.summary,
@@ -227,7 +227,7 @@ def _without_record(named: Mapping[str, Any], lost: Recorded | None) -> Run:
         folder=None if lost is None else lost.folder,
         values=_values(named),
         seed=_seed(named),
-        config=_settings(named),
+        config=settings_of(named),
         state="missing" if lost is None else "damaged",
         reason="no run" if lost is None else lost.reason,
         summary=None,
@@ -261,7 +261,8 @@ def _seed(named: Mapping[str, Any]) -> int:
     return seed
 
 
-def _settings(named: Mapping[str, Any]) -> dict[str, Any]:
+def settings_of(named: Mapping[str, Any]) -> dict[str, Any]:
+    """Every setting of an identity, or of one without its seed, defaults filled in: leaf -> JSON value."""
     return {**_defaults(), **named}
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import (
@@ -271,7 +272,7 @@ def _finish(figure: Figure, panel: Panel) -> None:
     if len(devices) > 1:
         lines[1] += f", on {' and '.join(devices)}"
     figure.suptitle("\n".join(lines), fontsize=10)
-    handles: dict[str, object] = {}
+    handles: dict[str, Artist] = {}
     for axes in figure.axes:
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(name, handle)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -140,7 +142,7 @@ def _quantiles(values: NDArray[np.floating]) -> NDArray[np.floating]:
     return np.quantile(found, QUANTILES) if found.size else np.full(len(QUANTILES), np.nan)
 
 
-def _heat_map(axes: Axes, choices: Choices, values: NDArray[np.floating], **scale: object) -> object:
+def _heat_map(axes: Axes, choices: Choices, values: NDArray[np.floating], **scale: Any) -> AxesImage:
     """Layers downwards, epochs to the right; lighter is more, in print too."""
     first, last = choices.epochs[0], choices.epochs[-1]
     axes.set_xlabel("epoch")

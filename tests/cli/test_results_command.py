@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from neq.cli import main
-from neq.cli.results import SUBCOMMANDS
+from neq.cli.results import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_help_lists_the_subcommands(capsys, arguments):
     assert main(arguments) == 0
     out = capsys.readouterr().out
-    assert all(name in out and what in out for name, (_, what) in SUBCOMMANDS.items())
+    assert all(name in out and what in out for name, (_, what) in COMMANDS.items())
 
 
 @pytest.mark.parametrize("name", ["best", "plot", "compare"])

@@ -39,6 +39,7 @@ def summary_of(config: Config, **changed: Any) -> dict[str, Any]:
     neq, epochs = config.NEq_config, config.run_config.n_epochs + config.run_config.warmup_epochs
     ratio = 1.0 if neq.neuron_selection == "full" else neq.ratio or 0.25
     better = 1.5 if neq.neuron_selection == "velocity" else 0
+    used = 543_176 if neq.neuron_selection == "full" else round(543_176 * ratio) - 5
     top1 = 80 + better + 10 * ratio + config.manual_seed % 7 / 3
     return {
         "dataset": config.data_provider.dataset,
@@ -49,7 +50,7 @@ def summary_of(config: Config, **changed: Any) -> dict[str, Any]:
         "scheme": neq.scheme,
         "budget": round(543_176 * ratio) if neq.budget is None else neq.budget,
         "budget_unit": neq.budget_unit,
-        "budget_used_max": round(543_176 * ratio) - 5,
+        "budget_used_max": used,
         "seed": config.manual_seed,
         "norm_mode": neq.norm_mode,
         "epochs": epochs,
@@ -57,7 +58,7 @@ def summary_of(config: Config, **changed: Any) -> dict[str, Any]:
         "val_top1": top1 + 0.5,
         "val_loss": 0.4,
         "test_top1": top1,
-        "selected_parameters_max": round(543_176 * ratio) - 5,
+        "selected_parameters_max": used,
         "trained_beside_max": {"biases": 0, "norms": 13664, "head": 1930},
         "selectable_parameters": 543_176,
         "step_seconds": 0.02 + 0.06 * ratio,
