@@ -151,7 +151,9 @@ def _name_front(axes: Axes, steps: Sequence[tuple[float, float]], front: Sequenc
         x, y = to_axes.transform(step)
         if x - last[0] > 0.13 or y - last[1] > 0.05:
             said = f"{point.share:.3g} %"
-            axes.annotate(said, step, (-5, 4), textcoords="offset points", ha="right", fontsize=7)
+            # Right of a point that has no room at its left.
+            beside, side = (-5, "right") if x > 0.12 else (5, "left")
+            axes.annotate(said, step, (beside, 4), textcoords="offset points", ha=side, fontsize=7)
             last = (x, y)
 
 
