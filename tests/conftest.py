@@ -1,6 +1,7 @@
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,3 +20,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(os.environ["NEQ_CACHE"], ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a real run of one epoch; tests read it and leave it as it is."""
+    from neq.cli import main
+
+    folder = tmp_path_factory.mktemp("tiny") / "run"
+    settings = ["--n_epochs", "1", "--warmup_epochs", "0", "--image_size", "24", "--ratio", "0.1"]
+    assert main(["train", *settings, "--device", "cpu", "--run-dir", str(folder)]) == 0
+    return folder

@@ -17,13 +17,15 @@ COMMANDS = {
         "run the cells of a sweep file, without any account; sweep status FILE",
     ),
     "cells": ("neq.cli.cells", "list the cells of a sweep file and which of them are done"),
+    "results": ("neq.cli.results", "what came out of sweeps: an Excel book, the best network, pictures"),
     "sync": ("neq.cli.sync", "send runs to W&B that it does not have, or not all of"),
+    "export": ("neq.cli.export", "write the best network of a run as an ONNX file"),
     "networks": ("neq.cli.catalog", "list the networks by name; neq networks NAME ... shows some"),
     "datasets": ("neq.cli.catalog", "list the data sets by name"),
 }
 
 # What is said after SIGINT or SIGTERM, where that is not what a run says.
-STOPPED = {"sweep": "stopped; the same command goes on"}
+STOPPED = {"sweep": "stopped; the same command goes on", "results": "stopped", "export": "stopped"}
 
 
 def main(argv: list[str] | None = None) -> int:

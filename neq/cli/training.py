@@ -145,7 +145,8 @@ def _train(console: Console, run: Training, record: RunRecord, fresh: bool) -> N
             _notes(console, [f"nothing to resume in {record.folder}: starts from the beginning"])
         # Where and how the run was started is not what it is: the record repeats it anywhere.
         config = run.config.model_copy(update={"run_dir": None, "resume": False})
-        record.start(to_yaml(config), identity(config, run.data.fingerprint), run.table)
+        named = identity(config, run.data.fingerprint)
+        record.start(to_yaml(config), named, run.table, run.data.classes)
     epochs = total_epochs(run.config.run_config)
     with _mirror(console, run.config, record) as mirror, ProgressDisplay(console, epochs) as display:
         train(replace(run, trackers=(record, display, *mirror, *run.trackers)), resumed)

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ from neq.training import EpochReport
 
 # All that a run writes, the lock apart. What makes it a run comes first, and is removed first.
 CONTENT = (
-    "identity.json", "config.yaml", "metrics.jsonl", "summary.json", "checkpoint", "selection",
-    "curves.png", "selection.png", "wandb.json",
+    "identity.json", "config.yaml", "classes.json", "metrics.jsonl", "summary.json", "checkpoint",
+    "selection", "curves.png", "selection.png", "wandb.json",
 )  # fmt: skip
 
 
@@ -33,8 +33,9 @@ class RunIsBusy(UserError):
 class RunRecord:
     """The record of one run in one folder.
 
-    config.yaml and identity.json are written at the start, a line of metrics.jsonl and a file in selection/
-    after every epoch, summary.json at the end: a folder with a summary.json holds a finished run.
+    config.yaml, classes.json and identity.json are written at the start, a line of metrics.jsonl and a file
+    in selection/ after every epoch, summary.json at the end: a folder with a summary.json holds a finished
+    run.
 
     Args:
         folder: of the run.
@@ -122,7 +123,9 @@ class RunRecord:
         finally:
             lock.release()
 
-    def start(self, config_yaml: str, identity: dict[str, Any], table: NeuronTable) -> None:
+    def start(
+        self, config_yaml: str, identity: dict[str, Any], table: NeuronTable, classes: Sequence[str]
+    ) -> None:
         """Begins a fresh record, in place of whatever run the folder held."""
         for name in CONTENT:
             path = self.folder / name
@@ -131,6 +134,7 @@ class RunRecord:
             else:
                 path.unlink(missing_ok=True)
         write_text(self.folder / "config.yaml", config_yaml)
+        write_text(self.folder / "classes.json", json.dumps(classes) + "\n")
         save_table(self.folder / "selection", table)
         # Last: a folder with an identity is a run that can be resumed.
         write_text(self.folder / "identity.json", json.dumps(identity, indent=2) + "\n")

@@ -21,7 +21,7 @@ def report(epoch, **metrics):
 def record(tmp_path):
     record = RunRecord(tmp_path / "run")
     with record.locked():
-        record.start("a: 1\n", {"seed": 3}, neuron_table(toy(), SHAPE))
+        record.start("a: 1\n", {"seed": 3}, neuron_table(toy(), SHAPE), ("a", "b"))
     return record
 
 
@@ -77,7 +77,7 @@ def test_start_replaces_a_former_run_and_nothing_else(record):
     record.epoch(report(0))
     record.finish({})
     (record.folder / "notes.txt").write_text("mine")
-    record.start("b: 2\n", {"seed": 4}, neuron_table(toy(), SHAPE))
+    record.start("b: 2\n", {"seed": 4}, neuron_table(toy(), SHAPE), ("a", "b"))
     assert not record.is_finished()
     assert read_metrics(record.folder) == []
     assert (record.folder / "notes.txt").read_text() == "mine"

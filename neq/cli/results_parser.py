@@ -1,0 +1,34 @@
+"""What the commands over the runs of sweep files are asked with."""
+
+from __future__ import annotations
+
+import argparse
+from typing import NoReturn
+
+from neq.errors import UserError
+
+
+class ResultsParser(argparse.ArgumentParser):
+    """The parser of `neq results NAME FILE ...`: a mistake is one line and code 2.
+
+    Args:
+        name: of the command.
+        description: of what it does.
+    """
+
+    def __init__(self, name: str, description: str) -> None:
+        super().__init__(prog=f"neq results {name}", description=description, allow_abbrev=False)
+        self.add_argument("files", nargs="+", metavar="FILE", help="sweep files, as policies/digits/su.yaml")
+        self.add_argument(
+            "--runs-dir", default="runs", metavar="DIR", help="folder of all runs (default: runs)"
+        )
+        self.add_argument(
+            "--config-file",
+            metavar="NAME|PATH",
+            help="what cells start from where their sweep file does not say (default: transfer)",
+        )
+        self.add_argument("--debug", action="store_true", help="show tracebacks")
+
+    def error(self, message: str) -> NoReturn:
+        """Refuses the arguments."""
+        raise UserError(f"{self.prog}: {message}")

@@ -1,0 +1,117 @@
+"""The best network among the runs of a sweep, and a copy of it that stands alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from neq.errors import UserError, unknown_name
+from neq.files import atomic_file, write_text
+from neq.results.collect import Run
+from neq.results.recorded import number
+
+# Metric -> whether the highest is the best.
+METRICS = {"val_top1": True, "val_loss": False, "test_top1": True}
+DEFAULT = "val_top1"
+
+PREDICT = '''"""Classifies image files: python predict.py IMAGE ... (needs neq, and the files beside it)"""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from neq.data.decoding import read_image
+from neq.results.best_network import load_best
+
+best = load_best(Path(__file__).resolve().parent)
+for name in sys.argv[1:]:
+    with torch.no_grad():
+        shares = best.network(best.prepare(read_image(name))[None]).softmax(1)[0]
+    label = int(shares.argmax())
+    print(f"{name}: {best.classes[label]} ({100 * float(shares[label]):.1f} %)")
+'''
+
+
+def best_run(runs: Sequence[Run], metric: str = DEFAULT) -> Run:
+    """The finished run with the best value of a metric; of equal ones the first.
+
+    Args:
+        runs: of one data set, done or not.
+        metric: one of METRICS, as summary.json has it.
+
+    Raises:
+        UserError: an unknown metric, no finished run that has it, or runs of several data sets.
+    """
+    if metric not in METRICS:
+        raise unknown_name("metric", metric, METRICS)
+    done = [run for run in runs if run.state == "done" and run.folder is not None]
+    if not done:
+        raise UserError(f"none of the {len(runs)} runs of these sweeps is done; neq cells FILE lists them")
+    data = sorted({str(run.config["dataset"]) for run in done})
+    if len(data) > 1:
+        raise UserError(
+            f"the runs are of {', '.join(data)}, whose figures do not compare; "
+            "give the sweeps of one data set"
+        )
+    rated = [(run, value_of(run, metric)) for run in done]
+    known = [(run, value) for run, value in rated if value is not None]
+    if not known:
+        raise UserError(
+            f"none of the {len(done)} finished runs has a {metric}: they had no validation split; "
+            "--metric test_top1 would choose by the test split"
+        )
+    sign = 1 if METRICS[metric] else -1
+    return max(known, key=lambda pair: sign * pair[1])[0]
+
+
+def value_of(run: Run, metric: str) -> float | None:
+    """What a run reached; none where it is not known."""
+    return number((run.summary or {}).get(metric))
+
+
+def settings_of(run: Run) -> dict[str, Any]:
+    """What tells a run from others: its settings beside the defaults, and its seed."""
+    return {**run.values, "manual_seed": run.seed}
+
+
+def copy_best(folder: Path, target: Path, force: bool = False) -> tuple[str, ...]:
+    """Copies the best network of a run: weights, configuration, class names, and a script that uses them.
+
+    Args:
+        folder: of the run.
+        target: the folder to write; made when it is not there.
+        force: replace files of these names.
+
+    Returns:
+        The names of the files.
+
+    Raises:
+        UserError: the run's network cannot be read, or the target cannot be written or holds such files.
+    """
+    from neq.results.best_network import WEIGHTS, best_weights, load_best
+
+    best = load_best(folder)  # read before anything is written
+    weights = best_weights(folder).read_bytes()
+    texts = {
+        "config.yaml": (folder / "config.yaml").read_text(encoding="utf-8"),
+        "classes.json": json.dumps(best.classes) + "\n",
+        "predict.py": PREDICT,
+    }
+    names = (WEIGHTS, *texts)
+    if target.exists() and not target.is_dir():
+        raise UserError(f"--copy {target} is a file; give a folder")
+    there = [name for name in names if (target / name).exists()]
+    if there and not force:
+        raise UserError(f"--copy {target} holds {there[0]} already; --force replaces it")
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        with atomic_file(target / WEIGHTS) as file:
+            file.write(weights)
+        for name, text in texts.items():
+            write_text(target / name, text)
+    except OSError as error:
+        raise UserError(f"--copy {target} cannot be written ({error.strerror})") from error
+    return names

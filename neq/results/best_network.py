@@ -1,0 +1,152 @@
+"""The best network of a run, as its folder holds it: weights, classes, and what its images go through."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchvision.transforms import v2
+
+from neq.config import Config, DatasetEntry, MeanStd, dataset, read_yaml, resolve
+from neq.config.places import data_folder
+from neq.data import SOURCES
+from neq.data.splits import split
+from neq.data.transforms import eval_transform, normalization
+from neq.errors import UserError
+from neq.networks import build_network, head_name, load_weights, read_weights, replace_head
+
+WEIGHTS = "best.safetensors"
+
+
+@dataclass(frozen=True)
+class BestNetwork:
+    """The network after the best epoch of a run, the plain module in eval mode on the CPU.
+
+    Args:
+        folder: of the run.
+        config: of the run, resolved.
+        network: images [B, 3, S, S], normalized, -> outputs [B, classes].
+        classes: their names in the order of the outputs; numbers where the run's folder does not name them.
+    """
+
+    folder: Path
+    config: Config
+    network: nn.Module
+    classes: tuple[str, ...]
+
+    @property
+    def image_size(self) -> int:
+        """Pixels a side of the images that it was trained on."""
+        size = self.config.data_provider.image_size
+        assert size is not None, "a run's record is resolved"
+        return size
+
+    @property
+    def mean_std(self) -> MeanStd:
+        """Normalization of the input."""
+        found = self.config.data_provider.mean_std
+        assert found is not None, "a run's record is resolved"
+        return found
+
+    def prepare(self, image: Tensor) -> Tensor:
+        """An image as the network takes it: uint8 [3, H, W] -> float32 [3, S, S]."""
+        prepared: Tensor = normalization(self.mean_std)(self.resizing()(image))
+        return prepared
+
+    def resizing(self, image_size: int | None = None) -> v2.Transform:
+        """What an evaluated image goes through before it is normalized: uint8 [3, H, W] -> uint8 [3, S, S].
+
+        Args:
+            image_size: S; none: that of the run.
+        """
+        settings = self.config.data_provider
+        augmentation = settings.augmentation or dataset(settings.dataset).augmentation
+        return eval_transform(image_size or self.image_size, augmentation)
+
+
+def load_best(folder: Path) -> BestNetwork:
+    """Reads the best network of a run, finished or not.
+
+    Args:
+        folder: of the run, or a copy of its network (`neq results best --copy`).
+
+    Raises:
+        UserError: the folder holds no run, no epoch was finished, or a file is damaged.
+    """
+    weights = best_weights(folder)
+    config = resolve(read_yaml(folder / "config.yaml"), {}).config
+    net = config.net_config.net_name
+    network = build_network(net, 2, config.manual_seed, weights="none")
+    head = head_name(network)
+    found = read_weights(str(weights)).get(f"{head}.weight")
+    if found is None:
+        raise UserError(f"{weights} is not of {net}: {head}, its head, is missing; train the run again")
+    replace_head(network, len(found))
+    load_weights(network, head, str(weights))
+    return BestNetwork(folder, config, network.eval(), class_names(folder, len(found)))
+
+
+def best_weights(folder: Path) -> Path:
+    """The file of the best network's weights.
+
+    Raises:
+        UserError: the folder holds no run, or the run has not finished an epoch yet.
+    """
+    if not (folder / "config.yaml").is_file():
+        raise UserError(f"{folder} holds no run; give the folder of one, with its config.yaml")
+    for weights in (folder / "checkpoint" / WEIGHTS, folder / WEIGHTS):
+        if weights.is_file():
+            return weights
+    raise UserError(f"{folder} has no checkpoint/{WEIGHTS} yet; train the run first")
+
+
+def class_names(folder: Path, count: int) -> tuple[str, ...]:
+    """The names of a run's classes; their numbers where it recorded none."""
+    path = folder / "classes.json"
+    if not path.exists():
+        return tuple(map(str, range(count)))
+    try:
+        names = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); put it back, or remove it") from error
+    if not isinstance(names, list) or len(names) != count or not all(isinstance(n, str) for n in names):
+        raise UserError(f"{path} does not hold the {count} names of the network's classes; put it back")
+    return tuple(names)
+
+
+def sample_images(best: BestNetwork, count: int, image_size: int | None = None) -> Tensor | None:
+    """Some images of the run's test split, spread over it, as the network takes them.
+
+    Args:
+        best: the network.
+        count: images at most.
+        image_size: S; none: that of the run.
+
+    Returns:
+        float32 [n, 3, S, S], or none where the data set is not at hand: nothing is downloaded.
+    """
+    settings = best.config.data_provider
+    if not _at_hand(settings.dataset, settings.root, dataset(settings.dataset)):
+        return None
+    resizing, normalize = best.resizing(image_size), normalization(best.mean_std)
+    try:
+        source = SOURCES[settings.dataset](settings.root)
+        numbers = split(source, settings, best.config.manual_seed)["test"]
+        chosen = numbers[:: max(1, len(numbers) // count)][:count]
+        images = [resizing(source.image(int(number))) for number in chosen]
+        return torch.Tensor(normalize(torch.stack(images)))
+    except UserError:  # moved or damaged since; who trains is told, who exports needs no data
+        return None
+
+
+def _at_hand(name: str, root: str | None, entry: DatasetEntry) -> bool:
+    """Whether a data set can be opened without downloading it."""
+    if entry.kind == "builtin":
+        return True
+    if entry.kind == "own":
+        return root is not None and Path(root).expanduser().exists()
+    folder = data_folder(root)
+    return (folder / name / "train").is_dir() or all(any(folder.glob(pattern)) for pattern in entry.needs)

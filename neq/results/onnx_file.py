@@ -1,0 +1,175 @@
+"""A network as an ONNX file, held against torch before the file appears."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from neq.errors import UserError
+from neq.files import atomic_file
+from neq.results.best_network import BestNetwork, sample_images
+from neq.seeds import generator
+
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+# Most that an output may differ, as a share of the largest output (of 1 where all are smaller).
+TOLERANCE = 1e-4
+IMAGES = 16
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was exported, and how it was checked.
+
+    Args:
+        file_bytes: size of the file.
+        opset: version of the operators.
+        image_size: pixels a side.
+        images: how many the check took.
+        real: whether they were images of the data set, not random numbers.
+        difference: the largest between an output of the file and of torch.
+        allowed: the most that it might have been.
+    """
+
+    file_bytes: int
+    opset: int
+    image_size: int
+    images: int
+    real: bool
+    difference: float
+    allowed: float
+
+
+def check_packages() -> None:
+    """Makes sure that ONNX files can be written and checked.
+
+    Raises:
+        UserError: a package is missing.
+    """
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"ONNX files need {', '.join(missing)}; pip install 'neq[onnx]' brings them")
+
+
+def export_onnx(best: BestNetwork, path: Path, image_size: int | None = None) -> Export:
+    """Writes a run's best network as an ONNX file: images [batch, 3, S, S] -> logits [batch, classes].
+
+    The file appears when onnxruntime gave what torch gives, for batches of two sizes, and not otherwise.
+
+    Args:
+        best: the network.
+        path: of the file; its folder exists.
+        image_size: S; none: that of the run.
+
+    Raises:
+        UserError: packages are missing, the network does not take images of this size, it cannot be exported,
+            or what was exported computes something else.
+    """
+    check_packages()
+    size = image_size or best.image_size
+    images = sample_images(best, IMAGES, size)
+    real = images is not None
+    if images is None:
+        images = torch.randn(IMAGES, 3, size, size, generator=generator(0, "onnx", size))
+    expected = _outputs(best, images)
+    model = _exported(best.network, images[:2], best.config.net_config.net_name)
+    for key, value in _properties(best, size).items():
+        model.metadata_props.add(key=key, value=value)
+    content: bytes = model.SerializeToString()
+    difference = _difference(content, images, expected)
+    allowed = TOLERANCE * max(1.0, float(expected.abs().max()))
+    if not difference <= allowed:  # not a number is no agreement
+        raise UserError(
+            f"the ONNX file of {best.folder} gives other outputs than torch: they differ by "
+            f"{difference:.3g}, allowed is {allowed:.3g}; no file was written"
+        )
+    with atomic_file(path) as file:
+        file.write(content)
+    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    return Export(len(content), opset, size, len(images), real, difference, allowed)
+
+
+def _outputs(best: BestNetwork, images: Tensor) -> Tensor:
+    """What torch gives, float32 [B, classes]."""
+    with torch.no_grad():
+        try:
+            outputs: Tensor = best.network(images)
+        except (RuntimeError, ValueError, AssertionError) as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise UserError(
+                f"{best.config.net_config.net_name} cannot be run on images of {images.shape[-1]} px "
+                f"({reason}); leave --image-size out for the run's own, {best.image_size}"
+            ) from error
+    return outputs
+
+
+def _exported(network: nn.Module, images: Tensor, net_name: str) -> Any:
+    """The network as an onnx.ModelProto."""
+    try:
+        with _silence():
+            program = torch.onnx.export(
+                network,
+                (images,),
+                dynamo=True,
+                verbose=False,
+                external_data=False,
+                input_names=["images"],
+                output_names=["logits"],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+            )
+        assert program is not None
+        return program.model_proto
+    except Exception as error:  # whatever a network does that ONNX does not know fails in its own way
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise UserError(f"{net_name} cannot be exported to ONNX by this torch ({reason.strip()})") from error
+
+
+def _difference(content: bytes, images: Tensor, expected: Tensor) -> float:
+    """The largest between the file's outputs and torch's, over a batch and over its first image alone."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    largest = []
+    for count in (len(images), 1):
+        (outputs,) = session.run(["logits"], {"images": images[:count].numpy()})
+        assert outputs.shape == expected[:count].shape
+        largest.append((torch.from_numpy(outputs) - expected[:count]).abs().max())
+    return float(torch.stack(largest).max())
+
+
+def _properties(best: BestNetwork, size: int) -> Mapping[str, str]:
+    """What a file needs beside the graph, as text: JSON where it is more than a word."""
+    settings = best.config.data_provider
+    return {
+        "classes": json.dumps(best.classes),
+        "mean": json.dumps(best.mean_std.mean),
+        "std": json.dumps(best.mean_std.std),
+        "resizing": " ".join(str(best.resizing(size)).split()),
+        "image_size": str(size),
+        "net_name": best.config.net_config.net_name,
+        "dataset": settings.dataset,
+        "producer": "neq",
+    }
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """torch.onnx tells of its progress and its plans; a user can do nothing about either."""
+    said, before = io.StringIO(), logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,290 @@
+"""The pictures of sweeps: accuracy against budget, and against what was measured of a step's cost."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import (
+    EngFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullLocator,
+    StrMethodFormatter,
+)
+
+from neq.files import atomic_file
+from neq.results.series import Panel, Point, Series, Value, pareto_front
+
+# Colour, marker and line differ together, and colours in lightness too: legible in black and white.
+STYLES = (
+    *(("#000000", "o", "-"), ("#0072b2", "s", "--"), ("#d55e00", "^", ":"), ("#009e73", "D", "-.")),
+    *(("#7a3b69", "v", "-"), ("#56b4e9", "P", "--"), ("#e69f00", "X", ":"), ("#555555", "*", "-.")),
+    *(("#003f5c", "<", "-"), ("#88ccaa", ">", "--"), ("#a05000", "h", ":"), ("#999999", "p", "-.")),
+)
+WIDE = 8.0  # a cost or budget that spans more is drawn on a logarithmic axis
+# Unit of a budget -> what it is called, and what it is shown in.
+_UNITS = {"parameters": ("parameters", 1), "bytes": ("MiB of training memory", 2**20), "macs": ("MACs", 1)}
+_FRONT: dict[str, Any] = {
+    "drawstyle": "steps-post",
+    "color": "#c8c8c8",
+    "linewidth": 4,
+    "zorder": 1,
+    "label": "Pareto front, % updated",
+}
+# Cost -> its name, the unit that it is shown in, and what that is in the recorded one.
+_COSTS = {
+    "step_seconds": ("time of a step", "ms", 1e-3),
+    "saved_bytes": ("kept for backward", "MiB", 2**20),
+    "peak_memory_bytes": ("peak memory", "MiB", 2**20),
+}
+
+
+def accuracy_by_budget(panel: Panel) -> Figure:
+    """Test top-1 against the budget, a line a policy, bars of one standard deviation over seeds.
+
+    Args:
+        panel: with one series or more.
+    """
+    figure = Figure(figsize=(6.4, 4.6), layout="constrained")
+    axes = figure.subplots()
+    unit, size = _UNITS[panel.unit]
+    budgets = [point.budget / size for point in panel.points]
+    is_log = _scale(axes, budgets)
+    for at, series in enumerate(panel.series):
+        shift = at - (len(panel.series) - 1) / 2
+        places = [_dodged(point.budget / size, shift, budgets, is_log) for point in series.points]
+        _errorbar(
+            axes, at, series.name, places, [point.top1 for point in series.points], joined=_is_line(series)
+        )
+        if series.policy == "full" and len(series.points) == 1:
+            colour, _, line = STYLES[at % len(STYLES)]
+            axes.axhline(series.points[0].top1.mean, color=colour, linestyle=line, linewidth=0.8, alpha=0.6)
+    _budget_ticks(axes, budgets, is_log)
+    _frame(axes, f"budget ({unit})")
+    axes.set_ylabel("test top-1 (%)")
+    _finish(figure, panel)
+    return figure
+
+
+def accuracy_by_cost(panel: Panel) -> Figure:
+    """Test top-1 against time, kept bytes and peak memory of a step, with each Pareto front.
+
+    Points on a front are filled, and joined by its steps.
+
+    Args:
+        panel: with one series or more.
+    """
+    figure = Figure(figsize=(11.0, 4.6), layout="constrained")
+    for axes, cost in zip(figure.subplots(1, len(_COSTS), sharey=True), _COSTS, strict=True):
+        _cost_panel(axes, panel, cost)
+    figure.axes[0].set_ylabel("test top-1 (%)")
+    _finish(figure, panel)
+    return figure
+
+
+def save_picture(figure: Figure, path: Path) -> tuple[Path, ...]:
+    """Writes a figure as PNG and as SVG; gives both paths.
+
+    Args:
+        figure: any.
+        path: without its suffix; its folder exists.
+    """
+    paths = []
+    for kind in ("png", "svg"):
+        content = io.BytesIO()
+        # The same picture is the same file: no date, no random names.
+        with matplotlib.rc_context({"svg.hashsalt": "neq"}):
+            figure.savefig(content, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
+        paths.append(path.with_name(f"{path.name}.{kind}"))
+        with atomic_file(paths[-1]) as file:
+            file.write(content.getbuffer())
+    return tuple(paths)
+
+
+def _cost_panel(axes: Axes, panel: Panel, cost: str) -> None:
+    name, unit, size = _COSTS[cost]
+    known = [point for point in panel.points if cost in point.costs]
+    _frame(axes, f"{name} ({unit}{_kind(known) if cost == 'peak_memory_bytes' else ''})")
+    if not known:
+        axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", va="center")
+        axes.set_xticks([])
+        return
+    axes.margins(x=0.2)
+    is_log = _scale(axes, [point.costs[cost].mean / size for point in known])
+    front = [known[at] for at in pareto_front([(p.costs[cost].mean, p.top1.mean) for p in known])]
+    steps = [(point.costs[cost].mean / size, point.top1.mean) for point in front]
+    axes.plot(*zip(*steps, strict=True), **_FRONT)
+    for at, series in enumerate(panel.series):
+        points = [point for point in series.points if cost in point.costs]
+        costs = [point.costs[cost].scaled(1 / size) for point in points]
+        tops = [point.top1 for point in points]
+        filled = [point in front for point in points]
+        places = [value.mean for value in costs]
+        _errorbar(axes, at, series.name, places, tops, costs, joined=False, filled=filled)
+    if is_log:
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.set_xlim(left=max(0.0, axes.get_xlim()[0]))  # a bar may reach below nothing, an axis need not
+    _name_front(axes, steps, front)
+
+
+def _name_front(axes: Axes, steps: Sequence[tuple[float, float]], front: Sequence[Point]) -> None:
+    """Writes what they update at most above and left of a front's points, where no other point can be.
+
+    Args:
+        axes: with everything else drawn.
+        steps: cost and top-1 of each point.
+        front: the points.
+    """
+    # Names that would lie upon one another are left out.
+    to_axes = axes.transData + axes.transAxes.inverted()
+    last = (-1.0, -1.0)
+    for step, point in zip(steps, front, strict=True):
+        x, y = to_axes.transform(step)
+        if x - last[0] > 0.13 or y - last[1] > 0.05:
+            said = f"{point.share:.3g} %"
+            # Right of a point that has no room at its left.
+            beside, side = (-5, "right") if x > 0.12 else (5, "left")
+            axes.annotate(said, step, (beside, 4), textcoords="offset points", ha=side, fontsize=7)
+            last = (x, y)
+
+
+def _errorbar(
+    axes: Axes,
+    at: int,
+    name: str,
+    places: Sequence[float],
+    values: Sequence[Value],
+    costs: Sequence[Value] = (),
+    joined: bool = True,
+    filled: Sequence[bool] = (),
+) -> None:
+    """Points of a series with their deviations; a bar is drawn where there are two seeds or more."""
+    colour, marker, line = STYLES[at % len(STYLES)]
+    means = [value.mean for value in values]
+    axes.errorbar(
+        places,
+        means,
+        yerr=[value.deviation for value in values] if any(value.count > 1 for value in values) else None,
+        xerr=[cost.deviation for cost in costs] if any(cost.count > 1 for cost in costs) else None,
+        fmt="none",
+        ecolor=colour,
+        elinewidth=1,
+        capsize=3,
+    )
+    if joined:
+        axes.plot(places, means, color=colour, linestyle=line, linewidth=1.4)
+    for x, y, full in zip(places, means, filled or [True] * len(means), strict=True):
+        face = colour if full else "white"
+        axes.plot([x], [y], marker, color=colour, markerfacecolor=face, markersize=6, zorder=3 + full)
+    if means:
+        style = line if joined else "none"
+        axes.plot([], [], color=colour, marker=marker, linestyle=style, markersize=6, label=name)
+
+
+def _is_line(series: Series) -> bool:
+    """Whether the points are a budget each, so that a line from one to the next says something."""
+    budgets = [point.budget for point in series.points]
+    return len(set(budgets)) == len(budgets)
+
+
+def _scale(axes: Axes, values: Sequence[float]) -> bool:
+    """A logarithmic axis where the values span much; whether it is one."""
+    least, most = min(values), max(values)
+    if least == most:
+        margin = abs(least) * 0.2 or 1.0
+        axes.set_xlim(least - margin, least + margin)
+        return False
+    if least <= 0 or most / least < WIDE:
+        return False
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    return True
+
+
+def _dodged(budget: float, shift: float, budgets: Sequence[float], is_log: bool) -> float:
+    """A place beside the budget, so that bars of several series at one budget do not hide one another."""
+    least, most = min(budgets), max(budgets)
+    if is_log:
+        return budget * float((most / least) ** (0.008 * shift))
+    return budget + 0.008 * shift * ((most - least) or abs(least) * 0.4 or 2.0)
+
+
+def _budget_ticks(axes: Axes, values: Sequence[float], is_log: bool) -> None:
+    """Ticks at the budgets themselves, where they do not crowd one another."""
+    axes.xaxis.set_major_formatter(EngFormatter(places=None, sep=""))
+    budgets = sorted(set(values))
+    least, most = budgets[0], budgets[-1]
+    kept: list[float] = []
+    for budget in budgets:
+        far = (budget / kept[-1] > (most / least) ** 0.09) if kept and is_log else True
+        if kept and not is_log:
+            far = budget - kept[-1] > 0.09 * (most - least)
+        if far:
+            kept.append(budget)
+    if len(kept) > 8:
+        return
+    formatter = EngFormatter(sep="", places=None)
+    axes.set_xticks(kept, [_three_digits(formatter, budget) for budget in kept])
+
+
+def _three_digits(formatter: EngFormatter, value: float) -> str:
+    rounded = float(f"{value:.3g}")
+    return str(formatter.format_eng(rounded))
+
+
+def _kind(points: Sequence[Point]) -> str:
+    """How peak memory was measured."""
+    kinds = {
+        str(run.summary.get("peak_memory_kind"))
+        for point in points
+        for run in point.group.done
+        if run.summary is not None
+    }
+    if not kinds:
+        return ""
+    return f", {kinds.pop()}" if len(kinds) == 1 else ", measured in several ways"
+
+
+def _frame(axes: Axes, label: str) -> None:
+    axes.set_xlabel(label)
+    axes.grid(alpha=0.3)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def _finish(figure: Figure, panel: Panel) -> None:
+    """Title, and a legend below the panels, where it hides nothing."""
+    counts = sorted({point.top1.count for point in panel.points})
+    seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    over = f"mean ± standard deviation of {seeds} seeds" if counts[-1] > 1 else "1 seed"
+    devices = sorted(
+        {str(run.summary.get("device")) for p in panel.points for run in p.group.done if run.summary}
+    )
+    lines = [f"{panel.network} on {panel.dataset}", f"{over}, {panel.done} of {panel.expected} runs"]
+    if len(devices) > 1:
+        lines[1] += f", on {' and '.join(devices)}"
+    figure.suptitle("\n".join(lines), fontsize=10)
+    handles: dict[str, Artist] = {}
+    for axes in figure.axes:
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(name, handle)
+    longest = max(map(len, handles))
+    across = max(1, int(figure.get_figwidth() * 11 // (longest + 8)))
+    figure.legend(
+        [*handles.values()],
+        [*handles],
+        loc="outside lower center",
+        ncols=min(across, len(handles)),
+        frameon=False,
+        fontsize=9,
+    )

@@ -1,0 +1,168 @@
+"""The pictures of one run's choices: velocities and chosen neurons, by layer and epoch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from neq.errors import UserError
+from neq.tracking.selection_file import read_selection
+
+QUANTILES = (0.1, 0.5, 0.9)
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a run chose, E epochs of N neurons in L layers.
+
+    Args:
+        layers: their names, in order.
+        sizes: neurons of each.
+        epochs: their numbers, from 0.
+        chosen: bool [E, N].
+        velocity: float32 [E, N], NaN where an epoch measured none; none where no epoch did.
+    """
+
+    layers: tuple[str, ...]
+    sizes: tuple[int, ...]
+    epochs: tuple[int, ...]
+    chosen: NDArray[np.bool_]
+    velocity: NDArray[np.float32] | None
+
+    def by_layer(self, values: NDArray[np.floating]) -> list[NDArray[np.floating]]:
+        """[E, N] -> one array [E, neurons] a layer."""
+        return np.split(values, np.cumsum(self.sizes)[:-1], axis=1)
+
+
+def read_choices(folder: Path) -> Choices:
+    """What a run chose in the epochs that it has finished.
+
+    Args:
+        folder: of the run.
+
+    Raises:
+        UserError: no epoch is finished, or a file is damaged.
+    """
+    place = folder / "selection"
+    try:
+        layers = json.loads((place / "table.json").read_text(encoding="utf-8"))["layers"]
+        names, sizes = tuple(layer["name"] for layer in layers), tuple(layer["neurons"] for layer in layers)
+        epochs = tuple(sorted(int(path.stem) for path in place.glob("[0-9]*.npz")))
+        read = [read_selection(place, epoch) for epoch in epochs]
+    except Exception as error:  # a damaged file fails in many ways, all of them the file's
+        said = error.strerror if isinstance(error, OSError) else str(error)
+        reason = next(iter(str(said).splitlines()), type(error).__name__)
+        raise UserError(f"{place} cannot be read ({reason}); train the run again with --overwrite") from error
+    if not epochs:
+        raise UserError(f"{place} holds no epoch yet; train the run first")
+    if epochs != tuple(range(len(epochs))):
+        raise UserError(f"{place} lacks an epoch; train the run again with --overwrite")
+    if any(len(chosen) != sum(sizes) for chosen, _ in read):
+        raise UserError(f"{place} holds epochs of another network; train the run again with --overwrite")
+    velocity = None
+    if any(measured is not None for _, measured in read):
+        unknown = np.full(sum(sizes), np.nan, dtype=np.float32)
+        velocity = np.stack([unknown if measured is None else measured for _, measured in read])
+    return Choices(names, sizes, epochs, np.stack([chosen for chosen, _ in read]), velocity)
+
+
+def velocity_picture(choices: Choices, title: str) -> Figure:
+    """How velocities are distributed in each layer, epoch by epoch: three quantiles of their size.
+
+    Args:
+        choices: with velocities.
+        title: of the picture.
+    """
+    assert choices.velocity is not None, "the run measured velocities"
+    sizes = choices.by_layer(np.abs(choices.velocity))
+    quantiles = np.stack(
+        [[_quantiles(epoch) for epoch in layer] for layer in sizes], axis=0
+    )  # [L, E, quantiles]
+    figure = Figure(figsize=(11.0, _height(choices)), layout="constrained")
+    all_axes = figure.subplots(1, len(QUANTILES), sharey=True)
+    known = quantiles[np.isfinite(quantiles) & (quantiles > 0)]
+    # Three decades below the largest are enough to see; what lies lower is as good as still.
+    most = float(known.max()) if known.size else 1.0
+    norm = LogNorm(most / 1000, most)
+    for at, (axes, quantile) in enumerate(zip(all_axes, QUANTILES, strict=True)):
+        shown = np.clip(quantiles[:, :, at], most / 1000, None)
+        picture = _heat_map(axes, choices, shown, norm=norm)
+        axes.set_title("median" if quantile == 0.5 else f"{quantile:.0%} quantile", fontsize=9)
+    _layer_names(all_axes[0], choices)
+    bar = figure.colorbar(picture, ax=all_axes, label="|velocity| of a layer's neurons", extend="min")
+    bar.ax.tick_params(labelsize=7)
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def chosen_picture(choices: Choices, title: str) -> Figure:
+    """The share of chosen neurons by layer and epoch, and of those that were chosen at least once.
+
+    Args:
+        choices: of a run.
+        title: of the picture.
+    """
+    layers = choices.by_layer(choices.chosen.astype(np.float32))
+    shares = np.stack([100 * layer.mean(axis=1) for layer in layers])
+    ever = [100 * float(layer.any(axis=0).mean()) for layer in layers]
+    mean = [float(share) for share in shares.mean(axis=1)]
+    figure = Figure(figsize=(9.0, _height(choices)), layout="constrained")
+    heat, bars = figure.subplots(1, 2, sharey=True, width_ratios=(2, 1))
+    picture = _heat_map(heat, choices, shares, vmin=0, vmax=100)
+    _layer_names(heat, choices)
+    rows = range(len(choices.layers))
+    bars.barh(
+        rows, ever, color="white", edgecolor="black", hatch="////", linewidth=0.5, label="at least once"
+    )
+    bars.barh(rows, mean, height=0.4, color="black", label="in an epoch (mean)")
+    bars.set_xlim(0, 104)
+    bars.set_xlabel("chosen neurons (%)")
+    bars.tick_params(axis="y", length=0)
+    bars.spines[["top", "right"]].set_visible(False)
+    figure.legend(
+        *bars.get_legend_handles_labels(), loc="outside lower right", ncols=2, frameon=False, fontsize=8
+    )
+    figure.colorbar(picture, ax=heat, label="chosen neurons (%)")
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def _quantiles(values: NDArray[np.floating]) -> NDArray[np.floating]:
+    found = values[np.isfinite(values)]
+    return np.quantile(found, QUANTILES) if found.size else np.full(len(QUANTILES), np.nan)
+
+
+def _heat_map(axes: Axes, choices: Choices, values: NDArray[np.floating], **scale: Any) -> AxesImage:
+    """Layers downwards, epochs to the right; lighter is more, in print too."""
+    first, last = choices.epochs[0], choices.epochs[-1]
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
+    return axes.imshow(
+        values,
+        aspect="auto",
+        interpolation="nearest",
+        cmap="viridis",
+        extent=(first - 0.5, last + 0.5, len(choices.layers) - 0.5, -0.5),
+        **scale,
+    )
+
+
+def _layer_names(axes: Axes, choices: Choices) -> None:
+    named = [f"{name} ({size})" for name, size in zip(choices.layers, choices.sizes, strict=True)]
+    axes.set_yticks(range(len(named)), named, fontsize=6)
+    axes.set_ylabel("layer (neurons)")
+
+
+def _height(choices: Choices) -> float:
+    """Inches: a line a layer, within what a page and a viewer can take."""
+    return min(40.0, max(3.2, 1.6 + 0.13 * len(choices.layers)))

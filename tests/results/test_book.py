@@ -1,0 +1,421 @@
+import io
+import math
+import zipfile
+
+import openpyxl
+import pytest
+from openpyxl.chart import BarChart, Reference
+from openpyxl.drawing.image import Image as Picture
+from openpyxl.styles import Font, PatternFill
+from openpyxl.worksheet.table import Table as ExcelTable
+from PIL import Image
+
+from neq.errors import UserError
+from neq.results import book as book_module
+from neq.results import collect
+from neq.results.book import write_book
+from neq.results.tables import Check, run_key
+from tests.results.run_folders import configs, sweep_file, write_run
+
+TEST = "test/top1 at valid/best (%)"
+PUBLISHED = [
+    "Model", "Scheme", "Budget", "Initialization", "Method", "valid/best (%)", "valid/best at epoch", TEST,
+    "Average Stopping Epoch",
+]  # fmt: skip
+BEGIN = 1  # the row of the header
+
+
+@pytest.fixture
+def results(tmp_path):
+    """The runs of a sweep file with these parameters; those whose number is given have no folder."""
+
+    def of(more, without=(), name="sweep"):
+        file = sweep_file(tmp_path / f"{name}.yaml", more)
+        for at, config in enumerate(configs(file)):
+            if at not in without and not (tmp_path / "runs" / name / str(at)).exists():
+                write_run(tmp_path / "runs", config, folder=f"{name}/{at}")
+        return collect([file], tmp_path / "runs")
+
+    return of
+
+
+TWO = "neuron_selection: {values: [velocity, random]}\n  manual_seed: {values: [0, 42, 100]}"
+THREE = "neuron_selection: {values: [velocity, random, full]}\n  manual_seed: {values: [0, 42, 100]}"
+
+
+def opened(path, title="Summary"):
+    """The rows of a sheet, header -> cell."""
+    header, *rows = openpyxl.load_workbook(path)[title].iter_rows()
+    names = [cell.value for cell in header]
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def values(path, title="Summary"):
+    return [{name: cell.value for name, cell in row.items()} for row in opened(path, title)]
+
+
+def test_the_summary_holds_the_published_columns_first_and_numbers_as_numbers(tmp_path, results):
+    path = tmp_path / "output.xlsx"
+    written = write_book(path, results(TWO))
+    assert (written.new, written.replaced, written.former) == (2, 0, None)
+    book = openpyxl.load_workbook(path)
+    assert book.sheetnames == ["Summary", "Runs", "Charts"]
+    rows = opened(path)
+    assert list(rows[0])[:11] == [*PUBLISHED, "Dataset", "Norm mode"]
+    assert [row["Method"].value for row in rows] == ["velocity", "random"]
+    for row in rows:
+        for name in (*PUBLISHED[5:], "Budget", "Seeds done", "test/top1 std, n-1 (%)", "Step time (ms)"):
+            assert isinstance(row[name].value, int | float), name
+            assert row[name].data_type == "n"
+        assert row[TEST].number_format == "0.00"
+        assert row["Budget"].number_format == "#,##0"
+    assert rows[0][TEST].value == pytest.approx(84.5 + 2 / 9)
+    assert rows[0]["Budget"].value == 162953
+
+
+def test_a_single_row_of_the_header_is_frozen_and_filters_cover_the_rows(tmp_path, results):
+    path = tmp_path / "output.xlsx"
+    write_book(path, results(TWO))
+    book = openpyxl.load_workbook(path)
+    for title, rows in (("Summary", 2), ("Runs", 6)):
+        sheet = book[title]
+        assert sheet.freeze_panes == "A2"
+        assert sheet.auto_filter.ref == f"A1:{openpyxl.utils.get_column_letter(sheet.max_column)}{rows + 1}"
+        widths = [sheet.column_dimensions[cell.column_letter].width for cell in sheet[1]]
+        assert all(8 <= width <= 62 for width in widths)
+        assert [cell.value for cell in sheet[1] if sheet.column_dimensions[cell.column_letter].hidden] == [
+            "Key (neq)"
+        ]
+
+
+def test_the_best_method_is_bold_and_no_other(tmp_path, results):
+    path = tmp_path / "output.xlsx"
+    write_book(path, results(TWO))
+    bold = [(row["Method"].font.b, row[TEST].font.b, row["Model"].font.b) for row in opened(path)]
+    assert bold == [(True, True, False), (False, False, False)]
+
+
+def test_costs_stand_beside_their_ratio_to_full_training(tmp_path, results):
+    path = tmp_path / "output.xlsx"
+    write_book(path, results(THREE))
+    rows = {row["Method"]: row for row in values(path)}
+    assert rows["full"]["Step time / baseline"] == 1
+    assert rows["velocity"]["Step time / baseline"] == pytest.approx(38 / 80)
+    assert rows["velocity"]["Saved bytes / baseline"] == pytest.approx(0.3)
+    assert rows["velocity"]["Peak memory / baseline"] == pytest.approx(930 / 1000)
+
+
+def test_one_seed_a_missing_seed_and_nan_leave_cells_empty(tmp_path, results):
+    runs = results("manual_seed: {values: [0, 1]}", without=[1])
+    runs[0].summary["val_top1"] = math.nan
+    path = tmp_path / "output.xlsx"
+    write_book(path, runs)
+    (row,) = values(path)
+    assert row["valid/best (%)"] is None
+    assert row["test/top1 std, n-1 (%)"] is None
+    assert (row["Seeds done"], row["Seeds expected"]) == (1, 2)
+    done, missing = values(path, "Runs")
+    assert (done["State"], done["Reason"], done["valid/best (%)"]) == ("done", None, None)
+    assert (missing["State"], missing["Reason"], missing[TEST]) == ("missing", "no run", None)
+
+
+def test_without_any_run_the_book_says_so(tmp_path, results):
+    path = tmp_path / "output.xlsx"
+    write_book(path, results(TWO, without=range(6)))
+    assert [row["Seeds done"] for row in values(path)] == [0, 0]
+    assert [row["State"] for row in values(path, "Runs")] == ["missing"] * 6
+    assert openpyxl.load_workbook(path)["Charts"]._charts == []
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("=1+1", "=1+1"),
+        ("+1", "+1"),
+        ("-1", "-1"),
+        ("@SUM(A1)", "@SUM(A1)"),
+        ("#N/A", "#N/A"),
+        ("2026-01-01", "2026-01-01"),
+        ("a\x07b", "a\\x07b"),
+        ("caf\udce9", "caf\\udce9"),
+        ("zażółć 日本 🙂", "zażółć 日本 🙂"),
+        ("x" * 40_000, "x" * 32_767),
+    ],
+)
+def test_text_stays_text_whatever_it_begins_with(tmp_path, results, name, written):
+    (run,) = results("manual_seed: {value: 0}")
+    run.summary["device"] = name
+    path = tmp_path / "output.xlsx"
+    for _ in range(2):  # the second time read, replaced and written again
+        write_book(path, [run])
+        (row,) = opened(path, "Runs")
+        assert row["Device"].value == written
+        assert row["Device"].data_type == "s"
+    with zipfile.ZipFile(path) as archive:
+        assert b"<f>" not in archive.read("xl/worksheets/sheet2.xml")
+    quoted = written[0] in "=+-@"
+    assert row["Device"].quotePrefix == quoted
+
+
+def test_charts_are_excels_own_with_error_bars(tmp_path, results):
+    more = "ratio: {values: [.1, .3]}\n  " + TWO
+    path = tmp_path / "output.xlsx"
+    write_book(path, results(more))
+    sheet = openpyxl.load_workbook(path)["Charts"]
+    (chart,) = sheet._charts
+    assert [series.tx.strRef.f for series in chart.series] == ["'Charts'!$B$2", "'Charts'!$B$4"]
+    velocity = chart.series[0]
+    assert velocity.xVal.numRef.f == "'Charts'!$C$2:$C$3"
+    assert velocity.yVal.numRef.f == "'Charts'!$D$2:$D$3"
+    assert velocity.errBars.plus.numRef.f == velocity.errBars.minus.numRef.f == "'Charts'!$E$2:$E$3"
+    rows = values(path, "Charts")
+    assert [(row["Series"], row["Budget"]) for row in rows] == [
+        ("velocity", 54318), ("velocity", 162953), ("random", 54318), ("random", 162953),
+    ]  # fmt: skip
+    assert {row["Chart"] for row in rows} == {"mcunet-in0 on digits"}
+
+
+def test_other_sheets_rows_columns_and_formats_survive_an_update(tmp_path, results):
+    path = tmp_path / "output.xlsx"
+    write_book(path, results(TWO, without=[0, 1]))
+    book = openpyxl.load_workbook(path)
+    summary = book["Summary"]
+    book.create_sheet("Mine", 0)["A1"] = "=1+2"
+    last = summary.max_column
+    summary.cell(1, last + 1, "Remark")
+    summary.cell(2, last + 1, "look at this")
+    summary.cell(3, last + 1, "=LEN(A3)")
+    summary["A2"].fill = PatternFill("solid", fgColor="00FF00")
+    summary["B2"].font = Font(name="Courier New", i=True)
+    summary["H2"].number_format = "0.0000"
+    summary.column_dimensions["A"].width = 33
+    summary.freeze_panes = "F2"
+    summary.insert_rows(1)
+    summary["A1"] = "My results"
+    summary.append(["a row of mine"])
+    book.save(path)
+    before = path.read_bytes()
+
+    written = write_book(path, results(TWO) + results("base_lr: {value: .2}", name="more"))
+    assert (written.new, written.replaced) == (1, 2)
+    assert written.former == tmp_path / "output.xlsx.bak"
+    assert written.former.read_bytes() == before
+    book = openpyxl.load_workbook(path)
+    assert book.sheetnames == ["Mine", "Summary", "Runs", "Charts"]
+    assert book["Mine"]["A1"].value == "=1+2"
+    summary = book["Summary"]
+    assert summary["A1"].value == "My results"
+    header = [cell.value for cell in summary[2]]
+    assert header[last] == "Remark"
+    assert summary.cell(3, last + 1).value == "look at this"
+    assert summary.cell(4, last + 1).value == "=LEN(A3)"
+    assert summary["A3"].fill.fgColor.rgb == "0000FF00"
+    assert (summary["B3"].font.name, summary["B3"].font.i) == ("Courier New", True)
+    assert summary["H3"].number_format == "0.0000"
+    assert summary.column_dimensions["A"].width == 33
+    assert summary.freeze_panes == "F2"
+    assert summary["A5"].value == "a row of mine"
+    assert summary["A6"].value == "mcunet-in0"
+    done = {header[at]: [summary.cell(row, at + 1).value for row in (3, 4, 6)] for at in range(len(header))}
+    assert done["Seeds done"] == [3, 3, 1]
+    assert done["base_lr"] == [0.05, 0.05, 0.2]  # a column that there was no need of before
+    assert done["Method"] == ["velocity", "random", "velocity"]
+
+
+def test_an_update_redraws_the_charts_from_all_rows(tmp_path, results):
+    path = tmp_path / "output.xlsx"
+    write_book(path, results("ratio: {values: [.1]}\n  " + TWO))
+    book = openpyxl.load_workbook(path)
+    book["Charts"]["A30"] = "a note of mine, below"
+    book["Charts"]["M1"] = "another beside"
+    book.save(path)
+    write_book(path, results("ratio: {values: [.3]}\n  " + TWO, name="more"))
+    sheet = openpyxl.load_workbook(path)["Charts"]
+    (chart,) = sheet._charts
+    assert len(chart.series) == 2
+    assert chart.series[0].yVal.numRef.f == "'Charts'!$D$2:$D$3"
+    assert [sheet.cell(row, 3).value for row in range(2, 6)] == [54318, 162953, 54318, 162953]
+    assert sheet["M1"].value == "another beside"
+
+
+def test_writing_again_changes_nothing_but_what_changed(tmp_path, results):
+    path = tmp_path / "output.xlsx"
+    runs = results(THREE)
+    write_book(path, runs)
+    first = [values(path, title) for title in ("Summary", "Runs", "Charts")]
+    write_book(path, runs)
+    assert [values(path, title) for title in ("Summary", "Runs", "Charts")] == first
+
+
+def test_rows_that_somebody_sorted_are_found_by_their_key(tmp_path, results):
+    path = tmp_path / "output.xlsx"
+    runs = results(TWO)
+    write_book(path, runs)
+    book = openpyxl.load_workbook(path)
+    sheet = book["Summary"]
+    for column in range(1, sheet.max_column + 1):
+        upper, lower = sheet.cell(2, column), sheet.cell(3, column)
+        upper.value, lower.value = lower.value, upper.value
+    book.save(path)
+    written = write_book(path, runs)
+    assert (written.new, written.replaced) == (0, 2)
+    rows = opened(path)
+    assert [row["Method"].value for row in rows] == ["random", "velocity"]
+    assert [row["Method"].font.b for row in rows] == [False, True]
+
+
+def test_an_excel_table_that_somebody_made_of_the_rows_grows(tmp_path, results):
+    path = tmp_path / "output.xlsx"
+    write_book(path, results(TWO))
+    book = openpyxl.load_workbook(path)
+    sheet = book["Summary"]
+    reference = sheet.auto_filter.ref
+    sheet.auto_filter.ref = None
+    sheet.add_table(ExcelTable(displayName="Results", ref=reference))
+    book.save(path)
+    write_book(path, results("ratio: {value: .5}", name="more"))
+    sheet = openpyxl.load_workbook(path)["Summary"]
+    assert sheet.auto_filter.ref is None  # two filters in one place are no valid book
+    assert sheet.tables["Results"].ref == reference.replace("3", "4")
+
+
+def test_figures_measured_again_are_told_and_forgotten_when_a_run_changes(tmp_path, results):
+    runs = results("manual_seed: {values: [0, 1]}")
+    figure = runs[1].summary["test_top1"]
+    checks = {
+        run_key(runs[0]): Check(runs[0].summary["test_top1"], runs[0].summary["test_top1"]),
+        run_key(runs[1]): Check(figure - 2, figure),
+    }
+    path = tmp_path / "output.xlsx"
+    write_book(path, runs, checks)
+    rows = opened(path, "Runs")
+    assert [row["Evaluation"].value for row in rows] == ["as recorded", "differs"]
+    assert rows[1]["Difference (points)"].value == pytest.approx(-2)
+    assert rows[1]["Evaluation"].font.color.rgb == "00B00020"
+    assert values(path)[0]["Evaluation"] == "1 of 2 differs"
+    write_book(path, runs)
+    assert values(path, "Runs")[1]["Evaluation"] == "differs"
+    runs[1].summary["test_top1"] = figure - 2  # trained again
+    write_book(path, runs)
+    again = values(path, "Runs")
+    assert [row["Evaluation"] for row in again] == ["as recorded", None]
+    assert again[1]["Difference (points)"] is None
+    assert values(path)[0]["Evaluation"] is None
+
+
+def test_a_missing_row_becomes_the_run_when_its_images_are_known(tmp_path):
+    file = sweep_file(tmp_path / "sweep.yaml")
+    head = file.read_text().partition("  dataset")[0]
+    more = (
+        f"  dataset: {{value: image_folder}}\n  root: {{value: {tmp_path}}}\n  manual_seed: {{values: [0]}}\n"
+    )
+    file.write_text(head + more)
+    path = tmp_path / "output.xlsx"
+    write_book(path, collect([file], tmp_path / "runs"))
+    write_run(tmp_path / "runs", configs(file)[0], images="abc")
+    written = write_book(path, collect([file], tmp_path / "runs"))
+    assert (written.new, written.replaced) == (0, 1)
+    assert [row["Seeds done"] for row in values(path)] == [1]
+    assert [row["State"] for row in values(path, "Runs")] == ["done"]
+
+
+def test_a_further_sheet_takes_groups_and_is_written_anew(tmp_path, results, monkeypatch):
+    rows = [{"Net": "mbv2", "Ours (%)": 90.5, "Seeds": 3}, {"Net": "=cmd", "Theirs (%)": 91.0}]
+    given = []
+    monkeypatch.setitem(book_module.FURTHER, "Published", lambda groups: given.append(groups) or rows)
+    path = tmp_path / "output.xlsx"
+    write_book(path, results(TWO))
+    assert [len(groups) for groups in given] == [2]
+    assert values(path, "Published")[1] == {
+        "Net": "=cmd", "Ours (%)": None, "Seeds": None, "Theirs (%)": 91.0
+    }  # fmt: skip
+    del rows[1]
+    write_book(path, results(TWO))
+    kept = [row for row in values(path, "Published") if row["Net"] is not None]
+    assert [row["Net"] for row in kept] == ["mbv2"]
+    rows.clear()
+    write_book(tmp_path / "none.xlsx", results(TWO))
+    assert "Published" not in openpyxl.load_workbook(tmp_path / "none.xlsx").sheetnames
+
+
+def with_picture(book, tmp_path):
+    content = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(content, format="png")
+    book["Summary"].add_image(Picture(content), "C5")
+
+
+def with_chart(book, tmp_path):
+    chart = BarChart()
+    chart.add_data(Reference(book["Summary"], min_col=6, min_row=1, max_row=3))
+    book.create_sheet("Mine").add_chart(chart, "A1")
+
+
+def with_chart_in_ours(book, tmp_path):
+    chart = BarChart()
+    chart.title = "mine"
+    chart.add_data(Reference(book["Charts"], min_col=4, min_row=1, max_row=3))
+    book["Charts"].add_chart(chart, "A40")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [(with_picture, "pictures"), (with_chart, "charts"), (with_chart_in_ours, "a chart of yours in Charts")],
+)
+def test_a_book_with_drawings_of_others_is_refused_unless_forced(tmp_path, results, change, said):
+    path = tmp_path / "output.xlsx"
+    runs = results(TWO)
+    write_book(path, runs)
+    book = openpyxl.load_workbook(path)
+    change(book, tmp_path)
+    book.save(path)
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=rf"would drop \(.*{said}.*--force"):
+        write_book(path, runs)
+    assert path.read_bytes() == before
+    assert not (tmp_path / "output.xlsx.bak").exists()
+    assert write_book(path, runs, force=True).former.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("titles", "said"),
+    [
+        (["Sheet"], "is not a book of neq"),
+        (["Runs", "Charts"], "its sheet Runs is not of neq"),
+        (["Summary"], "its sheet Summary is not of neq"),
+    ],
+)
+def test_a_book_that_is_not_ours_is_refused_even_when_forced(tmp_path, results, titles, said):
+    path = tmp_path / "output.xlsx"
+    book = openpyxl.Workbook()
+    book.remove(book.worksheets[0])
+    for title in titles:
+        book.create_sheet(title)["A1"] = "something"
+    book.save(path)
+    before = path.read_bytes()
+    for force in (False, True):
+        with pytest.raises(UserError, match=said):
+            write_book(path, results(TWO), force=force)
+    assert path.read_bytes() == before
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["output.xlsx", "runs", "sweep.yaml"]
+
+
+def test_a_deleted_sheet_comes_back(tmp_path, results):
+    path = tmp_path / "output.xlsx"
+    runs = results(TWO)
+    write_book(path, runs)
+    book = openpyxl.load_workbook(path)
+    del book["Charts"], book["Runs"]
+    book.save(path)
+    write_book(path, runs)
+    assert openpyxl.load_workbook(path).sheetnames == ["Summary", "Runs", "Charts"]
+    assert len(openpyxl.load_workbook(path)["Charts"]._charts) == 1
+
+
+def test_a_search_with_many_settings_is_drawn_as_points(tmp_path, results):
+    path = tmp_path / "output.xlsx"
+    rates = [0.01 * at for at in range(1, 12)]
+    write_book(path, results(f"base_lr: {{values: {rates}}}\n  ratio: {{values: [.1, .3]}}"))
+    (chart,) = openpyxl.load_workbook(path)["Charts"]._charts
+    (series,) = chart.series
+    assert series.graphicalProperties.line.noFill
+    assert {row["Series"] for row in values(path, "Charts")} == {"velocity, various settings"}

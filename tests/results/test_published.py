@@ -1,0 +1,161 @@
+"""The published table, and runs beside it."""
+
+from pathlib import Path
+
+import pytest
+
+from neq.cli import main
+from neq.config import network
+from neq.results import collect, group
+from neq.results.published import HEADERS, compare, comparison_rows, published_results
+from neq.sweeps import cells, read_sweep
+from tests.results.run_folders import write_run
+
+POLICIES = Path(__file__).resolve().parents[2] / "policies"
+SETS = {"c10", "c100", "vww", "flowers", "food", "pets", "cub"}
+
+
+def written(tmp_path, files, changed=lambda config: {}, edit=lambda config: config):
+    """Runs of every cell of some of the shipped sweeps."""
+    for file in files:
+        for cell in cells(read_sweep(POLICIES / file)):
+            write_run(tmp_path / "runs", edit(cell.config), **changed(cell.config))
+    return group(collect([POLICIES / file for file in files], tmp_path / "runs"))
+
+
+def test_the_table_is_whole():
+    table = published_results()
+    assert {name: len(net.rows) for name, net in table.items()} == {
+        "pre_trained_mbv2": 10,
+        "pre_trained_resnet18": 3,
+        "pre_trained_resnet50": 3,
+    }
+    for name, net in table.items():
+        assert all(set(row.top1) == SETS for row in net.rows)
+        full = [row.budget for row in net.rows if row.neuron_selection == "full"]
+        assert full == [network(name).total_weights]
+
+
+@pytest.mark.parametrize(
+    ("net", "budget", "policy", "data", "top1"),
+    [
+        ("pre_trained_mbv2", 192311, "SU", "c10", 94.88),
+        ("pre_trained_mbv2", 464639, "velocity", "flowers", 93.32),
+        ("pre_trained_mbv2", 675540, "random", "cub", 66.36),
+        ("pre_trained_mbv2", 2189760, "full", "pets", 82.82),
+        ("pre_trained_resnet18", 980715, "random", "pets", 79.49),
+        ("pre_trained_resnet50", 2059888, "velocity", "food", 81.10),
+    ],
+)
+def test_figures_are_those_of_the_paper(net, budget, policy, data, top1):
+    rows = published_results()[net].rows
+    (row,) = (row for row in rows if (row.budget, row.neuron_selection) == (budget, policy))
+    assert row.top1[data] == top1
+
+
+def test_every_cell_of_the_table_has_a_policy_file_that_asks_for_it_as_published():
+    compared = compare(group(collect(sorted(POLICIES.glob("*/*.yaml")), "nowhere")))
+    asked = {
+        (one.group.config["net_name"], one.row.budget, one.row.neuron_selection, one.group.config["dataset"])
+        for one in compared
+    }
+    table = {
+        (name, row.budget, row.neuron_selection, data)
+        for name, net in published_results().items()
+        for row in net.rows
+        for data in row.top1
+    }
+    assert asked == table
+    assert {one.differs for one in compared} == {()}
+    assert {(one.ours, one.deviation, one.difference) for one in compared} == {(None, None, None)}
+
+
+def test_ours_is_the_mean_over_seeds_beside_theirs(tmp_path):
+    top1 = {0: 95.0, 42: 96.0, 100: 97.0}
+    groups = written(tmp_path, ["c10/mbv2.yaml"], lambda config: {"test_top1": top1[config.manual_seed]})
+    headers, rows = comparison_rows(groups)
+    assert headers == HEADERS
+    assert len(rows) == 6
+    assert all(len(row) == len(headers) for row in rows)
+    by_name = [dict(zip(headers, row, strict=True)) for row in rows]
+    (row,) = (row for row in by_name if (row["Budget"], row["Method"]) == (192311, "velocity"))
+    assert (row["Model"], row["Dataset"], row["Initialization"]) == ("pre_trained_mbv2", "c10", "random")
+    assert (row["Ours"], row["Standard deviation"]) == (96.0, 1.0)
+    assert (row["Seeds done"], row["Seeds expected"]) == (3, 3)
+    assert row["Published"] == 95.35
+    assert row["Difference"] == pytest.approx(0.65)
+    assert row["Set otherwise than published"] == ""
+
+
+def test_what_was_set_otherwise_is_said(tmp_path):
+    path = tmp_path / "quick.yaml"
+    text = (POLICIES / "flowers/mbv2.yaml").read_text()
+    more = "  n_epochs: {value: 2}\n  image_size: {value: 96}\n  norm_mode: {value: frontier}\n"
+    more += "  velocity_rule: {value: published}\n  base_lr"
+    path.write_text(text.replace("  base_lr", more, 1))
+    compared = compare(group(collect([path], tmp_path / "runs")))
+    velocity, random = (
+        next(one for one in compared if one.row.neuron_selection == policy)
+        for policy in ("velocity", "random")
+    )
+    always = {"n_epochs 2 (120)", "image_size 96 (224)", "norm_mode frontier (train)"}
+    assert set(velocity.differs) == always | {"velocity_rule published (reference)"}
+    assert set(random.differs) == always  # where neurons are drawn, no velocity counts
+
+
+def test_one_seed_has_no_deviation_and_a_missing_figure_is_none(tmp_path):
+    def one_seed(config):
+        return {"test_top1": 94.0 if config.manual_seed == 42 else None}
+
+    (one,) = compare(written(tmp_path, ["c10/mbv2_baseline.yaml"], one_seed))
+    assert (one.top1, one.ours, one.deviation) == ((94.0,), 94.0, None)
+    assert one.difference == pytest.approx(94.0 - 95.93)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("[mbv2_scheme_1, mbv2_scheme_3, mbv2_scheme_5]", "[mbv2_scheme_2, mbv2_scheme_4]"),
+        ("pre_trained_mbv2", "mbv2"),
+        ("dataset: {value: c10}", "dataset: {value: svhn}"),
+        ("neuron_selection: {values: [velocity, random]}", "neuron_selection: {value: full}"),
+    ],
+)
+def test_what_the_table_does_not_have_is_not_compared(tmp_path, old, new):
+    text = (POLICIES / "c10/mbv2.yaml").read_text()
+    assert old in text
+    (tmp_path / "other.yaml").write_text(text.replace(old, new))
+    assert compare(group(collect([tmp_path / "other.yaml"], tmp_path))) == []
+
+
+def test_the_command_prints_the_comparison(tmp_path, capsys):
+    written(tmp_path, ["c10/mbv2_su.yaml"], lambda config: {"test_top1": 95.5})
+    assert (
+        main(["results", "compare", str(POLICIES / "c10/mbv2_su.yaml"), "--runs-dir", str(tmp_path / "runs")])
+        == 0
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == [
+        "network",
+        "data",
+        "set",
+        "budget",
+        "policy",
+        "ours",
+        "seeds",
+        "published",
+        "difference",
+    ]
+    assert lines[2].split() == [
+        *("pre_trained_mbv2", "c10", "192,311", "SU", "95.50", "±", "0.00", "3/3", "94.88", "+0.62")
+    ]
+    assert "arXiv 2312.05282" in lines[-1]
+
+
+def test_the_command_says_when_there_is_nothing_to_compare(tmp_path, capsys):
+    assert (
+        main(["results", "compare", str(POLICIES / "digits/velocity.yaml"), "--runs-dir", str(tmp_path)]) == 0
+    )
+    out = capsys.readouterr().out
+    assert out.startswith("nothing to compare: the published table has pre_trained_mbv2, ")
+    assert "192,311, 464,639, 675,540" in out
