@@ -106,7 +106,8 @@ def _tell_runs(console: Console, runs: Sequence[Run], recorded: Sequence[Recorde
     """How many runs are in which state, and why those that began are not done."""
     states = Counter(run.state for run in runs)
     told = ", ".join(f"{states[state]} {state}" for state in ("done", "unfinished", "damaged", "missing"))
-    console.print(f"{len(runs)} runs: {told}", highlight=False, markup=False)
+    count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+    console.print(f"{count}: {told}", highlight=False, markup=False)
     broken = [run for run in runs if run.state in ("unfinished", "damaged")]
     for run in broken[:MOST_TOLD]:
         console.print(f"  {run.place}: {run.reason}", highlight=False, markup=False)

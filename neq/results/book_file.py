@@ -6,6 +6,7 @@ import io
 import os
 import posixpath
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,6 +101,7 @@ class BookFile:
             raise UserError(f"output {shown(self.name)} is read-only; give another name, or make it writable")
         if not os.access(self.path.parent, os.W_OK):
             raise UserError(f"output {shown(self.name)}: nothing can be written in its folder")
+        self._loaded: bytes | None = None
         self.check_closed()
 
     def check_closed(self) -> None:
@@ -130,6 +132,7 @@ class BookFile:
             content = self.path.read_bytes()
         except OSError as error:
             raise UserError(f"output {shown(self.name)} cannot be read ({error.strerror})") from error
+        self._loaded = content
         return self._book(content, force)
 
     def _book(self, content: bytes, force: bool) -> Workbook:
@@ -140,9 +143,7 @@ class BookFile:
                 damaged = archive.testzip()
                 if damaged is not None:
                     raise ValueError(f"{damaged} in it is damaged")
-                book = load_workbook(
-                    io.BytesIO(content), keep_vba=MACROS in archive.namelist(), rich_text=True
-                )
+                book = _load(content, MACROS in archive.namelist())
                 lost = sorted(set(_lost(archive, self.macros, _chart_titles(book))))
         except UserError:
             raise
@@ -162,7 +163,7 @@ class BookFile:
         """Writes the book whole or not at all; gives the path of the former one, if there was one.
 
         Raises:
-            UserError: it is open elsewhere meanwhile, or cannot be written.
+            UserError: it was opened or changed by another program since it was loaded, or cannot be written.
         """
         book.template = self.template
         if not self.macros:
@@ -175,17 +176,26 @@ class BookFile:
         self.check_closed()
         former = self.path.with_name(f"{self.path.name}.bak")
         try:
-            there = self.path.exists()
-            if there:
+            if (self.path.read_bytes() if self.path.exists() else None) != self._loaded:
+                raise UserError(
+                    f"output {shown(self.name)} was changed by another program meanwhile; run again"
+                )
+            if self._loaded is not None:
                 with atomic_file(former) as file:
-                    file.write(self.path.read_bytes())
+                    file.write(self._loaded)
             with atomic_file(self.path) as file:
                 file.write(content)
-                if there:
+                if self._loaded is not None:
                     os.fchmod(file.fileno(), self.path.stat().st_mode)
         except OSError as error:
             raise UserError(f"output {shown(self.name)} cannot be written ({error.strerror})") from error
-        return former if there else None
+        return None if self._loaded is None else former
+
+
+def _load(content: bytes, macros: bool) -> Workbook:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what openpyxl drops is told by `_lost`
+        return load_workbook(io.BytesIO(content), keep_vba=macros, rich_text=True)
 
 
 def _with_place_for_macros(content: bytes) -> bytes:
