@@ -12,9 +12,10 @@ from neq.cli.console import Console
 from neq.errors import UserError
 from neq.results.book import check_book, write_book
 from neq.results.book_file import BookFile
+from neq.results.check import Check
 from neq.results.collect import Run, group, match, read_sweeps
 from neq.results.recorded import Recorded, recorded_runs
-from neq.results.tables import Check, run_key
+from neq.results.tables import run_key
 from neq.results.wandb_runs import wandb_runs
 
 DESCRIPTION = """Gathers every run of the sweep files' cells, by its recorded configuration, into an Excel

@@ -14,7 +14,8 @@ from neq.errors import UserError
 from neq.results import book as book_module
 from neq.results import collect
 from neq.results.book import write_book
-from neq.results.tables import Check, run_key
+from neq.results.check import Check
+from neq.results.tables import run_key
 from tests.results.run_folders import configs, sweep_file, write_run
 
 TEST = "test/top1 at valid/best (%)"
@@ -245,6 +246,14 @@ def test_writing_again_changes_nothing_but_what_changed(tmp_path, results):
     first = [values(path, title) for title in ("Summary", "Runs", "Charts")]
     write_book(path, runs)
     assert [values(path, title) for title in ("Summary", "Runs", "Charts")] == first
+
+
+def test_a_baseline_that_is_in_the_book_is_one_for_new_rows(tmp_path, results):
+    path = tmp_path / "output.xlsx"
+    write_book(path, results("neuron_selection: {value: full}\n  initialization: {value: full}", name="full"))
+    write_book(path, results(TWO))
+    ratios = {row["Method"]: row["Step time / baseline"] for row in values(path)}
+    assert ratios == {"full": 1, "velocity": pytest.approx(38 / 80), "random": pytest.approx(38 / 80)}
 
 
 def test_rows_that_somebody_sorted_are_found_by_their_key(tmp_path, results):
