@@ -140,7 +140,8 @@ def _add_column(place: Place, column: Column, table: Table) -> None:
     cell = sheet.cell(place.header_row, at)
     put(cell, column.header, "General")
     cell.font, cell.fill, cell.border = HEADER_FONT, HEADER_FILL, HEADER_LINE
-    numbers = any(_is_number(cells.get(column.header)) for cells in table.rows.values())
+    below = (cells.get(column.header) for cells in table.rows.values())
+    numbers = column.format != "General" or any(isinstance(value, int | float) for value in below)
     cell.alignment = Alignment("right" if numbers else "left", "top", wrap_text=True, indent=1 - numbers)
     height = sheet.row_dimensions[place.header_row]
     height.height = max(height.height or 0, HEADER_HEIGHT)
@@ -157,10 +158,6 @@ def _width(column: Column, table: Table) -> float:
     texts = [cells.get(column.header) for cells in table.rows.values()]
     below = [len(text) if isinstance(text, str) else 10 for text in texts if text is not None]
     return min(max([longest, 9, *(length + 3 for length in below)]), column.most)
-
-
-def _is_number(value: Value) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def put(cell: Cell | MergedCell, value: Value, number_format: str | None = None) -> None:

@@ -174,6 +174,30 @@ def test_charts_are_excels_own_with_error_bars(tmp_path, results):
         ("velocity", 54318), ("velocity", 162953), ("random", 54318), ("random", 162953),
     ]  # fmt: skip
     assert {row["Chart"] for row in rows} == {"mcunet-in0 on digits"}
+    assert (chart.x_axis.scaling.max, chart.x_axis.majorUnit) == (200_000, 50_000)
+    assert chart.y_axis.scaling.min < 81 < 85.5 < chart.y_axis.scaling.max
+
+
+def test_a_method_looks_the_same_in_every_chart(tmp_path, results):
+    path = tmp_path / "output.xlsx"
+    more = "net_name: {value: mcunet-in1}\n  neuron_selection: {values: [random, full]}"
+    file = tmp_path / "other.yaml"
+    file.write_text(sweep_file(file, more).read_text().replace("  net_name: {value: mcunet-in0}\n", ""))
+    for config in configs(file):
+        write_run(tmp_path / "runs", config)
+    write_book(path, results(TWO) + collect([file], tmp_path / "runs"))
+    looks = {
+        (rows.tx.strRef.f, rows.marker.symbol, rows.graphicalProperties.line.solidFill.srgbClr)
+        for chart in openpyxl.load_workbook(path)["Charts"]._charts
+        for rows in chart.series
+    }
+    names = {f"'Charts'!$B${at}": row["Series"] for at, row in enumerate(values(path, "Charts"), 2)}
+    by_name = {}
+    for place, *look in looks:
+        by_name.setdefault(names[place], set()).add(tuple(look))
+    assert set(by_name) == {"velocity", "random", "full"}
+    assert all(len(same) == 1 for same in by_name.values())
+    assert len({next(iter(same)) for same in by_name.values()}) == 3
 
 
 def test_other_sheets_rows_columns_and_formats_survive_an_update(tmp_path, results):
