@@ -22,7 +22,10 @@ COMMANDS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Runs `neq COMMAND ARGUMENTS...`; gives the exit code."""
-    return run_command(_dispatch, sys.argv[1:] if argv is None else argv)
+    given = sys.argv[1:] if argv is None else argv
+    if given[:1] == ["results"]:  # nothing to resume
+        return run_command(_dispatch, given, stopped="stopped; nothing was written")
+    return run_command(_dispatch, given)
 
 
 def _dispatch(arguments: list[str]) -> int:

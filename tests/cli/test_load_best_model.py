@@ -11,7 +11,7 @@ import openpyxl
 import pytest
 
 from neq.cli import evaluating, main
-from neq.results import collect
+from neq.results import book_file, collect
 from tests.results.run_folders import configs, sweep_file, write_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -200,3 +200,15 @@ def test_results_names_what_there_is(capsys):
     assert "book" in capsys.readouterr().out
     assert main(["results", "bok"]) == 2
     assert "neq results 'bok' is unknown; did you mean 'book'?" in capsys.readouterr().err
+
+
+def test_ctrl_c_leaves_nothing_behind(here, monkeypatch, capsys):
+    sweep_file(here / "sweep.yaml")
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(book_file.BookFile, "save", stop)
+    assert main(["results", "book", "-w", "sweep.yaml"]) == 130
+    assert capsys.readouterr().err == "neq: stopped; nothing was written\n"
+    assert [path.name for path in here.iterdir()] == ["sweep.yaml"]
