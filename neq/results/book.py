@@ -282,15 +282,14 @@ def _colour(place: Place, rows: Iterable[Row]) -> None:
 
 
 def _write_further(book: Workbook, title: str, rows: Rows, place: Place | None) -> None:
-    """A sheet that is written anew each time: what stood in its columns goes."""
-    if not rows and place is None:
+    """A sheet that is written anew each time: what stood in the columns of its rows goes."""
+    if not rows:
         return
     sheet = _sheet(book, title)
-    if place is not None:
-        for row in sheet.iter_rows(min_row=place.header_row + 1):
-            for cell in row:
-                put(cell, None)
     headers = list(dict.fromkeys(header for row in rows for header in row))
+    if place is not None:
+        place = place.only([header for header in headers if header in place.columns])
+        place.clear()
     columns = [Column(header, _format(row.get(header) for row in rows)) for header in headers]
     write_table(sheet, Table(columns, {str(at): row for at, row in enumerate(rows)}), place)
 

@@ -155,7 +155,8 @@ def write_charts(sheet: Worksheet, rows: Sequence[Row], place: Place | None) -> 
     """
     drawn = drawings(rows)
     if place is not None:
-        _clear(place)
+        place = place.only([column.header for column in COLUMNS])
+        place.clear()
     cells: dict[str, dict[str, Any]] = {}
     spans: dict[tuple[int, str], tuple[int, int]] = {}
     for at, drawing in enumerate(drawn):
@@ -174,12 +175,6 @@ def write_charts(sheet: Worksheet, rows: Sequence[Row], place: Place | None) -> 
         chart = _chart(place, drawing, {name: spans[at, name] for name in drawing.series})
         column = get_column_letter(left + (at % ACROSS) * 10)
         sheet.add_chart(chart, f"{column}{2 + at // ACROSS * ROWS}")
-
-
-def _clear(place: Place) -> None:
-    for row in range(place.header_row + 1, place.last_row + 1):
-        for column in COLUMNS:
-            place.sheet.cell(row, place.columns[column.header]).value = None
 
 
 def _chart(place: Place, drawing: Drawing, spans: dict[str, tuple[int, int]]) -> ScatterChart:

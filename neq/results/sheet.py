@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from openpyxl.cell import Cell, MergedCell
@@ -73,6 +73,16 @@ class Place:
             if any(self.sheet.cell(row, at).value is not None for at in self.columns.values()):
                 return row
         return self.header_row
+
+    def only(self, headers: Iterable[str]) -> Place:
+        """The same table without the columns that somebody added."""
+        return Place(self.sheet, self.header_row, {name: self.columns[name] for name in headers})
+
+    def clear(self) -> None:
+        """Empties the rows of the table's columns; their formats stay."""
+        for row in range(self.header_row + 1, self.last_row + 1):
+            for at in self.columns.values():
+                put(self.sheet.cell(row, at), None)
 
     def read(self, key: str) -> dict[str, tuple[int, dict[str, Value]]]:
         """Key -> the row that bears it, and its cells by header; of a key that stands twice the first."""

@@ -251,8 +251,7 @@ def test_an_update_redraws_the_charts_from_all_rows(tmp_path, results):
     path = tmp_path / "output.xlsx"
     write_book(path, results("ratio: {values: [.1]}\n  " + TWO))
     book = openpyxl.load_workbook(path)
-    book["Charts"]["A30"] = "a note of mine, below"
-    book["Charts"]["M1"] = "another beside"
+    book["Charts"]["M1"], book["Charts"]["M20"] = "another beside", "and below that"
     book.save(path)
     write_book(path, results("ratio: {values: [.3]}\n  " + TWO, name="more"))
     sheet = openpyxl.load_workbook(path)["Charts"]
@@ -260,7 +259,7 @@ def test_an_update_redraws_the_charts_from_all_rows(tmp_path, results):
     assert len(chart.series) == 2
     assert chart.series[0].yVal.numRef.f == "'Charts'!$D$2:$D$3"
     assert [sheet.cell(row, 3).value for row in range(2, 6)] == [54318, 162953, 54318, 162953]
-    assert sheet["M1"].value == "another beside"
+    assert (sheet["M1"].value, sheet["M20"].value) == ("another beside", "and below that")
 
 
 def test_writing_again_changes_nothing_but_what_changed(tmp_path, results):
@@ -363,7 +362,11 @@ def test_a_further_sheet_takes_groups_and_is_written_anew(tmp_path, results, mon
         "Net": "=cmd", "Ours (%)": None, "Seeds": None, "Theirs (%)": 91.0
     }  # fmt: skip
     del rows[1]
+    book = openpyxl.load_workbook(path)
+    book["Published"]["F1"], book["Published"]["F9"] = "Mine", "mine"
+    book.save(path)
     write_book(path, results(TWO))
+    assert openpyxl.load_workbook(path)["Published"]["F9"].value == "mine"
     kept = [row for row in values(path, "Published") if row["Net"] is not None]
     assert [row["Net"] for row in kept] == ["mbv2"]
     rows.clear()
