@@ -12,9 +12,10 @@ from neq.cli.console import Console
 from neq.errors import UserError
 from neq.results.book import check_book, write_book
 from neq.results.book_file import BookFile
+from neq.results.check import Check
 from neq.results.collect import Run, group, match, read_sweeps
 from neq.results.recorded import Recorded, recorded_runs
-from neq.results.tables import Check, run_key
+from neq.results.tables import run_key
 from neq.results.wandb_runs import wandb_runs
 
 DESCRIPTION = """Gathers every run of the sweep files' cells, by its recorded configuration, into an Excel
@@ -106,7 +107,8 @@ def _tell_runs(console: Console, runs: Sequence[Run], recorded: Sequence[Recorde
     """How many runs are in which state, and why those that began are not done."""
     states = Counter(run.state for run in runs)
     told = ", ".join(f"{states[state]} {state}" for state in ("done", "unfinished", "damaged", "missing"))
-    console.print(f"{len(runs)} runs: {told}", highlight=False, markup=False)
+    count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+    console.print(f"{count}: {told}", highlight=False, markup=False)
     broken = [run for run in runs if run.state in ("unfinished", "damaged")]
     for run in broken[:MOST_TOLD]:
         console.print(f"  {run.place}: {run.reason}", highlight=False, markup=False)

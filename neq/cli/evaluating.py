@@ -14,9 +14,10 @@ from neq.config import Config, dataset, read_yaml, to_mapping
 from neq.data import Data, open_data
 from neq.errors import UserError
 from neq.networks import build_network
+from neq.results.check import Check
 from neq.results.collect import IMAGES, Run
 from neq.results.recorded import number
-from neq.results.tables import Check, run_key
+from neq.results.tables import run_key
 from neq.training import Checkpoints, evaluate, load_checkpoint
 
 Tell = Callable[[str], None]

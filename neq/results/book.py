@@ -12,40 +12,39 @@ from openpyxl.worksheet.worksheet import Worksheet
 
 from neq.config.leaves import LEAVES
 from neq.errors import UserError, shown
-from neq.results.book_file import CHARTS, BookFile
+from neq.results.book_file import BookFile
+from neq.results.book_parts import CHARTS
 from neq.results.charts import COLUMNS as CHART_COLUMNS
 from neq.results.charts import write_charts
 from neq.results.collect import IMAGES, Group, Run, group
+from neq.results.columns import (
+    CHECKED,
+    COUNT,
+    LAST,
+    POINTS,
+    RUNS_FIRST,
+    RUNS_REST,
+    SUMMARY_FIRST,
+    SUMMARY_REST,
+)
 from neq.results.sheet import Column, Place, Table, find_table, fit_to_width, put, restyle, write_table
 from neq.results.tables import (
     AGAIN,
-    BUDGET,
     COSTS,
-    DATASET,
     DIFFERENCE,
     EVALUATION,
     IN_COLUMNS,
     KEY,
     METHOD,
     MODEL,
-    PEAK,
-    SAVED,
-    SCHEME,
-    SEEDS_DONE,
-    SELECTABLE,
-    SELECTED,
     STATE,
-    STEP,
     TEST,
-    TEST_STD,
-    UNIT,
-    VALID,
-    VALID_STD,
     Checks,
     Row,
     Value,
     add_ratios,
     best_rows,
+    key_of,
     own_settings,
     run_rows,
     setting_value,
@@ -55,37 +54,6 @@ from neq.results.tables import (
 )
 
 SUMMARY, RUNS = "Summary", "Runs"
-COUNT, POINTS, SHARE = "#,##0", "0.00", "0.000"
-FIRST = (
-    Column(MODEL), Column(SCHEME), Column(BUDGET, COUNT, 12),
-    Column("Initialization"), Column(METHOD, width=10),
-)  # fmt: skip
-FIGURES = (Column(VALID, POINTS), Column("valid/best at epoch", "0.0"), Column(TEST, POINTS))
-COST = (Column(STEP, "0.00"), Column(SAVED, "#,##0.00"), Column(PEAK, "#,##0"))
-# The published columns in their order; behind these and before the rest: the settings that rows differ in.
-SUMMARY_FIRST = (
-    *FIRST, *FIGURES, Column("Average Stopping Epoch", "0.0"),
-    Column(DATASET), Column("Norm mode"), Column(UNIT, width=12),
-)  # fmt: skip
-SUMMARY_REST = (
-    Column(SEEDS_DONE, "0"), Column("Seeds expected", "0"),
-    Column(VALID_STD, POINTS), Column(TEST_STD, POINTS),
-    Column(SELECTED, COUNT), Column(SELECTABLE, COUNT),
-    *(column for cost in COST for column in (cost, Column(COSTS[cost.header], SHARE))),
-)  # fmt: skip
-RUNS_FIRST = (
-    *FIRST, Column("Seed", "0"), Column(STATE), Column("Reason"), *FIGURES,
-    Column("valid/loss at valid/best", "0.0000"), Column("Epochs", "0"),
-    Column(DATASET), Column("Norm mode"), Column(UNIT, width=12),
-)  # fmt: skip
-RUNS_REST = (
-    Column("Budget used", COUNT), Column(SELECTED, COUNT), Column(SELECTABLE, COUNT),
-    *(Column(f"Trained beside: {kind}", COUNT) for kind in ("biases", "norms", "head")),
-    *COST, Column("Peak memory is"), Column("Device"), Column("Images left out", COUNT),
-    Column("Run"), Column("The same run lies in"),
-)  # fmt: skip
-CHECKED = (Column(AGAIN, POINTS), Column(DIFFERENCE, POINTS), Column(EVALUATION))
-LAST = (Column(KEY, width=14, hidden=True),)
 STATES = {"unfinished": "FFF2CC", "missing": "EDEDED", "damaged": "F8D7DA"}
 WRONG = "B00020"
 
@@ -204,8 +172,8 @@ class _Merged:
 
     def __init__(self, rows: Sequence[Row], place: Place | None) -> None:
         there = {} if place is None else place.read(KEY)
-        for row in rows:
-            _adopt(row, there, place)
+        if place is not None:
+            _adopt(rows, there, place)
         keys = {row.key for row in rows}
         others = []
         for key, (_, cells) in there.items():
@@ -218,18 +186,18 @@ class _Merged:
         self.there = {key: cells for key, (_, cells) in there.items()}
 
 
-def _adopt(row: Row, there: dict[str, tuple[int, dict[str, Value]]], place: Place | None) -> None:
+def _adopt(rows: Iterable[Row], there: dict[str, tuple[int, dict[str, Value]]], place: Place) -> None:
     """A row that was written before its images were known is the row of the run that has them now."""
-    if place is None or row.key in there or IMAGES not in row.settings:
-        return
-    named = settings_of_key(row.key)
-    assert named is not None
-    for key in there:
-        settings = settings_of_key(key)
-        if settings is not None and {**settings, IMAGES: named[IMAGES]} == named and IMAGES not in settings:
-            there[row.key] = there.pop(key)
+    named = [(key, settings_of_key(key)) for key in there]
+    without = {key_of(said): key for key, said in named if said is not None and IMAGES not in said}
+    for row in rows:
+        if row.key in there or IMAGES not in row.settings:
+            continue
+        bare = key_of({name: value for name, value in row.settings.items() if name != IMAGES})
+        former = without.pop(bare, None)
+        if former is not None:
+            there[row.key] = there.pop(former)
             put(place.sheet.cell(there[row.key][0], place.columns[KEY]), row.key)
-            return
 
 
 def _write_summary(sheet: Worksheet, rows: _Merged, place: Place | None, checks: Checks | None) -> Place:
@@ -314,15 +282,14 @@ def _colour(place: Place, rows: Iterable[Row]) -> None:
 
 
 def _write_further(book: Workbook, title: str, rows: Rows, place: Place | None) -> None:
-    """A sheet that is written anew each time: what stood in its columns goes."""
-    if not rows and place is None:
+    """A sheet that is written anew each time: what stood in the columns of its rows goes."""
+    if not rows:
         return
     sheet = _sheet(book, title)
-    if place is not None:
-        for row in sheet.iter_rows(min_row=place.header_row + 1):
-            for cell in row:
-                put(cell, None)
     headers = list(dict.fromkeys(header for row in rows for header in row))
+    if place is not None:
+        place = place.only([header for header in headers if header in place.columns])
+        place.clear()
     columns = [Column(header, _format(row.get(header) for row in rows)) for header in headers]
     write_table(sheet, Table(columns, {str(at): row for at, row in enumerate(rows)}), place)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ from neq.results.recorded import number
 from neq.results.sheet import Column, Place, Table, fit_to_width, write_table
 from neq.results.tables import (
     BUDGET,
+    METHODS,
     MIB,
     SEEDS_DONE,
     TEST,
@@ -153,7 +155,8 @@ def write_charts(sheet: Worksheet, rows: Sequence[Row], place: Place | None) -> 
     """
     drawn = drawings(rows)
     if place is not None:
-        _clear(place)
+        place = place.only([column.header for column in COLUMNS])
+        place.clear()
     cells: dict[str, dict[str, Any]] = {}
     spans: dict[tuple[int, str], tuple[int, int]] = {}
     for at, drawing in enumerate(drawn):
@@ -172,12 +175,6 @@ def write_charts(sheet: Worksheet, rows: Sequence[Row], place: Place | None) -> 
         chart = _chart(place, drawing, {name: spans[at, name] for name in drawing.series})
         column = get_column_letter(left + (at % ACROSS) * 10)
         sheet.add_chart(chart, f"{column}{2 + at // ACROSS * ROWS}")
-
-
-def _clear(place: Place) -> None:
-    for row in range(place.header_row + 1, place.last_row + 1):
-        for column in COLUMNS:
-            place.sheet.cell(row, place.columns[column.header]).value = None
 
 
 def _chart(place: Place, drawing: Drawing, spans: dict[str, tuple[int, int]]) -> ScatterChart:
@@ -199,8 +196,11 @@ def _chart(place: Place, drawing: Drawing, spans: dict[str, tuple[int, int]]) ->
     chart.plot_area.layout = Layout(
         manualLayout=ManualLayout("inner", "edge", "edge", x=0.12, y=0.13, w=0.83, h=0.58)
     )
+    plain = all(name in METHODS for name in spans)
     for at, (name, (start, count)) in enumerate(spans.items()):
-        chart.series.append(_series(place, drawing, at, name, start, count))
+        # A method looks the same in every chart where it is a line.
+        look = METHODS.index(name) if plain else at
+        chart.series.append(_series(place, drawing, look, name, start, count))
     return chart
 
 
@@ -218,10 +218,19 @@ def _scale(chart: ScatterChart, drawing: Drawing) -> None:
     chart.y_axis.scaling.min = max(0.0, -(-low // step) * step - step)
     chart.y_axis.scaling.max = min(100.0, (high // step + 1) * step)
     chart.y_axis.majorUnit = step
-    chart.x_axis.scaling.min = 0
+    most = max(point.budget for point in points) or 1.0
+    wide = _tick(most / 5)
+    chart.x_axis.scaling.min, chart.x_axis.scaling.max = 0, (most // wide + 1) * wide
+    chart.x_axis.majorUnit = wide
 
 
-def _series(place: Place, drawing: Drawing, at: int, name: str, start: int, count: int) -> Series:
+def _tick(least: float) -> float:
+    """The first round number that is not smaller."""
+    power = 10.0 ** math.floor(math.log10(least))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least * (1 - 1e-9))
+
+
+def _series(place: Place, drawing: Drawing, look: int, name: str, start: int, count: int) -> Series:
     sheet, first = place.sheet, place.header_row + 1 + start
 
     def cells(header: str) -> Reference:
@@ -231,13 +240,13 @@ def _series(place: Place, drawing: Drawing, at: int, name: str, start: int, coun
     series = Series(cells(TEST), cells(BUDGET))
     label = Reference(sheet, min_col=place.columns[SERIES], min_row=first)
     series.tx = SeriesLabel(strRef=StrRef(f=str(label)))
-    colour = COLOURS[at % len(COLOURS)]
-    line = LineProperties(solidFill=colour, w=19050, prstDash=DASHES[at % len(DASHES)])
+    colour = COLOURS[look % len(COLOURS)]
+    line = LineProperties(solidFill=colour, w=19050, prstDash=DASHES[look % len(DASHES)])
     if not drawing.lines:
         line = LineProperties(noFill=True)
     series.graphicalProperties = GraphicalProperties(ln=line)
     series.smooth = False
-    series.marker = Marker(symbol=SYMBOLS[at % len(SYMBOLS)], size=7)
+    series.marker = Marker(symbol=SYMBOLS[look % len(SYMBOLS)], size=7)
     series.marker.graphicalProperties = GraphicalProperties(
         solidFill=colour, ln=LineProperties(solidFill=colour)
     )

@@ -143,7 +143,7 @@ def match(
         for named, folder in wanted:
             here = _runs(by_cell.get(_key(named, IMAGES), []))
             if not here:
-                lost = unreadable.get(Path(runs_dir) / folder()) if unreadable else None
+                lost = unreadable.get(Path(runs_dir).expanduser() / folder()) if unreadable else None
                 here = [_without_record(named, lost)]
             for run in here:
                 found.setdefault(_key({**run.values, SEED: run.seed}), run)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from openpyxl.cell import Cell, MergedCell
@@ -74,6 +74,16 @@ class Place:
                 return row
         return self.header_row
 
+    def only(self, headers: Iterable[str]) -> Place:
+        """The same table without the columns that somebody added."""
+        return Place(self.sheet, self.header_row, {name: self.columns[name] for name in headers})
+
+    def clear(self) -> None:
+        """Empties the rows of the table's columns; their formats stay."""
+        for row in range(self.header_row + 1, self.last_row + 1):
+            for at in self.columns.values():
+                put(self.sheet.cell(row, at), None)
+
     def read(self, key: str) -> dict[str, tuple[int, dict[str, Value]]]:
         """Key -> the row that bears it, and its cells by header; of a key that stands twice the first."""
         found: dict[str, tuple[int, dict[str, Value]]] = {}
@@ -140,7 +150,8 @@ def _add_column(place: Place, column: Column, table: Table) -> None:
     cell = sheet.cell(place.header_row, at)
     put(cell, column.header, "General")
     cell.font, cell.fill, cell.border = HEADER_FONT, HEADER_FILL, HEADER_LINE
-    numbers = any(_is_number(cells.get(column.header)) for cells in table.rows.values())
+    below = (cells.get(column.header) for cells in table.rows.values())
+    numbers = column.format != "General" or any(isinstance(value, int | float) for value in below)
     cell.alignment = Alignment("right" if numbers else "left", "top", wrap_text=True, indent=1 - numbers)
     height = sheet.row_dimensions[place.header_row]
     height.height = max(height.height or 0, HEADER_HEIGHT)
@@ -157,10 +168,6 @@ def _width(column: Column, table: Table) -> float:
     texts = [cells.get(column.header) for cells in table.rows.values()]
     below = [len(text) if isinstance(text, str) else 10 for text in texts if text is not None]
     return min(max([longest, 9, *(length + 3 for length in below)]), column.most)
-
-
-def _is_number(value: Value) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def put(cell: Cell | MergedCell, value: Value, number_format: str | None = None) -> None:

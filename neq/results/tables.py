@@ -10,6 +10,7 @@ from typing import Any
 
 from neq.config import Config, network
 from neq.errors import UserError
+from neq.results.check import Check, Checks
 from neq.results.collect import SEED, Group, Run, settings_of
 from neq.results.recorded import number
 
@@ -35,7 +36,6 @@ FOLLOWING = ("new_num_classes", "mean_std", "ratio", *LISTS)
 OF_METHOD = ("neuron_selection", "initialization", *LISTS)
 OF_BUDGET = ("scheme", "ratio", "budget", "budget_unit", "unit", "cost_aware", "velocity_mu", "velocity_rule")
 METHODS = ("SU", "velocity", "random", "full")
-DIFFERS = "differs"
 
 Value = str | int | float | None
 
@@ -55,40 +55,6 @@ class Row:
     cells: dict[str, Value]
 
 
-@dataclass(frozen=True)
-class Check:
-    """What the test set said when a best network was measured again.
-
-    Args:
-        top1: in per cent; none: it could not be measured.
-        recorded: by the run, in per cent.
-        reason: why it could not be measured, or what explains a difference.
-    """
-
-    top1: float | None
-    recorded: float | None
-    reason: str = ""
-
-    @property
-    def differs(self) -> bool:
-        """Whether it is another figure than the recorded one."""
-        if self.top1 is None or self.recorded is None:
-            return self.top1 is not None
-        return abs(self.top1 - self.recorded) > 1e-6
-
-    @property
-    def said(self) -> str:
-        """In a word or a line."""
-        if self.top1 is None:
-            return f"not measured: {self.reason}"
-        if not self.differs:
-            return "as recorded"
-        return f"{DIFFERS} ({self.reason})" if self.reason else DIFFERS
-
-
-Checks = Mapping[str, Check]
-
-
 def key_of(settings: Mapping[str, Any]) -> str:
     """The key of a row."""
     return json.dumps(settings, sort_keys=True)
@@ -105,7 +71,9 @@ def settings_of_key(key: object) -> dict[str, Any] | None:
         said = json.loads(str(key))
     except ValueError:
         return None
-    return settings_of(said) if isinstance(said, dict) else None
+    if not isinstance(said, dict):
+        return None
+    return {name: value for name, value in settings_of(said).items() if name != SEED or SEED in said}
 
 
 def summary_rows(groups: Iterable[Group], checks: Checks | None = None) -> list[Row]:

@@ -14,7 +14,8 @@ from neq.errors import UserError
 from neq.results import book as book_module
 from neq.results import collect
 from neq.results.book import write_book
-from neq.results.tables import Check, run_key
+from neq.results.check import Check
+from neq.results.tables import run_key
 from tests.results.run_folders import configs, sweep_file, write_run
 
 TEST = "test/top1 at valid/best (%)"
@@ -173,6 +174,30 @@ def test_charts_are_excels_own_with_error_bars(tmp_path, results):
         ("velocity", 54318), ("velocity", 162953), ("random", 54318), ("random", 162953),
     ]  # fmt: skip
     assert {row["Chart"] for row in rows} == {"mcunet-in0 on digits"}
+    assert (chart.x_axis.scaling.max, chart.x_axis.majorUnit) == (200_000, 50_000)
+    assert chart.y_axis.scaling.min < 81 < 85.5 < chart.y_axis.scaling.max
+
+
+def test_a_method_looks_the_same_in_every_chart(tmp_path, results):
+    path = tmp_path / "output.xlsx"
+    more = "net_name: {value: mcunet-in1}\n  neuron_selection: {values: [random, full]}"
+    file = tmp_path / "other.yaml"
+    file.write_text(sweep_file(file, more).read_text().replace("  net_name: {value: mcunet-in0}\n", ""))
+    for config in configs(file):
+        write_run(tmp_path / "runs", config)
+    write_book(path, results(TWO) + collect([file], tmp_path / "runs"))
+    looks = {
+        (rows.tx.strRef.f, rows.marker.symbol, rows.graphicalProperties.line.solidFill.srgbClr)
+        for chart in openpyxl.load_workbook(path)["Charts"]._charts
+        for rows in chart.series
+    }
+    names = {f"'Charts'!$B${at}": row["Series"] for at, row in enumerate(values(path, "Charts"), 2)}
+    by_name = {}
+    for place, *look in looks:
+        by_name.setdefault(names[place], set()).add(tuple(look))
+    assert set(by_name) == {"velocity", "random", "full"}
+    assert all(len(same) == 1 for same in by_name.values())
+    assert len({next(iter(same)) for same in by_name.values()}) == 3
 
 
 def test_other_sheets_rows_columns_and_formats_survive_an_update(tmp_path, results):
@@ -226,8 +251,7 @@ def test_an_update_redraws_the_charts_from_all_rows(tmp_path, results):
     path = tmp_path / "output.xlsx"
     write_book(path, results("ratio: {values: [.1]}\n  " + TWO))
     book = openpyxl.load_workbook(path)
-    book["Charts"]["A30"] = "a note of mine, below"
-    book["Charts"]["M1"] = "another beside"
+    book["Charts"]["M1"], book["Charts"]["M20"] = "another beside", "and below that"
     book.save(path)
     write_book(path, results("ratio: {values: [.3]}\n  " + TWO, name="more"))
     sheet = openpyxl.load_workbook(path)["Charts"]
@@ -235,7 +259,7 @@ def test_an_update_redraws_the_charts_from_all_rows(tmp_path, results):
     assert len(chart.series) == 2
     assert chart.series[0].yVal.numRef.f == "'Charts'!$D$2:$D$3"
     assert [sheet.cell(row, 3).value for row in range(2, 6)] == [54318, 162953, 54318, 162953]
-    assert sheet["M1"].value == "another beside"
+    assert (sheet["M1"].value, sheet["M20"].value) == ("another beside", "and below that")
 
 
 def test_writing_again_changes_nothing_but_what_changed(tmp_path, results):
@@ -245,6 +269,14 @@ def test_writing_again_changes_nothing_but_what_changed(tmp_path, results):
     first = [values(path, title) for title in ("Summary", "Runs", "Charts")]
     write_book(path, runs)
     assert [values(path, title) for title in ("Summary", "Runs", "Charts")] == first
+
+
+def test_a_baseline_that_is_in_the_book_is_one_for_new_rows(tmp_path, results):
+    path = tmp_path / "output.xlsx"
+    write_book(path, results("neuron_selection: {value: full}\n  initialization: {value: full}", name="full"))
+    write_book(path, results(TWO))
+    ratios = {row["Method"]: row["Step time / baseline"] for row in values(path)}
+    assert ratios == {"full": 1, "velocity": pytest.approx(38 / 80), "random": pytest.approx(38 / 80)}
 
 
 def test_rows_that_somebody_sorted_are_found_by_their_key(tmp_path, results):
@@ -330,7 +362,11 @@ def test_a_further_sheet_takes_groups_and_is_written_anew(tmp_path, results, mon
         "Net": "=cmd", "Ours (%)": None, "Seeds": None, "Theirs (%)": 91.0
     }  # fmt: skip
     del rows[1]
+    book = openpyxl.load_workbook(path)
+    book["Published"]["F1"], book["Published"]["F9"] = "Mine", "mine"
+    book.save(path)
     write_book(path, results(TWO))
+    assert openpyxl.load_workbook(path)["Published"]["F9"].value == "mine"
     kept = [row for row in values(path, "Published") if row["Net"] is not None]
     assert [row["Net"] for row in kept] == ["mbv2"]
     rows.clear()
