@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import NoReturn
 
@@ -42,6 +42,12 @@ def command(arguments: list[str]) -> int:
     sweep, base = _read(options.file)
     runs = Path(options.runs_dir).expanduser()
     queue = CellQueue(open_storage(options.storage, runs), sweep_name(sweep, options.file.stem, base), sweep)
+    with closing(queue):
+        return _sweep(queue, base, runs, options)
+
+
+def _sweep(queue: CellQueue, base: dict[str, object], runs: Path, options: argparse.Namespace) -> int:
+    """Runs the cells; gives the exit code."""
     console = Console(highlight=False)
     _tell(console, *_beginning(queue, options.file))
     patiently(queue.begin)
@@ -130,10 +136,13 @@ def _status(given: list[str]) -> int:
     if options.storage is None and not (runs / FILE).exists():
         raise UserError(f"{runs / FILE} is not there: no sweep was started; neq sweep {options.file} does")
     queue = CellQueue(open_storage(options.storage, runs), name, sweep)
+    with closing(queue):
+        return _tell_status(queue, options.file)
+
+
+def _tell_status(queue: CellQueue, file: Path) -> int:
     if not queue.exists():
-        raise UserError(
-            f"{options.file} was not started, or edited since; neq sweep {options.file} starts it"
-        )
+        raise UserError(f"{file} was not started, or edited since; neq sweep {file} starts it")
     console, states = Console(), queue.states()
     console.print(overview(queue, states, 0), highlight=False)
     _tell(console, *failures(states))

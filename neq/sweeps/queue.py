@@ -20,7 +20,7 @@ from neq.sweeps.cells import grid, varying
 from neq.sweeps.history import CellState, by_cell, cell_state
 from neq.sweeps.parameters import Choice, Parameter
 from neq.sweeps.search import draw, labels, pruner, sampler
-from neq.sweeps.storage import patiently, quiet
+from neq.sweeps.storage import close_storage, patiently, quiet
 from neq.sweeps.sweep_file import METRICS, Sweep
 
 # What a search and the status go by where the file names no metric that runs log.
@@ -66,6 +66,10 @@ class CellQueue:
         self._storage, self._pruner = storage, pruner(sweep.early_terminate)
         self._seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4])
         self._grid = list(grid(sweep))[: sweep.run_cap] if sweep.method == "grid" else []
+
+    def close(self) -> None:
+        """Closes the storage."""
+        close_storage(self._storage)
 
     @property
     def size(self) -> int | None:

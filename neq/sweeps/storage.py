@@ -39,6 +39,13 @@ def open_storage(place: str | None, runs: Path) -> BaseStorage:
     return optuna.storages.get_storage(_open_file(runs / FILE) if place is None else _open_server(place))
 
 
+def close_storage(storage: BaseStorage) -> None:
+    """Closes what `open_storage` opened."""
+    storage.remove_session()
+    rdb: Any = storage
+    rdb._backend.engine.dispose()
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without Optuna's warnings of what it may still change: heartbeats, and TPE for several workers."""

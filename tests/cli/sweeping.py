@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +61,8 @@ def run_sweep(folder: Path, *arguments: str) -> tuple[int, str]:
 
 def states(folder: Path, storage: str | None = None) -> list[CellState]:
     """How far the cells of the sweep are, as its storage says."""
-    return open_queue(folder, storage).states()
+    with closing(open_queue(folder, storage)) as queue:
+        return queue.states()
 
 
 def open_queue(folder: Path, storage: str | None = None) -> CellQueue:

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import shutil
@@ -164,8 +165,10 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
 
 def peek(folder):
     """The states, or none while there is no database yet."""
-    queue = open_queue(folder) if (folder / "runs" / "sweeps.db").exists() else None
-    return queue.states() if queue is not None and queue.exists() else []
+    if not (folder / "runs" / "sweeps.db").exists():
+        return []
+    with contextlib.closing(open_queue(folder)) as queue:
+        return queue.states() if queue.exists() else []
 
 
 def test_a_random_search_runs_its_cap(tmp_path):
