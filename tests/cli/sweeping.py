@@ -101,7 +101,8 @@ def postgresql(folder: Path) -> Iterator[str]:
     port = _free_port()
 
     def run(*command: str) -> None:
-        subprocess.run(command, check=True, user=user, cwd=folder, capture_output=True, timeout=120)
+        done = subprocess.run(command, user=user, cwd=folder, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
 
     run(str(binaries / "initdb"), "-D", str(data), "-U", "neq", "-A", "trust", "--no-sync")
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync=off"

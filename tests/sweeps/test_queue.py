@@ -26,8 +26,10 @@ def sweep_of(tmp_path, text):
 def make(tmp_path):
     """Opens the queue of a sweep, every time as another process would."""
 
+    sweeps = {text: sweep_of(tmp_path, text) for text in (GRID, RANDOM)}
+
     def opened(text=GRID):
-        sweep = sweep_of(tmp_path, text)
+        sweep = sweeps.get(text) or sweep_of(tmp_path, text)
         return CellQueue(open_storage(None, tmp_path), sweep_name(sweep, "sweep", {}), sweep)
 
     return opened
@@ -76,6 +78,7 @@ def test_two_that_start_at_once_do_no_cell_twice(make):
     assert states(second) == ["done"] * 6
 
 
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")  # filters are no thread's own
 def test_of_many_threads_each_gets_cells_of_its_own(tmp_path, make):
     make().begin()
     claimed, failures = [], []
