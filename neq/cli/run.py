@@ -17,7 +17,7 @@ class Terminated(BaseException):
     """SIGTERM arrived."""
 
 
-_STOPPED = "stopped; the same command with --resume goes on from the last epoch"
+_STOPPED = "stopped at once; the same command with --resume goes on from the last checkpoint"
 
 
 def run_command(command: Callable[[list[str]], int], argv: list[str], stopped: str = _STOPPED) -> int:
@@ -44,7 +44,7 @@ def run_command(command: Callable[[list[str]], int], argv: list[str], stopped: s
         for number in former:
             signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C changes nothing any more
         code = 130 if isinstance(error, KeyboardInterrupt) else 143
-        return _end(error, code, stopped, argv)
+        return _end(error, code, str(error) or stopped, argv)
     except BrokenPipeError:
         # Python would complain once more when it closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,6 +14,7 @@ from neq.cli.console import Console
 from neq.cli.dry_run import describe
 from neq.cli.network import open_network, unselectable
 from neq.cli.progress import ProgressDisplay
+from neq.cli.run import Terminated
 from neq.config import (
     Config,
     Options,
@@ -29,7 +31,15 @@ from neq.data import Data, open_data
 from neq.errors import UserError
 from neq.results import plot_curves, plot_selection, summary_table
 from neq.tracking import RunRecord, WandbMirror, read_metrics, read_summary, why_no_wandb
-from neq.training import Checkpoints, Training, total_epochs, train
+from neq.training import (
+    Checkpoints,
+    Stop,
+    Stopped,
+    Training,
+    stop_on_signals,
+    total_epochs,
+    train,
+)
 
 
 def run_training(options: Options, resolved: Resolved) -> None:
@@ -59,7 +69,7 @@ def run_training(options: Options, resolved: Resolved) -> None:
                 with _mirror(console, config, record):
                     pass
         else:
-            with record.locked():
+            with record.locked(), _unwritable(folder):
                 record.check(named, config.resume, options.overwrite)
                 _train(console, run, record, options.overwrite)
     _draw(record)
@@ -114,24 +124,62 @@ def _folder(config: Config, data: Data) -> Path:
 
 
 def _train(console: Console, run: Training, record: RunRecord, fresh: bool) -> None:
-    """Trains, from the last checkpoint where there is one."""
-    resumed = None if fresh else run.checkpoints.load_last()
-    done = 0
+    """Trains, from the last checkpoint where there is one.
+
+    Raises:
+        KeyboardInterrupt, Terminated: a signal stopped it; it is saved where it stood.
+        OSError: the folder can no longer be written; what was saved before is kept.
+    """
+
+    def tell(line: str) -> None:
+        _notes(console, [line])
+
+    resumed = None if fresh else run.checkpoints.load_last(tell)
     if resumed is not None:
-        done = resumed["progress"]["epoch"]
+        done, so_far = resumed["progress"]["epoch"], resumed["progress"].get("so_far")
         record.rewind(done)
-        _notes(console, [f"resumed after {done} epochs"])
+        steps = "" if so_far is None else f" and {so_far['step']} of {run.data.steps_per_epoch} steps"
+        tell(f"resumed after {done} epochs{steps}")
     else:
         if not fresh:
             record.check_unstarted()
         if run.config.resume and not in_wandb_sweep():
-            _notes(console, [f"nothing to resume in {record.folder}: starts from the beginning"])
+            tell(f"nothing to resume in {record.folder}: starts from the beginning")
         # Where and how the run was started is not what it is: the record repeats it anywhere.
         config = run.config.model_copy(update={"run_dir": None, "resume": False})
         record.start(to_yaml(config), identity(config, run.data.fingerprint), run.table)
     epochs = total_epochs(run.config.run_config)
-    with _mirror(console, run.config, record) as mirror, ProgressDisplay(console, epochs) as display:
-        train(replace(run, trackers=(record, display, *mirror)), resumed)
+    with (
+        stop_on_signals() as stop,
+        _mirror(console, run.config, record) as mirror,
+        ProgressDisplay(console, epochs) as display,
+        _stop_explained(stop),
+    ):
+        train(replace(run, trackers=(record, display, *mirror), stop=stop), resumed)
+
+
+@contextmanager
+def _stop_explained(stop: Stop) -> Iterator[None]:
+    """A run that was asked to stop ends as its signal does."""
+    try:
+        yield
+    except Stopped:
+        kind = KeyboardInterrupt if stop.number == signal.SIGINT else Terminated
+        raise kind("stopped and saved; the same command with --resume goes on from there") from None
+
+
+@contextmanager
+def _unwritable(folder: Path) -> Iterator[None]:
+    """Says what to do when the run's folder can no longer be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or not Path(error.filename).is_relative_to(folder):
+            raise
+        raise OSError(
+            f"{error.filename} cannot be written ({error.strerror}); what was saved before is kept: "
+            "make room, or the folder writable, and the same command with --resume goes on"
+        ) from error
 
 
 @contextmanager

@@ -131,18 +131,19 @@ class Data:
                 "raise base_batch_size or add training images."
             )
 
-    def train_batches(self, epoch: int) -> Iterator[Batch]:
+    def train_batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """Training batches of one epoch, the same for every number of loader processes.
 
         One pass at a time: a pass over training or evaluation data ends the one before it.
 
         Args:
             epoch: from 0.
+            first: the number of the batch to begin with; those before it are not loaded.
 
         Yields:
             Images float32 [B, 3, S, S] and labels int64 [B].
         """
-        return self._batches(train_keys(self._parts["train"], self._batch_size, self._seed, epoch))
+        return self._batches(train_keys(self._parts["train"], self._batch_size, self._seed, epoch)[first:])
 
     def eval_batches(self, name: Literal["validation", "test"]) -> Iterator[Batch]:
         """Every image of a split once, in a fixed order.

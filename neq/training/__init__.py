@@ -6,6 +6,7 @@ from neq.training.loop import TrainingDiverged, train
 from neq.training.optimizer import optimizer_kind
 from neq.training.run import Progress, Training, allowance_of, choose_neurons, make_plan
 from neq.training.schedule import total_epochs
+from neq.training.stopping import Stop, Stopped, stop_on_signals
 from neq.training.tracker import EpochReport, Tracker
 
 __all__ = [
@@ -13,6 +14,8 @@ __all__ = [
     "EpochReport",
     "Progress",
     "Scores",
+    "Stop",
+    "Stopped",
     "Tracker",
     "Training",
     "TrainingDiverged",
@@ -22,6 +25,7 @@ __all__ = [
     "load_checkpoint",
     "make_plan",
     "optimizer_kind",
+    "stop_on_signals",
     "total_epochs",
     "train",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from itertools import chain
 from typing import Any, Literal
 
@@ -13,12 +14,14 @@ from torch import Tensor
 from neq.seeds import seed_for
 from neq.selection import VelocityState, previous_values, similarity
 from neq.selective import Plan, carry_optimizer_state, optimizer_state
+from neq.training.epoch_so_far import EpochSoFar
 from neq.training.evaluation import Scores, evaluate
 from neq.training.measure import SavedBytes, StepClock, peak_memory
 from neq.training.metrics import score_metrics, selection_metrics
 from neq.training.optimizer import make_optimizer
 from neq.training.run import Progress, Training, choose_neurons, make_plan
 from neq.training.schedule import learning_rate, total_epochs
+from neq.training.stopping import Stopped
 from neq.training.tracker import EpochReport
 
 
@@ -38,46 +41,62 @@ def train(run: Training, resumed: dict[str, Any] | None = None) -> dict[str, Any
 
     Raises:
         TrainingDiverged: the loss is no longer a number; the last checkpoint stays good.
+        Stopped: the run was asked to stop; it is saved where it stood.
     """
     progress = Progress()
     if resumed is not None:
         run.network.load_state_dict(resumed["network"])
-        progress = Progress.of_state(resumed["progress"])
+        progress = Progress.of_state(resumed["progress"], run.device)
     for epoch in range(progress.epoch, total_epochs(run.config.run_config)):
-        is_best = _train_epoch(run, progress, epoch)
-        run.checkpoints.save({"network": run.network.state_dict(), "progress": progress.state()}, is_best)
+        run.stop.check()
+        try:
+            is_best = _train_epoch(run, progress, epoch)
+        except Stopped:
+            _save(run, progress)
+            raise
+        _save(run, progress, is_best)
     summary = _summary(run, progress)
     for tracker in run.trackers:
         tracker.finish(summary)
     return summary
 
 
+def _save(run: Training, progress: Progress, is_best: bool = False) -> None:
+    run.checkpoints.save({"network": run.network.state_dict(), "progress": progress.state()}, is_best)
+
+
 def _train_epoch(run: Training, progress: Progress, epoch: int) -> bool:
-    """One epoch from choice to record; updates progress and says whether this epoch is the best so far."""
+    """One epoch from choice to record; updates progress and says whether this epoch is the best so far.
+
+    Raises:
+        Stopped: the run was asked to stop; progress stands after a step of this epoch.
+    """
     config, settings = run.config, run.config.run_config
     policy = run.policy(epoch)
-    choice = choose_neurons(run, progress, epoch)
+    # An epoch that was left in its middle goes on from there.
+    so_far = progress.so_far or EpochSoFar.start(
+        choose_neurons(run, progress, epoch), run.data.steps_per_epoch, run.device
+    )
+    choice = so_far.choice
     chosen = choice.chosen
     plan = make_plan(run, policy, chosen)
     optimizer = make_optimizer(plan, settings)
     carry_optimizer_state(progress.optimizer, optimizer, plan)
     measures_velocity = config.NEq_config.neuron_selection == "velocity"
-    if measures_velocity:
-        before = previous_values(run.network, plan.parts)
+    if measures_velocity and so_far.before is None:
+        so_far.before = previous_values(run.network, plan.parts)
+    progress.so_far = so_far
 
-    train_scores, lr = _train_steps(run, progress, plan, optimizer, epoch)
+    lr = _train_steps(run, progress, so_far, plan, optimizer, epoch)
+    train_scores = so_far.scores
 
-    if measures_velocity:
+    velocity = progress.velocity
+    if so_far.before is not None:
         images = run.data.velocity_images().to(run.device, memory_format=torch.channels_last)
-        phi = similarity(run.network, run.table, images, before)
-        velocity = progress.velocity or VelocityState.start(len(run.table))
-        progress.velocity = velocity.after_epoch(
+        phi = similarity(run.network, run.table, images, so_far.before)
+        velocity = (velocity or VelocityState.start(len(run.table))).after_epoch(
             phi, config.NEq_config.velocity_mu, config.NEq_config.velocity_rule
         )
-    progress.epoch = epoch + 1
-    progress.policy, progress.chosen = policy, chosen
-    progress.optimizer = optimizer_state(optimizer, plan)
-
     validation = _evaluate(run, "validation") if config.data_provider.use_validation else None
     if validation is not None and not math.isfinite(validation.loss):
         raise TrainingDiverged(
@@ -89,6 +108,13 @@ def _train_epoch(run: Training, progress: Progress, epoch: int) -> bool:
     test = None
     if is_best or is_last or (epoch + 1) % settings.test_per_epochs == 0:
         test = _evaluate(run, "test")
+    # All of the epoch's work is done: from here on it is over.
+    progress.epoch = epoch + 1
+    progress.policy, progress.chosen = policy, chosen
+    progress.velocity = velocity
+    progress.so_far = None
+    progress.step_seconds.append(statistics.median(so_far.seconds))
+    if test is not None:
         highest = max(test.top1, progress.best.get("highest_test_top1", 0.0))
         progress.best = {**progress.best, "highest_test_top1": highest}
         if is_best:
@@ -120,20 +146,25 @@ def _train_epoch(run: Training, progress: Progress, epoch: int) -> bool:
 
 
 def _train_steps(
-    run: Training, progress: Progress, plan: Plan, optimizer: torch.optim.Optimizer, epoch: int
-) -> tuple[Scores, float]:
-    """The steps of one epoch; gives the mean scores of its batches and the last learning rate."""
+    run: Training,
+    progress: Progress,
+    so_far: EpochSoFar,
+    plan: Plan,
+    optimizer: torch.optim.Optimizer,
+    epoch: int,
+) -> float:
+    """The steps of one epoch that are to come; gives the last learning rate."""
     settings, steps = run.config.run_config, run.data.steps_per_epoch
-    # Dropout draws from the global stream: seeded by epoch, so that a resumed run draws the same.
-    torch.manual_seed(seed_for(run.config.manual_seed, "dropout", epoch))
-    losses = torch.zeros(steps, device=run.device)
-    hits, images_seen = torch.zeros((), dtype=torch.int64, device=run.device), 0
-    clock = StepClock(run.device)
-    lr = 0.0
-    for step, (images, labels) in enumerate(run.data.train_batches(epoch)):
+    if so_far.step == 0:
+        # Dropout draws from the global stream: seeded by epoch, so that a resumed run draws the same.
+        torch.manual_seed(seed_for(run.config.manual_seed, "dropout", epoch))
+    else:
+        so_far.restore_random()
+    clock = StepClock(run.device, so_far.seconds)
+    for images, labels in run.data.train_batches(epoch, so_far.step):
         images = images.to(run.device, memory_format=torch.channels_last, non_blocking=True)
         labels = labels.to(run.device, non_blocking=True)
-        lr = learning_rate(settings, epoch * steps + step, steps)
+        lr = learning_rate(settings, epoch * steps + so_far.step, steps)
         for group in optimizer.param_groups:
             group["lr"] = lr
         measured = None
@@ -148,23 +179,36 @@ def _train_steps(
             plan.write_back()
         if measured is not None:
             progress.saved_bytes = measured.total
-        losses[step] = loss.detach()
-        hits += (outputs.argmax(1) == labels).sum()
-        images_seen += len(labels)
+        so_far.add(loss.detach(), outputs, labels)
         for tracker in run.trackers:
-            tracker.step(epoch, step, steps)
-    for step, value in enumerate(losses.tolist()):
+            tracker.step(epoch, so_far.step - 1, steps)
+        if run.stop.number is not None or run.checkpoints.is_due(settings.checkpoint_minutes):
+            _check_finite(run, so_far, plan, epoch)
+            progress.optimizer = optimizer_state(optimizer, plan)
+            run.stop.check()
+            _save(run, progress)
+    _check_finite(run, so_far, plan, epoch)
+    progress.optimizer = optimizer_state(optimizer, plan)
+    return learning_rate(settings, epoch * steps + steps - 1, steps)
+
+
+def _check_finite(run: Training, so_far: EpochSoFar, plan: Plan, epoch: int) -> None:
+    """A network that has left the numbers behind must not be saved."""
+    settings, steps = run.config.run_config, run.data.steps_per_epoch
+    for step, value in enumerate(so_far.losses.tolist()):
         if not math.isfinite(value):
             rate = learning_rate(settings, epoch * steps + step, steps)
             raise TrainingDiverged(
                 f"the loss is {value} in epoch {epoch}, step {step}, at learning rate {rate:.4g}; "
                 "try a lower base_lr or a longer warm-up"
             )
-    # A last step may spoil the weights after a finite loss: such a network must not be saved.
-    if not torch.stack([parameter.isfinite().all() for parameter in plan.parameters()]).all():
-        raise TrainingDiverged(f"a weight is no longer finite after epoch {epoch}; try a lower base_lr")
-    progress.step_seconds.append(clock.median)
-    return Scores(100 * int(hits) / images_seen, float(losses.mean())), lr
+    # A last step may spoil the weights, or its batch a running statistic, after a finite loss.
+    values = chain(plan.parameters(), run.network.buffers())
+    if not torch.stack([tensor.isfinite().all() for tensor in values]).all():
+        raise TrainingDiverged(
+            f"a weight is no longer finite in epoch {epoch}, after step {so_far.step - 1}; "
+            "try a lower base_lr"
+        )
 
 
 def _forward(
@@ -186,7 +230,8 @@ def _shows_the_policy(run: Training, epoch: int) -> bool:
 
 
 def _evaluate(run: Training, split: Literal["validation", "test"]) -> Scores:
-    return evaluate(run.network, run.data.eval_batches(split), run.device, run.config.run_config.precision)
+    batches = run.stop.watch(run.data.eval_batches(split))
+    return evaluate(run.network, batches, run.device, run.config.run_config.precision)
 
 
 def _summary(run: Training, progress: Progress) -> dict[str, Any]:

@@ -1,0 +1,105 @@
+"""A run that is left in the middle of an epoch goes on from there, bit for bit."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from neq.training import Stopped, train
+from tests.training.runs import LISTS, run_of
+from tests.training.test_loop import without_times
+
+SETTINGS = {
+    "velocity": {"neuron_selection": "velocity"},
+    "reference rule, Adam": {
+        "neuron_selection": "velocity",
+        "velocity_rule": "reference",
+        "optimizer_name": "adam",
+        "base_lr": 0.01,
+    },
+    "random, norms train": {"neuron_selection": "random", "norm_mode": "train"},
+    "SU": {"neuron_selection": "SU", **LISTS},
+    "bytes": {"neuron_selection": "velocity", "budget": "100kB", "cost_aware": True},
+    "bf16": {"neuron_selection": "velocity", "precision": "bf16", "saved_precision": "bf16"},
+    "augmented, loader processes": {
+        "neuron_selection": "random",
+        "augmentation": "photo",
+        "n_worker": 1,
+        "n_epochs": 2,
+    },
+}
+STEPS = 35  # of an epoch
+
+
+class Stopping:
+    """A tracker that asks to stop after one step."""
+
+    def __init__(self, run, at=None):
+        self.run, self.at = run, at
+
+    def step(self, epoch, step, steps):
+        assert steps == STEPS
+        if (epoch, step) == self.at:
+            self.run.stop.number = 15
+
+    def epoch(self, report):
+        pass
+
+    def finish(self, summary):
+        pass
+
+
+def outcome(folder, at=None, dropout=False, **settings):
+    """Summary, reports and final weights of a run that is stopped after a step, saved and resumed."""
+    reports = []
+    stops = [at, None] if at is not None else [None]
+    for stop in stops:
+        with run_of(folder, **settings) as (run, diary):
+            if dropout:
+                run.network.act = nn.Sequential(nn.ReLU(), nn.Dropout(0.2))
+            object.__setattr__(run, "trackers", (diary, Stopping(run, stop)))
+            state = run.checkpoints.load_last()
+            torch.manual_seed(7)  # whatever a new process begins with
+            if stop is not None:
+                with pytest.raises(Stopped):
+                    train(run)
+            else:
+                summary = train(run, state)
+            reports += diary.reports
+            if state is not None:
+                assert diary.steps[0][:2] == ((at[0], at[1] + 1) if at[1] + 1 < STEPS else (at[0] + 1, 0))
+    return summary, reports, copy.deepcopy(run.network.state_dict())
+
+
+def same(one, other):
+    assert without_times(one[0]) == without_times(other[0])
+    assert [without_times(report.metrics) for report in one[1]] == [
+        without_times(report.metrics) for report in other[1]
+    ]
+    for mine, theirs in zip(one[1], other[1], strict=True):
+        assert torch.equal(mine.chosen, theirs.chosen)
+        assert (mine.velocity is None and theirs.velocity is None) or torch.equal(
+            mine.velocity, theirs.velocity
+        )
+    assert all(torch.equal(tensor, other[2][name]) for name, tensor in one[2].items())
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_run_stopped_in_mid_epoch_is_bit_identical(tmp_path, name):
+    settings = SETTINGS[name]
+    whole = outcome(tmp_path / "whole", **settings)
+    for at in ((0, 0), (1, 17)):
+        same(outcome(tmp_path / f"{at}", at, **settings), whole)
+
+
+def test_after_the_last_step_of_an_epoch(tmp_path):
+    whole = outcome(tmp_path / "whole", neuron_selection="velocity")
+    same(outcome(tmp_path / "parts", (1, STEPS - 1), neuron_selection="velocity"), whole)
+
+
+def test_dropout_goes_on_where_it_was(tmp_path):
+    whole = outcome(tmp_path / "whole", dropout=True, neuron_selection="velocity")
+    plain = outcome(tmp_path / "plain", neuron_selection="velocity")
+    assert whole[0]["val_loss"] != plain[0]["val_loss"]
+    same(outcome(tmp_path / "parts", (1, 17), dropout=True, neuron_selection="velocity"), whole)
