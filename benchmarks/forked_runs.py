@@ -71,8 +71,7 @@ def _train(arguments: list[str], output: Path, before: Callable[[], object] | No
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for number in (1, 2):
         os.dup2(file, number)
-    sys.stdout = open(1, "w", buffering=1, closefd=False)
-    sys.stderr = open(2, "w", buffering=1, closefd=False)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
     os.environ["WANDB_MODE"] = "disabled"
     torch.set_num_threads(1)
     # Pictures take longer than these trainings.

@@ -3,9 +3,9 @@
     python -m benchmarks.kill_resume --kills 100 --terminations 20
 
 Each is killed (SIGKILL) or stopped (SIGTERM) at a moment drawn evenly over the training, and resumed with
---resume. Compared are, bit for bit, everything in the last checkpoint (weights, optimizer, velocities, choice,
-random states), the best weights, metrics.jsonl, summary.json and every epoch's selection; recorded times and
-peak memory apart.
+--resume. Compared are, bit for bit, all of the last and of the best checkpoint (weights, optimizer,
+velocities, choice, best so far), best.safetensors, metrics.jsonl, summary.json and every epoch's selection;
+recorded times and peak memory apart.
 """
 
 from __future__ import annotations
@@ -84,14 +84,14 @@ def differences(folder: Path, whole: Path) -> list[str]:
     found = [
         name
         for name in ("last.pt", "best.pt")
-        if not _same(
+        if not same(
             load_checkpoint(folder / "checkpoint" / name), load_checkpoint(whole / "checkpoint" / name)
         )
     ]
     weights = "checkpoint/best.safetensors"
     found += [] if (folder / weights).read_bytes() == (whole / weights).read_bytes() else [weights]
-    found += [] if _same(read_metrics(folder), read_metrics(whole)) else ["metrics.jsonl"]
-    found += [] if _same(read_summary(folder), read_summary(whole)) else ["summary.json"]
+    found += [] if same(read_metrics(folder), read_metrics(whole)) else ["metrics.jsonl"]
+    found += [] if same(read_summary(folder), read_summary(whole)) else ["summary.json"]
     for epoch in range(len(read_metrics(whole))):
         mine, theirs = (read_selection(of / "selection", epoch) for of in (folder, whole))
         if not all((one == other).all() for one, other in zip(mine, theirs, strict=True)):
@@ -108,13 +108,13 @@ def _wait_for_start(folder: Path, process: Any) -> float:
     return time.monotonic()
 
 
-def _same(one: Any, other: Any) -> bool:
+def same(one: Any, other: Any) -> bool:
     if isinstance(one, dict):
         return one.keys() == other.keys() and all(
-            name in TIMES or _same(value, other[name]) for name, value in one.items()
+            name in TIMES or same(value, other[name]) for name, value in one.items()
         )
     if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(map(_same, one, other))
+        return len(one) == len(other) and all(map(same, one, other))
     if isinstance(one, Tensor):
         return torch.equal(one, other)
     return bool(one == other)

@@ -106,8 +106,7 @@ def test_a_signal_that_is_passed_on_is_one_request():
             stop.check()
         time.sleep(0.6)
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(1)
+            signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
