@@ -11,6 +11,7 @@ import torch
 
 from neq.cli.console import Console
 from neq.cli.dry_run import describe
+from neq.cli.joining import joined
 from neq.cli.network import open_network, unselectable
 from neq.cli.progress import ProgressDisplay
 from neq.config import (
@@ -29,7 +30,9 @@ from neq.data import Data, open_data
 from neq.errors import UserError
 from neq.results import plot_curves, plot_selection, summary_table
 from neq.tracking import RunRecord, WandbMirror, read_metrics, read_summary, why_no_wandb
-from neq.training import Checkpoints, Training, total_epochs, train
+from neq.training import ALONE, Checkpoints, Processes, Training, total_epochs, train
+
+_NOTHING = -1  # epochs to start from where there is nothing to train
 
 
 def run_training(options: Options, resolved: Resolved) -> None:
@@ -38,22 +41,35 @@ def run_training(options: Options, resolved: Resolved) -> None:
     Raises:
         UserError: a mistake in the configuration, or a run folder that cannot be used; nothing is written.
     """
+    with joined() as processes:
+        _run(options, resolved, processes)
+
+
+def _run(options: Options, resolved: Resolved, processes: Processes) -> None:
     console, config = Console(), resolved.config
-    device = pick_device(config.device)
+    device = pick_device(config.device, processes)
     entry = dataset(config.data_provider.dataset)
-    with open_data(config.data_provider, entry, config.manual_seed, device) as data:
+    share = (processes.rank, processes.count)
+    with processes.first_alone("data"):
+        opened = open_data(config.data_provider, entry, config.manual_seed, device, *share)
+    with opened as data:
         _notes(console, resolved.notes + data.notes)
         folder = _folder(config, data)
         record = RunRecord(folder)
-        run = prepare(config, data, device, record)
+        with processes.first_alone("network"):
+            run = prepare(config, data, device, record, processes)
         if run.table.unselectable:
             _notes(console, [f"not selectable, stays frozen: {unselectable(run.network, run.table)}"])
         named = identity(config, data.fingerprint)
         if options.dry_run:
             describe(console, run, record, named)
             return
+        if not processes.is_first:
+            _follow(run, record)
+            return
         record.check(named, config.resume, options.overwrite)
         if record.is_finished() and not options.overwrite:
+            processes.announce("start", _NOTHING)
             _notes(console, [f"{folder} holds this run, finished; --overwrite trains it again"])
             if in_wandb_sweep():  # this cell is another run there
                 with _mirror(console, config, record):
@@ -67,14 +83,15 @@ def run_training(options: Options, resolved: Resolved) -> None:
     console.print(f"{folder}", highlight=False, markup=False)
 
 
-def pick_device(wanted: str) -> torch.device:
+def pick_device(wanted: str, processes: Processes = ALONE) -> torch.device:
     """The device to compute on.
 
     Args:
         wanted: "auto" takes CUDA where there is one.
+        processes: of the run; each takes a GPU of its own.
 
     Raises:
-        UserError: "cuda" where there is none.
+        UserError: "cuda" where there is none, or fewer than processes.
     """
     if wanted == "cuda" and not torch.cuda.is_available():
         raise UserError("device 'cuda' is not available here; take --device cpu or auto")
@@ -83,10 +100,25 @@ def pick_device(wanted: str) -> torch.device:
     if wanted == "cuda":
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False
+        if processes.count > 1:
+            return _own_gpu(processes)
     return torch.device(wanted)
 
 
-def prepare(config: Config, data: Data, device: torch.device, record: RunRecord) -> Training:
+def _own_gpu(processes: Processes) -> torch.device:
+    gpus = torch.cuda.device_count()
+    if processes.local_count > gpus:
+        raise UserError(
+            f"{processes.local_count} processes on this machine need a GPU each, and it has {gpus}; "
+            f"start {gpus} a machine (--nproc-per-node {gpus}), or take --device cpu"
+        )
+    torch.cuda.set_device(processes.local_rank)
+    return torch.device("cuda", processes.local_rank)
+
+
+def prepare(
+    config: Config, data: Data, device: torch.device, record: RunRecord, processes: Processes
+) -> Training:
     """Builds the network and its table, and checks that the policies fit them; writes nothing.
 
     Raises:
@@ -94,7 +126,8 @@ def prepare(config: Config, data: Data, device: torch.device, record: RunRecord)
     """
     network, table = open_network(config, len(data.classes))
     network.to(device).to(memory_format=torch.channels_last)
-    run = Training(config, network, table, data, device, Checkpoints(record.checkpoints))
+    checkpoints = Checkpoints(record.checkpoints, writes=processes.is_first)
+    run = Training(config, network, table, data, device, checkpoints, processes=processes)
     for policy in (config.NEq_config.initialization, config.NEq_config.neuron_selection):
         run.check(policy)
     return run
@@ -129,9 +162,42 @@ def _train(console: Console, run: Training, record: RunRecord, fresh: bool) -> N
         # Where and how the run was started is not what it is: the record repeats it anywhere.
         config = run.config.model_copy(update={"run_dir": None, "resume": False})
         record.start(to_yaml(config), identity(config, run.data.fingerprint), run.table)
+    _start(run, done)
     epochs = total_epochs(run.config.run_config)
     with _mirror(console, run.config, record) as mirror, ProgressDisplay(console, epochs) as display:
         train(replace(run, trackers=(record, display, *mirror)), resumed)
+
+
+def _follow(run: Training, record: RunRecord) -> None:
+    """Trains beside the first process, which alone writes the run's folder.
+
+    Raises:
+        UserError: this process does not find there what the first one does.
+    """
+    done = run.processes.announced("start")
+    if done == _NOTHING:
+        return
+    resumed = run.checkpoints.load_last() if done else None
+    found = 0 if resumed is None else resumed["progress"]["epoch"]
+    if found != done:
+        raise UserError(
+            f"process {run.processes.rank} finds a checkpoint after {found} epochs in {record.folder}, the "
+            f"first one after {done}; all processes need the same folder"
+        )
+    _start(run, done)
+    train(run, resumed)
+
+
+def _start(run: Training, done: int) -> None:
+    """Lets all processes begin together: from here on none keeps another waiting for long.
+
+    Args:
+        done: epochs that are there already.
+    """
+    if run.processes.is_first:
+        run.processes.announce("start", done)
+    run.data.fill_cache()
+    run.processes.meet("ready")
 
 
 @contextmanager

@@ -23,10 +23,11 @@ class Checkpoints:
 
     Args:
         folder: made when the first checkpoint is saved.
+        writes: whether anything is saved; of several processes the first does.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, writes: bool = True) -> None:
+        self.folder, self._writes = folder, writes
         self.last = folder / "last.pt"
         self.best = folder / "best.pt"
         self.best_weights = folder / "best.safetensors"
@@ -37,6 +38,8 @@ class Checkpoints:
         Args:
             state: plain values and tensors; `network` is the plain network's state_dict.
         """
+        if not self._writes:
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         state = {"format": FORMAT, **state}
         if is_best:

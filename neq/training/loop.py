@@ -58,6 +58,7 @@ def _train_epoch(run: Training, progress: Progress, epoch: int) -> bool:
     policy = run.policy(epoch)
     choice = choose_neurons(run, progress, epoch)
     chosen = choice.chosen
+    run.processes.check_same(f"the neurons chosen for epoch {epoch}", [chosen])
     plan = make_plan(run, policy, chosen)
     optimizer = make_optimizer(plan, settings)
     carry_optimizer_state(progress.optimizer, optimizer, plan)
@@ -69,7 +70,7 @@ def _train_epoch(run: Training, progress: Progress, epoch: int) -> bool:
 
     if measures_velocity:
         images = run.data.velocity_images().to(run.device, memory_format=torch.channels_last)
-        phi = similarity(run.network, run.table, images, before)
+        phi = run.processes.mean(similarity(run.network, run.table, images, before), len(images))
         velocity = progress.velocity or VelocityState.start(len(run.table))
         progress.velocity = velocity.after_epoch(
             phi, config.NEq_config.velocity_mu, config.NEq_config.velocity_rule
@@ -77,6 +78,9 @@ def _train_epoch(run: Training, progress: Progress, epoch: int) -> bool:
     progress.epoch = epoch + 1
     progress.policy, progress.chosen = policy, chosen
     progress.optimizer = optimizer_state(optimizer, plan)
+    velocities = None if progress.velocity is None else progress.velocity.velocity
+    learned = [velocities, *run.network.state_dict().values()]
+    run.processes.check_same(f"the weights after epoch {epoch}", learned)
 
     validation = _evaluate(run, "validation") if config.data_provider.use_validation else None
     if validation is not None and not math.isfinite(validation.loss):
@@ -113,7 +117,6 @@ def _train_epoch(run: Training, progress: Progress, epoch: int) -> bool:
         "Trained beside the budget": beside,
         "step_seconds": progress.step_seconds[-1],
     }
-    velocities = None if progress.velocity is None else progress.velocity.velocity
     for tracker in run.trackers:
         tracker.epoch(EpochReport(epoch, metrics, chosen, velocities))
     return is_best
@@ -123,9 +126,10 @@ def _train_steps(
     run: Training, progress: Progress, plan: Plan, optimizer: torch.optim.Optimizer, epoch: int
 ) -> tuple[Scores, float]:
     """The steps of one epoch; gives the mean scores of its batches and the last learning rate."""
-    settings, steps = run.config.run_config, run.data.steps_per_epoch
+    settings, steps, share = run.config.run_config, run.data.steps_per_epoch, run.data.share
     # Dropout draws from the global stream: seeded by epoch, so that a resumed run draws the same.
-    torch.manual_seed(seed_for(run.config.manual_seed, "dropout", epoch))
+    other = () if run.processes.is_first else (run.processes.rank,)
+    torch.manual_seed(seed_for(run.config.manual_seed, "dropout", epoch, *other))
     losses = torch.zeros(steps, device=run.device)
     hits, images_seen = torch.zeros((), dtype=torch.int64, device=run.device), 0
     clock = StepClock(run.device)
@@ -143,16 +147,20 @@ def _train_steps(
         with clock.step():
             loss, outputs = _forward(plan, images, labels, settings.precision, measured)
             loss.backward()
+            run.processes.average_gradients(plan, share)
             optimizer.step()
             optimizer.zero_grad()
             plan.write_back()
         if measured is not None:
-            progress.saved_bytes = measured.total
+            progress.saved_bytes = run.processes.sum(measured.total)
         losses[step] = loss.detach()
         hits += (outputs.argmax(1) == labels).sum()
         images_seen += len(labels)
         for tracker in run.trackers:
             tracker.step(epoch, step, steps)
+    run.processes.average_statistics(run.network, share)
+    losses, hits = run.processes.sum(losses * share), run.processes.sum(hits)
+    images_seen = run.processes.sum(images_seen)
     for step, value in enumerate(losses.tolist()):
         if not math.isfinite(value):
             rate = learning_rate(settings, epoch * steps + step, steps)
@@ -186,7 +194,8 @@ def _shows_the_policy(run: Training, epoch: int) -> bool:
 
 
 def _evaluate(run: Training, split: Literal["validation", "test"]) -> Scores:
-    return evaluate(run.network, run.data.eval_batches(split), run.device, run.config.run_config.precision)
+    batches, precision = run.data.eval_batches(split), run.config.run_config.precision
+    return evaluate(run.network, batches, run.device, precision, run.processes)
 
 
 def _summary(run: Training, progress: Progress) -> dict[str, Any]:
@@ -215,7 +224,7 @@ def _summary(run: Training, progress: Progress) -> dict[str, Any]:
         "selectable_parameters": run.table.total_parameters,
         "step_seconds": sorted(progress.step_seconds)[len(progress.step_seconds) // 2],
         "saved_bytes": progress.saved_bytes,
-        "peak_memory_bytes": memory,
+        "peak_memory_bytes": run.processes.largest(memory),
         "peak_memory_kind": memory_kind,
         "device": str(run.device),
     }

@@ -19,6 +19,7 @@ from neq.selection import STATIC, SelectionState, StaticScheme, VelocityState, b
 from neq.selective import Allowance, Choice, CostModel, NamedState, Plan
 from neq.training.checkpoint import Checkpoints
 from neq.training.optimizer import optimizer_kind
+from neq.training.processes import ALONE, Processes
 from neq.training.tracker import Tracker
 
 
@@ -76,7 +77,8 @@ class Training:
         data: splits and batches.
         device: where to compute.
         checkpoints: where the run's state is kept.
-        trackers: told of every step, every epoch and the end.
+        trackers: told of every step, every epoch and the end; of several processes' in the first alone.
+        processes: that train it together.
     """
 
     config: Config
@@ -86,6 +88,7 @@ class Training:
     device: torch.device
     checkpoints: Checkpoints
     trackers: Sequence[Tracker] = ()
+    processes: Processes = ALONE
 
     def allowance(self, policy: str) -> Allowance:
         """The run's budget on a step under a policy: the biases of an SU scheme train under SU alone."""
