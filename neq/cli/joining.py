@@ -22,14 +22,16 @@ import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
-from neq.cli.run import Silent, Terminated, exit_code
+from neq.cli.run import Ended, Terminated, exit_code
 from neq.cli.several import Place, place_in_environment
 from neq.errors import UserError
-from neq.training import PATIENCE, Processes, ProcessLost, lost_line
+from neq.training import PATIENCE, Processes, ProcessLost
 
 _JOINING = 120.0  # seconds that a process waits for the others to start
+_RESUME = "the same command with --resume goes on from the last checkpoint"
 _POLL = 0.5
 _EXCHANGE_FAILS = 3.0  # seconds in which an exchange with a process that has died fails by itself
+_STORE_ANSWERS = 3.0
 _LAST = 20.0  # seconds that are then left to end in order
 
 
@@ -43,7 +45,7 @@ def joined(environment: Mapping[str, str] = os.environ, patience: float = PATIEN
 
     Raises:
         UserError: the environment is incomplete, or not all processes have started in time.
-        Silent: the run has ended, and another process says why.
+        Ended: the run has ended, and this process or another one says why.
     """
     place = place_in_environment(environment)
     if place.count == 1:
@@ -70,6 +72,7 @@ class _Bond:
         self.has_ended_this = False
         self._peers: dict[int, psutil.Process | None] = {}
         self._over = threading.Event()
+        self._asking, self._has_asked = threading.Lock(), False
 
     def join(self) -> None:
         """Finds the others and connects to them."""
@@ -122,12 +125,20 @@ class _Bond:
 
     def may_speak(self) -> bool:
         """Whether this process is the first that asks; it then says why the run ends."""
-        if self.store is None:
-            return True
-        try:
-            return int(self.store.add("spoken", 1)) == 1
-        except RuntimeError:  # it was in a process that has died: better said twice than not at all
-            return True
+        with self._asking:
+            if self._has_asked:
+                return False
+            self._has_asked = True
+        answer = [True]  # where the store does not answer: better said twice than not at all
+        asker = threading.Thread(target=self._ask, args=(answer,), daemon=True)
+        asker.start()
+        asker.join(_STORE_ANSWERS)
+        return answer[0]
+
+    def _ask(self, answer: list[bool]) -> None:
+        with suppress(RuntimeError):
+            if self.store is not None:
+                answer[0] = int(self.store.add("spoken", 1)) == 1
 
     def died(self) -> list[int]:
         """The processes of this machine that have ended before the run has."""
@@ -141,8 +152,7 @@ class _Bond:
             if not died or self._over.is_set():
                 continue
             if self.may_speak():
-                line = lost_line(f"process {died[0]}", self.patience)
-                print(f"neq: {line}", file=sys.stderr, flush=True)
+                print(f"neq: {died_line(died[0])}", file=sys.stderr, flush=True)
             if not self._over.wait(_EXCHANGE_FAILS):
                 self.has_ended_this = True
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -166,14 +176,21 @@ def _ending(place: Place, patience: float) -> Iterator[_Bond]:
         yield bond
     except BaseException as error:
         if not bond.may_speak():
-            raise Silent(1 if bond.has_ended_this else exit_code(error)) from error
+            raise Ended(1 if bond.has_ended_this else exit_code(error)) from error
         died = bond.died()
         if died and isinstance(error, (ProcessLost, Terminated)):
             # torchrun stops the others, too, when one of them has died.
-            raise ProcessLost(lost_line(f"process {died[0]}", patience)) from error
+            raise Ended(1, died_line(died[0])) from error
+        if isinstance(error, ProcessLost):
+            raise Ended(1, f"{error}; {_RESUME}") from error
         raise
     finally:
         bond.stop()
+
+
+def died_line(rank: int) -> str:
+    """What is said when a process of this machine has died."""
+    return f"process {rank} of the run has died; {_RESUME}"
 
 
 def _process(pid: int) -> psutil.Process | None:

@@ -17,16 +17,17 @@ class Terminated(BaseException):
     """SIGTERM arrived."""
 
 
-class Silent(Exception):
-    """The command has ended, and another process says why.
+class Ended(Exception):
+    """One of several processes has ended.
 
     Args:
         code: to exit with.
+        line: that says why; none: another process says it.
     """
 
-    def __init__(self, code: int) -> None:
-        super().__init__(code)
-        self.code = code
+    def __init__(self, code: int, line: str | None = None) -> None:
+        super().__init__(line)
+        self.code, self.line = code, line
 
 
 _STOPPED = "stopped; the same command with --resume goes on from the last epoch"
@@ -59,8 +60,8 @@ def run_command(command: Callable[[list[str]], int], argv: list[str], stopped: s
         return _end(error, exit_code(error), str(error), argv)
     except (KeyboardInterrupt, Terminated) as error:
         return _end(error, exit_code(error), stopped, argv)
-    except Silent as error:
-        return _end(error, error.code, None, argv)
+    except Ended as error:
+        return _end(error, error.code, error.line, argv)
     except BrokenPipeError:
         # Python would complain once more when it closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

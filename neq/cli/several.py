@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from neq.cli.run import Silent, exit_code
+from neq.cli.run import Ended, exit_code
 from neq.errors import UserError, shown
 
 _HEAD_START = 10.0  # seconds
@@ -70,8 +70,11 @@ def _number(environment: Mapping[str, str], name: str, default: str | None, leas
 
 @contextlib.contextmanager
 def one_output() -> Iterator[None]:
-    """Of several processes the first alone has a standard output."""
-    if place_in_environment().rank == 0:
+    """Of several processes the first alone has a standard output; none tells how its connections ended."""
+    place = place_in_environment()
+    if place.count > 1:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read when torch is imported, after this
+    if place.rank == 0:
         yield
         return
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
@@ -83,7 +86,7 @@ def first_tells() -> Iterator[None]:
     """A mistake that every process meets before they know of each other is the first one's to tell.
 
     Raises:
-        Silent: it is told there.
+        Ended: it is told there.
     """
     try:
         yield
@@ -91,7 +94,7 @@ def first_tells() -> Iterator[None]:
         if place_in_environment().rank == 0:
             raise
         if "TORCHELASTIC_RUN_ID" not in os.environ:
-            raise Silent(exit_code(error)) from error
+            raise Ended(exit_code(error)) from error
         # torchrun ends all as soon as one has ended: let that be the first, if it has met the mistake too.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(_HEAD_START)

@@ -4,7 +4,7 @@ from neq.training.checkpoint import Checkpoints, load_checkpoint
 from neq.training.evaluation import Scores, evaluate
 from neq.training.loop import TrainingDiverged, train
 from neq.training.optimizer import optimizer_kind
-from neq.training.processes import ALONE, PATIENCE, Processes, ProcessLost, lost_line
+from neq.training.processes import ALONE, PATIENCE, Processes, ProcessLost
 from neq.training.run import Progress, Training, allowance_of, choose_neurons, make_plan
 from neq.training.schedule import total_epochs
 from neq.training.tracker import EpochReport, Tracker
@@ -25,7 +25,6 @@ __all__ = [
     "choose_neurons",
     "evaluate",
     "load_checkpoint",
-    "lost_line",
     "make_plan",
     "optimizer_kind",
     "total_epochs",

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from neq.selective import Plan, average_gradients
 
 # Seconds that a process waits for another within an epoch before it gives the run up.
-PATIENCE = 45.0
+PATIENCE = 40.0
 _POLL = 0.05
 Summed = TypeVar("Summed", Tensor, int)
 
@@ -180,15 +180,9 @@ class Processes:
             exchange()
         except RuntimeError as error:
             time.sleep(1)  # a signal that stops all processes reaches this one too, and goes first
-            raise ProcessLost(lost_line("another process", self.patience)) from error
+            raise ProcessLost(
+                f"another process of the run has ended, or has not answered for {self.patience:.0f} s"
+            ) from error
 
 
 ALONE = Processes()
-
-
-def lost_line(who: str, patience: float) -> str:
-    """What is said when a process is lost."""
-    return (
-        f"{who} of the run has ended, or has not answered for {patience:.0f} s; "
-        "the same command with --resume goes on from the last checkpoint"
-    )
