@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from neq.cli.console import Console
 from neq.cli.dry_run import describe
+from neq.cli.joining import joined
 from neq.cli.network import open_network, unselectable
 from neq.cli.progress import ProgressDisplay
 from neq.cli.run import Terminated
@@ -32,14 +34,17 @@ from neq.errors import UserError
 from neq.results import plot_curves, plot_selection, summary_table
 from neq.tracking import RunRecord, WandbMirror, read_metrics, read_summary, why_no_wandb
 from neq.training import (
+    ALONE,
     Checkpoints,
-    Stop,
+    Processes,
     Stopped,
     Training,
     stop_on_signals,
     total_epochs,
     train,
 )
+
+_NOTHING = -1  # announced where there is nothing to train
 
 
 def run_training(options: Options, resolved: Resolved) -> None:
@@ -48,22 +53,35 @@ def run_training(options: Options, resolved: Resolved) -> None:
     Raises:
         UserError: a mistake in the configuration, or a run folder that cannot be used; nothing is written.
     """
+    with joined() as processes:
+        _run(options, resolved, processes)
+
+
+def _run(options: Options, resolved: Resolved, processes: Processes) -> None:
     console, config = Console(), resolved.config
-    device = pick_device(config.device)
+    device = pick_device(config.device, processes)
     entry = dataset(config.data_provider.dataset)
-    with open_data(config.data_provider, entry, config.manual_seed, device) as data:
+    share = (processes.rank, processes.count)
+    with processes.first_alone("data"):
+        opened = open_data(config.data_provider, entry, config.manual_seed, device, *share)
+    with opened as data:
         _notes(console, resolved.notes + data.notes)
         folder = _folder(config, data)
         record = RunRecord(folder)
-        run = prepare(config, data, device, record)
+        with processes.first_alone("network"):
+            run = prepare(config, data, device, record, processes)
         if run.table.unselectable:
             _notes(console, [f"not selectable, stays frozen: {unselectable(run.network, run.table)}"])
         named = identity(config, data.fingerprint)
         if options.dry_run:
             describe(console, run, record, named)
             return
+        if not processes.is_first:
+            _follow(run, record)
+            return
         record.check(named, config.resume, options.overwrite)
         if record.is_finished() and not options.overwrite:
+            processes.announce("start", _NOTHING)
             _notes(console, [f"{folder} holds this run, finished; --overwrite trains it again"])
             if in_wandb_sweep():  # this cell is another run there
                 with _mirror(console, config, record):
@@ -77,14 +95,15 @@ def run_training(options: Options, resolved: Resolved) -> None:
     console.print(f"{folder}", highlight=False, markup=False)
 
 
-def pick_device(wanted: str) -> torch.device:
+def pick_device(wanted: str, processes: Processes = ALONE) -> torch.device:
     """The device to compute on.
 
     Args:
         wanted: "auto" takes CUDA where there is one.
+        processes: of the run; each takes a GPU of its own.
 
     Raises:
-        UserError: "cuda" where there is none.
+        UserError: "cuda" where there is none, or fewer than processes.
     """
     if wanted == "cuda" and not torch.cuda.is_available():
         raise UserError("device 'cuda' is not available here; take --device cpu or auto")
@@ -93,10 +112,25 @@ def pick_device(wanted: str) -> torch.device:
     if wanted == "cuda":
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False
+        if processes.count > 1:
+            return _own_gpu(processes)
     return torch.device(wanted)
 
 
-def prepare(config: Config, data: Data, device: torch.device, record: RunRecord) -> Training:
+def _own_gpu(processes: Processes) -> torch.device:
+    gpus = torch.cuda.device_count()
+    if processes.local_count > gpus:
+        raise UserError(
+            f"{processes.local_count} processes on this machine need a GPU each, and it has {gpus}; "
+            f"start {gpus} a machine (--nproc-per-node {gpus}), or take --device cpu"
+        )
+    torch.cuda.set_device(processes.local_rank)
+    return torch.device("cuda", processes.local_rank)
+
+
+def prepare(
+    config: Config, data: Data, device: torch.device, record: RunRecord, processes: Processes
+) -> Training:
     """Builds the network and its table, and checks that the policies fit them; writes nothing.
 
     Raises:
@@ -104,7 +138,8 @@ def prepare(config: Config, data: Data, device: torch.device, record: RunRecord)
     """
     network, table = open_network(config, len(data.classes))
     network.to(device).to(memory_format=torch.channels_last)
-    run = Training(config, network, table, data, device, Checkpoints(record.checkpoints))
+    checkpoints = Checkpoints(record.checkpoints, writes=processes.is_first)
+    run = Training(config, network, table, data, device, checkpoints, processes=processes)
     for policy in (config.NEq_config.initialization, config.NEq_config.neuron_selection):
         run.check(policy)
     return run
@@ -148,23 +183,24 @@ def _train(console: Console, run: Training, record: RunRecord, fresh: bool) -> N
         # Where and how the run was started is not what it is: the record repeats it anywhere.
         config = run.config.model_copy(update={"run_dir": None, "resume": False})
         record.start(to_yaml(config), identity(config, run.data.fingerprint), run.table)
+    _start(run, _standing(run, resumed))
     epochs = total_epochs(run.config.run_config)
     with (
         stop_on_signals() as stop,
         _mirror(console, run.config, record) as mirror,
         ProgressDisplay(console, epochs) as display,
-        _stop_explained(stop),
+        _stop_explained(),
     ):
         train(replace(run, trackers=(record, display, *mirror), stop=stop), resumed)
 
 
 @contextmanager
-def _stop_explained(stop: Stop) -> Iterator[None]:
+def _stop_explained() -> Iterator[None]:
     """A run that was asked to stop ends as its signal does."""
     try:
         yield
-    except Stopped:
-        kind = KeyboardInterrupt if stop.number == signal.SIGINT else Terminated
+    except Stopped as error:
+        kind = KeyboardInterrupt if error.number == signal.SIGINT else Terminated
         raise kind("stopped and saved; the same command with --resume goes on from there") from None
 
 
@@ -180,6 +216,47 @@ def _unwritable(folder: Path) -> Iterator[None]:
             f"{error.filename} cannot be written ({error.strerror}); what was saved before is kept: "
             "make room, or the folder writable, and the same command with --resume goes on"
         ) from error
+
+
+def _follow(run: Training, record: RunRecord) -> None:
+    """Trains beside the first process, which alone writes the run's folder.
+
+    Raises:
+        UserError: this process does not find there what the first one does.
+    """
+    standing = run.processes.announced("start")
+    if standing == _NOTHING:
+        return
+    resumed = run.checkpoints.load_last() if standing else None
+    if _standing(run, resumed) != standing:
+        raise UserError(
+            f"process {run.processes.rank} finds another checkpoint in {record.folder} than the first one; "
+            "all processes need the same folder"
+        )
+    _start(run, standing)
+    with stop_on_signals() as stop, _stop_explained():
+        train(replace(run, stop=stop), resumed)
+
+
+def _standing(run: Training, resumed: Mapping[str, Any] | None) -> int:
+    """Where a checkpoint stands, as a number: 0 is none, then all steps and ends of epochs in order."""
+    if resumed is None:
+        return 0
+    progress = resumed["progress"]
+    so_far = progress.get("so_far")
+    return 1 + progress["epoch"] * (run.data.steps_per_epoch + 1) + (0 if so_far is None else so_far["step"])
+
+
+def _start(run: Training, standing: int) -> None:
+    """Lets all processes begin together: from here on none keeps another waiting for long.
+
+    Args:
+        standing: where the run goes on from.
+    """
+    if run.processes.is_first:
+        run.processes.announce("start", standing)
+    run.data.fill_cache()
+    run.processes.meet("ready")
 
 
 @contextmanager

@@ -4,14 +4,19 @@ from neq.training.checkpoint import Checkpoints, load_checkpoint
 from neq.training.evaluation import Scores, evaluate
 from neq.training.loop import TrainingDiverged, train
 from neq.training.optimizer import optimizer_kind
+from neq.training.processes import ALONE, PATIENCE, Processes, ProcessLost
 from neq.training.run import Progress, Training, allowance_of, choose_neurons, make_plan
 from neq.training.schedule import total_epochs
 from neq.training.stopping import Stop, Stopped, stop_on_signals
 from neq.training.tracker import EpochReport, Tracker
 
 __all__ = [
+    "ALONE",
+    "PATIENCE",
     "Checkpoints",
     "EpochReport",
+    "ProcessLost",
+    "Processes",
     "Progress",
     "Scores",
     "Stop",

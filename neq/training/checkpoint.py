@@ -29,10 +29,11 @@ class Checkpoints:
 
     Args:
         folder: made, in one that is there, when the first checkpoint is saved.
+        writes: whether anything is saved; of several processes the first does.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, writes: bool = True) -> None:
+        self.folder, self._writes = folder, writes
         self.last = folder / "last.pt"
         self.previous = folder / "previous.pt"
         self.best = folder / "best.pt"
@@ -49,6 +50,9 @@ class Checkpoints:
             OSError: a file could not be written, or reads otherwise than it was written. The files that were
                 there are.
         """
+        self._saved_at = time.monotonic()
+        if not self._writes:
+            return
         self.folder.mkdir(exist_ok=True)
         content = _content({"format": FORMAT, **state})
         # The best one first: a run that is stopped in between comes to its best epoch again.
@@ -61,7 +65,7 @@ class Checkpoints:
 
     def is_due(self, minutes: float | None) -> bool:
         """Whether so many minutes have passed since the last checkpoint; 0 and none: never."""
-        return bool(minutes) and time.monotonic() - self._saved_at >= 60 * (minutes or 0)
+        return minutes is not None and 0 < 60 * minutes <= time.monotonic() - self._saved_at
 
     def load_last(self, tell: Callable[[str], None] = lambda line: None) -> dict[str, Any] | None:
         """The last state that was saved and is whole; none if there is no checkpoint yet.

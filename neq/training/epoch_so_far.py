@@ -11,12 +11,11 @@ from torch import Tensor
 from neq.parts import Part
 from neq.selection import PreviousValues
 from neq.selective import Choice
-from neq.training.evaluation import Scores
 
 
 @dataclass
 class EpochSoFar:
-    """What an epoch's steps so far have come to; the weights and the optimizer's state apart.
+    """What an epoch's steps so far have come to in this process; weights and optimizer state apart.
 
     Args:
         choice: the neurons that it updates.
@@ -59,11 +58,6 @@ class EpochSoFar:
         self.hits += (outputs.argmax(1) == labels).sum()
         self.images += len(labels)
         self.step += 1
-
-    @property
-    def scores(self) -> Scores:
-        """Of all steps, each batch as it was when it was trained on."""
-        return Scores(100 * int(self.hits) / self.images, float(self.losses.mean()))
 
     def state(self) -> dict[str, Any]:
         """As plain values and tensors, with the random states of this moment."""

@@ -19,6 +19,7 @@ from neq.training.evaluation import Scores, evaluate
 from neq.training.measure import SavedBytes, StepClock, peak_memory
 from neq.training.metrics import score_metrics, selection_metrics
 from neq.training.optimizer import make_optimizer
+from neq.training.own import own_of_all, take_own
 from neq.training.run import Progress, Training, choose_neurons, make_plan
 from neq.training.schedule import learning_rate, total_epochs
 from neq.training.stopping import Stopped
@@ -47,8 +48,11 @@ def train(run: Training, resumed: dict[str, Any] | None = None) -> dict[str, Any
     if resumed is not None:
         run.network.load_state_dict(resumed["network"])
         progress = Progress.of_state(resumed["progress"], run.device)
+        if progress.so_far is not None:
+            take_own(resumed["own"], run.network, progress.so_far, run.processes)
     for epoch in range(progress.epoch, total_epochs(run.config.run_config)):
-        run.stop.check()
+        if asked := run.processes.largest(run.stop.number):
+            raise Stopped(asked)
         try:
             is_best = _train_epoch(run, progress, epoch)
         except Stopped:
@@ -62,7 +66,11 @@ def train(run: Training, resumed: dict[str, Any] | None = None) -> dict[str, Any
 
 
 def _save(run: Training, progress: Progress, is_best: bool = False) -> None:
-    run.checkpoints.save({"network": run.network.state_dict(), "progress": progress.state()}, is_best)
+    """Saves where the run stands; in mid-epoch that is another place in every process."""
+    state = {"network": run.network.state_dict(), "progress": progress.state()}
+    if progress.so_far is not None:
+        state["own"] = own_of_all(run.network, progress.so_far, run.processes)
+    run.checkpoints.save(state, is_best)
 
 
 def _train_epoch(run: Training, progress: Progress, epoch: int) -> bool:
@@ -79,6 +87,7 @@ def _train_epoch(run: Training, progress: Progress, epoch: int) -> bool:
     )
     choice = so_far.choice
     chosen = choice.chosen
+    run.processes.check_same(f"the neurons chosen for epoch {epoch}", [chosen])
     plan = make_plan(run, policy, chosen)
     optimizer = make_optimizer(plan, settings)
     carry_optimizer_state(progress.optimizer, optimizer, plan)
@@ -87,16 +96,19 @@ def _train_epoch(run: Training, progress: Progress, epoch: int) -> bool:
         so_far.before = previous_values(run.network, plan.parts)
     progress.so_far = so_far
 
-    lr = _train_steps(run, progress, so_far, plan, optimizer, epoch)
-    train_scores = so_far.scores
+    train_scores, lr = _train_steps(run, progress, so_far, plan, optimizer, epoch)
 
     velocity = progress.velocity
     if so_far.before is not None:
         images = run.data.velocity_images().to(run.device, memory_format=torch.channels_last)
         phi = similarity(run.network, run.table, images, so_far.before)
+        phi = run.processes.mean(phi, len(images))
         velocity = (velocity or VelocityState.start(len(run.table))).after_epoch(
             phi, config.NEq_config.velocity_mu, config.NEq_config.velocity_rule
         )
+    velocities = None if velocity is None else velocity.velocity
+    learned = [velocities, *run.network.state_dict().values()]
+    run.processes.check_same(f"the weights after epoch {epoch}", learned)
     validation = _evaluate(run, "validation") if config.data_provider.use_validation else None
     if validation is not None and not math.isfinite(validation.loss):
         raise TrainingDiverged(
@@ -139,7 +151,6 @@ def _train_epoch(run: Training, progress: Progress, epoch: int) -> bool:
         "Trained beside the budget": beside,
         "step_seconds": progress.step_seconds[-1],
     }
-    velocities = None if progress.velocity is None else progress.velocity.velocity
     for tracker in run.trackers:
         tracker.epoch(EpochReport(epoch, metrics, chosen, velocities))
     return is_best
@@ -152,12 +163,13 @@ def _train_steps(
     plan: Plan,
     optimizer: torch.optim.Optimizer,
     epoch: int,
-) -> float:
-    """The steps of one epoch that are to come; gives the last learning rate."""
-    settings, steps = run.config.run_config, run.data.steps_per_epoch
+) -> tuple[Scores, float]:
+    """The steps of one epoch that are to come; gives the mean scores of all its batches and the last rate."""
+    settings, steps, share = run.config.run_config, run.data.steps_per_epoch, run.data.share
     if so_far.step == 0:
         # Dropout draws from the global stream: seeded by epoch, so that a resumed run draws the same.
-        torch.manual_seed(seed_for(run.config.manual_seed, "dropout", epoch))
+        other = () if run.processes.is_first else (run.processes.rank,)
+        torch.manual_seed(seed_for(run.config.manual_seed, "dropout", epoch, *other))
     else:
         so_far.restore_random()
     clock = StepClock(run.device, so_far.seconds)
@@ -174,28 +186,38 @@ def _train_steps(
         with clock.step():
             loss, outputs = _forward(plan, images, labels, settings.precision, measured)
             loss.backward()
+            run.processes.average_gradients(plan, share)
             optimizer.step()
             optimizer.zero_grad()
             plan.write_back()
         if measured is not None:
-            progress.saved_bytes = measured.total
+            progress.saved_bytes = run.processes.sum(measured.total)
         so_far.add(loss.detach(), outputs, labels)
         for tracker in run.trackers:
             tracker.step(epoch, so_far.step - 1, steps)
-        if run.stop.number is not None or run.checkpoints.is_due(settings.checkpoint_minutes):
+        # All processes save, or stop, after the same step, whichever of them is to. 1 is no signal's number
+        # that is listened to: it says that a checkpoint is due.
+        asked = run.stop.number or int(run.checkpoints.is_due(settings.checkpoint_minutes))
+        asked = run.processes.largest(asked)
+        if asked:
             _check_finite(run, so_far, plan, epoch)
             progress.optimizer = optimizer_state(optimizer, plan)
-            run.stop.check()
+            if asked > 1:
+                raise Stopped(asked)
             _save(run, progress)
-    _check_finite(run, so_far, plan, epoch)
+    run.processes.average_statistics(run.network, share)
+    losses = _check_finite(run, so_far, plan, epoch)
     progress.optimizer = optimizer_state(optimizer, plan)
-    return learning_rate(settings, epoch * steps + steps - 1, steps)
+    hits, images_seen = run.processes.sum(so_far.hits), run.processes.sum(so_far.images)
+    lr = learning_rate(settings, epoch * steps + steps - 1, steps)
+    return Scores(100 * int(hits) / images_seen, float(losses.mean())), lr
 
 
-def _check_finite(run: Training, so_far: EpochSoFar, plan: Plan, epoch: int) -> None:
-    """A network that has left the numbers behind must not be saved."""
+def _check_finite(run: Training, so_far: EpochSoFar, plan: Plan, epoch: int) -> Tensor:
+    """Makes sure that the network may be saved; gives the losses of all processes' steps, [steps]."""
     settings, steps = run.config.run_config, run.data.steps_per_epoch
-    for step, value in enumerate(so_far.losses.tolist()):
+    losses = run.processes.sum(so_far.losses * run.data.share)
+    for step, value in enumerate(losses.tolist()):
         if not math.isfinite(value):
             rate = learning_rate(settings, epoch * steps + step, steps)
             raise TrainingDiverged(
@@ -204,11 +226,13 @@ def _check_finite(run: Training, so_far: EpochSoFar, plan: Plan, epoch: int) -> 
             )
     # A last step may spoil the weights, or its batch a running statistic, after a finite loss.
     values = chain(plan.parameters(), run.network.buffers())
-    if not torch.stack([tensor.isfinite().all() for tensor in values]).all():
+    is_finite = torch.stack([tensor.isfinite().all() for tensor in values]).all()
+    if run.processes.largest(int(not is_finite)):
         raise TrainingDiverged(
             f"a weight is no longer finite in epoch {epoch}, after step {so_far.step - 1}; "
             "try a lower base_lr"
         )
+    return losses
 
 
 def _forward(
@@ -230,8 +254,12 @@ def _shows_the_policy(run: Training, epoch: int) -> bool:
 
 
 def _evaluate(run: Training, split: Literal["validation", "test"]) -> Scores:
-    batches = run.stop.watch(run.data.eval_batches(split))
-    return evaluate(run.network, batches, run.device, run.config.run_config.precision)
+    # Of several processes none may leave the others waiting.
+    batches = run.data.eval_batches(split)
+    if run.processes.count == 1:
+        batches = run.stop.watch(batches)
+    precision = run.config.run_config.precision
+    return evaluate(run.network, batches, run.device, precision, run.processes)
 
 
 def _summary(run: Training, progress: Progress) -> dict[str, Any]:
@@ -260,7 +288,7 @@ def _summary(run: Training, progress: Progress) -> dict[str, Any]:
         "selectable_parameters": run.table.total_parameters,
         "step_seconds": sorted(progress.step_seconds)[len(progress.step_seconds) // 2],
         "saved_bytes": progress.saved_bytes,
-        "peak_memory_bytes": memory,
+        "peak_memory_bytes": run.processes.largest(memory),
         "peak_memory_kind": memory_kind,
         "device": str(run.device),
     }

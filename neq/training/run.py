@@ -20,6 +20,7 @@ from neq.selective import Allowance, Choice, CostModel, NamedState, Plan
 from neq.training.checkpoint import Checkpoints
 from neq.training.epoch_so_far import EpochSoFar
 from neq.training.optimizer import optimizer_kind
+from neq.training.processes import ALONE, Processes
 from neq.training.stopping import Stop
 from neq.training.tracker import Tracker
 
@@ -88,7 +89,8 @@ class Training:
         data: splits and batches.
         device: where to compute.
         checkpoints: where the run's state is kept.
-        trackers: told of every step, every epoch and the end.
+        trackers: told of every step, every epoch and the end; of several processes' in the first alone.
+        processes: that train it together.
         stop: asked after every step whether to go on.
     """
 
@@ -99,6 +101,7 @@ class Training:
     device: torch.device
     checkpoints: Checkpoints
     trackers: Sequence[Tracker] = ()
+    processes: Processes = ALONE
     stop: Stop = field(default_factory=Stop)
 
     def allowance(self, policy: str) -> Allowance:

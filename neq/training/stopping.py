@@ -17,28 +17,36 @@ _ONE_REQUEST = 0.5
 
 
 class Stopped(Exception):
-    """A training was asked to stop, and stands at the end of a step."""
+    """A training was asked to stop, and stands at the end of a step.
+
+    Args:
+        number: of the signal that asked.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 class Stop:
     """Whether a training is asked to stop.
 
     Attributes:
-        number: of the signal that asked; none: go on.
+        number: of the signal that asked; 0: go on.
     """
 
     def __init__(self) -> None:
-        self.number: int | None = None
-
-    def check(self) -> None:
-        """Raises Stopped if the training is to stop."""
-        if self.number is not None:
-            raise Stopped
+        self.number = 0
 
     def watch(self, items: Iterable[Item]) -> Iterator[Item]:
-        """The items, as long as nobody asks to stop."""
+        """The items, as long as nobody asks to stop.
+
+        Raises:
+            Stopped: somebody does.
+        """
         for item in items:
-            self.check()
+            if self.number:
+                raise Stopped(self.number)
             yield item
 
 
@@ -51,7 +59,7 @@ def stop_on_signals() -> Iterator[Stop]:
     def ask(number: int, frame: FrameType | None) -> None:
         nonlocal asked
         now = time.monotonic()
-        if stop.number is None:
+        if not stop.number:
             stop.number, asked = number, now
             if os.isatty(2):  # a print could fall into another one
                 os.write(2, b"\nneq: stops after this step and saves; once more ends it at once\n")
