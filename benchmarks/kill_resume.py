@@ -21,6 +21,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.table import Table
 from torch import Tensor
@@ -93,8 +94,12 @@ def differences(folder: Path, whole: Path) -> list[str]:
     found += [] if same(read_metrics(folder), read_metrics(whole)) else ["metrics.jsonl"]
     found += [] if same(read_summary(folder), read_summary(whole)) else ["summary.json"]
     for epoch in range(len(read_metrics(whole))):
-        mine, theirs = (read_selection(of / "selection", epoch) for of in (folder, whole))
-        if not all((one == other).all() for one, other in zip(mine, theirs, strict=True)):
+        (chosen, velocity), (expected, former) = (
+            read_selection(of / "selection", epoch) for of in (folder, whole)
+        )
+        if not np.array_equal(chosen, expected) or (velocity is None) != (former is None):
+            found.append(f"selection of epoch {epoch}")
+        elif velocity is not None and former is not None and not np.array_equal(velocity, former):
             found.append(f"selection of epoch {epoch}")
     return found
 

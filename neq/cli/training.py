@@ -14,6 +14,7 @@ import torch
 from neq.cli.console import Console
 from neq.cli.dry_run import describe
 from neq.cli.joining import joined
+from neq.cli.memory import memory_explained
 from neq.cli.network import open_network, unselectable
 from neq.cli.progress import ProgressDisplay
 from neq.cli.run import Terminated
@@ -190,6 +191,7 @@ def _train(console: Console, run: Training, record: RunRecord, fresh: bool) -> N
         _mirror(console, run.config, record) as mirror,
         ProgressDisplay(console, epochs) as display,
         _stop_explained(),
+        memory_explained(run),
     ):
         train(replace(run, trackers=(record, display, *mirror), stop=stop), resumed)
 
@@ -234,7 +236,7 @@ def _follow(run: Training, record: RunRecord) -> None:
             "all processes need the same folder"
         )
     _start(run, standing)
-    with stop_on_signals() as stop, _stop_explained():
+    with stop_on_signals() as stop, _stop_explained(), memory_explained(run):
         train(replace(run, stop=stop), resumed)
 
 

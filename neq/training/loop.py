@@ -67,7 +67,7 @@ def train(run: Training, resumed: dict[str, Any] | None = None) -> dict[str, Any
 
 def _save(run: Training, progress: Progress, is_best: bool = False) -> None:
     """Saves where the run stands; in mid-epoch that is another place in every process."""
-    state = {"network": run.network.state_dict(), "progress": progress.state()}
+    state: dict[str, Any] = {"network": run.network.state_dict(), "progress": progress.state()}
     if progress.so_far is not None:
         state["own"] = own_of_all(run.network, progress.so_far, run.processes)
     run.checkpoints.save(state, is_best)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 
@@ -54,7 +54,7 @@ class Stop:
 def stop_on_signals() -> Iterator[Stop]:
     """Inside, SIGINT and SIGTERM ask to stop; a second one does what it did before."""
     stop, asked = Stop(), 0.0
-    former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    former: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def ask(number: int, frame: FrameType | None) -> None:
         nonlocal asked
