@@ -9,7 +9,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import safetensors.torch
 import torch
@@ -141,9 +141,13 @@ def _write(path: Path, content: bytes, former: Path | None = None) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-        if hasattr(os, "posix_fadvise"):  # else the memory would be read back instead of the disk
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        if Path(file.name).read_bytes() != content:
-            raise OSError(errno.EIO, "reads otherwise than it was written", str(path))
+        _check_written(file, content)
         if former is not None and path.exists():
             os.replace(path, former)
+
+
+def _check_written(file: BinaryIO, content: bytes) -> None:
+    if hasattr(os, "posix_fadvise"):  # else the memory would be read back instead of the disk
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if Path(file.name).read_bytes() != content:
+        raise OSError(errno.EIO, "reads otherwise than it was written")
