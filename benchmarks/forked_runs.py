@@ -68,7 +68,7 @@ def code_of(process: ForkServerProcess, seconds: float = 300) -> int:
 
 
 def _train(arguments: list[str], output: Path, before: Callable[[], object] | None) -> None:
-    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     for number in (1, 2):
         os.dup2(file, number)
     sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
