@@ -34,7 +34,7 @@ CASES = (("full", "train"), ("random:0.088", "train"), ("random:0.088", "frozen"
 def measure(
     processes: Processes, case: tuple[str, str], network: str, image_size: int, batch_size: int, rounds: int
 ) -> tuple[float, float, float, int]:
-    """Seconds of a step in one process (in the first; 0 in the others) and in all, of the exchange, its bytes.
+    """Seconds of a step in one process (measured in the first) and in all, of the exchange, and its bytes.
 
     Args:
         processes: at least two.
