@@ -70,15 +70,20 @@ def _number(environment: Mapping[str, str], name: str, default: str | None, leas
 
 @contextlib.contextmanager
 def one_output() -> Iterator[None]:
-    """Of several processes the first alone has a standard output; none tells how its connections ended."""
+    """Of several processes the first alone has a standard output."""
     place = place_in_environment()
     if place.count > 1:
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read when torch is imported, after this
+        quiet_connections()
     if place.rank == 0:
         yield
         return
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         yield
+
+
+def quiet_connections() -> None:
+    """Keeps torch from telling in pages of C++ that a process has gone; called before torch is imported."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 
 @contextlib.contextmanager

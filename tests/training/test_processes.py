@@ -21,13 +21,15 @@ SETTINGS = {
     "n_epochs": 3,
 }
 STATISTICS = {**SETTINGS, "norm_mode": "train", "n_epochs": 2}
+# One image to measure velocities on: the second process has none. And optimizer state that counts steps.
+FEW = {**SETTINGS, "velocity_images": 1, "n_epochs": 2, "optimizer_name": "adam", "base_lr": 1e-3}
 WORKER = """
 import sys, torch
 from torch import nn
 from neq.cli.joining import joined
 from neq.training import train
 from tests.training.runs import run_of
-from tests.training.test_processes import SETTINGS, STATISTICS, half_of_the_batch, outcome
+from tests.training.test_processes import FEW, SETTINGS, STATISTICS, half_of_the_batch, outcome
 
 folder = sys.argv[1]
 torch.set_num_threads(1)
@@ -36,6 +38,7 @@ with joined() as processes:
     found = {"frozen": outcome(f"{folder}/together", processes, **SETTINGS)}
     found["resumed"] = outcome(f"{folder}/cut", processes, resume=True, **SETTINGS)
     found["train"] = outcome(f"{folder}/statistics", processes, **STATISTICS)
+    found["few"] = outcome(f"{folder}/few", processes, **FEW)
     norm = nn.BatchNorm2d(3)
     norm(half_of_the_batch(rank))
     processes.average_statistics(norm, (17 / 33, 16 / 33)[rank])
@@ -119,6 +122,15 @@ def test_two_processes_select_and_learn_as_one(together, alone, how):
         for name, value in alone["network"].items():
             assert torch.allclose(found["network"][name], value, rtol=1e-5, atol=1e-6), name
     assert any(not torch.equal(a, b) for a, b in zip(alone["chosen"], alone["chosen"][1:], strict=False))
+
+
+def test_a_process_without_an_image_to_measure(together, tmp_path):
+    (first, second), _ = together
+    expected = outcome(tmp_path, **FEW)
+    for found in (first["few"], second["few"]):
+        assert [row.tolist() for row in found["chosen"]] == [row.tolist() for row in expected["chosen"]]
+        assert torch.equal(found["velocity"][-1], first["few"]["velocity"][-1])
+        assert torch.allclose(found["velocity"][-1], expected["velocity"][-1], atol=1e-5)
 
 
 def test_every_image_counts_once(together):
