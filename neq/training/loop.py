@@ -49,7 +49,8 @@ def train(run: Training, resumed: dict[str, Any] | None = None) -> dict[str, Any
         run.network.load_state_dict(resumed["network"])
         progress = Progress.of_state(resumed["progress"], run.device)
         if progress.so_far is not None:
-            take_own(resumed["own"], run.network, progress.so_far, run.processes)
+            stream = (run.config.manual_seed, progress.epoch)
+            take_own(resumed["own"], run.network, progress.so_far, run.processes, *stream)
     for epoch in range(progress.epoch, total_epochs(run.config.run_config)):
         if asked := run.processes.largest(run.stop.number):
             raise Stopped(asked)
@@ -69,7 +70,7 @@ def _save(run: Training, progress: Progress, is_best: bool = False) -> None:
     """Saves where the run stands; in mid-epoch that is another place in every process."""
     state: dict[str, Any] = {"network": run.network.state_dict(), "progress": progress.state()}
     if progress.so_far is not None:
-        state["own"] = own_of_all(run.network, progress.so_far, run.processes)
+        state["own"] = own_of_all(run.network, progress.so_far, run.processes, run.data.share)
     run.checkpoints.save(state, is_best)
 
 

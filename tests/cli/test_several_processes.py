@@ -92,7 +92,7 @@ def test_a_process_killed_or_all_stopped_leaves_a_checkpoint_that_one_goes_on_fr
     assert own_lines(error) == [
         "neq: process 1 of the run has died; the same command with --resume goes on from the last checkpoint"
         if victim == signal.SIGKILL
-        else "neq: stopped; the same command with --resume goes on from the last epoch"
+        else "neq: stopped and saved; the same command with --resume goes on from there"
     ]
     assert not any(file.startswith(str(ROOT / "neq")) for file in traceback_files(error))
     done = load_checkpoint(last)["progress"]["epoch"]

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from neq.errors import UserError
-from neq.training import load_checkpoint, train
+from neq.training import Stopped, load_checkpoint, train
+from tests.faults.test_mid_epoch import Stopping
 from tests.training.runs import run_of
 from tests.training.together import ended, start
 
@@ -46,6 +46,7 @@ with joined() as processes:
     processes.meet("copied")
     second = part("parts", processes, None, True)
     found["parts"] = (first[0] + second[0], second[1], first[2] + second[2])
+    found["of one"] = part("one", processes, None, True)
     torch.save(found, folder / f"{processes.rank}.pt")
 """
 
@@ -53,8 +54,10 @@ with joined() as processes:
 @pytest.fixture(scope="module")
 def together(tmp_path_factory):
     folder = tmp_path_factory.mktemp("together")
-    for name in ("whole", "parts"):
-        (folder / name).mkdir()
+    with run_of(folder / "one", **SETTINGS) as (run, diary):
+        object.__setattr__(run, "trackers", (diary, Stopping(run, (1, 17))))
+        with pytest.raises(Stopped):
+            train(run)
     for code, _, error in ended(start(2, WORKER, str(folder))):
         assert code == 0, error
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)], folder
@@ -71,13 +74,27 @@ def test_both_stop_after_the_step_that_one_is_asked_at_and_go_on_as_if_they_had_
         assert parts[2] == whole[2]  # every step once
 
 
-def test_a_mid_epoch_of_two_is_no_start_for_one(together, tmp_path):
-    _, folder = together
+def test_one_goes_on_from_the_mid_epoch_of_two(together, tmp_path):
+    """With the statistics, losses and hits of both; from there on with whole batches."""
+    found, folder = together
     state = load_checkpoint(folder / "stopped.pt")
     assert state["progress"]["so_far"]["step"] == 18
     assert len(state["own"]) == 2
-    with (
-        run_of(tmp_path, **SETTINGS) as (run, _),
-        pytest.raises(UserError, match="an epoch of 2 processes, this run has 1; resume it with as many"),
-    ):
+    seen = state["progress"]["so_far"]["images"]
+    with run_of(tmp_path, **SETTINGS) as (run, diary):
         train(run, state)
+    whole, metrics = found[0]["whole"][0], diary.reports[0].metrics
+    assert [report.epoch for report in diary.reports] == [1, 2]
+    assert seen < 18 * 32
+    hits = metrics["train"]["train/top1"] / 100 * 35 * 32
+    assert hits == pytest.approx(round(hits), abs=1e-6)  # every image counted once
+    assert metrics["train"]["train/loss"] == pytest.approx(whole[1][0], rel=0.2)
+
+
+def test_two_go_on_from_the_mid_epoch_of_one(together):
+    found, _ = together
+    for rank in range(2):
+        metrics, _, steps = found[rank]["of one"]
+        assert len(metrics) == 2
+        assert steps[0][:2] == (1, 18)
+    assert found[0]["of one"][0] == found[1]["of one"][0]
