@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
         for name in NETWORKS:
             weights = build_network(name, 10).state_dict()
             # As much again as momentum, as where everything trains.
-            state = {
+            state: dict[str, object] = {
                 "network": weights,
                 "progress": {"optimizer": {n: w.clone() for n, w in weights.items()}},
             }
