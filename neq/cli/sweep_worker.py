@@ -21,7 +21,7 @@ import torch
 from neq.cli.run import Terminated
 from neq.cli.sweep_data import OpenData
 from neq.cli.sweep_task import DIED, GAVE_UP, Task
-from neq.cli.training import pick_device, run_training
+from neq.cli.training import Surroundings, pick_device, run_training
 from neq.config import Options, Resolved, resolve
 from neq.errors import UserError
 from neq.sweeps import find_run, history
@@ -48,7 +48,6 @@ def work(task: Task) -> int:
         spoilt this process, 143 after SIGTERM.
     """
     signal.signal(signal.SIGTERM, _terminate)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its workers
     if task.threads is not None and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(task.threads)
     queue = CellQueue(open_storage(task.storage, task.runs), task.name, task.sweep)
@@ -63,7 +62,7 @@ def work(task: Task) -> int:
                 return GAVE_UP
             if error is not None and not isinstance(error, UserError | TrainingDiverged):
                 return DIED
-    except Terminated:
+    except (KeyboardInterrupt, Terminated):
         return 143
     return 0
 
@@ -108,7 +107,8 @@ def _train(task: Task, queue: CellQueue, claim: Claim, resolved: Resolved, data:
         return False
     goes_on = replace(resolved, config=resolved.config.model_copy(update={"resume": state == "unfinished"}))
     try:
-        run_training(Options(), goes_on, task.runs, data.open, (_Reporter(claim, queue.metric),))
+        around = Surroundings(task.runs, data.open, (_Reporter(claim, queue.metric),))
+        run_training(Options(), goes_on, around)
     except StoppedEarly:
         return True
     return False

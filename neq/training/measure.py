@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-import statistics
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -45,23 +44,25 @@ class SavedBytes:
 
 
 class StepClock:
-    """The median time of a training step, data loading excluded.
+    """Times training steps, data loading excluded.
 
     On CUDA only the first steps of an epoch are timed, since timing one makes the host wait for the device.
+
+    Args:
+        device: that steps run on.
+        seconds: what was timed; grows.
     """
 
     timed_on_cuda = 20
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, seconds: list[float]) -> None:
         self._cuda = device.type == "cuda"
-        self._seconds: list[float] = []
-        self._steps = 0
+        self._seconds = seconds
 
     @contextmanager
     def step(self) -> Iterator[None]:
         """Times the step inside."""
-        self._steps += 1
-        if self._cuda and self._steps > self.timed_on_cuda:
+        if self._cuda and len(self._seconds) >= self.timed_on_cuda:
             yield
             return
         self._wait()
@@ -69,11 +70,6 @@ class StepClock:
         yield
         self._wait()
         self._seconds.append(time.perf_counter() - start)
-
-    @property
-    def median(self) -> float:
-        """Seconds of a step."""
-        return statistics.median(self._seconds)
 
     def _wait(self) -> None:
         if self._cuda:
