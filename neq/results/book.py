@@ -27,6 +27,7 @@ from neq.results.columns import (
     SUMMARY_FIRST,
     SUMMARY_REST,
 )
+from neq.results.published import comparison_rows
 from neq.results.sheet import Column, Place, Table, find_table, fit_to_width, put, restyle, write_table
 from neq.results.tables import (
     AGAIN,
@@ -58,9 +59,17 @@ STATES = {"unfinished": "FFF2CC", "missing": "EDEDED", "damaged": "F8D7DA"}
 WRONG = "B00020"
 
 Rows = Sequence[Mapping[str, Value]]
+
+
+def _published(groups: Sequence[Group]) -> Rows:
+    """What was reached beside the published table, where settings, data set and budget match."""
+    headers, rows = comparison_rows(groups)
+    return [dict(zip(headers, row, strict=True)) for row in rows]
+
+
 # Further sheets: a name, and the function that gives their rows (header -> value) from the groups; without
 # rows there is no sheet. They are written anew each time.
-FURTHER: dict[str, Callable[[Sequence[Group]], Rows]] = {}
+FURTHER: dict[str, Callable[[Sequence[Group]], Rows]] = {"Published": _published}
 
 
 @dataclass(frozen=True)

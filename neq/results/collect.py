@@ -22,6 +22,7 @@ from neq.results.search_space import SearchSpace
 from neq.sweeps import Sweep, cells, read_sweep
 
 SEED, IMAGES = "manual_seed", "data_fingerprint"
+NO_RUN = "no run"
 Files = Iterable[str | os.PathLike[str]]
 
 
@@ -229,7 +230,7 @@ def _without_record(named: Mapping[str, Any], lost: Recorded | None) -> Run:
         seed=_seed(named),
         config=settings_of(named),
         state="missing" if lost is None else "damaged",
-        reason="no run" if lost is None else lost.reason,
+        reason=NO_RUN if lost is None else lost.reason,
         summary=None,
         epochs=0 if lost is None else lost.epochs,
     )

@@ -108,8 +108,9 @@ def compare(groups: Iterable[Group]) -> list[Comparison]:
 
 
 HEADERS = (
-    *("Model", "Dataset", "Budget", "Method", "Initialization", "Ours", "Standard deviation", "Seeds done"),
-    *("Seeds expected", "Published", "Difference", "Set otherwise than published"),
+    *("Model", "Dataset", "Budget", "Method", "Initialization", "Ours (%)"),
+    *("Standard deviation (points)", "Seeds done", "Seeds expected", "Published (%)", "Difference (points)"),
+    "Set otherwise than published",
 )
 
 

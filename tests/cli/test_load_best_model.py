@@ -147,7 +147,7 @@ def test_torch_is_not_imported_to_write_a_book(here):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "required: -w/--sweeps"),
+        ([], "no sweep file is given"),
         (["-w"], "expected at least one argument"),
         (["-w", "nope.yaml"], "file 'nope.yaml' does not exist"),
         (["-w", "sweep.yaml", "-o", "output.csv"], "give one of .xlsx, .xlsm, .xltx, .xltm"),
