@@ -210,5 +210,5 @@ def test_ctrl_c_leaves_nothing_behind(here, monkeypatch, capsys):
 
     monkeypatch.setattr(book_file.BookFile, "save", stop)
     assert main(["results", "book", "-w", "sweep.yaml"]) == 130
-    assert capsys.readouterr().err == "neq: stopped; nothing was written\n"
+    assert capsys.readouterr().err == "neq: stopped\n"
     assert [path.name for path in here.iterdir()] == ["sweep.yaml"]
