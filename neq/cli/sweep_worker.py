@@ -7,7 +7,6 @@ import gc
 import math
 import multiprocessing
 import os
-import resource
 import signal
 import sys
 import threading
@@ -28,7 +27,7 @@ from neq.sweeps import find_run, history
 from neq.sweeps.queue import CellQueue, Claim
 from neq.sweeps.storage import HEARTBEAT, open_storage, patiently
 from neq.tracking import RunIsBusy, read_metrics
-from neq.training import EpochReport, TrainingDiverged, total_epochs
+from neq.training import EpochReport, TrainingDiverged, forget_peak_memory, peak_memory, total_epochs
 
 BUSY_PAUSE = 5.0
 
@@ -105,6 +104,7 @@ def _train(task: Task, queue: CellQueue, claim: Claim, resolved: Resolved, data:
     state = find_run(resolved.config, task.runs).state
     if state == "done":
         return False
+    forget_peak_memory(pick_device(resolved.config.device))  # that of the cells before
     goes_on = replace(resolved, config=resolved.config.model_copy(update={"resume": state == "unfinished"}))
     try:
         around = Surroundings(task.runs, data.open, (_Reporter(claim, queue.metric),))
@@ -175,7 +175,7 @@ class _Pulse:
 
 def _memory() -> dict[str, int]:
     """What this process has needed at most, and what its device has, in bytes."""
-    found = {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    found = {"peak": peak_memory(torch.device("cpu"))[0]}
     if pick_device("auto").type == "cuda":
         free, total = torch.cuda.mem_get_info()
         found |= {"device_peak": torch.cuda.max_memory_reserved(), "device_free": free, "device_total": total}

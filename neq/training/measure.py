@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -85,5 +87,21 @@ def peak_memory(device: torch.device) -> tuple[int, str]:
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device), "allocated on the device"
+    return _peak_of_process(), "maximum of the process"
+
+
+def forget_peak_memory(device: torch.device) -> None:
+    """Lets `peak_memory` count from here on, where the system can: another run follows in this process."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_of_process() -> int:
+    """The maximum resident size, in bytes."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
     unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "maximum of the process"
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
