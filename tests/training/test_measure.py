@@ -38,9 +38,7 @@ def test_peak_memory_of_the_process_grows():
     assert after > block.nbytes
 
 
-@pytest.mark.skipif(
-    not Path("/proc/self/clear_refs").exists(), reason="the system keeps one maximum for ever"
-)
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="one maximum for ever here")
 def test_a_run_after_another_in_one_process_has_a_peak_of_its_own():
     cpu = torch.device("cpu")
     block = torch.ones(2**27)  # 512 MiB
