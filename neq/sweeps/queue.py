@@ -163,10 +163,10 @@ class CellQueue:
 
     @cached_property
     def _labels(self) -> dict[str, dict[str, Any]]:
-        """Of every parameter that varies: the labels of its values."""
-        found = {}
+        """Of every parameter that varies: the labels of its values, whatever run_cap cuts off."""
+        found, whole = {}, list(grid(self.sweep))
         for name in varying(self.sweep):
-            values = {_key(row[name]): row[name] for row in self._grid}
+            values = {_key(row[name]): row[name] for row in whole}
             found[name] = dict(zip(values, labels(tuple(values.values())), strict=True))
         return found
 
@@ -198,8 +198,8 @@ class CellQueue:
             is_before = other.number < number and not other.state.is_finished()
             if other.number != number and (is_before or other.state in SETTLED):
                 return True
-        cap = self.sweep.run_cap
-        return self.sweep.method != "grid" and cap is not None and sorted(trials).index(cell) >= cap
+        runs_before = cell - 1 if self._grid else sorted(trials).index(cell)
+        return self.size is not None and runs_before >= self.size
 
     def _values(self, trial: Trial) -> dict[str, object]:
         """The values of a trial's cell; a draw draws them."""

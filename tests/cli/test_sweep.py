@@ -182,6 +182,16 @@ def test_a_random_search_runs_its_cap(tmp_path):
     assert len({identity["base_lr"] for identity in identities}) == 3
 
 
+def test_a_search_whose_cap_was_lowered_ends(tmp_path):
+    file = write_sweep(tmp_path, "base_lr: {min: 0.01, max: 0.1}", "method: random\nrun_cap: 2")
+    assert run_sweep(tmp_path, file.name)[0] == 0
+    write_sweep(tmp_path, "base_lr: {min: 0.01, max: 0.1}", "method: random\nrun_cap: 1")
+    code, output = run_sweep(tmp_path, file.name)
+    assert code == 0, output
+    assert "neq: goes on with sweep" in output
+    assert "2 cells: 2 done\n" in output
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [

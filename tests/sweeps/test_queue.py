@@ -238,6 +238,33 @@ def test_run_cap_cuts_a_grid(make):
     assert queue.size == 2
 
 
+def drain(queue):
+    """The values of the cells that a worker gets, each done at once."""
+    values = []
+    while claim := queue.claim("worker"):
+        values.append(claim.values)
+        claim.done(1.0)
+    return values
+
+
+@pytest.mark.parametrize("text", [GRID, RANDOM.replace("run_cap: 4\n", "")])
+def test_a_run_cap_that_is_raised_or_lowered_leaves_the_sweep_as_it_is(make, text):
+    first = make(text + "\nrun_cap: 3")
+    first.begin()
+    done = drain(first)
+    assert len(done) == 3
+    higher = make(text + "\nrun_cap: 6")
+    assert higher.name == first.name
+    higher.begin()
+    done.append(higher.claim("worker").values)
+    lower = make(text + "\nrun_cap: 2")
+    lower.begin()
+    assert drain(lower) == []  # what waits for the higher cap is not wanted
+    done += drain(higher)
+    assert len(done) == 6
+    assert len({str(values) for values in done}) == 6
+
+
 def test_early_stopping_needs_a_metric_of_an_epoch(make):
     text = (
         GRID
