@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -262,8 +263,9 @@ class Claim:
         self.cell = int(trial.user_attrs.get(history.CELL, trial.number))
 
     def note(self, name: str, value: object) -> None:
-        """Writes an attribute beside the cell."""
-        self._trial.set_user_attr(name, value)
+        """Writes an attribute beside the cell, unless it is no longer this worker's."""
+        with contextlib.suppress(UpdateFinishedTrialError):
+            self._trial.set_user_attr(name, value)
 
     def beat(self) -> None:
         """Says that its worker is alive."""
@@ -273,7 +275,10 @@ class Claim:
         """Tells the metric after an epoch, from 1; gives whether the run should stop there."""
         if value is None:
             return False
-        self._trial.report(value, epoch)
+        try:
+            self._trial.report(value, epoch)
+        except UpdateFinishedTrialError:  # the cell is another worker's by now
+            return False
         return self._trial.should_prune()
 
     def done(self, value: float | None, stopped: bool = False) -> bool:

@@ -142,6 +142,17 @@ def test_a_worker_that_dies_between_its_steps_leaves_a_heartbeat(make):
     assert taken(6, "next") is not None
 
 
+def test_a_worker_that_lost_its_cell_is_told_so_at_the_end(make):
+    queue = make()
+    queue.begin()
+    claim = queue.claim("silent")
+    queue.release("silent")
+    claim.note(history.SECONDS, 1.0)
+    assert not claim.report(1, 90.0)
+    assert not claim.done(90.0)
+    assert history.SECONDS not in queue.states()[0].trial.user_attrs
+
+
 def test_failed_cells_wait_again_only_when_asked(make):
     queue = make()
     queue.begin()
