@@ -6,11 +6,11 @@ import argparse
 import time
 from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import NoReturn
 
 from rich.live import Live
 
 from neq.cli.console import Console
+from neq.cli.parsing import Parser
 from neq.cli.sweep_table import best_line, counts, ended_line, failures, overview
 from neq.cli.sweep_workers import Workers, cores, workers_that_fit
 from neq.config import find_config, read_yaml
@@ -22,11 +22,6 @@ from neq.sweeps.storage import FILE, open_storage, patiently
 
 POLL = 1.0
 MAX_FAILURES = 5
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{self.prog}: {message}")
 
 
 def command(arguments: list[str]) -> int:
@@ -69,7 +64,7 @@ def _sweep(queue: CellQueue, base: dict[str, object], runs: Path, options: argpa
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="neq sweep",
         usage="neq sweep FILE [options]\n       neq sweep status FILE [options]",
         description="Run the cells of a sweep file (W&B's own format) on this machine; the same command "
@@ -128,7 +123,7 @@ def _read(file: Path) -> tuple[Sweep, dict[str, object]]:
 
 
 def _status(given: list[str]) -> int:
-    parser = _Parser(prog="neq sweep status", description="Tell how far a sweep is.", allow_abbrev=False)
+    parser = Parser(prog="neq sweep status", description="Tell how far a sweep is.", allow_abbrev=False)
     _add_places(parser)
     options = parser.parse_args(given)
     sweep, base = _read(options.file)
