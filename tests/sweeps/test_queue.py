@@ -59,7 +59,7 @@ def test_a_second_start_puts_up_nothing_twice(make):
     make().begin()
     again = make()
     again.begin()
-    assert len(again._trials()) == 6
+    assert len(again.trials()) == 6
 
 
 def test_two_that_start_at_once_do_no_cell_twice(make):
@@ -133,7 +133,7 @@ def test_a_worker_that_dies_between_its_steps_leaves_a_heartbeat(make):
         queue._storage.set_trial_state_values(queue._id(0), TrialState.RUNNING)
         raise KeyboardInterrupt
 
-    queue._beat(queue._id(0))
+    queue.beat(0)
     with pytest.raises(KeyboardInterrupt):
         die_half_way()
     queue._storage._backend.grace_period = -1
