@@ -12,7 +12,7 @@ from rich.live import Live
 from neq.cli.console import Console
 from neq.cli.parsing import Parser
 from neq.cli.sweep_table import best_line, counts, ended_line, failures, overview
-from neq.cli.sweep_workers import Workers, cores, workers_that_fit
+from neq.cli.sweep_workers import Workers, cores, is_here, workers_that_fit
 from neq.config import find_config, read_yaml
 from neq.errors import UserError
 from neq.sweeps import Sweep, cells, check_search, history, read_sweep
@@ -203,9 +203,9 @@ def _waiting(queue: CellQueue, states: list[CellState]) -> int:
 
 
 def _memories(states: list[CellState]) -> list[dict[str, int]]:
-    """What workers have told of their memory."""
-    trials = [state.trial for state in states if state.trial is not None]
-    return [trial.user_attrs[history.MEMORY] for trial in trials if history.MEMORY in trial.user_attrs]
+    """What workers of this machine have told of the memory that training took."""
+    told = [state.trial.user_attrs for state in states if state.trial is not None]
+    return [said[history.MEMORY] for said in told if history.MEMORY in said and is_here(said[history.WORKER])]
 
 
 def _stop(console: Console, workers: Workers) -> None:
