@@ -88,9 +88,8 @@ def command(arguments: list[str]) -> int:
     def tell(line: str) -> None:
         console.print(f"neq: {line}", style="dim", highlight=False, markup=False)
 
-    recorded = recorded_runs(Path(options.runs_dir).expanduser())
-    recorded += wandb_runs(options.wandb, tell=tell)
     runs_dir = Path(options.runs_dir).expanduser()
+    recorded = recorded_runs(runs_dir) + wandb_runs(options.wandb, tell=tell)
     runs = with_failures(match(sweeps, recorded, runs_dir), sweeps, runs_dir)
     checks = None
     if options.evaluate:

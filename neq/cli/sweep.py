@@ -147,7 +147,7 @@ def _tell_status(queue: CellQueue, file: Path) -> int:
 def _beginning(queue: CellQueue, file: Path) -> list[str]:
     """What the user should know of the sweep before it goes on."""
     label = queue.name.rpartition("-")[0]
-    names = patiently(queue.names)
+    names = queue.names()
     if queue.name in names:
         return [f"neq: goes on with sweep {queue.name}"]
     others = [name for name in names if name.rpartition("-")[0] == label]

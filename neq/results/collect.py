@@ -14,7 +14,7 @@ from typing import Any, Literal
 from neq.config import Config, run_folder
 from neq.config.flags import DEFAULT_CONFIG
 from neq.config.identity import NOT_IDENTITY
-from neq.config.leaves import LEAVES
+from neq.config.leaves import LEAVES, flatten_file
 from neq.config.writing import to_mapping
 from neq.errors import UserError, shown
 from neq.results.recorded import Recorded, plain_identity, recorded_runs
@@ -270,13 +270,8 @@ def settings_of(named: Mapping[str, Any]) -> dict[str, Any]:
 @cache
 def _defaults() -> dict[str, Any]:
     """Leaf -> default of every setting that can change a result."""
-    nested, flat = to_mapping(Config()), {}
-    for name, leaf in LEAVES.items():
-        part = nested[leaf.section] if leaf.section else nested
-        assert isinstance(part, dict)
-        if name not in NOT_IDENTITY:
-            flat[name] = part[name]
-    return flat
+    flat = flatten_file(to_mapping(Config()))
+    return {name: flat[name] for name in LEAVES if name not in NOT_IDENTITY}
 
 
 def key_of(named: Mapping[str, Any], without: str | None = None) -> str:
