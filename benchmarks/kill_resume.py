@@ -111,6 +111,7 @@ def _wait_for_start(folder: Path, process: Any) -> float:
 
 
 def same(one: Any, other: Any) -> bool:
+    """Whether two values are the same to the last bit, recorded times apart."""
     if isinstance(one, dict):
         return one.keys() == other.keys() and all(
             name in TIMES or same(value, other[name]) for name, value in one.items()
