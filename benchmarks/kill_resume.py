@@ -47,7 +47,7 @@ def undisturbed(folder: Path) -> float:
     return time.monotonic() - begun
 
 
-def stopped(folder: Path, number: int, after: float) -> int:
+def stopped(folder: Path, number: int, after: float) -> tuple[int, float]:
     """Starts a run and sends it a signal.
 
     Args:
@@ -56,15 +56,15 @@ def stopped(folder: Path, number: int, after: float) -> int:
         after: seconds after the run's first file.
 
     Returns:
-        The exit code; 0 where the run was faster than the signal.
+        The exit code, 0 where the run was faster than the signal; and the seconds from its first file on.
     """
     process = start(folder, *OFTEN)
-    _wait_for_start(folder, process)
-    time.sleep(after)
+    begun = _wait_for_start(folder, process)
+    process.join(after)
     if process.is_alive():
         assert process.pid is not None
         os.kill(process.pid, number)
-    return code_of(process)
+    return code_of(process), time.monotonic() - begun
 
 
 def resumed(folder: Path) -> str:
@@ -137,10 +137,12 @@ def measure(kills: int, terminations: int, seed: int, folder: Path) -> tuple[Cou
         done = 0
         while done < wanted:
             run, index = folder / f"{index:03d}", index + 1
-            ended = stopped(run, number, moments.uniform(0, seconds))
+            ended, lasted = stopped(run, number, moments.uniform(0, seconds))
             if ended not in (code, 0):
                 raise RuntimeError(f"{run}: ended with code {ended}: {run.with_suffix('.txt').read_text()}")
             done += ended == code
+            if ended == 0:  # the machine has become faster
+                seconds = lasted
             met = resumed(run) if ended else "not stopped: it had ended"
             counts[number.name, met] += 1
             found = differences(run, folder / "whole")
