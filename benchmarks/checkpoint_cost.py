@@ -16,8 +16,9 @@ from unittest.mock import patch
 import torch
 from rich.table import Table
 
-from benchmarks.common import ArgumentParser, at_least, run_benchmark
+from benchmarks.common import at_least, run_benchmark
 from neq.cli.console import Console
+from neq.cli.parsing import Parser
 from neq.networks import build_network
 from neq.training import Checkpoints
 
@@ -49,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command; gives the exit code."""
 
     def command(arguments: list[str]) -> None:
-        parser = ArgumentParser(prog="python -m benchmarks.checkpoint_cost", description=__doc__)
+        parser = Parser(prog="python -m benchmarks.checkpoint_cost", description=__doc__)
         parser.add_argument("--rounds", type=at_least(1), default=15, help="saves that count")
         rounds = parser.parse_args(arguments).rounds
         torch.set_num_threads(1)

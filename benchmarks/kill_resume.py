@@ -26,9 +26,10 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
-from benchmarks.common import ArgumentParser, at_least, run_benchmark
+from benchmarks.common import at_least, run_benchmark
 from benchmarks.forked_runs import code_of, start
 from neq.cli.console import Console
+from neq.cli.parsing import Parser
 from neq.tracking import read_metrics, read_selection, read_summary
 from neq.training import load_checkpoint
 
@@ -110,6 +111,7 @@ def _wait_for_start(folder: Path, process: Any) -> float:
 
 
 def same(one: Any, other: Any) -> bool:
+    """Whether two values are the same to the last bit, recorded times apart."""
     if isinstance(one, dict):
         return one.keys() == other.keys() and all(
             name in TIMES or same(value, other[name]) for name, value in one.items()
@@ -157,7 +159,7 @@ def main(argv: list[str] | None = None) -> int:
     results: list[int] = []
 
     def command(arguments: list[str]) -> None:
-        parser = ArgumentParser(prog="python -m benchmarks.kill_resume", description=__doc__)
+        parser = Parser(prog="python -m benchmarks.kill_resume", description=__doc__)
         parser.add_argument("--kills", type=at_least(0), default=100, help="by SIGKILL")
         parser.add_argument("--terminations", type=at_least(0), default=20, help="by SIGTERM")
         parser.add_argument("--seed", type=at_least(0), default=0, help="of the moments")

@@ -19,9 +19,10 @@ import torch
 import torch.nn.functional as F
 from rich.table import Table
 
-from benchmarks.common import ArgumentParser, open_device, random_batch, run_benchmark
+from benchmarks.common import open_device, random_batch, run_benchmark
 from neq.cli.console import Console
 from neq.cli.network import open_network
+from neq.cli.parsing import Parser
 from neq.config import dataset, resolve
 from neq.data import open_data
 from neq.errors import UserError
@@ -81,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command; gives the exit code."""
 
     def command(arguments: list[str]) -> None:
-        parser = ArgumentParser(prog="python -m benchmarks.memory_prediction", description=__doc__)
+        parser = Parser(prog="python -m benchmarks.memory_prediction", description=__doc__)
         parser.add_argument("--device", default="cpu", help="cpu or cuda")
         parser.add_argument("--case", type=json.loads, help="settings as JSON: only these, as JSON")
         given = parser.parse_args(arguments)

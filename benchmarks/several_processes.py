@@ -17,10 +17,11 @@ import torch
 import torch.nn.functional as F
 from rich.table import Table
 
-from benchmarks.common import ArgumentParser, at_least, open_network, random_batch, run_benchmark
+from benchmarks.common import at_least, open_network, random_batch, run_benchmark
 from benchmarks.selections import chooser
 from neq.cli.console import Console
 from neq.cli.joining import joined
+from neq.cli.parsing import Parser
 from neq.errors import UserError
 from neq.neurons import neuron_table
 from neq.selective import Plan, average_gradients
@@ -80,7 +81,7 @@ def measure(
 
 def benchmark(argv: list[str]) -> None:
     """Measures every case and prints the table."""
-    parser = ArgumentParser(prog="benchmarks.several_processes", description=__doc__.splitlines()[0])
+    parser = Parser(prog="benchmarks.several_processes", description=__doc__.splitlines()[0])
     parser.add_argument("--network", default="mbv2")
     parser.add_argument("--image-size", type=at_least(32), default=128)
     parser.add_argument("--batch-size", type=at_least(4), default=32)

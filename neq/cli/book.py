@@ -6,9 +6,9 @@ import argparse
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from neq.cli.console import Console
+from neq.cli.parsing import Parser
 from neq.errors import UserError
 from neq.results.book import check_book, write_book
 from neq.results.book_file import BookFile
@@ -26,14 +26,9 @@ matched by their settings, everything else in it stays, and the former book is k
 MOST_TOLD = 10
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{self.prog}: {message}")
-
-
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the command line."""
-    parser = _Parser(prog="neq results book", description=DESCRIPTION, allow_abbrev=False)
+    parser = Parser(prog="neq results book", description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("files", nargs="*", metavar="FILE", help="sweep files, as policies/digits/su.yaml")
     parser.add_argument(
         *("-w", "--sweeps"), nargs="+", action="extend", default=[], metavar="FILE", help="sweep files too"
@@ -93,9 +88,8 @@ def command(arguments: list[str]) -> int:
     def tell(line: str) -> None:
         console.print(f"neq: {line}", style="dim", highlight=False, markup=False)
 
-    recorded = recorded_runs(Path(options.runs_dir).expanduser())
-    recorded += wandb_runs(options.wandb, tell=tell)
     runs_dir = Path(options.runs_dir).expanduser()
+    recorded = recorded_runs(runs_dir) + wandb_runs(options.wandb, tell=tell)
     runs = with_failures(match(sweeps, recorded, runs_dir), sweeps, runs_dir)
     checks = None
     if options.evaluate:

@@ -93,7 +93,6 @@ def _do(task: Task, queue: CellQueue, claim: Claim, data: OpenData) -> Exception
     folder = find_run(resolved.config, task.runs).folder
     rows = read_metrics(folder)
     patiently(lambda: claim.note(history.FOLDER, os.fspath(folder)))
-    patiently(lambda: claim.note(history.MEMORY, _memory()))
     patiently(lambda: claim.note(history.SECONDS, time.monotonic() - start))
     claim.done(metric_of(rows[-1], queue.metric) if rows else None, stopped)
     return None
@@ -109,9 +108,11 @@ def _train(task: Task, queue: CellQueue, claim: Claim, resolved: Resolved, data:
     try:
         around = Surroundings(task.runs, data.open, (_Reporter(claim, queue.metric),))
         run_training(Options(), goes_on, around)
+        stopped = False
     except StoppedEarly:
-        return True
-    return False
+        stopped = True
+    patiently(lambda: claim.note(history.MEMORY, _memory()))
+    return stopped
 
 
 def metric_of(row: dict[str, Any], name: str) -> float | None:

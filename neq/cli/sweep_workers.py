@@ -158,6 +158,11 @@ class Workers:
         return f"worker {at} stops after {slot.task.failures.value} failures in a row; see {slot.task.log}"
 
 
+def is_here(worker: str) -> bool:
+    """Whether a worker of that name is one of this machine."""
+    return worker.startswith(f"{socket.gethostname()}:")
+
+
 def cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -16,7 +16,7 @@ from neq.results.book_file import BookFile
 from neq.results.book_parts import CHARTS
 from neq.results.charts import COLUMNS as CHART_COLUMNS
 from neq.results.charts import write_charts
-from neq.results.collect import IMAGES, Group, Run, group
+from neq.results.collect import IMAGES, Group, Run, group, key_of
 from neq.results.columns import (
     CHECKED,
     COUNT,
@@ -45,7 +45,6 @@ from neq.results.tables import (
     Value,
     add_ratios,
     best_rows,
-    key_of,
     own_settings,
     run_rows,
     setting_value,
@@ -202,7 +201,7 @@ def _adopt(rows: Iterable[Row], there: dict[str, tuple[int, dict[str, Value]]], 
     for row in rows:
         if row.key in there or IMAGES not in row.settings:
             continue
-        bare = key_of({name: value for name, value in row.settings.items() if name != IMAGES})
+        bare = key_of(row.settings, IMAGES)
         former = without.pop(bare, None)
         if former is not None:
             there[row.key] = there.pop(former)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from neq.config import find_config, read_yaml
-from neq.results.collect import IMAGES, SEED, Run
+from neq.results.collect import IMAGES, SEED, Run, key_of
 from neq.results.recorded import plain_identity
 from neq.sweeps import Sweep, cells
 from neq.sweeps.queue import CellQueue, sweep_name
@@ -34,7 +32,7 @@ def with_failures(runs: Iterable[Run], sweeps: Mapping[str, Sweep], runs_dir: Pa
             reasons |= _reasons(file, sweep, runs_dir) if sweep.method == "grid" else {}
     return [
         replace(run, reason=reasons[key])
-        if run.state != "done" and (key := _key({**run.values, SEED: run.seed})) in reasons
+        if run.state != "done" and (key := key_of({**run.values, SEED: run.seed}, IMAGES)) in reasons
         else run
         for run in runs
     ]
@@ -48,11 +46,7 @@ def _reasons(file: str, sweep: Sweep, runs_dir: Path) -> dict[str, str]:
         states = queue.states() if queue.exists() else []
     failed = {state.cell: f"failed: {state.reason}" for state in states if state.state == "failed"}
     return {
-        _key(plain_identity(cell.config)): failed[cell.number]
+        key_of(plain_identity(cell.config), IMAGES): failed[cell.number]
         for cell in (cells(sweep) if failed else ())
         if cell.number in failed
     }
-
-
-def _key(named: Mapping[str, Any]) -> str:
-    return json.dumps({name: value for name, value in named.items() if name != IMAGES}, sort_keys=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -95,7 +96,7 @@ class CellQueue:
 
     def states(self) -> list[CellState]:
         """How far every cell is, in their order; draws to come are no cells yet."""
-        found = by_cell(self._trials())
+        found = by_cell(self.trials())
         cells = range(1, len(self._grid) + 1) if self._grid else sorted(found)
         return [cell_state(cell, found.get(cell, ())) for cell in cells]
 
@@ -122,25 +123,25 @@ class CellQueue:
             worker: its name, not one of another.
         """
         while True:
-            for waiting in self._trials((TrialState.WAITING,)):
+            for waiting in self.trials((TrialState.WAITING,)):
                 trial = self._take(waiting.number, worker)
                 if trial is not None:
-                    return Claim(self, trial)
+                    return Claim(self, trial, self._values(trial))
             if not self.put_up() and not self._put_up_a_draw():
                 return None
 
     def release(self, worker: str) -> None:
         """Gives back what a worker had that is known to be dead."""
-        for trial in self._trials((TrialState.RUNNING,)):
+        for trial in self.trials((TrialState.RUNNING,)):
             if trial.user_attrs.get(history.WORKER) == worker:
-                self._settle(trial.number, TrialState.FAIL, {})
+                self.settle(trial.number, TrialState.FAIL, {})
 
     def _put_up_a_draw(self) -> bool:
         """Puts up one more run of a random or bayes search, if it may have one."""
         if self.sweep.method == "grid":
             return False
         cap = self.sweep.run_cap
-        if cap is not None and len(by_cell(self._trials())) >= cap:
+        if cap is not None and len(by_cell(self.trials())) >= cap:
             return False
         self._put_up({}, {})
         return True
@@ -163,10 +164,10 @@ class CellQueue:
 
     @cached_property
     def _labels(self) -> dict[str, dict[str, Any]]:
-        """Of every parameter that varies: the labels of its values."""
-        found = {}
+        """Of every parameter that varies: the labels of its values, whatever run_cap cuts off."""
+        found, whole = {}, list(grid(self.sweep))
         for name in varying(self.sweep):
-            values = {_key(row[name]): row[name] for row in self._grid}
+            values = {_key(row[name]): row[name] for row in whole}
             found[name] = dict(zip(values, labels(tuple(values.values())), strict=True))
         return found
 
@@ -174,12 +175,12 @@ class CellQueue:
         """A waiting trial made a worker's own, unless another was faster or it is not wanted."""
         trial_id = self._id(number)
         # Before it is taken: whatever kills this process from here on leaves a heartbeat that grows old.
-        self._beat(trial_id)
+        self.beat(number)
         try:
             if not self._storage.set_trial_state_values(trial_id, state=TrialState.RUNNING):
                 return None
             if self._is_surplus(number):
-                self._settle(number, TrialState.FAIL, {history.SURPLUS: True})
+                self.settle(number, TrialState.FAIL, {history.SURPLUS: True})
                 return None
             study = self._study()
             with quiet():
@@ -192,14 +193,14 @@ class CellQueue:
 
     def _is_surplus(self, number: int) -> bool:
         """Whether another trial does the same cell, or the sweep has its runs without this one."""
-        trials = by_cell(self._trials())
+        trials = by_cell(self.trials())
         cell = next(key for key, found in trials.items() if any(trial.number == number for trial in found))
         for other in trials[cell]:
             is_before = other.number < number and not other.state.is_finished()
             if other.number != number and (is_before or other.state in SETTLED):
                 return True
-        cap = self.sweep.run_cap
-        return self.sweep.method != "grid" and cap is not None and sorted(trials).index(cell) >= cap
+        runs_before = cell - 1 if self._grid else sorted(trials).index(cell)
+        return self.size is not None and runs_before >= self.size
 
     def _values(self, trial: Trial) -> dict[str, object]:
         """The values of a trial's cell; a draw draws them."""
@@ -210,7 +211,7 @@ class CellQueue:
             trial.suggest_categorical(name, list(found.values()))  # gives what it was put up with
         return self._grid[cell - 1]
 
-    def _settle(
+    def settle(
         self, number: int, state: TrialState, attributes: Mapping[str, Any], value: float | None = None
     ) -> bool:
         """Ends a trial; false where it is ended already."""
@@ -222,11 +223,17 @@ class CellQueue:
         except UpdateFinishedTrialError:
             return False
 
-    def _beat(self, trial_id: int) -> None:
+    def beat(self, number: int) -> None:
+        """Says that the worker of a trial is alive."""
         storage: Any = self._storage  # heartbeats stand in no public base class
-        storage.record_heartbeat(trial_id)
+        storage.record_heartbeat(self._id(number))
 
-    def _trials(self, states: Sequence[TrialState] | None = None) -> list[FrozenTrial]:
+    def trials(self, states: Sequence[TrialState] | None = None) -> list[FrozenTrial]:
+        """The trials that stand for cells, those made in vain too, in their order.
+
+        Args:
+            states: only trials in one of these.
+        """
         return self._storage.get_all_trials(
             self._study_id, deepcopy=False, states=None if states is None else tuple(states)
         )
@@ -242,38 +249,38 @@ class CellQueue:
         return optuna.load_study(study_name=self.name, storage=self._storage, pruner=self._pruner)
 
 
-def varied(sweep: Sweep, values: Mapping[str, object]) -> dict[str, object]:
-    """Of the values of a cell those that tell it from the others."""
-    return {name: values[name] for name in varying(sweep)}
-
-
 class Claim:
     """A cell that a worker has taken, until it is ended in one of four ways.
 
     Args:
         queue: where it was taken.
         trial: that stands for it there.
+        values: of the cell.
     """
 
-    def __init__(self, queue: CellQueue, trial: Trial) -> None:
-        self._queue, self._trial = queue, trial
-        self.values = queue._values(trial)
-        self.note(history.VALUES, varied(queue.sweep, self.values))
+    def __init__(self, queue: CellQueue, trial: Trial, values: Mapping[str, object]) -> None:
+        self._queue, self._trial, self.values = queue, trial, values
+        # Those that tell the cell from the others.
+        self.note(history.VALUES, {name: values[name] for name in varying(queue.sweep)})
         self.cell = int(trial.user_attrs.get(history.CELL, trial.number))
 
     def note(self, name: str, value: object) -> None:
-        """Writes an attribute beside the cell."""
-        self._trial.set_user_attr(name, value)
+        """Writes an attribute beside the cell, unless it is no longer this worker's."""
+        with contextlib.suppress(UpdateFinishedTrialError):
+            self._trial.set_user_attr(name, value)
 
     def beat(self) -> None:
         """Says that its worker is alive."""
-        self._queue._beat(self._trial._trial_id)
+        self._queue.beat(self._trial.number)
 
     def report(self, epoch: int, value: float | None) -> bool:
         """Tells the metric after an epoch, from 1; gives whether the run should stop there."""
         if value is None:
             return False
-        self._trial.report(value, epoch)
+        try:
+            self._trial.report(value, epoch)
+        except UpdateFinishedTrialError:  # the cell is another worker's by now
+            return False
         return self._trial.should_prune()
 
     def done(self, value: float | None, stopped: bool = False) -> bool:
@@ -291,7 +298,7 @@ class Claim:
         return self._settle(TrialState.FAIL, {history.GIVEN_BACK: True})
 
     def _settle(self, state: TrialState, attributes: Mapping[str, Any], value: float | None = None) -> bool:
-        return patiently(lambda: self._queue._settle(self._trial.number, state, attributes, value))
+        return patiently(lambda: self._queue.settle(self._trial.number, state, attributes, value))
 
 
 def _goal(sweep: Sweep) -> tuple[str, bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -75,10 +76,14 @@ def _open_server(place: str) -> RDBStorage:
 def _open_file(path: Path) -> RDBStorage:
     import sqlalchemy
 
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(path, timeout=60, check_same_thread=False)
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f".{path.name}.lock"), timeout=60):
-            storage = _open(f"sqlite:///{path}", {"connect_args": {"timeout": 60}})
+            # The address says the kind alone: in one, a folder called `a?b` would be another folder.
+            storage = _open(f"sqlite:///{FILE}", {"creator": connect})
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror}); give another --runs-dir") from None
     except _database_errors() as error:

@@ -100,7 +100,7 @@ def test_a_figure_that_differs_and_a_network_that_is_gone_are_flagged(trained, h
     summary = runs[0].folder / "summary.json"
     said = json.loads(summary.read_text())
     summary.write_text(json.dumps({**said, "test_top1": said["test_top1"] + 1}))
-    (runs[1].folder / "checkpoint/best.pt").write_bytes(b"nothing")
+    (runs[1].folder / "checkpoint/best.safetensors").write_bytes(b"nothing")
     assert main(["results", "book", "-w", "small.yaml", "--evaluate"]) == 1
     out = capsys.readouterr().out
     assert f"{runs[0].folder} differs: {said['test_top1']:.4f} % on the test set" in out

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from neq.cli import main
-from neq.cli.sweep_workers import cores, workers_that_fit
+from neq.cli.sweep_workers import cores, is_here, workers_that_fit
 from neq.sweeps import history
 from neq.tracking import read_metrics, read_summary
 from tests.cli.sweeping import ENV, open_queue, run_sweep, start_sweep, states, wait_for, write_sweep
@@ -96,6 +96,11 @@ def test_an_edited_file_is_a_new_sweep_that_trains_only_what_is_new(finished, tm
     assert code == 0
     assert "was edited since sweep-" in output
     assert "4 cells: 4 done" in output
+    told = [state.trial.user_attrs for state in states(copy)]
+    # Who trained nothing knows nothing of the memory that training takes.
+    assert [history.MEMORY in said for said in told] == [False, False, True, True]
+    assert all(is_here(said[history.WORKER]) for said in told)
+    assert not is_here(f"another-{told[0][history.WORKER]}")
     assert len(runs(copy)) == 8
     assert times == {path: (path / "metrics.jsonl").stat().st_mtime_ns for path in before}
 
@@ -180,6 +185,16 @@ def test_a_random_search_runs_its_cap(tmp_path):
     assert f"({cores()} cores; " in output
     identities = [json.loads((folder / "identity.json").read_text()) for folder in runs(tmp_path)]
     assert len({identity["base_lr"] for identity in identities}) == 3
+
+
+def test_a_search_whose_cap_was_lowered_ends(tmp_path):
+    file = write_sweep(tmp_path, "base_lr: {min: 0.01, max: 0.1}", "method: random\nrun_cap: 2")
+    assert run_sweep(tmp_path, file.name)[0] == 0
+    write_sweep(tmp_path, "base_lr: {min: 0.01, max: 0.1}", "method: random\nrun_cap: 1")
+    code, output = run_sweep(tmp_path, file.name)
+    assert code == 0, output
+    assert "neq: goes on with sweep" in output
+    assert "2 cells: 2 done\n" in output
 
 
 @pytest.mark.parametrize(

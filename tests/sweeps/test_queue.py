@@ -59,7 +59,7 @@ def test_a_second_start_puts_up_nothing_twice(make):
     make().begin()
     again = make()
     again.begin()
-    assert len(again._trials()) == 6
+    assert len(again.trials()) == 6
 
 
 def test_two_that_start_at_once_do_no_cell_twice(make):
@@ -133,13 +133,24 @@ def test_a_worker_that_dies_between_its_steps_leaves_a_heartbeat(make):
         queue._storage.set_trial_state_values(queue._id(0), TrialState.RUNNING)
         raise KeyboardInterrupt
 
-    queue._beat(queue._id(0))
+    queue.beat(0)
     with pytest.raises(KeyboardInterrupt):
         die_half_way()
     queue._storage._backend.grace_period = -1
     with quiet():
         assert queue.put_up() == 1
     assert taken(6, "next") is not None
+
+
+def test_a_worker_that_lost_its_cell_is_told_so_at_the_end(make):
+    queue = make()
+    queue.begin()
+    claim = queue.claim("silent")
+    queue.release("silent")
+    claim.note(history.SECONDS, 1.0)
+    assert not claim.report(1, 90.0)
+    assert not claim.done(90.0)
+    assert history.SECONDS not in queue.states()[0].trial.user_attrs
 
 
 def test_failed_cells_wait_again_only_when_asked(make):
@@ -236,6 +247,33 @@ def test_run_cap_cuts_a_grid(make):
     queue.begin()
     assert states(queue) == ["waiting"] * 2
     assert queue.size == 2
+
+
+def drain(queue):
+    """The values of the cells that a worker gets, each done at once."""
+    values = []
+    while claim := queue.claim("worker"):
+        values.append(claim.values)
+        claim.done(1.0)
+    return values
+
+
+@pytest.mark.parametrize("text", [GRID, RANDOM.replace("run_cap: 4\n", "")])
+def test_a_run_cap_that_is_raised_or_lowered_leaves_the_sweep_as_it_is(make, text):
+    first = make(text + "\nrun_cap: 3")
+    first.begin()
+    done = drain(first)
+    assert len(done) == 3
+    higher = make(text + "\nrun_cap: 6")
+    assert higher.name == first.name
+    higher.begin()
+    done.append(higher.claim("worker").values)
+    lower = make(text + "\nrun_cap: 2")
+    lower.begin()
+    assert drain(lower) == []  # what waits for the higher cap is not wanted
+    done += drain(higher)
+    assert len(done) == 6
+    assert len({str(values) for values in done}) == 6
 
 
 def test_early_stopping_needs_a_metric_of_an_epoch(make):

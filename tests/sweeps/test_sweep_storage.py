@@ -2,7 +2,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from neq.errors import UserError
-from neq.sweeps.storage import FILE, open_storage, patiently
+from neq.sweeps.storage import FILE, close_storage, open_storage, patiently
 
 
 @pytest.mark.parametrize("place", ["mysql://here/db", "runs.db", "redis://here", "https://x"])
@@ -30,6 +30,13 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "runs").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         open_storage(None, tmp_path / "runs")
+
+
+@pytest.mark.parametrize("name", ["a?b", "a%20b", "a#b", "a {b}", "ü"])
+def test_the_file_lies_in_the_folder_whatever_that_is_called(tmp_path, name):
+    close_storage(open_storage(None, tmp_path / name))
+    assert (tmp_path / name / FILE).is_file()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_a_database_that_is_away_is_waited_for_and_not_for_ever():
