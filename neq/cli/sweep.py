@@ -20,7 +20,7 @@ from neq.sweeps.history import CellState
 from neq.sweeps.queue import CellQueue, sweep_name
 from neq.sweeps.storage import FILE, open_storage, patiently
 
-POLL = 1.0
+POLL = 0.5
 MAX_FAILURES = 5
 
 

@@ -51,6 +51,7 @@ def work(task: Task) -> int:
         torch.set_num_threads(task.threads)
     queue = CellQueue(open_storage(task.storage, task.runs), task.name, task.sweep)
     data, failures = OpenData(), task.failures
+    gc.freeze()  # what was imported stays: the collections after each cell need not look at it
     try:
         while claim := patiently(lambda: queue.claim(task.worker)):
             print(f"neq: cell {claim.cell}: {claim.values}", flush=True)
