@@ -25,11 +25,13 @@ from neq.sweeps.sweep_file import METRICS, Sweep
 
 # What a search and the status go by where the file names no metric that runs log.
 METRIC = "valid.val/best"
+# Signs of a sweep's own name in its name here: a folder's name takes 255 bytes, a sign up to four.
+LONGEST = 60
 SETTLED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 def sweep_name(sweep: Sweep, stem: str, base: Mapping[str, object]) -> str:
-    """The name of a sweep in a storage: another one once the file asks for other runs.
+    """The name of a sweep, of its logs' folder too: another one once the file asks for other runs.
 
     Args:
         sweep: as read.
@@ -45,7 +47,8 @@ def sweep_name(sweep: Sweep, stem: str, base: Mapping[str, object]) -> str:
         "early_terminate": sweep.early_terminate and sweep.early_terminate.model_dump(),
     }
     text = json.dumps(asked, sort_keys=True, default=str)
-    return f"{sweep.name or stem}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    label = "".join(sign if sign.isprintable() and sign not in "/\\" else "_" for sign in sweep.name or stem)
+    return f"{label[:LONGEST]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 class CellQueue:
