@@ -203,7 +203,7 @@ def _waiting(queue: CellQueue, states: list[CellState]) -> int:
     waiting = sum(state.state == "waiting" for state in states)
     if queue.sweep.method == "grid":
         return waiting
-    to_come = cores() if queue.size is None else queue.size - len(states)
+    to_come = cores() if queue.size is None else max(queue.size - len(states), 0)
     return waiting + to_come
 
 

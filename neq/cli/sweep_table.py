@@ -67,8 +67,8 @@ def counts(queue: CellQueue, states: Sequence[CellState]) -> str:
     """`12 cells: 3 done, 2 running, 7 waiting`."""
     found: Counter[str] = Counter(state.state for state in states)
     if queue.size is not None:
-        found["waiting"] += queue.size - len(states)
-    total = queue.size if queue.size is not None else len(states)
+        found["waiting"] += max(queue.size - len(states), 0)
+    total = max(queue.size or 0, len(states))  # a cap may have been lowered since
     listed = ", ".join(f"{found[name]} {name}" for name in ORDER if found[name])
     endless = "" if queue.size is not None else ", no end (run_cap gives one)"
     return f"{total} cell{'' if total == 1 else 's'}: {listed or 'none yet'}{endless}"
