@@ -20,7 +20,7 @@ import psutil
 
 from neq.cli.sweep_task import DIED, GAVE_UP, Task, start
 from neq.sweeps.queue import CellQueue
-from neq.sweeps.storage import patiently
+from neq.sweeps.storage import database_errors, patiently
 
 # How long workers that were told to stop may take to save what they have; seconds.
 FAREWELL = 60.0
@@ -132,8 +132,10 @@ class Workers:
             if slot.process.is_alive():
                 slot.process.kill()
                 slot.process.join()
-            self._queue.release(slot.task.worker)
             slot.process = None
+            # Away: the worker gave its cell back, or its heartbeat grows old.
+            with contextlib.suppress(*database_errors()):
+                self._queue.release(slot.task.worker)
 
     def kill(self) -> None:
         """Ends all workers at once."""

@@ -20,7 +20,7 @@ from neq.sweeps.cells import grid, varying
 from neq.sweeps.history import CellState, by_cell, cell_state
 from neq.sweeps.parameters import Choice, Parameter
 from neq.sweeps.search import draw, labels, pruner, sampler
-from neq.sweeps.storage import close_storage, patiently, quiet
+from neq.sweeps.storage import PATIENCE, close_storage, patiently, quiet
 from neq.sweeps.sweep_file import METRICS, Sweep
 
 # What a search and the status go by where the file names no metric that runs log.
@@ -289,12 +289,18 @@ class Claim:
         """Ends the cell for a reason of its own; it is not tried again without being asked."""
         return self._settle(TrialState.FAIL, {history.ERROR: line})
 
-    def give_back(self) -> bool:
-        """Leaves the cell to others."""
-        return self._settle(TrialState.FAIL, {history.GIVEN_BACK: True})
+    def give_back(self, patience: float = PATIENCE) -> bool:
+        """Leaves the cell to others; waits so many seconds for a database that is away."""
+        return self._settle(TrialState.FAIL, {history.GIVEN_BACK: True}, patience=patience)
 
-    def _settle(self, state: TrialState, attributes: Mapping[str, Any], value: float | None = None) -> bool:
-        return patiently(lambda: self._queue._settle(self._trial.number, state, attributes, value))
+    def _settle(
+        self,
+        state: TrialState,
+        attributes: Mapping[str, Any],
+        value: float | None = None,
+        patience: float = PATIENCE,
+    ) -> bool:
+        return patiently(lambda: self._queue._settle(self._trial.number, state, attributes, value), patience)
 
 
 def _goal(sweep: Sweep) -> tuple[str, bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,6 +24,8 @@ FILE = "sweeps.db"
 HEARTBEAT, SILENCE = 10, 60
 # How long a worker waits for a database that is away before its run counts as failed; seconds.
 PATIENCE = 600.0
+# What SQLite says of a file that was taken away or overwritten.
+LOST = ("readonly database", "malformed", "not a database", "no such table")
 SERVERS = ("postgresql",)
 
 
@@ -67,8 +70,8 @@ def _open_server(place: str) -> RDBStorage:
         return _open(url, {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}})
     except ImportError:
         raise UserError("storage postgresql:// needs psycopg: pip install 'neq[postgresql]'") from None
-    except _database_errors() as error:
-        line = str(error.__cause__ or error).strip().splitlines()[0]
+    except database_errors() as error:
+        line = _line(error)
         raise UserError(f"storage {_without_password(place)!r} cannot be used ({line})") from None
 
 
@@ -81,8 +84,8 @@ def _open_file(path: Path) -> RDBStorage:
             storage = _open(f"sqlite:///{path}", {"connect_args": {"timeout": 60}})
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror}); give another --runs-dir") from None
-    except _database_errors() as error:
-        line = str(error.__cause__ or error).strip().splitlines()[0]
+    except database_errors() as error:
+        line = _line(error)
         raise UserError(
             f"{path} cannot be used ({line}); give another --runs-dir, or move the file away: "
             "finished runs are found without it"
@@ -115,25 +118,44 @@ def _open(url: str, options: dict[str, Any]) -> RDBStorage:
 def patiently(
     call: Callable[[], T], patience: float = PATIENCE, clock: Callable[[], float] = time.monotonic
 ) -> T:
-    """What a call to the storage gives, tried again while the database is away.
+    """What a call to the storage gives, tried again while the database is away; a line says that it is.
 
     Args:
         call: what to do; nothing is half done when it fails.
         patience: seconds after which the fault is raised.
         clock: gives seconds.
+
+    Raises:
+        UserError: the database's file is gone or damaged, which no waiting mends.
     """
     start, pause = clock(), 0.5
     while True:
         try:
             return call()
-        except _database_errors():
+        except database_errors() as error:
+            line = _line(error)
+            if any(said in line for said in LOST):
+                raise UserError(
+                    f"the database of the sweep was moved, deleted or damaged while it ran ({line}); move "
+                    "what is left of it away: the same command begins anew, and finished runs are found"
+                ) from None
             if clock() - start > patience:
                 raise
+            if pause == 0.5:
+                told = f"neq: the database is away ({line}); tried again for {patience:.0f} s"
+                print(told, file=sys.stderr, flush=True)
             time.sleep(pause)
             pause = min(2 * pause, 10.0)
 
 
-def _database_errors() -> tuple[type[Exception], ...]:
+def _line(error: BaseException) -> str:
+    """What the database itself said, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def database_errors() -> tuple[type[Exception], ...]:
     from sqlalchemy.exc import DBAPIError
 
     return (DBAPIError, optuna.exceptions.StorageInternalError)
