@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,17 +30,21 @@ LOST = ("readonly database", "malformed", "not a database", "no such table")
 SERVERS = ("postgresql",)
 
 
-def open_storage(place: str | None, runs: Path) -> BaseStorage:
+def open_storage(place: str | None, runs: Path, reading: bool = False) -> BaseStorage:
     """Opens the storage of sweeps, made where it is missing; trials that have ended are read once.
 
     Args:
         place: `postgresql://USER@HOST/DATABASE`; none: a file in the folder of the runs.
         runs: folder of all runs.
+        reading: nothing will be written: a file may lie where nothing can be.
 
     Raises:
         UserError: the place is no database that is known here, or cannot be reached or written.
     """
-    return optuna.storages.get_storage(_open_file(runs / FILE) if place is None else _open_server(place))
+    if place is not None:
+        return optuna.storages.get_storage(_open_server(place))
+    is_there = reading and (runs / FILE).exists() and not _can_be_written(runs)
+    return optuna.storages.get_storage(_open_file(runs / FILE, is_there))
 
 
 def close_storage(storage: BaseStorage) -> None:
@@ -75,12 +80,18 @@ def _open_server(place: str) -> RDBStorage:
         raise UserError(f"storage {_without_password(place)!r} cannot be used ({line})") from None
 
 
-def _open_file(path: Path) -> RDBStorage:
+def _can_be_written(runs: Path) -> bool:
+    """Whether the folder and the file in it can be; an archive, or another's runs, cannot."""
+    return os.access(runs, os.W_OK) and os.access(runs / FILE, os.W_OK)
+
+
+def _open_file(path: Path, reading: bool) -> RDBStorage:
     import sqlalchemy
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(f".{path.name}.lock"), timeout=60):
+        lock = nullcontext() if reading else FileLock(path.with_name(f".{path.name}.lock"), timeout=60)
+        with lock:
             storage = _open(f"sqlite:///{path}", {"connect_args": {"timeout": 60}})
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror}); give another --runs-dir") from None
@@ -90,6 +101,9 @@ def _open_file(path: Path) -> RDBStorage:
             f"{path} cannot be used ({line}); give another --runs-dir, or move the file away: "
             "finished runs are found without it"
         ) from None
+
+    if reading:
+        return storage
 
     # Python's sqlite3 opens a transaction at its first change only: two workers could both read that a cell
     # waits before either of them takes it.
