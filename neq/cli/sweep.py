@@ -130,7 +130,7 @@ def _status(given: list[str]) -> int:
     runs, name = Path(options.runs_dir).expanduser(), sweep_name(sweep, options.file.stem, base)
     if options.storage is None and not (runs / FILE).exists():
         raise UserError(f"{runs / FILE} is not there: no sweep was started; neq sweep {options.file} does")
-    queue = CellQueue(open_storage(options.storage, runs), name, sweep)
+    queue = CellQueue(open_storage(options.storage, runs, reading=True), name, sweep)
     with closing(queue):
         return _tell_status(queue, options.file)
 

@@ -25,11 +25,13 @@ from neq.config import Options, Resolved, resolve
 from neq.errors import UserError
 from neq.sweeps import find_run, history
 from neq.sweeps.queue import CellQueue, Claim
-from neq.sweeps.storage import HEARTBEAT, open_storage, patiently
+from neq.sweeps.storage import HEARTBEAT, database_errors, open_storage, patiently
 from neq.tracking import RunIsBusy, read_metrics
 from neq.training import EpochReport, TrainingDiverged, forget_peak_memory, peak_memory, total_epochs
 
 BUSY_PAUSE = 5.0
+# How long an ending worker waits for a database that is away; without it, its heartbeat grows old. Seconds.
+FAREWELL = 5.0
 
 
 class StoppedEarly(Exception):
@@ -80,7 +82,8 @@ def _do(task: Task, queue: CellQueue, claim: Claim, data: OpenData) -> Exception
         time.sleep(BUSY_PAUSE)
         return None
     except (KeyboardInterrupt, Terminated):
-        claim.give_back()
+        with contextlib.suppress(UserError, *database_errors()):
+            claim.give_back(FAREWELL)
         raise
     except Exception as error:
         if not isinstance(error, UserError | TrainingDiverged):

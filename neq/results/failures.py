@@ -42,7 +42,7 @@ def _reasons(file: str, sweep: Sweep, runs_dir: Path) -> dict[str, str]:
     """By the cell's settings: the line that it failed with."""
     base = read_yaml(find_config(sweep.options.config_file))
     name = sweep_name(sweep, Path(file).stem, base)
-    with closing(CellQueue(open_storage(None, runs_dir), name, sweep)) as queue:
+    with closing(CellQueue(open_storage(None, runs_dir, reading=True), name, sweep)) as queue:
         states = queue.states() if queue.exists() else []
     failed = {state.cell: f"failed: {state.reason}" for state in states if state.state == "failed"}
     return {

@@ -21,16 +21,18 @@ from neq.sweeps.cells import grid, varying
 from neq.sweeps.history import CellState, by_cell, cell_state
 from neq.sweeps.parameters import Choice, Parameter
 from neq.sweeps.search import draw, labels, pruner, sampler
-from neq.sweeps.storage import close_storage, patiently, quiet
+from neq.sweeps.storage import PATIENCE, close_storage, patiently, quiet
 from neq.sweeps.sweep_file import METRICS, Sweep
 
 # What a search and the status go by where the file names no metric that runs log.
 METRIC = "valid.val/best"
+# Signs of a sweep's own name in its name here: a folder's name takes 255 bytes, a sign up to four.
+LONGEST = 60
 SETTLED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 def sweep_name(sweep: Sweep, stem: str, base: Mapping[str, object]) -> str:
-    """The name of a sweep in a storage: another one once the file asks for other runs.
+    """The name of a sweep, of its logs' folder too: another one once the file asks for other runs.
 
     Args:
         sweep: as read.
@@ -46,7 +48,8 @@ def sweep_name(sweep: Sweep, stem: str, base: Mapping[str, object]) -> str:
         "early_terminate": sweep.early_terminate and sweep.early_terminate.model_dump(),
     }
     text = json.dumps(asked, sort_keys=True, default=str)
-    return f"{sweep.name or stem}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    label = "".join(sign if sign.isprintable() and sign not in "/\\" else "_" for sign in sweep.name or stem)
+    return f"{label[:LONGEST]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 class CellQueue:
@@ -293,12 +296,18 @@ class Claim:
         """Ends the cell for a reason of its own; it is not tried again without being asked."""
         return self._settle(TrialState.FAIL, {history.ERROR: line})
 
-    def give_back(self) -> bool:
-        """Leaves the cell to others."""
-        return self._settle(TrialState.FAIL, {history.GIVEN_BACK: True})
+    def give_back(self, patience: float = PATIENCE) -> bool:
+        """Leaves the cell to others; waits so many seconds for a database that is away."""
+        return self._settle(TrialState.FAIL, {history.GIVEN_BACK: True}, patience=patience)
 
-    def _settle(self, state: TrialState, attributes: Mapping[str, Any], value: float | None = None) -> bool:
-        return patiently(lambda: self._queue.settle(self._trial.number, state, attributes, value))
+    def _settle(
+        self,
+        state: TrialState,
+        attributes: Mapping[str, Any],
+        value: float | None = None,
+        patience: float = PATIENCE,
+    ) -> bool:
+        return patiently(lambda: self._queue.settle(self._trial.number, state, attributes, value), patience)
 
 
 def _goal(sweep: Sweep) -> tuple[str, bool]:

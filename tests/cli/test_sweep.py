@@ -154,6 +154,24 @@ def test_ctrl_c_gives_the_cells_back_and_the_same_command_goes_on(tmp_path):
     assert [len(read_metrics(folder)) for folder in runs(tmp_path)] == [2, 2]
 
 
+def test_ctrl_c_while_workers_import_ends_at_once_and_quietly(tmp_path):
+    file = write_sweep(tmp_path, "manual_seed: {values: [0, 1]}")
+    process = start_sweep(tmp_path, file.name)
+    parent = psutil.Process(process.pid)
+
+    def has_server():
+        return any("multiprocessing.forkserver" in " ".join(one.cmdline()) for one in parent.children())
+
+    wait_for(has_server, "the server process")
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output
+    assert "stopped; the same command goes on" in output
+    assert "Error" not in output, output
+    assert "KeyboardInterrupt" not in output, output
+    assert all(state.state == "waiting" for state in states(tmp_path))
+
+
 def test_workers_end_when_their_parent_is_killed(tmp_path):
     file = write_sweep(tmp_path, "manual_seed: {values: [0, 1, 2, 3]}")
     process = start_sweep(tmp_path, file.name)
@@ -224,6 +242,18 @@ def test_a_mistake_is_one_line_and_nothing_is_begun(tmp_path, monkeypatch, capsy
     assert line in captured.err
     assert captured.err.count("\n") == 1
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_search_whose_cap_was_lowered_below_its_runs_ends(tmp_path):
+    file = write_sweep(tmp_path, "base_lr: {min: 0.01, max: 0.1}", "method: random\nrun_cap: 2")
+    with contextlib.closing(open_queue(tmp_path)) as queue:
+        queue.begin()
+        for _ in range(2):
+            queue.claim("worker").done(1.0)
+    file.write_text(file.read_text().replace("run_cap: 2", "run_cap: 1"))
+    code, output = run_sweep(tmp_path, file.name)
+    assert code == 0, output
+    assert "2 cells: 2 done\n" in output
 
 
 def test_auto_counts_cores_and_memory():

@@ -242,6 +242,15 @@ def test_an_edited_file_is_another_sweep_and_a_higher_cap_is_not(tmp_path):
     assert named(GRID + "\nname: study").startswith("study-")
 
 
+@pytest.mark.parametrize("name", ["../../outside", "..", "a/b", "x" * 300, "☃" * 300, "two\nlines", "b\\c"])
+def test_the_name_of_a_sweep_is_one_folder_whatever_the_file_calls_it(tmp_path, name):
+    sweep = sweep_of(tmp_path, GRID).model_copy(update={"name": name})
+    folder = tmp_path / "sweeps" / sweep_name(sweep, "sweep", {})
+    folder.mkdir(parents=True)
+    assert folder.resolve().parent == tmp_path / "sweeps"
+    assert folder.name.isprintable()
+
+
 def test_run_cap_cuts_a_grid(make):
     queue = make(GRID + "\nrun_cap: 2")
     queue.begin()
