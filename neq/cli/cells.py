@@ -26,8 +26,8 @@ def command(arguments: list[str]) -> int:
     """
     parser = Parser(
         prog="neq cells",
-        description="List the cells of a sweep file (W&B's own format): what varies, the folder of each cell's "
-        "run, and whether it is done, unfinished or waiting. Nothing is run.",
+        description="List the cells of a sweep file (W&B's own format): what varies, the folder of each "
+        "cell's run, and whether it is done, unfinished or waiting. Nothing is run.",
         allow_abbrev=False,
     )
     parser.add_argument("file", metavar="FILE", help="as policies/test_policy.yaml")
