@@ -75,12 +75,8 @@ def _do(task: Task, queue: CellQueue, claim: Claim, data: OpenData) -> Exception
     try:
         resolved = resolve(task.base, {**task.sweep.options.overrides, **claim.values})
         patiently(lambda: claim.note(history.EPOCHS, total_epochs(resolved.config.run_config)))
-        stopped = _train(task, queue, claim, resolved, data)
-    except RunIsBusy:
-        # The worker that was taken for dead still has the run, or another cell names the same one.
-        claim.give_back()
-        time.sleep(BUSY_PAUSE)
-        return None
+        while (stopped := _train(task, queue, claim, resolved, data)) is None:
+            time.sleep(BUSY_PAUSE)
     except (KeyboardInterrupt, Terminated):
         with contextlib.suppress(UserError, *database_errors()):
             claim.give_back(FAREWELL)
@@ -102,8 +98,11 @@ def _do(task: Task, queue: CellQueue, claim: Claim, data: OpenData) -> Exception
     return None
 
 
-def _train(task: Task, queue: CellQueue, claim: Claim, resolved: Resolved, data: OpenData) -> bool:
-    """Trains the run unless it is done already; gives whether it was stopped early."""
+def _train(task: Task, queue: CellQueue, claim: Claim, resolved: Resolved, data: OpenData) -> bool | None:
+    """Trains the run unless it is done already; gives whether it was stopped early.
+
+    None where another process has it: a worker that was taken for dead, or a cell that names the same run.
+    """
     state = find_run(resolved.config, task.runs).state
     if state == "done":
         return False
@@ -115,6 +114,8 @@ def _train(task: Task, queue: CellQueue, claim: Claim, resolved: Resolved, data:
         stopped = False
     except StoppedEarly:
         stopped = True
+    except RunIsBusy:
+        return None
     patiently(lambda: claim.note(history.MEMORY, _memory()))
     return stopped
 

@@ -194,6 +194,16 @@ def peek(folder):
         return queue.states() if queue.exists() else []
 
 
+def test_two_cells_that_name_one_run_train_it_once(tmp_path):
+    file = write_sweep(tmp_path, "budget: {values: [10000, 0.01M]}")
+    code, output = run_sweep(tmp_path, file.name, "--workers", "2")
+    assert code == 0, output
+    assert "2 cells: 2 done" in output
+    assert len(runs(tmp_path)) == 1
+    with contextlib.closing(open_queue(tmp_path)) as queue:
+        assert len(queue.trials()) == 2
+
+
 def test_a_random_search_runs_its_cap(tmp_path):
     file = write_sweep(tmp_path, "base_lr: {min: 0.01, max: 0.1}", "method: random\nrun_cap: 3")
     code, output = run_sweep(tmp_path, file.name, "--workers", "auto")
