@@ -156,7 +156,7 @@ def test_names_that_no_file_can_have(tmp_path, monkeypatch, capsys, key, word):
         lines = ["net_config: {net_name: mcunet-in0}", "data_provider: {dataset: digits, image_size: 24}", f'run_dir: "{word}"']
     assert section is None or section in "\n".join(lines)
     path.write_text("\n".join([*lines, "run_config: {n_epochs: 0}"]))
-    codes = (0, 2) if key == "run_dir" else (2,)
+    codes = (0, 2) if key == "run_dir" and "\\0" not in word and "ud8" not in word else (2,)
     run_refused(capsys, tmp_path, ["train", "--config-file", str(path), "--dry-run"], codes=codes)
 
 
