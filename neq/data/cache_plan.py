@@ -19,7 +19,6 @@ from typing import Literal
 import numpy as np
 import PIL
 import torchvision
-from PIL import Image
 
 from neq.config.places import cache_folder
 from neq.config.schema import DataProvider

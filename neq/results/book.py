@@ -27,7 +27,17 @@ from neq.results.columns import (
     SUMMARY_FIRST,
     SUMMARY_REST,
 )
-from neq.results.sheet import Column, Place, Table, filled, find_table, fit_to_width, put, restyle, write_table
+from neq.results.sheet import (
+    Column,
+    Place,
+    Table,
+    filled,
+    find_table,
+    fit_to_width,
+    put,
+    restyle,
+    write_table,
+)
 from neq.results.tables import (
     AGAIN,
     COSTS,

@@ -131,8 +131,9 @@ class WandbMirror:
 def _which_run(folder: Path, project: str) -> dict[str, str | None]:
     """Project, entity and id of the W&B run: as the environment, the folder, or nobody says."""
     kept: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, RecursionError):
         kept = json.loads((folder / "wandb.json").read_text(encoding="utf-8"))
+    kept = kept if isinstance(kept, dict) else {}
     named = {
         "project": os.environ.get("WANDB_PROJECT") or kept.get("project") or project,
         "entity": os.environ.get("WANDB_ENTITY") or kept.get("entity"),

@@ -49,7 +49,11 @@ def refused(call: Callable[..., object], *args: Any, named: str) -> str:
 
 
 def run_refused(
-    capsys: pytest.CaptureFixture[str], folder: Path, argv: list[str], named: str = "", codes: tuple[int, ...] = (2,)
+    capsys: pytest.CaptureFixture[str],
+    folder: Path,
+    argv: list[str],
+    named: str = "",
+    codes: tuple[int, ...] = (2,),
 ) -> str:
     """The line that a command ends with: exit code 2, no traceback, and nothing changed in a folder."""
     before = content_of(folder)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -21,7 +20,10 @@ POLICIES = configs_folder().parent / "policies"
 WHOLE = [path.read_text() for path in sorted(configs_folder().glob("*.yaml"))[:2]] + [
     (configs_folder() / "transfer.yaml").read_text()
 ]
-SWEEPS = [path.read_text() for path in (POLICIES / "test_policy.yaml", *sorted((POLICIES / "digits").glob("*.yaml")))]
+SWEEPS = [
+    path.read_text()
+    for path in (POLICIES / "test_policy.yaml", *sorted((POLICIES / "digits").glob("*.yaml")))
+]
 VALUES = (
     *(None, True, False, 0, -1, 1, 10**90, -(10**90), 1e308, -1e308, 1e-320, float("inf"), float("nan"), 0.5),
     *([], [None], [[1]], {}, {"a": 1}, [1] * 1000, ["x"], *WORDS),
@@ -83,7 +85,12 @@ def test_hostile_values_of_settings(flat):
 @pytest.mark.parametrize("word", WORDS, ids=ascii)
 def test_hostile_keys_and_sections(place, word):
     path = place / "keys.yaml"
-    for text in (f"{word}: 1\n", f"run_config:\n  {word}: 1\n", f"run_config: {word}\n", f"n_epochs: {word}\n"):
+    for text in (
+        f"{word}: 1\n",
+        f"run_config:\n  {word}: 1\n",
+        f"run_config: {word}\n",
+        f"n_epochs: {word}\n",
+    ):
         path.write_bytes(text.encode("utf-8", "surrogatepass"))
         line = refusal(load, ["--config-file", str(path)], "neq train")
         assert line is None or len(line) < 2000
@@ -130,7 +137,12 @@ def test_hostile_files_through_the_command(tmp_path, monkeypatch, capsys, raw, s
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "hostile.yaml"
     path.write_bytes(raw)
-    assert said in run_refused(capsys, tmp_path, ["train", "--config-file", str(path)], "hostile.yaml" if said not in ("unknown", "key") else "")
+    assert said in run_refused(
+        capsys,
+        tmp_path,
+        ["train", "--config-file", str(path)],
+        "hostile.yaml" if said not in ("unknown", "key") else "",
+    )
 
 
 def test_windows_line_ends_and_a_byte_order_mark_change_nothing(tmp_path):
@@ -142,18 +154,27 @@ def test_windows_line_ends_and_a_byte_order_mark_change_nothing(tmp_path):
 
 # Settings that name a file or a folder, with what no file can be called: refused before anything is trained.
 @pytest.mark.parametrize("key", ["run_dir", "root", "weights"])
-@pytest.mark.parametrize("word", ["a\\0b", "\\ud800", "~nobody-there/x", "x" * 5000, "\\x1b[31m", "/dev/null/x", "a\\nb"])
+@pytest.mark.parametrize(
+    "word", ["a\\0b", "\\ud800", "~nobody-there/x", "x" * 5000, "\\x1b[31m", "/dev/null/x", "a\\nb"]
+)
 def test_names_that_no_file_can_have(tmp_path, monkeypatch, capsys, key, word):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "names.yaml"
     section = {"root": "data_provider", "weights": "net_config"}.get(key)
     lines = ["net_config: {net_name: mcunet-in0}", "data_provider: {dataset: image_folder, root: missing}"]
     if key == "weights":
-        lines = [f'net_config: {{net_name: mcunet-in0, weights: "{word}"}}', "data_provider: {dataset: digits, image_size: 24}"]
+        lines = [
+            f'net_config: {{net_name: mcunet-in0, weights: "{word}"}}',
+            "data_provider: {dataset: digits, image_size: 24}",
+        ]
     elif key == "root":
         lines[1] = f'data_provider: {{dataset: image_folder, root: "{word}"}}'
     else:
-        lines = ["net_config: {net_name: mcunet-in0}", "data_provider: {dataset: digits, image_size: 24}", f'run_dir: "{word}"']
+        lines = [
+            "net_config: {net_name: mcunet-in0}",
+            "data_provider: {dataset: digits, image_size: 24}",
+            f'run_dir: "{word}"',
+        ]
     assert section is None or section in "\n".join(lines)
     path.write_text("\n".join([*lines, "run_config: {n_epochs: 0}"]))
     codes = (0, 2) if key == "run_dir" and "\\0" not in word and "ud8" not in word else (2,)
@@ -176,7 +197,12 @@ def test_hostile_arguments(command, tmp_path, monkeypatch, capsys):
     @given(ARGUMENTS)
     def tried(words):
         words = [word for word in words if word != "--debug"]
-        run_refused(capsys, tmp_path, [command, *words], codes=(0, 2) if command in ("networks", "datasets", "results") else (2,))
+        run_refused(
+            capsys,
+            tmp_path,
+            [command, *words],
+            codes=(0, 2) if command in ("networks", "datasets", "results") else (2,),
+        )
 
     tried()
 
@@ -194,15 +220,49 @@ def test_mutated_sweep_files(place, seed):
             check_search(sweep)
 
     for at in range(30):
-        path.write_bytes(mutated(SWEEPS[at % len(SWEEPS)], 7000 * (seed + 1) + at).encode("utf-8", "surrogatepass"))
+        path.write_bytes(
+            mutated(SWEEPS[at % len(SWEEPS)], 7000 * (seed + 1) + at).encode("utf-8", "surrogatepass")
+        )
         line = refusal(whole)
         taken += line is None
         assert line is None or len(line) < 3000
     assert 0 < taken < 30
 
 
-NUMBERS = st.sampled_from([0, 1, -1, 2, 10**90, -(10**90), 1e308, -1e308, 1e-320, 0.1, float("inf"), float("nan"), True, None, "1", []])
-KEYS = ["min", "max", "q", "mu", "sigma", "a", "b", "value", "values", "probabilities", "distribution", "parameters"]
+NUMBERS = st.sampled_from(
+    [
+        0,
+        1,
+        -1,
+        2,
+        10**90,
+        -(10**90),
+        1e308,
+        -1e308,
+        1e-320,
+        0.1,
+        float("inf"),
+        float("nan"),
+        True,
+        None,
+        "1",
+        [],
+    ]
+)
+KEYS = [
+    "min",
+    "max",
+    "q",
+    "mu",
+    "sigma",
+    "a",
+    "b",
+    "value",
+    "values",
+    "probabilities",
+    "distribution",
+    "parameters",
+]
 NAMES = st.sampled_from(["uniform", "q_uniform", "int_uniform", "log_uniform", "q_log_uniform", "log_uniform_values",
     "q_log_uniform_values", "inv_log_uniform", "inv_log_uniform_values", "normal", "q_normal", "log_normal", "q_log_normal", "beta", "q_beta", "categorical", "constant",
     "categorical_w_probabilities", "x"])  # fmt: skip
@@ -242,7 +302,13 @@ def test_a_sweep_file_that_is_refused_leaves_nothing(tmp_path, monkeypatch, caps
     path = tmp_path / "sweep.yaml"
     for at in range(12):
         path.write_bytes(mutated(SWEEPS[0], at).encode("utf-8", "surrogatepass") + b"\nx: 1\nx: 2\n")
-        for command in (["sweep"], ["cells"], ["sweep", "status"], ["results", "best"], ["results", "book", "-w"]):
+        for command in (
+            ["sweep"],
+            ["cells"],
+            ["sweep", "status"],
+            ["results", "best"],
+            ["results", "book", "-w"],
+        ):
             run_refused(capsys, tmp_path, [*command, str(path)], "sweep.yaml")
     assert refused(read_sweep, tmp_path / "none.yaml", named="none.yaml")
     assert set(SECTIONS)

@@ -18,7 +18,11 @@ from neq.networks import build_network, head_name, load_weights, read_weights
 from neq.training import load_checkpoint
 from tests.faults.hostile import damaged, refusal, refused, run_refused
 
-TENSORS = {"features.0.weight": torch.arange(48.0).reshape(2, 3, 8), "head.bias": torch.zeros(4), "n": torch.tensor(3)}
+TENSORS = {
+    "features.0.weight": torch.arange(48.0).reshape(2, 3, 8),
+    "head.bias": torch.zeros(4),
+    "n": torch.tensor(3),
+}
 STATE = {"format": 1, "network": TENSORS, "progress": {"epoch": 3, "chosen": torch.ones(9, dtype=torch.bool)}}
 
 
@@ -100,7 +104,9 @@ def malicious(trace: Path) -> dict[str, bytes]:
         "zip": inner.getvalue(),
         "script": script.getvalue(),
         "global": b"cposix\nmkdir\n(S'" + str(trace).encode() + b"'\ntR.",
-        "builtins": b"cbuiltins\nexec\n(S'import os; os.mkdir(" + repr(str(trace)).encode().replace(b"'", b'"') + b")'\ntR.",
+        "builtins": b"cbuiltins\nexec\n(S'import os; os.mkdir("
+        + repr(str(trace)).encode().replace(b"'", b'"')
+        + b")'\ntR.",
         "numpy": b"cnumpy.core.multiarray\nscalar\n(S'x'\ntR.",
     }
 
@@ -189,7 +195,9 @@ def test_hostile_tensors_leave_a_network_as_it_is(tmp_path):
     head = head_name(network)
     path = tmp_path / "hostile.pt"
     name = next(iter(own))
-    changes = [{name: torch.zeros(shape)} for shape in SHAPES] + [{name: own[name].to(kind)} for kind in KINDS[2:5]]
+    changes = [{name: torch.zeros(shape)} for shape in SHAPES] + [
+        {name: own[name].to(kind)} for kind in KINDS[2:5]
+    ]
     changes += [{name + "\n": torch.zeros(1)}, {"": torch.zeros(1)}, {f"{head}.x": torch.zeros(1)}]
     changes += [{name: own[name].to_sparse()}, {name: own[name].to("meta")}]
     for change in changes:
