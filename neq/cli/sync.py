@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from neq.cli.console import Console
-from neq.config import Config, read_yaml, resolve, to_mapping
+from neq.config import read_yaml
 from neq.errors import UserError
 from neq.tracking import RunRecord, WandbMirror, why_no_wandb
-from neq.tracking.wandb_mirror import KILLED
+from neq.tracking.wandb_mirror import KILLED, run_name
 
 
 class _Parser(argparse.ArgumentParser):
@@ -49,27 +49,20 @@ def command(arguments: list[str]) -> int:
     return 0 if all(sent) else 1
 
 
-def _config(path: Path) -> Config:
-    """The configuration that a run recorded."""
-    values = read_yaml(path)
-    try:
-        return resolve(values, {}).config
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-
-
 def _send(console: Console, folder: Path, patience: float) -> bool:
     """Whether W&B has the run now."""
 
     def tell(line: str) -> None:
         console.print(f"neq: {line}", highlight=False, markup=False)
 
-    record, config = RunRecord(folder), to_mapping(_config(folder / "config.yaml"))
+    record, config = RunRecord(folder), read_yaml(folder / "config.yaml")
+    try:
+        project, _ = str(config["project_name"]), run_name(config)
+    except (LookupError, TypeError):
+        raise UserError(f"{folder / 'config.yaml'} is not that of a run; put it back") from None
     with record.locked():
         code = 0 if record.is_finished() else KILLED
-        mirror = WandbMirror(
-            folder, config, str(config["project_name"]), tell, patience, exit_code=code, follows=False
-        )
+        mirror = WandbMirror(folder, config, project, tell, patience, exit_code=code, follows=False)
         with mirror:
             pass
     return mirror.complete

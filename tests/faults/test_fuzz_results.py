@@ -316,7 +316,25 @@ def test_a_summary_of_something_else_is_one_line(tiny_run, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     shutil.copytree(tiny_run, tmp_path / "run")
     whole = json.loads((tmp_path / "run" / "summary.json").read_text())
-    settings = ["--n_epochs", "1", "--warmup_epochs", "0", "--image_size", "24", "--ratio", "0.1", "--device", "cpu"]
-    for change in ({"budget": "x"}, {"test_top1": None}, {"trained_beside_max": [1]}, {"epochs": {}, "saved_bytes": {}}):
+    settings = [
+        "--n_epochs",
+        "1",
+        "--warmup_epochs",
+        "0",
+        "--image_size",
+        "24",
+        "--ratio",
+        "0.1",
+        "--device",
+        "cpu",
+    ]
+    for change in (
+        {"budget": "x"},
+        {"test_top1": None},
+        {"trained_beside_max": [1]},
+        {"epochs": {}, "saved_bytes": {}},
+    ):
         (tmp_path / "run" / "summary.json").write_text(json.dumps({**whole, **change}))
-        run_refused(capsys, tmp_path / "run" / "checkpoint", ["train", *settings, "--run-dir", "run"], "summary.json")
+        run_refused(
+            capsys, tmp_path / "run" / "checkpoint", ["train", *settings, "--run-dir", "run"], "summary.json"
+        )
