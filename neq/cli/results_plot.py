@@ -93,7 +93,7 @@ def _of_run(run: Run, choices: Choices, taken: set[str]) -> Iterator[tuple[str, 
     """The pictures of a run's choices."""
     assert run.summary is not None
     config = run.config
-    amount = number(run.summary.get("budget")) or 0
+    amount = round(number(run.summary.get("budget")) or 0)
     budget = amount_shown(amount, config["budget_unit"])
     said = (config["net_name"], config["dataset"], config["neuron_selection"], amount)
     name = _file_name("-".join([*map(str, said), f"seed{run.seed}"]))

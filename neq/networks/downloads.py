@@ -11,7 +11,6 @@ from urllib.error import URLError
 
 from neq.errors import UserError
 
-
 SWITCH = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 

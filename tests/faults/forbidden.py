@@ -119,12 +119,9 @@ def _called(node: ast.Call, path: str) -> Iterator[tuple[int, str]]:
         yield node.lineno, "torchvision's weights, to be read within tensors_alone()"
 
 
-def _is(node: ast.expr | None, value: object) -> bool:
-    return (
-        isinstance(node, ast.Constant)
-        and node.value is value
-        or (isinstance(node, ast.Constant) and isinstance(value, str) and node.value == value)
-    )
+def _is(node: ast.expr | None, value: bool | str | None) -> bool:
+    """Whether a value stands there as it is; 1 is not True."""
+    return isinstance(node, ast.Constant) and type(node.value) is type(value) and node.value == value
 
 
 def _dotted(node: ast.expr) -> str:

@@ -20,11 +20,16 @@ FUZZ = settings(
 )
 # What ends up in names and values by mistake or by intent.
 WORDS = (
-    "", " ", "\t", "\n", "a\nb", "\x00", "a\x00b", "\x1b[31mred", "\ufeff", "\u202e", "é", "\U0001f4a5", "'", '"', "\\",
-    "%s", "{0}", "${x}", "$(id)", "`id`", "; rm -rf x", "../../etc/passwd", "/etc/passwd", "/dev/zero", "/dev/null",
-    "~", "~nobody/x", ".", "..", "/", "-", "--", "--help-me", "-1", "0", "1e999", "-1e999", "nan", ".nan", ".inf",
-    "9" * 90, "9" * 400, "0x" + "f" * 90, "1e-400", "true", "null", "[]", "{}", "[[[[", "*a", "&a a", "!!int 1", "a: b",
-    "!!python/object/apply:os.system [id]", "a" * 300, "a" * 5000, "=1+1", "@x", "#", "|", ">", "%", "12:30:45",
+    "", " ", "\t", "\n", "a\nb", "\x00", "a\x00b", "\x1b[31mred", "\ufeff", "\u202e", "é", "\U0001f4a5",
+    "'", '"', "\\",
+    "%s", "{0}", "${x}", "$(id)", "`id`", "; rm -rf x", "../../etc/passwd", "/etc/passwd", "/dev/zero",
+    "/dev/null",
+    "~", "~nobody/x", ".", "..", "/", "-", "--", "--help-me", "-1", "0", "1e999", "-1e999", "nan", ".nan",
+    ".inf",
+    "9" * 90, "9" * 400, "0x" + "f" * 90, "1e-400", "true", "null", "[]", "{}", "[[[[", "*a", "&a a",
+    "!!int 1", "a: b",
+    "!!python/object/apply:os.system [id]", "a" * 300, "a" * 5000, "=1+1", "@x", "#", "|", ">", "%",
+    "12:30:45",
 )  # fmt: skip
 
 

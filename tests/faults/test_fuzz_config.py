@@ -24,7 +24,7 @@ SWEEPS = [
     path.read_text()
     for path in (POLICIES / "test_policy.yaml", *sorted((POLICIES / "digits").glob("*.yaml")))
 ]
-VALUES = (
+VALUES: tuple[object, ...] = (
     *(None, True, False, 0, -1, 1, 10**90, -(10**90), 1e308, -1e308, 1e-320, float("inf"), float("nan"), 0.5),
     *([], [None], [[1]], {}, {"a": 1}, [1] * 1000, ["x"], *WORDS),
 )
@@ -182,10 +182,31 @@ def test_names_that_no_file_can_have(tmp_path, monkeypatch, capsys, key, word):
 
 
 ARGUMENTS = st.lists(
-    st.sampled_from([*WORDS, "status", "book", "best", "plot", "compare", "--workers", "--storage", "--runs-dir", "-o", "-w",
-                     "--onnx", "--image-size", "--timeout", "--metric", "--copy", "--choices", "--force", "--debug"]),
+    st.sampled_from(
+        [
+            *WORDS,
+            "status",
+            "book",
+            "best",
+            "plot",
+            "compare",
+            "--workers",
+            "--storage",
+            "--runs-dir",
+            "-o",
+            "-w",
+            "--onnx",
+            "--image-size",
+            "--timeout",
+            "--metric",
+            "--copy",
+            "--choices",
+            "--force",
+            "--debug",
+        ]
+    ),
     max_size=5,
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
@@ -229,7 +250,7 @@ def test_mutated_sweep_files(place, seed):
     assert 0 < taken < 30
 
 
-NUMBERS = st.sampled_from(
+NUMBERS: st.SearchStrategy[object] = st.sampled_from(
     [
         0,
         1,
@@ -263,9 +284,29 @@ KEYS = [
     "distribution",
     "parameters",
 ]
-NAMES = st.sampled_from(["uniform", "q_uniform", "int_uniform", "log_uniform", "q_log_uniform", "log_uniform_values",
-    "q_log_uniform_values", "inv_log_uniform", "inv_log_uniform_values", "normal", "q_normal", "log_normal", "q_log_normal", "beta", "q_beta", "categorical", "constant",
-    "categorical_w_probabilities", "x"])  # fmt: skip
+NAMES = st.sampled_from(
+    [
+        "uniform",
+        "q_uniform",
+        "int_uniform",
+        "log_uniform",
+        "q_log_uniform",
+        "log_uniform_values",
+        "q_log_uniform_values",
+        "inv_log_uniform",
+        "inv_log_uniform_values",
+        "normal",
+        "q_normal",
+        "log_normal",
+        "q_log_normal",
+        "beta",
+        "q_beta",
+        "categorical",
+        "constant",
+        "categorical_w_probabilities",
+        "x",
+    ]
+)
 
 
 @pytest.mark.parametrize("method", ["grid", "random", "bayes"])
@@ -279,9 +320,11 @@ def test_hostile_distributions(place, method):
     def tried(numbers, name):
         given = {"distribution": name, **numbers}
         sweep = {
-            "program": "train_classification.py", "method": method, "metric": {"name": "valid.val/best"},
+            "program": "train_classification.py",
+            "method": method,
+            "metric": {"name": "valid.val/best"},
             "parameters": {"base_lr": given},
-        }  # fmt: skip
+        }
         path.write_text(json.dumps(sweep).replace("Infinity", ".inf").replace("NaN", ".nan"))
 
         def whole():

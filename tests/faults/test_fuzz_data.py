@@ -11,6 +11,7 @@ import warnings
 import zipfile
 import zlib
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,10 +96,12 @@ HOSTILE_IMAGES = {
     "EPS": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n(x) print\n%%EOF\n",
     "PDF": b"%PDF-1.4\n1 0 obj<<>>endobj\ntrailer<<>>",
     "SVG": b"<svg xmlns='http://www.w3.org/2000/svg'><image href='file:///etc/passwd'/></svg>",
-    "bitmap bomb": b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + struct.pack("<IiiHHIIiiII", 40, 10**5, 10**5, 1, 24, *[0] * 6),
+    "bitmap bomb": b"BM"
+    + struct.pack("<IHHI", 54, 0, 0, 54)
+    + struct.pack("<IiiHHIIiiII", 40, 10**5, 10**5, 1, 24, *[0] * 6),
     "zip": b"PK\x05\x06" + bytes(18),
     "pickle": pickle.dumps({"a": 1}),
-}  # fmt: skip
+}
 
 
 @pytest.mark.filterwarnings("default")
@@ -195,6 +198,11 @@ def member(header: str, data: bytes = b"", version: bytes = b"\x01\x00") -> byte
     return b"\x93NUMPY" + version + struct.pack("<H" if version[0] == 1 else "<I", len(text)) + text + data
 
 
+def of_shape(shape: str) -> bytes:
+    """A .npy file of bytes, a few of them, that says it has another shape."""
+    return member(f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}}}", bytes(9))
+
+
 def zipped(**members: bytes) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -223,9 +231,9 @@ HOSTILE_ARCHIVES = {
     "classes of objects": zipped(x=npy(X), y=npy(Y), classes=npy(np.array(["a", None], dtype=object))),
     "a pickle": pickle.dumps({"x": 1}),
     "one array": npy(X),
-    "huge shape": zipped(x=member("{'descr': '|u1', 'fortran_order': False, 'shape': (9999999999, 99, 99)}"), y=npy(Y)),
-    "overflow": zipped(x=member("{'descr': '|u1', 'fortran_order': False, 'shape': (2**62,)}"), y=npy(Y)),
-    "negative": zipped(x=member("{'descr': '|u1', 'fortran_order': False, 'shape': (-1, 4, 4)}"), y=npy(Y)),
+    "huge shape": zipped(x=of_shape("(9999999999, 99, 99)"), y=npy(Y)),
+    "overflow": zipped(x=of_shape(f"({2**62},)"), y=npy(Y)),
+    "negative": zipped(x=of_shape("(-1, 4, 4)"), y=npy(Y)),
     "code": zipped(x=member("__import__('os').mkdir('trace')"), y=npy(Y)),
     "deep": zipped(x=member("(" * 5000), y=npy(Y)),
     "long": zipped(x=member(" " * 60_000), y=npy(Y)),
@@ -244,8 +252,8 @@ HOSTILE_ARCHIVES = {
     "names of two axes": archive_of(x=X, y=Y, classes=np.array([["a", "b"]])),
     "no test split": archive_of(x_train=X, y_train=Y),
     "other sizes": archive_of(x_train=X, y_train=Y, x_test=X[:, :3], y_test=Y),
-    "python 2": zipped(x=member("{'descr': '|u1', 'fortran_order': False, 'shape': (8L, 4L, 4L)}", bytes(9)), y=npy(Y)),
-}  # fmt: skip
+    "python 2": zipped(x=of_shape("(8L, 4L, 4L)"), y=npy(Y)),
+}
 
 
 @pytest.mark.filterwarnings("default")
@@ -310,7 +318,7 @@ def test_class_names_of_any_kind(tmp_path, names):
 FILES = {"set/a.txt": b"a" * 3000, "set/b/c.txt": b"c" * 500, "other.txt": b"no"}
 
 
-def tar_of(mode: str = "w:gz", members: tuple[tarfile.TarInfo, ...] = ()) -> bytes:
+def tar_of(mode: Any = "w:gz", members: tuple[tarfile.TarInfo, ...] = ()) -> bytes:
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode=mode) as tar:
         for name, content in FILES.items():
@@ -407,8 +415,21 @@ def test_links_and_devices(raw, kind, link):
 
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize(
-    "name", ["set/a.txt", "set/a.txt/x", "set/b", "set", "set/" + "x" * 300, "set/a\nb", "set/\x1b[31m", "set/\udcff", "set/", "set//x", ""]
-)  # fmt: skip
+    "name",
+    [
+        "set/a.txt",
+        "set/a.txt/x",
+        "set/b",
+        "set",
+        "set/" + "x" * 300,
+        "set/a\nb",
+        "set/\x1b[31m",
+        "set/\udcff",
+        "set/",
+        "set//x",
+        "",
+    ],
+)
 def test_names_that_clash_or_cannot_be(raw, name):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -169,7 +169,7 @@ def test_hostile_safetensors(tmp_path, content):
     refused(read_weights, str(path), named="hostile.safetensors")
 
 
-NOT_WEIGHTS = [
+NOT_WEIGHTS: list[object] = [
     *(None, 3, "x", [], {}, {"state_dict": {}}, {"state_dict": 3}, {"model": {"a": 1}}, {3: torch.ones(1)}),
     *({"a": [torch.ones(1)]}, [torch.ones(1)], torch.ones(3), {"a\nb": 1}, {"state_dict": {"": None}}),
     {"x" * 5000: 1},
