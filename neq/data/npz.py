@@ -69,6 +69,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 def _check_room(file: np.lib.npyio.NpzFile, wanted: set[str]) -> None:
     """Refuses what unpacks to more than the memory that is free: a small file may say that it is large."""
+    assert file.zip is not None, "it is open"
     parts = [part for part in file.zip.infolist() if part.filename.removesuffix(".npy") in wanted]
     needed = sum(part.file_size for part in parts)
     free = psutil.virtual_memory().available

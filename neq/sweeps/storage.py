@@ -62,7 +62,7 @@ def _open_server(place: str) -> RDBStorage:
         return _open(url, {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}})
     except ImportError:
         raise UserError("storage postgresql:// needs psycopg: pip install 'neq[postgresql]'") from None
-    except (*_database_errors(), ArgumentError, ValueError) as error:
+    except _database_errors(ArgumentError, ValueError) as error:
         line = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0]
         for secret in _secrets(place):
             line = line.replace(secret, "***")
@@ -130,10 +130,10 @@ def patiently(
             pause = min(2 * pause, 10.0)
 
 
-def _database_errors() -> tuple[type[Exception], ...]:
+def _database_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
     from sqlalchemy.exc import DBAPIError
 
-    return (DBAPIError, optuna.exceptions.StorageInternalError)
+    return (DBAPIError, optuna.exceptions.StorageInternalError, *others)
 
 
 def _without_password(place: str) -> str:

@@ -25,6 +25,7 @@ from neq.data.npz import open_npz
 from neq.preparing.lists import read_json, rows
 from neq.preparing.unpacking import unpack
 from tests.faults.hostile import content_of, damaged, refusal, refused, run_refused
+from tests.faults.test_fuzz_weights import Malicious
 
 SILENT = Console(file=io.StringIO())
 FORMATS = {
@@ -278,6 +279,18 @@ def test_damaged_numpy_archives(place):
         assert line is None or "damaged.npz" in line
         refusals += line is not None
     assert refusals > 90
+
+
+@pytest.mark.parametrize("name", ["x", "y", "classes", "x_train"])
+def test_nothing_in_a_numpy_archive_is_executed(tmp_path, name):
+    bad = np.array([Malicious(tmp_path / "trace")], dtype=object)
+    path = tmp_path / "malicious.npz"
+    path.write_bytes(zipped(**{"x": npy(X), "y": npy(Y), name: npy(bad)}))
+    refused(open_npz, str(path), named="malicious.npz")
+    assert not (tmp_path / "trace").exists()
+    with np.load(path, allow_pickle=True) as file:  # else this test would show nothing
+        assert file[name] is not None
+    assert (tmp_path / "trace").exists()
 
 
 def test_an_archive_that_unpacks_to_more_than_the_memory_is_not_unpacked(tmp_path, monkeypatch):
