@@ -12,7 +12,21 @@ _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
 
 
 class UserError(ValueError):
-    """A mistake in what a user gave: one line saying what was given, what is allowed, what to do."""
+    """A mistake in what a user gave: one line saying what was given, what is allowed, what to do.
+
+    Args:
+        text: what is no printable character in it, as in names that files bear, is spelled out.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(printable(text))
+
+
+def printable(text: str) -> str:
+    """A text on one line, with line breaks and what would command a terminal spelled out."""
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
 def shown(value: object) -> str:

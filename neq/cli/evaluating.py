@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from neq.cli.training import pick_device
 from neq.config import Config, dataset, read_yaml, to_mapping
 from neq.data import Data, open_data
-from neq.errors import UserError
+from neq.errors import UserError, printable
 from neq.results.best_network import load_best
 from neq.results.check import Check
 from neq.results.collect import IMAGES, Run
@@ -88,7 +88,7 @@ def _check(run: Run, config: Config, data: Data, device: torch.device) -> Check:
             raise UserError(f"it tells {len(best.classes)} classes apart, the data has {len(data.classes)}")
         network = best.network.to(device).to(memory_format=torch.channels_last)
         scores = evaluate(network, data.eval_batches("test"), device, config.run_config.precision)
-    except (UserError, OSError, RuntimeError) as error:
+    except Exception as error:  # a checkpoint may hold anything
         return _unmeasured(run, error)
     there, reason = str(run.summary.get("device")), ""
     if there.partition(":")[0] != device.type:
@@ -98,5 +98,5 @@ def _check(run: Run, config: Config, data: Data, device: torch.device) -> Check:
 
 def _unmeasured(run: Run, error: Exception) -> Check:
     assert run.summary is not None
-    reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    reason = printable(next(iter(str(error).strip().splitlines()), type(error).__name__))
     return Check(None, number(run.summary.get("test_top1")), reason)

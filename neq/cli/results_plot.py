@@ -14,6 +14,7 @@ from neq.cli.results_parser import ResultsParser
 from neq.errors import UserError
 from neq.results.collect import Group, Run, collect, group
 from neq.results.pictures import accuracy_by_budget, accuracy_by_cost, save_picture
+from neq.results.recorded import number
 from neq.results.run_pictures import Choices, chosen_picture, read_choices, velocity_picture
 from neq.results.series import panels
 
@@ -92,8 +93,9 @@ def _of_run(run: Run, choices: Choices, taken: set[str]) -> Iterator[tuple[str, 
     """The pictures of a run's choices."""
     assert run.summary is not None
     config = run.config
-    budget = amount_shown(run.summary["budget"], run.summary["budget_unit"])
-    said = (config["net_name"], config["dataset"], config["neuron_selection"], run.summary["budget"])
+    amount = round(number(run.summary.get("budget")) or 0)
+    budget = amount_shown(amount, config["budget_unit"])
+    said = (config["net_name"], config["dataset"], config["neuron_selection"], amount)
     name = _file_name("-".join([*map(str, said), f"seed{run.seed}"]))
     if name in taken and run.folder is not None:
         # They differ in another setting, which the hash in the folder's name stands for.

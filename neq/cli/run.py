@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -10,7 +11,7 @@ import traceback
 from collections.abc import Callable
 from types import FrameType
 
-from neq.errors import UserError
+from neq.errors import UserError, printable, shown
 
 
 class Terminated(BaseException):
@@ -67,6 +68,8 @@ def run_command(command: Callable[[list[str]], int], argv: list[str], stopped: s
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:  # nobody but a user gives those
+            return _end(error, 2, f"{shown(error.filename)} is too long for the name of a file", argv)
         text = str(error).strip().splitlines() or [type(error).__name__]
         return _end(error, 1, f"{text[0]} ({type(error).__name__}; --debug shows where)", argv)
     finally:
@@ -87,7 +90,7 @@ def _end(error: BaseException, code: int, line: str | None, argv: list[str]) -> 
     if "--debug" in argv:
         traceback.print_exception(error)
     if line is not None:
-        print(f"neq: {line}", file=sys.stderr, flush=True)
+        print(f"neq: {printable(line)}", file=sys.stderr, flush=True)
     return code
 
 

@@ -9,7 +9,7 @@ from neq.cli.parsing import Parser
 from neq.config import read_yaml
 from neq.errors import UserError
 from neq.tracking import RunRecord, WandbMirror, why_no_wandb
-from neq.tracking.wandb_mirror import KILLED
+from neq.tracking.wandb_mirror import KILLED, run_name
 
 
 def command(arguments: list[str]) -> int:
@@ -48,11 +48,13 @@ def _send(console: Console, folder: Path, patience: float) -> bool:
         console.print(f"neq: {line}", highlight=False, markup=False)
 
     record, config = RunRecord(folder), read_yaml(folder / "config.yaml")
+    try:
+        project, _ = str(config["project_name"]), run_name(config)
+    except (LookupError, TypeError):
+        raise UserError(f"{folder / 'config.yaml'} is not that of a run; put it back") from None
     with record.locked():
         code = 0 if record.is_finished() else KILLED
-        mirror = WandbMirror(
-            folder, config, str(config["project_name"]), tell, patience, exit_code=code, follows=False
-        )
+        mirror = WandbMirror(folder, config, project, tell, patience, exit_code=code, follows=False)
         with mirror:
             pass
     return mirror.complete

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
@@ -107,6 +108,10 @@ def _dataset_and_root(data: DataProvider, overridden: Set[str]) -> tuple[str, st
 def _check_together(config: Config) -> None:
     """Holds the settings that depend on one another; UserError when they do not fit."""
     data, run = config.data_provider, config.run_config
+    paths = {"run_dir": config.run_dir, "root": data.root, "weights": config.net_config.weights}
+    for name, path in paths.items():
+        if path is not None and not _can_be_a_name(path):
+            raise UserError(f"{name} {shown(path)} is not allowed: no file or folder can have that name")
     if data.dataset == "image_folder" and not data.root:
         raise UserError("dataset 'image_folder' needs the folder of its images; give it with --root FOLDER")
     if data.dataset == "npz" and not data.root:
@@ -127,6 +132,13 @@ def _check_together(config: Config) -> None:
             f"lr_step_size {shown(list(run.lr_step_size))} is not allowed: "
             "lr_schedule_name 'gamma_step' needs one number, the epochs between steps"
         )
+
+
+def _can_be_a_name(path: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
 
 
 def _redundant_totals(asked: Config, config: Config) -> list[str]:

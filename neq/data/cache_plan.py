@@ -19,13 +19,13 @@ from typing import Literal
 import numpy as np
 import PIL
 import torchvision
-from PIL import Image
 
 from neq.config.places import cache_folder
 from neq.config.schema import DataProvider
 from neq.data.caching import DiskCache, MemoryCache, Read, Room
 from neq.data.remembering import stamp
 from neq.data.sources import Source
+from neq.image_file import open_image
 
 # A set that is smaller than this is kept in memory without being asked.
 _AUTO_BYTES = 256_000_000
@@ -114,7 +114,7 @@ def _decoded_bytes(files: Sequence[str], count: int) -> int:
         return 0
     sizes = []
     for file in files[:: max(1, len(files) // _SAMPLED)]:
-        with contextlib.suppress(Exception), Image.open(file) as image:  # nothing but an estimate
+        with contextlib.suppress(Exception), open_image(file) as image:  # nothing but an estimate
             sizes.append(3 * image.width * image.height)
     return round(count * sum(sizes) / max(1, len(sizes)))
 

@@ -10,6 +10,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from neq.errors import UserError
+from neq.image_file import open_image
 
 
 def read_image(path: str) -> torch.Tensor:
@@ -25,7 +26,7 @@ def read_image(path: str) -> torch.Tensor:
         UserError: the file is truncated, corrupt, or of a mode without a defined 8-bit RGB form.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             return to_tensor(image)
     except Exception as error:  # PIL's decoders raise nearly anything on a corrupt file
         raise UserError(
@@ -43,7 +44,7 @@ def why_unreadable(path: str) -> str | None:
         path: the image file.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
             to_tensor(image)
     except Exception as error:

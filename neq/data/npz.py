@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from neq.data.sources import Source, Split, source_of_arrays
 from neq.errors import UserError, shown
@@ -58,11 +59,22 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             file = np.load(raw, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise ValueError("it holds one array, not several as np.savez writes")
+            _check_room(file, wanted)
             # A member that is no array comes as bytes.
             return {key: np.asarray(file[key]) for key in file.files if key in wanted}
     except Exception as error:  # a damaged archive raises nearly anything
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"file {str(path)!r} cannot be read as a numpy archive ({reason}).") from error
+
+
+def _check_room(file: np.lib.npyio.NpzFile, wanted: set[str]) -> None:
+    """Refuses what unpacks to more than the memory that is free: a small file may say that it is large."""
+    assert file.zip is not None, "it is open"
+    parts = [part for part in file.zip.infolist() if part.filename.removesuffix(".npy") in wanted]
+    needed = sum(part.file_size for part in parts)
+    free = psutil.virtual_memory().available
+    if needed > free:
+        raise ValueError(f"its arrays take {needed:,} bytes, and {free:,} bytes of memory are free")
 
 
 def _names(arrays: Mapping[str, np.ndarray], path: Path) -> dict[Split, tuple[str, str]]:

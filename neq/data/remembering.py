@@ -41,7 +41,7 @@ def remembered(kind: str, key: str, find: Callable[[], Any]) -> Any:
         find: gives the answer, as JSON can hold it.
     """
     path = cache_folder() / kind / f"{key}.json"
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, RecursionError):
         return json.loads(path.read_text(encoding="utf-8"))
     answer = find()
     with contextlib.suppress(OSError):  # a full or read-only disk only means to ask again

@@ -1,11 +1,35 @@
-"""The error for a library's weights that cannot be had."""
+"""A library's weights: read without executing anything, and the error where they cannot be had."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.error import URLError
 
 from neq.errors import UserError
+
+SWITCH = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+
+
+@contextlib.contextmanager
+def tensors_alone() -> Iterator[None]:
+    """While it lasts torch.load takes tensors and plain values alone, also where a library calls it.
+
+    torchvision's call would unpickle whatever lies in the cache, and the cache is where a user puts a file
+    that cannot be downloaded.
+    """
+    before = os.environ.get(SWITCH)
+    os.environ[SWITCH] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[SWITCH]
+        else:
+            os.environ[SWITCH] = before
 
 
 def not_loaded(net_name: str, library: str, url: str, file: Path, error: Exception) -> UserError:
@@ -19,6 +43,8 @@ def not_loaded(net_name: str, library: str, url: str, file: Path, error: Excepti
         error: what came of it.
     """
     reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+    if isinstance(error, pickle.UnpicklingError):  # whose text tells how to execute it
+        reason = "it is damaged, or holds more than tensors; nothing in it was executed"
     needs = f"net_name {net_name!r} needs {library}'s weights"
     if file.exists() and not isinstance(error, URLError):
         return UserError(

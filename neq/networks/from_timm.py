@@ -16,7 +16,7 @@ from huggingface_hub.file_download import repo_folder_name
 from torch import nn
 
 from neq.errors import UserError
-from neq.networks.downloads import not_loaded
+from neq.networks.downloads import not_loaded, tensors_alone
 
 SECONDS_TO_ANSWER = 10
 FILE_NAMES = ["model.safetensors", "pytorch_model.bin"]
@@ -73,7 +73,8 @@ def _with_weights(net_name: str, model: str, facts: Any, options: dict[str, Any]
         if repository:
             file = Path(_from_hub(repository, names))
             options = {**options, "pretrained_cfg_overlay": {"file": str(file), "custom_load": False}}
-        return timm.create_model(model, pretrained=True, **options)
+        with tensors_alone():
+            return timm.create_model(model, pretrained=True, **options)
     except Exception as error:  # a damaged file fails in many ways
         raise not_loaded(net_name, "timm", url, file, error) from error
 

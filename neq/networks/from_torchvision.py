@@ -9,7 +9,7 @@ import torch
 import torchvision
 from torch import nn
 
-from neq.networks.downloads import not_loaded
+from neq.networks.downloads import not_loaded, tensors_alone
 
 
 def torchvision_network(net_name: str, model: str, input_size: int, pretrained: bool) -> nn.Module:
@@ -28,7 +28,8 @@ def torchvision_network(net_name: str, model: str, input_size: int, pretrained: 
         return torchvision.models.get_model(model, **_options(model, input_size))
     weights = torchvision.models.get_model_weights(model).DEFAULT
     try:
-        network = torchvision.models.get_model(model, weights=weights)
+        with tensors_alone():
+            network = torchvision.models.get_model(model, weights=weights)
     except Exception as error:  # a damaged file fails in many ways
         file = Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(weights.url).name
         raise not_loaded(net_name, "torchvision", weights.url, file, error) from error

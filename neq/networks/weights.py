@@ -112,6 +112,8 @@ def read_weights(file: str) -> dict[str, Tensor]:
                 f"weights {shown(file)} hold {shown(name)}, which is no tensor with a name; "
                 f"save the network's state_dict, alone or under {shown(_WRAPPERS[0])}"
             )
+        if tensor.is_meta:
+            raise UserError(f"weights {shown(file)} hold no values for {shown(name)}; save it from a device")
     if all(name.startswith("module.") for name in content):
         return {name.removeprefix("module."): tensor for name, tensor in content.items()}
     return dict(content)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
 import tarfile
 import zipfile
-import zlib
-from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 
 from rich.console import Console
@@ -16,14 +15,10 @@ from rich.console import Console
 from neq.errors import UserError, shown
 from neq.preparing.progress import bar
 
-_DAMAGED = (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    EOFError,
-    zlib.error,
-    LZMAError,
-    RuntimeError,
-    NotImplementedError,
+# What a disk answers to names that clash with one another, or that none can have.
+_BY_NAMES = (
+    *(errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY),
+    *(errno.ENAMETOOLONG, errno.EINVAL, errno.ENOENT),
 )
 
 
@@ -51,8 +46,10 @@ def unpack(archive: Path, wanted: tuple[str, ...], raw: Path, console: Console) 
         try:
             extract = _extract_zip if zipfile.is_zipfile(archive) else _extract_tar
             extract(archive, [PurePosixPath(name) for name in missing], partial, console)
-        except (*_DAMAGED, OSError) as error:
-            if isinstance(error, OSError) and error.errno is not None:
+        except UserError:
+            raise
+        except Exception as error:  # a damaged archive raises nearly anything
+            if isinstance(error, OSError) and error.errno not in (None, *_BY_NAMES):
                 raise  # the disk, not the archive: a damaged stream has no error number
             raise UserError(
                 f"archive {str(archive)!r} is damaged ({shown(str(error) or type(error).__name__)}); delete "

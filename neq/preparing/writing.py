@@ -19,6 +19,7 @@ from rich.console import Console
 
 from neq.errors import UserError, shown
 from neq.files import write_text
+from neq.image_file import open_image
 from neq.preparing.mark import MARK, STARTED, UNFINISHED, Mark, read_mark, visible
 from neq.preparing.planning import Item
 from neq.preparing.progress import bar
@@ -128,7 +129,7 @@ def _link(source: Path, target: Path) -> None:
 def _shrink(source: Path, target: Path, side: int) -> bool:
     """Writes the image with a smaller side of `side` pixels; false if it is not larger than that."""
     try:
-        with Image.open(source) as image:
+        with open_image(source) as image:
             if min(image.size) <= side:
                 return False
             upright = ImageOps.exif_transpose(image).convert("RGB")

@@ -77,7 +77,11 @@ def load_best(folder: Path) -> BestNetwork:
         UserError: the folder holds no run, no epoch was finished, or a file is damaged.
     """
     weights = best_weights(folder)
-    config = resolve(read_yaml(folder / "config.yaml"), {}).config
+    values = read_yaml(folder / "config.yaml")
+    try:
+        config = resolve(values, {}).config
+    except UserError as error:
+        raise UserError(f"{folder / 'config.yaml'}: {error}") from None
     net = config.net_config.net_name
     network = build_network(net, 2, config.manual_seed, weights="none")
     head = head_name(network)
@@ -110,7 +114,7 @@ def class_names(folder: Path, count: int) -> tuple[str, ...]:
         return tuple(map(str, range(count)))
     try:
         names = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error}); put it back, or remove it") from error
     if not isinstance(names, list) or len(names) != count or not all(isinstance(n, str) for n in names):
         raise UserError(f"{path} does not hold the {count} names of the network's classes; put it back")

@@ -28,7 +28,17 @@ from neq.results.columns import (
     SUMMARY_REST,
 )
 from neq.results.published import comparison_rows
-from neq.results.sheet import Column, Place, Table, find_table, fit_to_width, put, restyle, write_table
+from neq.results.sheet import (
+    Column,
+    Place,
+    Table,
+    filled,
+    find_table,
+    fit_to_width,
+    put,
+    restyle,
+    write_table,
+)
 from neq.results.tables import (
     AGAIN,
     COSTS,
@@ -54,6 +64,8 @@ from neq.results.tables import (
 )
 
 SUMMARY, RUNS = "Summary", "Runs"
+# Ten of the largest sweeps; every row up to the last one is gone through.
+MOST_ROWS = 100_000
 STATES = {"unfinished": "FFF2CC", "missing": "EDEDED", "damaged": "F8D7DA"}
 WRONG = "B00020"
 
@@ -151,6 +163,11 @@ def check_ours(book: Workbook, name: str) -> dict[str, Place]:
         place = find_table(sheet, headers) if isinstance(sheet, Worksheet) else None
         if place is None and not _is_empty(sheet):
             raise UserError(f"output {shown(name)}: its sheet {title} is not of neq; give another name")
+        if place is not None and place.last_row > MOST_ROWS:
+            raise UserError(
+                f"output {shown(name)}: its sheet {title} holds something in row {place.last_row}, "
+                "far below any row of neq; delete it there, or give another name"
+            )
         if place is not None:
             found[title] = place
     if SUMMARY not in found:
@@ -159,9 +176,7 @@ def check_ours(book: Workbook, name: str) -> dict[str, Place]:
 
 
 def _is_empty(sheet: object) -> bool:
-    return isinstance(sheet, Worksheet) and not any(
-        value is not None for row in sheet.iter_rows(values_only=True) for value in row
-    )
+    return isinstance(sheet, Worksheet) and not any(filled(sheet))
 
 
 def _sheet(book: Workbook, title: str) -> Worksheet:

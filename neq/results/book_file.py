@@ -13,6 +13,7 @@ from openpyxl import Workbook, load_workbook
 from neq.errors import UserError, shown
 from neq.files import atomic_file
 from neq.results.book_parts import CHARTS, MACROS, lost_parts
+from neq.results.sheet import filled
 
 # Ending -> whether it may hold macros, whether it is a template.
 FORMATS = {".xlsx": (False, False), ".xlsm": (True, False), ".xltx": (False, True), ".xltm": (True, True)}
@@ -24,7 +25,7 @@ MAIN_TYPES = {
     for kind in ("sheet", "template")
 }
 # Larger than any book of ours; what unpacks to more is no book.
-MOST_BYTES = 2**30
+MOST_BYTES = 2**28
 
 
 class BookFile:
@@ -171,4 +172,4 @@ def _chart_titles(book: Workbook) -> set[str]:
     if CHARTS not in book.sheetnames:
         return set()
     sheet = book[CHARTS]
-    return {str(cell) for row in sheet.iter_rows(values_only=True) for cell in row if isinstance(cell, str)}
+    return {str(cell.value) for cell in filled(sheet) if isinstance(cell.value, str)}

@@ -19,6 +19,8 @@ from neq.errors import UserError, shown
 TRACES = frozenset({"summary.json", "metrics.jsonl", "checkpoint"})
 # What is counted with, and must be a number (or null, where it may be unknown) in a summary.
 NEEDED = ("epochs", "best_epoch", "test_top1")
+# No figure of a run comes near it; JSON has numbers that no float can hold.
+LARGEST = 1e300
 NUMBERS = (
     *(*NEEDED, "val_top1", "val_loss", "budget", "budget_used_max", "selected_parameters_max"),
     *("selectable_parameters", "step_seconds", "saved_bytes", "peak_memory_bytes"),
@@ -131,7 +133,8 @@ def check_summary(summary: Mapping[str, Any], called: str) -> None:
             raise UserError(f"{called} is damaged ({name} is missing)")
     for name in NUMBERS:
         value = summary.get(name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and (not is_number or LARGEST <= abs(value) < math.inf):
             raise UserError(f"{called} is damaged ({name} is {shown(value)})")
     for name in ("epochs", "best_epoch"):
         if not isinstance(summary[name], int):
@@ -140,9 +143,9 @@ def check_summary(summary: Mapping[str, Any], called: str) -> None:
 
 def number(value: object) -> float | None:
     """A number that is one; JSON's null and whatever is not finite are none."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return value
+    return value if abs(value) < LARGEST else None
 
 
 def how_far(named: Mapping[str, Any], epochs: int) -> str:

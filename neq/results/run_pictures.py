@@ -56,7 +56,10 @@ def read_choices(folder: Path) -> Choices:
     place = folder / "selection"
     try:
         layers = json.loads((place / "table.json").read_text(encoding="utf-8"))["layers"]
-        names, sizes = tuple(layer["name"] for layer in layers), tuple(layer["neurons"] for layer in layers)
+        names = tuple(str(layer["name"]) for layer in layers)
+        sizes = tuple(int(layer["neurons"]) for layer in layers)
+        if min(sizes) < 1:
+            raise ValueError("table.json lists a layer without neurons")
         epochs = tuple(sorted(int(path.stem) for path in place.glob("[0-9]*.npz")))
         read = [read_selection(place, epoch) for epoch in epochs]
     except Exception as error:  # a damaged file fails in many ways, all of them the file's
@@ -67,7 +70,8 @@ def read_choices(folder: Path) -> Choices:
         raise UserError(f"{place} holds no epoch yet; train the run first")
     if epochs != tuple(range(len(epochs))):
         raise UserError(f"{place} lacks an epoch; train the run again with --overwrite")
-    if any(len(chosen) != sum(sizes) for chosen, _ in read):
+    arrays = [array for both in read for array in both if array is not None]
+    if any(array.shape != (sum(sizes),) for array in arrays):
         raise UserError(f"{place} holds epochs of another network; train the run again with --overwrite")
     velocity = None
     if any(measured is not None for _, measured in read):

@@ -160,7 +160,8 @@ def _point(group: Group) -> Point | None:
     shares = [
         100 * summary["selected_parameters_max"] / summary["selectable_parameters"]
         for summary in summaries
-        if number(summary.get("selected_parameters_max")) is not None and summary.get("selectable_parameters")
+        if number(summary.get("selected_parameters_max")) is not None
+        and number(summary.get("selectable_parameters"))
     ]
     costs = {name: value_over([number(summary.get(name)) for summary in summaries]) for name in COSTS}
     return Point(

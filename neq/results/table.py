@@ -7,6 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from neq.budget import amount_shown
+from neq.errors import UserError
 
 
 def summary_table(summary: dict[str, Any]) -> Table:
@@ -14,7 +15,19 @@ def summary_table(summary: dict[str, Any]) -> Table:
 
     Args:
         summary: as in summary.json.
+
+    Raises:
+        UserError: something in it is missing, or is not what a run writes.
     """
+    try:
+        return _table(summary)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise UserError(
+            f"summary.json is damaged ({type(error).__name__}: {error}); train again with --overwrite"
+        ) from error
+
+
+def _table(summary: dict[str, Any]) -> Table:
     selected, selectable = summary["selected_parameters_max"], summary["selectable_parameters"]
     beside = ", ".join(f"{count:,} {kind}" for kind, count in summary["trained_beside_max"].items())
     validation = summary["val_top1"]

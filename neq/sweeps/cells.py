@@ -161,7 +161,7 @@ def _likely(parameter: Parameter) -> tuple[object, ...]:
     points = [_transformed(name, point) for point in (inside, least, most)]
     if "q" in numbers:
         q = numbers["q"]
-        points = [round(point / q) * q for point in points]
+        points = [round(point / q) * q if math.isfinite(point / q) else point for point in points]
     return tuple(points)
 
 

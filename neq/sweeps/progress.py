@@ -46,7 +46,7 @@ def find_run(config: Config, runs: Path) -> Place:
 def _without_images(path: Path) -> object:
     try:
         there = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     if isinstance(there, dict):
         there.pop("data_fingerprint", None)

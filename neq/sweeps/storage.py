@@ -70,14 +70,18 @@ def _open_server(place: str) -> RDBStorage:
             f"storage {_without_password(place)!r} is not allowed: give postgresql://USER@HOST/DATABASE, "
             "or none for a file beside the runs"
         )
+    from sqlalchemy.exc import ArgumentError
+
     url = f"postgresql+psycopg://{rest}" if scheme == "postgresql" else place
     try:
         # A connection that the server has dropped meanwhile is replaced.
         return _open(url, {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}})
     except ImportError:
         raise UserError("storage postgresql:// needs psycopg: pip install 'neq[postgresql]'") from None
-    except database_errors() as error:
+    except database_errors(ArgumentError, ValueError) as error:
         line = _line(error)
+        for secret in _secrets(place):
+            line = line.replace(secret, "***")
         raise UserError(f"storage {_without_password(place)!r} cannot be used ({line})") from None
 
 
@@ -174,17 +178,32 @@ def _line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def database_errors() -> tuple[type[Exception], ...]:
+def database_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
     from sqlalchemy.exc import DBAPIError
 
-    return (DBAPIError, optuna.exceptions.StorageInternalError)
+    return (DBAPIError, optuna.exceptions.StorageInternalError, *others)
 
 
 def _without_password(place: str) -> str:
+    """A storage as it may be shown: options behind a question mark, a password among them, are left out."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
     try:
-        return make_url(place).render_as_string(hide_password=True)
+        return make_url(place).set(query={}).render_as_string(hide_password=True)
     except (ArgumentError, ValueError):
-        return place.rpartition("@")[2]
+        return place.rpartition("@")[2].partition("?")[0]
+
+
+def _secrets(place: str) -> set[str]:
+    """What of a storage's address may be secret."""
+    from urllib.parse import parse_qs, unquote
+
+    address, _, options = place.partition("?")
+    password = address.rpartition("@")[0].rpartition(":")[2]
+    found = {
+        password,
+        unquote(password),
+        *(value for values in parse_qs(options).values() for value in values),
+    }
+    return found - {""}

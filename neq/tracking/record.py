@@ -94,7 +94,7 @@ class RunRecord:
         path = self.folder / "identity.json"
         try:
             there = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"{path} cannot be read ({error}); --overwrite starts the run again") from error
         if not isinstance(there, dict):
             raise UserError(f"{path} holds no identity; --overwrite starts the run again")
@@ -194,13 +194,16 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     path = folder / "metrics.jsonl"
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
     try:
-        return [json.loads(line) for line in lines[:-1]]  # a whole line ends with a line end
-    except ValueError as error:
+        lines = path.read_text(encoding="utf-8").split("\n")
+        rows = [json.loads(line) for line in lines[:-1]]  # a whole line ends with a line end
+        if not all(isinstance(row, dict) and isinstance(row.get("epochs"), int) for row in rows):
+            raise ValueError("a line tells of no epoch")
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"{path} is damaged ({error}); put it back, or train again with --overwrite"
         ) from error
+    return rows
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
@@ -211,8 +214,10 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """
     path = folder / "summary.json"
     try:
-        summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(summary, dict):
+            raise ValueError("it holds no summary")
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error}); train again with --overwrite") from error
     return summary
 

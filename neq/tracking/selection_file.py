@@ -37,10 +37,16 @@ def save_selection(folder: Path, report: EpochReport) -> None:
 
 
 def read_selection(folder: Path, epoch: int) -> tuple[NDArray[np.bool_], NDArray[np.float32] | None]:
-    """One epoch's chosen neurons, bool [N], and the velocities measured after it, float32 [N] or none."""
+    """One epoch's chosen neurons, bool [N], and the velocities measured after it, float32 [N] or none.
+
+    Raises:
+        Exception: nearly any, where the file is damaged.
+    """
     with np.load(_path(folder, epoch), allow_pickle=False) as file:
-        chosen = np.unpackbits(file["chosen"], count=int(file["neurons"])).astype(bool)
-        return chosen, file.get("velocity")
+        bits, count, velocity = file["chosen"], int(file["neurons"]), file.get("velocity")
+        if not 0 <= count <= 8 * bits.size or (velocity is not None and velocity.dtype != np.float32):
+            raise ValueError("it holds other arrays than a run writes")
+        return np.unpackbits(bits, count=count).astype(bool), velocity
 
 
 def _path(folder: Path, epoch: int) -> Path:

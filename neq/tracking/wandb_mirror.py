@@ -61,7 +61,7 @@ class WandbMirror:
         first = {
             **self._run,
             "folder": str(self._folder),
-            "name": _name(self._config) if "WANDB_SWEEP_ID" not in os.environ else None,
+            "name": run_name(self._config) if "WANDB_SWEEP_ID" not in os.environ else None,
             "config": self._config,
             "seconds": self._patience + 10,  # should this process be killed before it can kill that one
             "follows": self._follows,
@@ -131,8 +131,9 @@ class WandbMirror:
 def _which_run(folder: Path, project: str) -> dict[str, str | None]:
     """Project, entity and id of the W&B run: as the environment, the folder, or nobody says."""
     kept: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, RecursionError):
         kept = json.loads((folder / "wandb.json").read_text(encoding="utf-8"))
+    kept = kept if isinstance(kept, dict) else {}
     named = {
         "project": os.environ.get("WANDB_PROJECT") or kept.get("project") or project,
         "entity": os.environ.get("WANDB_ENTITY") or kept.get("entity"),
@@ -143,7 +144,7 @@ def _which_run(folder: Path, project: str) -> dict[str, str | None]:
     return {**named, "id": os.environ.get("WANDB_RUN_ID") or known or new}
 
 
-def _name(config: Mapping[str, Any]) -> str:
+def run_name(config: Mapping[str, Any]) -> str:
     """What the page of the run is called."""
     data, net, neq = (config[section] for section in ("data_provider", "net_config", "NEq_config"))
     return "/".join(

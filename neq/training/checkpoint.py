@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import pickle
 import time
 import zipfile
 from collections.abc import Callable
@@ -117,6 +118,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file fails in many ways, all of them the file's
         reason = next(iter(str(error).splitlines()), type(error).__name__)
+        if isinstance(error, pickle.UnpicklingError):  # whose text tells how to execute it
+            reason = "it is damaged, or holds more than tensors and plain values"
         raise DamagedCheckpoint(f"{path} is not a readable checkpoint ({reason})") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise UserError(f"{path} is not a checkpoint that this version reads (format {FORMAT})")

@@ -18,7 +18,9 @@ RANDOM = "method: random\nrun_cap: 4\nparameters: {base_lr: {min: 0.1, max: 0.2}
 
 def sweep_of(tmp_path, text):
     file = tmp_path / "sweep.yaml"
-    file.write_text(f"program: train_classification.py\n{text}\n")
+    content = f"program: train_classification.py\n{text}\n"
+    if not file.exists() or file.read_text() != content:  # another thread may be reading it
+        file.write_text(content)
     return read_sweep(file)
 
 
