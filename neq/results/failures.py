@@ -16,7 +16,7 @@ from neq.sweeps.storage import FILE, open_storage
 
 
 def with_failures(runs: Iterable[Run], sweeps: Mapping[str, Sweep], runs_dir: Path) -> list[Run]:
-    """The runs; those that are not done with the line that their cell failed with, where it did.
+    """The runs; those that are not done with the line that their cell failed with, or that it was stopped.
 
     Args:
         runs: as collected.
@@ -45,6 +45,7 @@ def _reasons(file: str, sweep: Sweep, runs_dir: Path) -> dict[str, str]:
     with closing(CellQueue(open_storage(None, runs_dir, reading=True), name, sweep)) as queue:
         states = queue.states() if queue.exists() else []
     failed = {state.cell: f"failed: {state.reason}" for state in states if state.state == "failed"}
+    failed |= {state.cell: "stopped early (early_terminate)" for state in states if state.state == "stopped"}
     return {
         key_of(plain_identity(cell.config), IMAGES): failed[cell.number]
         for cell in (cells(sweep) if failed else ())

@@ -20,7 +20,7 @@ POLICIES = Path(__file__).resolve().parents[2] / "policies"
 
 
 def failing(tmp_path):
-    """A sweep whose first cell is done, whose second failed, and whose third nobody has begun."""
+    """A sweep: its first cell is done, the second failed, the third was stopped, the rest nobody has begun."""
     file, runs = sweep_file(tmp_path / "sweep.yaml"), tmp_path / "runs"
     write_run(runs, configs(file)[0])
     sweep, base = read_sweep(file), read_yaml(find_config("transfer"))
@@ -28,13 +28,16 @@ def failing(tmp_path):
         queue.begin()
         queue.claim("worker").done(90.0)
         queue.claim("worker").failed("too large for this device")
+        queue.claim("worker").done(10.0, stopped=True)
     return file, runs
 
 
 def test_a_failed_cell_is_told_with_its_line(tmp_path):
     file, runs = failing(tmp_path)
     found = with_failures(collect([file], runs), read_sweeps([file]), runs)
-    assert [run.reason for run in found[:3]] == ["", "failed: too large for this device", "no run"]
+    assert [run.reason for run in found[:4]] == [
+        "", "failed: too large for this device", "stopped early (early_terminate)", "no run"
+    ]  # fmt: skip
     assert [run.state for run in found[:3]] == ["done", "missing", "missing"]
 
 
