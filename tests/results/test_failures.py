@@ -20,7 +20,7 @@ POLICIES = Path(__file__).resolve().parents[2] / "policies"
 
 
 def failing(tmp_path):
-    """A sweep: its first cell is done, the second failed, the third was stopped, the rest nobody has begun."""
+    """A sweep: its first cell is done, the second failed, the third was stopped, the rest wait."""
     file, runs = sweep_file(tmp_path / "sweep.yaml"), tmp_path / "runs"
     write_run(runs, configs(file)[0])
     sweep, base = read_sweep(file), read_yaml(find_config("transfer"))
