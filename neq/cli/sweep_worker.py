@@ -24,7 +24,8 @@ from neq.cli.training import Surroundings, pick_device, run_training
 from neq.config import Options, Resolved, resolve
 from neq.errors import UserError
 from neq.sweeps import find_run, history
-from neq.sweeps.queue import CellQueue, Claim
+from neq.sweeps.claim import Claim
+from neq.sweeps.queue import CellQueue
 from neq.sweeps.storage import HEARTBEAT, database_errors, open_storage, patiently
 from neq.tracking import RunIsBusy, read_metrics
 from neq.training import EpochReport, TrainingDiverged, forget_peak_memory, peak_memory, total_epochs

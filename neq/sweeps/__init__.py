@@ -1,6 +1,6 @@
 """Sweep files in W&B's own format: what they say, the runs they come to, and who does which of them.
 
-What needs Optuna (`queue`, `storage`, `search`, `history`) is imported from its own file: listing cells does
+What needs Optuna (`queue`, `claim`, `storage`, `search`, `history`) is imported from its own file: listing cells does
 not wait for it.
 """
 
