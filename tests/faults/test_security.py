@@ -85,7 +85,7 @@ def test_the_scan_finds_what_is_planted(planted):
     )
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["in a state_dict", "pickle", "legacy", "zip"])
 def test_a_librarys_weights_in_the_cache_are_not_executed(tmp_path, monkeypatch, kind):
     """torchvision unpickles what lies in the cache, and checks the hash of what it downloads alone."""
