@@ -14,9 +14,10 @@ import torch
 import torchvision
 from rich.table import Table
 
-from benchmarks.common import ArgumentParser, run_benchmark
+from benchmarks.common import run_benchmark
 from neq.budget import Budget
 from neq.cli.console import Console
+from neq.cli.parsing import Parser
 from neq.neurons import neuron_table
 from neq.selection import SelectionState
 from neq.selective import Allowance, CostModel
@@ -46,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command; gives the exit code."""
 
     def command(arguments: list[str]) -> None:
-        ArgumentParser(prog="python -m benchmarks.bought_velocity", description=__doc__).parse_args(arguments)
+        Parser(prog="python -m benchmarks.bought_velocity", description=__doc__).parse_args(arguments)
         table = Table("norm mode", "budget", "by rank", "cost_aware", title="share of all velocity chosen")
         for norm_mode in ("frontier", "frozen"):
             for ratio in (0.05, 0.1, 0.3):

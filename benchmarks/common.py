@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 import torchvision
@@ -22,13 +22,6 @@ from neq.networks import build_network, replace_head
 from neq.seeds import generator, seed_for
 
 TORCHVISION = "torchvision:"
-
-
-class ArgumentParser(argparse.ArgumentParser):
-    """A parser whose errors are one line, as every other error of a user is."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see --help")
 
 
 def run_benchmark(benchmark: Callable[[list[str]], None], argv: list[str] | None = None) -> int:

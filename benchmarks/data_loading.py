@@ -27,7 +27,8 @@ from rich.table import Table
 from torch import Tensor
 from torchvision.transforms import v2
 
-from benchmarks.common import ArgumentParser, at_least, machine, run_benchmark
+from benchmarks.common import at_least, machine, run_benchmark
+from neq.cli.parsing import Parser
 from neq.config import dataset
 from neq.config.schema import DataProvider
 from neq.data import Data, open_data
@@ -184,7 +185,7 @@ def _print(stages: dict[str, float], loading: list[dict[str, Any]]) -> None:
 
 def main(argv: list[str]) -> None:
     """The benchmark's command."""
-    parser = ArgumentParser(prog="python -m benchmarks.data_loading", description=__doc__)
+    parser = Parser(prog="python -m benchmarks.data_loading", description=__doc__)
     parser.add_argument("--root", type=Path, help="image folder; none: photos are made")
     parser.add_argument("--image-size", type=at_least(8), default=224)
     parser.add_argument("--batch-size", type=at_least(2), default=32)

@@ -17,11 +17,12 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from benchmarks.common import ArgumentParser, at_least, run_benchmark
+from benchmarks.common import at_least, run_benchmark
 from benchmarks.selections import chooser
 from benchmarks.training_step import CLASSES, open_network, random_batch
 from benchmarks.variants import VARIANTS, Task
 from neq.cli.console import Console
+from neq.cli.parsing import Parser
 from neq.errors import UserError
 from neq.neurons import neuron_table
 
@@ -80,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command; gives the exit code."""
 
     def command(arguments: list[str]) -> None:
-        parser = ArgumentParser(prog="python -m benchmarks.process_memory", description=__doc__)
+        parser = Parser(prog="python -m benchmarks.process_memory", description=__doc__)
         parser.add_argument("--network", required=True, help="a network of neq's, or torchvision:NAME")
         parser.add_argument("--image-size", type=at_least(1), required=True)
         parser.add_argument("--batch-size", type=at_least(2), required=True)

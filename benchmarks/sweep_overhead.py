@@ -1,6 +1,6 @@
 """What a cell of a sweep costs beside its training: workers that stay, against one process a cell.
 
-python -m benchmarks.sweep_overhead --cells 6 --seconds 10
+python -m benchmarks.sweep_overhead --cells 12 --seconds 10
 
 The cells train mcunet-in0 on the digits for about the seconds asked for. What a run itself takes is read off
 its files: its configuration is written before the first step, its summary after the last.
@@ -22,7 +22,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.common import ArgumentParser, at_least, machine, run_benchmark
+from benchmarks.common import at_least, machine, run_benchmark
+from neq.cli.parsing import Parser
 from neq.files import write_text
 
 SETTINGS = {"dataset": "digits", "net_name": "mcunet-in0", "image_size": 32, "warmup_epochs": 0, "ratio": 0.3}
@@ -104,8 +105,8 @@ def table(found: dict[str, Any]) -> Table:
 
 def main(argv: list[str]) -> None:
     """The benchmark's command."""
-    parser = ArgumentParser(prog="python -m benchmarks.sweep_overhead", description=__doc__)
-    parser.add_argument("--cells", type=at_least(1), default=6, help="cells of the sweep (default: 6)")
+    parser = Parser(prog="python -m benchmarks.sweep_overhead", description=__doc__)
+    parser.add_argument("--cells", type=at_least(1), default=12, help="cells of the sweep (default: 12)")
     parser.add_argument("--seconds", type=at_least(1), default=10, help="training of a cell (default: 10)")
     parser.add_argument("--output", type=Path, help="also write the figures to this JSON file")
     options = parser.parse_args(argv)

@@ -19,7 +19,6 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from benchmarks.common import (
-    ArgumentParser,
     at_least,
     machine,
     open_device,
@@ -32,6 +31,7 @@ from benchmarks.common import (
 )
 from benchmarks.selections import Chooser, chooser
 from benchmarks.variants import VARIANTS, Task, Variant, copied, norms
+from neq.cli.parsing import Parser
 from neq.errors import UserError, shown, unknown_name
 from neq.files import write_text
 from neq.neurons import neuron_table
@@ -233,7 +233,7 @@ def parse(argv: list[str]) -> tuple[Settings, Path | None]:
     Raises:
         UserError: wrong arguments.
     """
-    parser = ArgumentParser(prog="python -m benchmarks.training_step", description=__doc__)
+    parser = Parser(prog="python -m benchmarks.training_step", description=__doc__)
     parser.add_argument("--network", required=True, help="a network of neq's, or torchvision:NAME")
     parser.add_argument("--image-size", type=at_least(1), required=True)
     parser.add_argument("--batch-size", type=at_least(2), required=True)

@@ -22,10 +22,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from benchmarks.common import ArgumentParser, at_least, open_device, run_benchmark
+from benchmarks.common import at_least, open_device, run_benchmark
 from benchmarks.transfer_report import Report
 from benchmarks.transfer_runs import CELLS, Setting, Task, train_task, weights_identity
 from benchmarks.transfer_table import chosen_rate, tables
+from neq.cli.parsing import Parser
 from neq.errors import UserError, shown, unknown_name
 
 DATASETS = ("flowers12", "caltech101", "cifar10")
@@ -128,7 +129,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     Raises:
         UserError: wrong ones.
     """
-    parser = ArgumentParser(prog="python -m benchmarks.transfer", description=__doc__.split("\n")[0])
+    parser = Parser(prog="python -m benchmarks.transfer", description=__doc__.split("\n")[0])
     parser.add_argument("--table", action="store_true", help="print the tables of --output, train nothing")
     parser.add_argument("--dataset", choices=DATASETS, help="what the report calls the images in --root")
     parser.add_argument("--root", help="folder of images: train/CLASS/* and test/CLASS/*")

@@ -18,7 +18,6 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from benchmarks.common import (
-    ArgumentParser,
     at_least,
     machine,
     open_network,
@@ -27,6 +26,7 @@ from benchmarks.common import (
     run_benchmark,
     settle,
 )
+from neq.cli.parsing import Parser
 from neq.errors import UserError
 from neq.files import write_text
 from neq.filling import Costs, fill
@@ -150,7 +150,7 @@ def _print(reports: list[dict[str, Any]]) -> None:
 
 def main(argv: list[str]) -> None:
     """The benchmark's command."""
-    parser = ArgumentParser(prog="python -m benchmarks.velocity", description=__doc__)
+    parser = Parser(prog="python -m benchmarks.velocity", description=__doc__)
     parser.add_argument("--network", default="mbv2")
     parser.add_argument("--image-size", type=at_least(8), default=224)
     parser.add_argument("--images", default="10,500", help="numbers of velocity images, as 10,500")

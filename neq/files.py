@@ -17,6 +17,9 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     Args:
         path: where the file belongs; its folder exists. A former file of that name stays until the new one
             is whole, and stays for good if writing fails.
+
+    Raises:
+        OSError: writing failed; it names the file.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -25,13 +28,23 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        raise named(error, path) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a read-only folder: what was there is what matters
+            temporary.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def named(error: OSError, path: Path) -> OSError:
+    """The error with the file that it is about; a full disk does not name it."""
+    if error.errno is None:
+        return error
+    return OSError(error.errno, error.strerror, str(path))
 
 
 def write_text(path: Path, text: str) -> None:

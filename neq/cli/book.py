@@ -6,14 +6,15 @@ import argparse
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from neq.cli.console import Console
+from neq.cli.parsing import Parser
 from neq.errors import UserError
 from neq.results.book import check_book, write_book
 from neq.results.book_file import BookFile
 from neq.results.check import Check
-from neq.results.collect import Run, group, match, read_sweeps
+from neq.results.collect import NO_RUN, Run, group, match, read_sweeps
+from neq.results.failures import with_failures
 from neq.results.recorded import Recorded, recorded_runs
 from neq.results.tables import run_key
 from neq.results.wandb_runs import wandb_runs
@@ -25,16 +26,12 @@ matched by their settings, everything else in it stays, and the former book is k
 MOST_TOLD = 10
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{self.prog}: {message}")
-
-
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the command line."""
-    parser = _Parser(prog="neq results book", description=DESCRIPTION, allow_abbrev=False)
+    parser = Parser(prog="neq results book", description=DESCRIPTION, allow_abbrev=False)
+    parser.add_argument("files", nargs="*", metavar="FILE", help="sweep files, as policies/digits/su.yaml")
     parser.add_argument(
-        *("-w", "--sweeps"), nargs="+", action="extend", required=True, metavar="FILE", help="sweep files"
+        *("-w", "--sweeps"), nargs="+", action="extend", default=[], metavar="FILE", help="sweep files too"
     )
     parser.add_argument(
         *("-o", "--output"),
@@ -77,18 +74,23 @@ def command(arguments: list[str]) -> int:
         arguments: "book", then flags.
     """
     options = build_parser().parse_args(arguments[1:])
+    files = [*options.files, *options.sweeps]
+    if not files:
+        raise UserError(
+            "neq results book: no sweep file is given; give some, as policies/digits/velocity.yaml"
+        )
     console, output = Console(), Path(options.output)
     BookFile(output)
     if options.evaluate or options.wandb:  # a book that cannot be written is told before what takes long
         check_book(output, options.force)
-    sweeps = read_sweeps(options.sweeps, options.config_file)
+    sweeps = read_sweeps(files, options.config_file)
 
     def tell(line: str) -> None:
         console.print(f"neq: {line}", style="dim", highlight=False, markup=False)
 
-    recorded = recorded_runs(Path(options.runs_dir).expanduser())
-    recorded += wandb_runs(options.wandb, tell=tell)
-    runs = match(sweeps, recorded, options.runs_dir)
+    runs_dir = Path(options.runs_dir).expanduser()
+    recorded = recorded_runs(runs_dir) + wandb_runs(options.wandb, tell=tell)
+    runs = with_failures(match(sweeps, recorded, runs_dir), sweeps, runs_dir)
     checks = None
     if options.evaluate:
         from neq.cli.evaluating import evaluate_runs  # imports torch
@@ -109,9 +111,10 @@ def _tell_runs(console: Console, runs: Sequence[Run], recorded: Sequence[Recorde
     told = ", ".join(f"{states[state]} {state}" for state in ("done", "unfinished", "damaged", "missing"))
     count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
     console.print(f"{count}: {told}", highlight=False, markup=False)
-    broken = [run for run in runs if run.state in ("unfinished", "damaged")]
+    broken = [run for run in runs if run.state != "done" and run.reason != NO_RUN]
     for run in broken[:MOST_TOLD]:
-        console.print(f"  {run.place}: {run.reason}", highlight=False, markup=False)
+        place = run.place or f"seed {run.seed} of {run.config['neuron_selection']}"
+        console.print(f"  {place}: {run.reason}", highlight=False, markup=False)
     if len(broken) > MOST_TOLD:
         console.print(f"  and {len(broken) - MOST_TOLD} more, see the sheet Runs", highlight=False)
     known = {run.folder for run in runs}

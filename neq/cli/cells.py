@@ -10,15 +10,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from neq.cli.console import Console
+from neq.cli.parsing import Parser
 from neq.errors import UserError
 from neq.sweeps import Cell, Choice, Parameter, Sweep, cells, check_search, find_run, read_sweep
 from neq.sweeps.cells import varying
 
-USAGE = """usage: neq cells FILE
-
-Lists the cells of a sweep file (W&B's own format): what varies, the folder of each cell's run below runs/,
-and whether it is done, unfinished or waiting. Nothing is run. A mistake ends with one line and code 2."""
-RUNS = Path("runs")
 WIDEST = 240
 
 
@@ -26,24 +22,28 @@ def command(arguments: list[str]) -> int:
     """Prints the cells of a sweep; gives the exit code.
 
     Args:
-        arguments: "cells", then the path of one sweep file.
+        arguments: "cells", then the path of one sweep file, options.
     """
-    given = arguments[1:]
-    if given and given[0] in ("-h", "--help"):
-        print(USAGE)
-        return 0
-    if len(given) != 1 or given[0].startswith("-"):
-        raise UserError(f"neq cells takes one sweep file, as policies/test_policy.yaml; here {given}")
-    console, sweep = Console(width=WIDEST), read_sweep(given[0])
+    parser = Parser(
+        prog="neq cells",
+        description="List the cells of a sweep file (W&B's own format): what varies, the folder of each "
+        "cell's run, and whether it is done, unfinished or waiting. Nothing is run.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("file", metavar="FILE", help="as policies/test_policy.yaml")
+    parser.add_argument("--runs-dir", default="runs", metavar="DIR", help="folder of runs (default: runs)")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    options = parser.parse_args(arguments[1:])
+    console, sweep = Console(width=WIDEST), read_sweep(options.file)
     try:
         found = cells(sweep) if sweep.method == "grid" else ()
         if sweep.method != "grid":
             check_search(sweep)
     except UserError as error:
-        raise UserError(f"file {given[0]!r}: {error}") from None
+        raise UserError(f"file {options.file!r}: {error}") from None
     console.print(_headline(sweep, len(found)), highlight=False, markup=False)
     if sweep.method == "grid":
-        _list(console, sweep, found)
+        _list(console, sweep, found, Path(options.runs_dir).expanduser())
     else:
         console.print(_space(sweep))
     return 0
@@ -66,7 +66,7 @@ def _headline(sweep: Sweep, count: int) -> str:
     return "\n".join([*lines, f"in every run: {', '.join(fixed)}"] if fixed else lines)
 
 
-def _list(console: Console, sweep: Sweep, found: tuple[Cell, ...]) -> None:
+def _list(console: Console, sweep: Sweep, found: tuple[Cell, ...], runs: Path) -> None:
     """A row a cell, and how many are done."""
     names = varying(sweep)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
@@ -75,7 +75,7 @@ def _list(console: Console, sweep: Sweep, found: tuple[Cell, ...]) -> None:
         table.add_column(escape(name), no_wrap=True)
     states: Counter[str] = Counter()
     for cell in found:
-        place = find_run(cell.config, RUNS)
+        place = find_run(cell.config, runs)
         states[place.state] += 1
         values = (_shown(cell.values[name]) for name in names)
         table.add_row(str(cell.number), *values, place.state, escape(str(place.folder)))

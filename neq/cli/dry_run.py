@@ -9,6 +9,7 @@ from rich.table import Table
 
 from neq.budget import amount_shown
 from neq.cli.console import Console, figures_table, short
+from neq.cli.memory import predicted_line
 from neq.config import to_yaml
 from neq.errors import UserError
 from neq.selective import costs
@@ -51,6 +52,7 @@ def describe(console: Console, run: Training, record: RunRecord, identity: dict[
         f"{cost.saved_bytes / 2**20:,.1f} kept for backward, "
         f"{cost.gradient_bytes / 2**20:,.1f} of gradients, "
         f"{cost.optimizer_bytes / 2**20:,.1f} of optimizer state",
+        predicted_line(run),
         f"run_dir: {record.folder} ({_state(record, identity)}); nothing is written",
     ]
     console.print("\n".join(lines), highlight=False, markup=False)

@@ -13,12 +13,12 @@ from neq.cli.training import pick_device
 from neq.config import Config, dataset, read_yaml, to_mapping
 from neq.data import Data, open_data
 from neq.errors import UserError, printable
-from neq.networks import build_network
+from neq.results.best_network import load_best
 from neq.results.check import Check
 from neq.results.collect import IMAGES, Run
 from neq.results.recorded import number
 from neq.results.tables import run_key
-from neq.training import Checkpoints, evaluate, load_checkpoint
+from neq.training import evaluate
 
 Tell = Callable[[str], None]
 
@@ -83,11 +83,10 @@ def _check(run: Run, config: Config, data: Data, device: torch.device) -> Check:
     assert run.folder is not None
     assert run.summary is not None
     try:
-        best = load_checkpoint(Checkpoints(run.folder / "checkpoint").best)
-        net = config.net_config.net_name
-        network = build_network(net, len(data.classes), config.manual_seed, "none")
-        network.load_state_dict(best["network"])
-        network.to(device).to(memory_format=torch.channels_last)
+        best = load_best(run.folder)
+        if len(best.classes) != len(data.classes):
+            raise UserError(f"it tells {len(best.classes)} classes apart, the data has {len(data.classes)}")
+        network = best.network.to(device).to(memory_format=torch.channels_last)
         scores = evaluate(network, data.eval_batches("test"), device, config.run_config.precision)
     except Exception as error:  # a checkpoint may hold anything
         return _unmeasured(run, error)

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
-from typing import NoReturn
 
+from neq.cli.parsing import Parser
 from neq.errors import UserError
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"neq export: {message}")
 
 
 def command(arguments: list[str]) -> int:
@@ -20,7 +14,7 @@ def command(arguments: list[str]) -> int:
     Args:
         arguments: "export", then the folder of a run and where the file goes.
     """
-    parser = _Parser(
+    parser = Parser(
         prog="neq export",
         description="Write the best network of a run as an ONNX file. It takes normalized images "
         "[batch, 3, S, S] and gives logits [batch, classes]; class names and normalization are among its "

@@ -7,11 +7,11 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
 
 from rich.table import Table
 
 from neq.cli.console import Console
+from neq.cli.parsing import Parser
 from neq.cli.run import run_command
 from neq.errors import UserError
 from neq.preparing import Mark, Published, prepare
@@ -21,11 +21,6 @@ _VALIDATION = (
     "cut this share (0 <= SHARE < 1) of each class off train as val, the same images every time; an official "
     "validation split goes back to train before (default: the official splits)"
 )
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see --help")
 
 
 def run_script(
@@ -69,7 +64,7 @@ def run_script(
 def _parse(
     about: str, add_flags: Callable[[argparse.ArgumentParser], None] | None, arguments: list[str]
 ) -> argparse.Namespace:
-    parser = _Parser(
+    parser = Parser(
         description=about, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument(

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
-from typing import NoReturn
-
-from neq.errors import UserError
+from neq.cli.parsing import Parser
 
 
-class ResultsParser(argparse.ArgumentParser):
-    """The parser of `neq results NAME FILE ...`: a mistake is one line and code 2.
+class ResultsParser(Parser):
+    """The parser of `neq results NAME FILE ...`.
 
     Args:
         name: of the command.
@@ -28,7 +25,3 @@ class ResultsParser(argparse.ArgumentParser):
             help="what cells start from where their sweep file does not say (default: transfer)",
         )
         self.add_argument("--debug", action="store_true", help="show tracebacks")
-
-    def error(self, message: str) -> NoReturn:
-        """Refuses the arguments."""
-        raise UserError(f"{self.prog}: {message}")

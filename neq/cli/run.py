@@ -18,7 +18,20 @@ class Terminated(BaseException):
     """SIGTERM arrived."""
 
 
-RUN_STOPPED = "stopped; the same command with --resume goes on from the last epoch"
+class Ended(Exception):
+    """One of several processes has ended.
+
+    Args:
+        code: to exit with.
+        line: that says why; none: another process says it.
+    """
+
+    def __init__(self, code: int, line: str | None = None) -> None:
+        super().__init__(line)
+        self.code, self.line = code, line
+
+
+RUN_STOPPED = "stopped at once; the same command with --resume goes on from the last checkpoint"
 
 
 def run_command(command: Callable[[list[str]], int], argv: list[str], stopped: str = RUN_STOPPED) -> int:
@@ -38,14 +51,18 @@ def run_command(command: Callable[[list[str]], int], argv: list[str], stopped: s
     former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        return command(argv)
+        try:
+            return command(argv)
+        except BaseException:
+            for number in former:
+                signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C changes nothing any more
+            raise
     except UserError as error:
-        return _end(error, 2, str(error), argv)
+        return _end(error, exit_code(error), str(error), argv)
     except (KeyboardInterrupt, Terminated) as error:
-        for number in former:
-            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C changes nothing any more
-        code = 130 if isinstance(error, KeyboardInterrupt) else 143
-        return _end(error, code, stopped, argv)
+        return _end(error, exit_code(error), str(error) or stopped, argv)
+    except Ended as error:
+        return _end(error, error.code, error.line, argv)
     except BrokenPipeError:
         # Python would complain once more when it closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -60,10 +77,20 @@ def run_command(command: Callable[[list[str]], int], argv: list[str], stopped: s
             signal.signal(number, handler)
 
 
-def _end(error: BaseException, code: int, line: str, argv: list[str]) -> int:
+def exit_code(error: BaseException) -> int:
+    """What ends a command, as its exit code."""
+    if isinstance(error, UserError):
+        return 2
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    return 143 if isinstance(error, Terminated) else 1
+
+
+def _end(error: BaseException, code: int, line: str | None, argv: list[str]) -> int:
     if "--debug" in argv:
         traceback.print_exception(error)
-    print(f"neq: {printable(line)}", file=sys.stderr)
+    if line is not None:
+        print(f"neq: {printable(line)}", file=sys.stderr, flush=True)
     return code
 
 

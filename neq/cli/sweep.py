@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import time
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import NoReturn
 
 from rich.live import Live
 
 from neq.cli.console import Console
+from neq.cli.parsing import Parser
 from neq.cli.sweep_table import best_line, counts, ended_line, failures, overview
-from neq.cli.sweep_workers import Workers, cores, workers_that_fit
+from neq.cli.sweep_workers import Workers, cores, is_here, workers_that_fit
 from neq.config import find_config, read_yaml
 from neq.errors import UserError
 from neq.sweeps import Sweep, cells, check_search, history, read_sweep
@@ -20,13 +20,8 @@ from neq.sweeps.history import CellState
 from neq.sweeps.queue import CellQueue, sweep_name
 from neq.sweeps.storage import FILE, open_storage, patiently
 
-POLL = 1.0
+POLL = 0.5
 MAX_FAILURES = 5
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{self.prog}: {message}")
 
 
 def command(arguments: list[str]) -> int:
@@ -42,6 +37,12 @@ def command(arguments: list[str]) -> int:
     sweep, base = _read(options.file)
     runs = Path(options.runs_dir).expanduser()
     queue = CellQueue(open_storage(options.storage, runs), sweep_name(sweep, options.file.stem, base), sweep)
+    with closing(queue):
+        return _sweep(queue, base, runs, options)
+
+
+def _sweep(queue: CellQueue, base: dict[str, object], runs: Path, options: argparse.Namespace) -> int:
+    """Runs the cells; gives the exit code."""
     console = Console(highlight=False)
     _tell(console, *_beginning(queue, options.file))
     patiently(queue.begin)
@@ -63,7 +64,7 @@ def command(arguments: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="neq sweep",
         usage="neq sweep FILE [options]\n       neq sweep status FILE [options]",
         description="Run the cells of a sweep file (W&B's own format) on this machine; the same command "
@@ -122,18 +123,21 @@ def _read(file: Path) -> tuple[Sweep, dict[str, object]]:
 
 
 def _status(given: list[str]) -> int:
-    parser = _Parser(prog="neq sweep status", description="Tell how far a sweep is.", allow_abbrev=False)
+    parser = Parser(prog="neq sweep status", description="Tell how far a sweep is.", allow_abbrev=False)
     _add_places(parser)
     options = parser.parse_args(given)
     sweep, base = _read(options.file)
     runs, name = Path(options.runs_dir).expanduser(), sweep_name(sweep, options.file.stem, base)
     if options.storage is None and not (runs / FILE).exists():
         raise UserError(f"{runs / FILE} is not there: no sweep was started; neq sweep {options.file} does")
-    queue = CellQueue(open_storage(options.storage, runs), name, sweep)
+    queue = CellQueue(open_storage(options.storage, runs, reading=True), name, sweep)
+    with closing(queue):
+        return _tell_status(queue, options.file)
+
+
+def _tell_status(queue: CellQueue, file: Path) -> int:
     if not queue.exists():
-        raise UserError(
-            f"{options.file} was not started, or edited since; neq sweep {options.file} starts it"
-        )
+        raise UserError(f"{file} was not started, or edited since; neq sweep {file} starts it")
     console, states = Console(), queue.states()
     console.print(overview(queue, states, 0), highlight=False)
     _tell(console, *failures(states))
@@ -143,7 +147,7 @@ def _status(given: list[str]) -> int:
 def _beginning(queue: CellQueue, file: Path) -> list[str]:
     """What the user should know of the sweep before it goes on."""
     label = queue.name.rpartition("-")[0]
-    names = patiently(queue.names)
+    names = queue.names()
     if queue.name in names:
         return [f"neq: goes on with sweep {queue.name}"]
     others = [name for name in names if name.rpartition("-")[0] == label]
@@ -194,14 +198,14 @@ def _waiting(queue: CellQueue, states: list[CellState]) -> int:
     waiting = sum(state.state == "waiting" for state in states)
     if queue.sweep.method == "grid":
         return waiting
-    to_come = cores() if queue.size is None else queue.size - len(states)
+    to_come = cores() if queue.size is None else max(0, queue.size - len(states))
     return waiting + to_come
 
 
 def _memories(states: list[CellState]) -> list[dict[str, int]]:
-    """What workers have told of their memory."""
-    trials = [state.trial for state in states if state.trial is not None]
-    return [trial.user_attrs[history.MEMORY] for trial in trials if history.MEMORY in trial.user_attrs]
+    """What workers of this machine have told of the memory that training took."""
+    told = [state.trial.user_attrs for state in states if state.trial is not None]
+    return [said[history.MEMORY] for said in told if history.MEMORY in said and is_here(said[history.WORKER])]
 
 
 def _stop(console: Console, workers: Workers) -> None:

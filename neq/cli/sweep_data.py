@@ -30,14 +30,20 @@ class OpenData:
 
     @contextmanager
     def open(
-        self, settings: DataProvider, entry: DatasetEntry, seed: int, device: torch.device
+        self,
+        settings: DataProvider,
+        entry: DatasetEntry,
+        seed: int,
+        device: torch.device,
+        rank: int = 0,
+        count: int = 1,
     ) -> Iterator[Data]:
         """The data, with the arguments of `open_data`."""
-        key = f"{settings.model_dump_json()} {seed} {device}"
+        key = f"{settings.model_dump_json()} {seed} {device} {rank} of {count}"
         if key not in self._kept:
             while len(self._kept) >= self._most:
                 self._kept.popitem(last=False)
-            self._kept[key] = open_data(settings, entry, seed, device)
+            self._kept[key] = open_data(settings, entry, seed, device, rank, count)
         self._kept.move_to_end(key)
         with self._kept[key] as data:
             yield data

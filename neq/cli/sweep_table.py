@@ -66,9 +66,8 @@ def ended_line(queue: CellQueue, state: CellState) -> str:
 def counts(queue: CellQueue, states: Sequence[CellState]) -> str:
     """`12 cells: 3 done, 2 running, 7 waiting`."""
     found: Counter[str] = Counter(state.state for state in states)
-    if queue.size is not None:
-        found["waiting"] += queue.size - len(states)
-    total = queue.size if queue.size is not None else len(states)
+    total = max(queue.size or 0, len(states))  # a search may have run more before its run_cap was lowered
+    found["waiting"] += total - len(states)
     listed = ", ".join(f"{found[name]} {name}" for name in ORDER if found[name])
     endless = "" if queue.size is not None else ", no end (run_cap gives one)"
     return f"{total} cell{'' if total == 1 else 's'}: {listed or 'none yet'}{endless}"

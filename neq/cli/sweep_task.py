@@ -46,6 +46,7 @@ class Task:
 
 def start(task: Task) -> None:
     """The main function of a worker's process."""
+    os.setsid()  # Ctrl-C in the terminal reaches the parent alone, which ends its workers
     with open(os.devnull) as nothing, task.log.open("a", encoding="utf-8", buffering=1) as log:
         os.dup2(nothing.fileno(), 0)
         os.dup2(log.fileno(), 1)

@@ -7,7 +7,6 @@ import gc
 import math
 import multiprocessing
 import os
-import resource
 import signal
 import sys
 import threading
@@ -21,16 +20,18 @@ import torch
 from neq.cli.run import Terminated
 from neq.cli.sweep_data import OpenData
 from neq.cli.sweep_task import DIED, GAVE_UP, Task
-from neq.cli.training import pick_device, run_training
+from neq.cli.training import Surroundings, pick_device, run_training
 from neq.config import Options, Resolved, resolve
 from neq.errors import UserError
 from neq.sweeps import find_run, history
 from neq.sweeps.queue import CellQueue, Claim
-from neq.sweeps.storage import HEARTBEAT, open_storage, patiently
+from neq.sweeps.storage import HEARTBEAT, database_errors, open_storage, patiently
 from neq.tracking import RunIsBusy, read_metrics
-from neq.training import EpochReport, TrainingDiverged, total_epochs
+from neq.training import EpochReport, TrainingDiverged, forget_peak_memory, peak_memory, total_epochs
 
 BUSY_PAUSE = 5.0
+# How long an ending worker waits for a database that is away; without it, its heartbeat grows old. Seconds.
+FAREWELL = 5.0
 
 
 class StoppedEarly(Exception):
@@ -48,11 +49,11 @@ def work(task: Task) -> int:
         spoilt this process, 143 after SIGTERM.
     """
     signal.signal(signal.SIGTERM, _terminate)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its workers
     if task.threads is not None and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(task.threads)
     queue = CellQueue(open_storage(task.storage, task.runs), task.name, task.sweep)
     data, failures = OpenData(), task.failures
+    gc.freeze()  # what was imported stays: the collections after each cell need not look at it
     try:
         while claim := patiently(lambda: queue.claim(task.worker)):
             print(f"neq: cell {claim.cell}: {claim.values}", flush=True)
@@ -63,7 +64,7 @@ def work(task: Task) -> int:
                 return GAVE_UP
             if error is not None and not isinstance(error, UserError | TrainingDiverged):
                 return DIED
-    except Terminated:
+    except (KeyboardInterrupt, Terminated):
         return 143
     return 0
 
@@ -74,14 +75,11 @@ def _do(task: Task, queue: CellQueue, claim: Claim, data: OpenData) -> Exception
     try:
         resolved = resolve(task.base, {**task.sweep.options.overrides, **claim.values})
         patiently(lambda: claim.note(history.EPOCHS, total_epochs(resolved.config.run_config)))
-        stopped = _train(task, queue, claim, resolved, data)
-    except RunIsBusy:
-        # The worker that was taken for dead still has the run, or another cell names the same one.
-        claim.give_back()
-        time.sleep(BUSY_PAUSE)
-        return None
+        while (stopped := _train(task, queue, claim, resolved, data)) is None:
+            time.sleep(BUSY_PAUSE)
     except (KeyboardInterrupt, Terminated):
-        claim.give_back()
+        with contextlib.suppress(UserError, *database_errors()):
+            claim.give_back(FAREWELL)
         raise
     except Exception as error:
         if not isinstance(error, UserError | TrainingDiverged):
@@ -95,23 +93,31 @@ def _do(task: Task, queue: CellQueue, claim: Claim, data: OpenData) -> Exception
     folder = find_run(resolved.config, task.runs).folder
     rows = read_metrics(folder)
     patiently(lambda: claim.note(history.FOLDER, os.fspath(folder)))
-    patiently(lambda: claim.note(history.MEMORY, _memory()))
     patiently(lambda: claim.note(history.SECONDS, time.monotonic() - start))
     claim.done(metric_of(rows[-1], queue.metric) if rows else None, stopped)
     return None
 
 
-def _train(task: Task, queue: CellQueue, claim: Claim, resolved: Resolved, data: OpenData) -> bool:
-    """Trains the run unless it is done already; gives whether it was stopped early."""
+def _train(task: Task, queue: CellQueue, claim: Claim, resolved: Resolved, data: OpenData) -> bool | None:
+    """Trains the run unless it is done already; gives whether it was stopped early.
+
+    None where another process has it: a worker that was taken for dead, or a cell that names the same run.
+    """
     state = find_run(resolved.config, task.runs).state
     if state == "done":
         return False
+    forget_peak_memory(pick_device(resolved.config.device))  # that of the cells before
     goes_on = replace(resolved, config=resolved.config.model_copy(update={"resume": state == "unfinished"}))
     try:
-        run_training(Options(), goes_on, task.runs, data.open, (_Reporter(claim, queue.metric),))
+        around = Surroundings(task.runs, data.open, (_Reporter(claim, queue.metric),))
+        run_training(Options(), goes_on, around)
+        stopped = False
     except StoppedEarly:
-        return True
-    return False
+        stopped = True
+    except RunIsBusy:
+        return None
+    patiently(lambda: claim.note(history.MEMORY, _memory()))
+    return stopped
 
 
 def metric_of(row: dict[str, Any], name: str) -> float | None:
@@ -175,7 +181,7 @@ class _Pulse:
 
 def _memory() -> dict[str, int]:
     """What this process has needed at most, and what its device has, in bytes."""
-    found = {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    found = {"peak": peak_memory(torch.device("cpu"))[0]}
     if pick_device("auto").type == "cuda":
         free, total = torch.cuda.mem_get_info()
         found |= {"device_peak": torch.cuda.max_memory_reserved(), "device_free": free, "device_total": total}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
+import signal
 import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ import psutil
 
 from neq.cli.sweep_task import DIED, GAVE_UP, Task, start
 from neq.sweeps.queue import CellQueue
-from neq.sweeps.storage import patiently
+from neq.sweeps.storage import database_errors, patiently
 
 # How long workers that were told to stop may take to save what they have; seconds.
 FAREWELL = 60.0
@@ -129,8 +132,10 @@ class Workers:
             if slot.process.is_alive():
                 slot.process.kill()
                 slot.process.join()
-            self._queue.release(slot.task.worker)
             slot.process = None
+            # Away: the worker gave its cell back, or its heartbeat grows old.
+            with contextlib.suppress(*database_errors()):
+                self._queue.release(slot.task.worker)
 
     def kill(self) -> None:
         """Ends all workers at once."""
@@ -150,12 +155,42 @@ class Workers:
         slot.starts += 1
         worker = f"{socket.gethostname()}:{os.getpid()}:{slot.task.log.stem}:{slot.starts}"
         slot.task = replace(slot.task, worker=worker)
-        slot.process = self._context.Process(target=start, args=(slot.task,), name="neq sweep worker")
-        slot.process.start()
+        process = self._context.Process(target=start, args=(slot.task,), name="neq sweep worker")
+        self._start_server()
+        try:
+            process.start()
+        except BaseException:
+            if self.alive == 0:
+                _end_server()  # it still imports, and would start the worker afterwards
+            raise
+        slot.process = process  # not before: a process whose start was interrupted cannot be ended
+
+    def _start_server(self) -> None:
+        """Starts the server process where it does not run, deaf to Ctrl-C from its first moment."""
+        if self._context.get_start_method() != "forkserver":
+            return
+        former = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.signal(signal.SIGINT, former)
 
     def _give_up(self, at: int, slot: _Slot) -> str:
         slot.gave_up = True
         return f"worker {at} stops after {slot.task.failures.value} failures in a row; see {slot.task.log}"
+
+
+def is_here(worker: str) -> bool:
+    """Whether a worker of that name is one of this machine."""
+    return worker.startswith(f"{socket.gethostname()}:")
+
+
+def _end_server() -> None:
+    """Ends the server process, whose workers would be nobody's."""
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if "multiprocessing.forkserver" in " ".join(child.cmdline()):
+                child.kill()
 
 
 def cores() -> int:

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
-from typing import NoReturn
 
 from neq.cli.console import Console
+from neq.cli.parsing import Parser
 from neq.config import read_yaml
 from neq.errors import UserError
 from neq.tracking import RunRecord, WandbMirror, why_no_wandb
 from neq.tracking.wandb_mirror import KILLED, run_name
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"neq sync: {message}")
 
 
 def command(arguments: list[str]) -> int:
@@ -24,9 +18,7 @@ def command(arguments: list[str]) -> int:
     Args:
         arguments: "sync", then folders of runs.
     """
-    parser = _Parser(
-        prog="neq sync", description="Send runs to W&B; sending one again changes nothing there."
-    )
+    parser = Parser(prog="neq sync", description="Send runs to W&B; sending one again changes nothing there.")
     parser.add_argument("folders", nargs="+", metavar="RUN_DIR", help="folder of a run, finished or not")
     parser.add_argument(
         "--timeout",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from neq.config import by_path, in_wandb_sweep, load, own_flags, wandb_values
+from neq.cli.several import first_tells, one_output
+from neq.config import Options, Resolved, by_path, in_wandb_sweep, load, own_flags, wandb_values
 from neq.errors import UserError
 
 
@@ -12,14 +13,22 @@ def command(arguments: list[str]) -> int:
     Args:
         arguments: "train", then flags.
     """
+    with one_output():
+        with first_tells():
+            options, resolved = _read(arguments[1:])
+        from neq.cli.training import run_training
+
+        run_training(options, resolved)
+    return 0
+
+
+def _read(flags: list[str]) -> tuple[Options, Resolved]:
+    """What flags and, in a sweep of W&B, its values come to."""
     values = wandb_values()
     given = by_path(values)
-    if in_wandb_sweep() and "--overwrite" not in arguments:
+    if in_wandb_sweep() and "--overwrite" not in flags:
         given.setdefault("resume", True)  # a cell that was started before is gone on with
-    options, resolved = load(own_flags(arguments[1:], values), "neq train", given)
+    options, resolved = load(own_flags(flags, values), "neq train", given)
     if options.overwrite and resolved.config.resume:
         raise UserError("--resume and --overwrite contradict each other; give one of them")
-    from neq.cli.training import run_training
-
-    run_training(options, resolved)
-    return 0
+    return options, resolved

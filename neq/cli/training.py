@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import signal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from neq.cli.console import Console
 from neq.cli.dry_run import describe
+from neq.cli.joining import joined
+from neq.cli.memory import memory_explained
 from neq.cli.network import open_network, unselectable
 from neq.cli.progress import ProgressDisplay
+from neq.cli.run import Terminated
 from neq.config import (
     Config,
     Options,
@@ -29,24 +34,46 @@ from neq.data import Data, open_data
 from neq.errors import UserError
 from neq.results import plot_curves, plot_selection, summary_table
 from neq.tracking import RunRecord, WandbMirror, read_metrics, read_summary, why_no_wandb
-from neq.training import Checkpoints, Tracker, Training, total_epochs, train
+from neq.training import (
+    ALONE,
+    Checkpoints,
+    Processes,
+    Stopped,
+    Tracker,
+    Training,
+    stop_on_signals,
+    total_epochs,
+    train,
+)
+
+_NOTHING = -1  # announced where there is nothing to train
 
 
-def run_training(
-    options: Options,
-    resolved: Resolved,
-    runs: Path = Path("runs"),
-    opened: Callable[..., AbstractContextManager[Data]] = open_data,
-    trackers: Sequence[Tracker] = (),
-) -> Path:
+@dataclass(frozen=True)
+class Surroundings:
+    """What is around a run and no part of it.
+
+    Args:
+        runs: folder of all runs, where `run_dir` names none.
+        opened: opens the data, as `open_data` does.
+        trackers: told beside the run's record, display and mirror.
+    """
+
+    runs: Path = Path("runs")
+    opened: Callable[..., AbstractContextManager[Data]] = open_data
+    trackers: Sequence[Tracker] = ()
+
+
+ORDINARY = Surroundings()
+
+
+def run_training(options: Options, resolved: Resolved, around: Surroundings = ORDINARY) -> Path:
     """Trains a run, or goes on with it, or shows what it reached when it was trained before.
 
     Args:
         options: the command line's switches.
         resolved: the run.
-        runs: folder of all runs, where `run_dir` names none.
-        opened: opens the data, as `open_data` does.
-        trackers: told beside the run's record, display and mirror.
+        around: where it is trained.
 
     Returns:
         The folder of the run.
@@ -54,44 +81,58 @@ def run_training(
     Raises:
         UserError: a mistake in the configuration, or a run folder that cannot be used; nothing is written.
     """
+    with joined() as processes:
+        return _run(options, resolved, around, processes)
+
+
+def _run(options: Options, resolved: Resolved, around: Surroundings, processes: Processes) -> Path:
     console, config = Console(), resolved.config
-    device = pick_device(config.device)
+    device = pick_device(config.device, processes)
     entry = dataset(config.data_provider.dataset)
-    with opened(config.data_provider, entry, config.manual_seed, device) as data:
+    share = (processes.rank, processes.count)
+    with processes.first_alone("data"):
+        opened = around.opened(config.data_provider, entry, config.manual_seed, device, *share)
+    with opened as data:
         _notes(console, resolved.notes + data.notes)
-        folder = _folder(config, data, runs)
+        folder = _folder(config, data, around.runs)
         record = RunRecord(folder)
-        run = prepare(config, data, device, record)
+        with processes.first_alone("network"):
+            run = prepare(config, data, device, record, processes)
         if run.table.unselectable:
             _notes(console, [f"not selectable, stays frozen: {unselectable(run.network, run.table)}"])
         named = identity(config, data.fingerprint)
         if options.dry_run:
             describe(console, run, record, named)
             return folder
+        if not processes.is_first:
+            _follow(run, record)
+            return folder
         record.check(named, config.resume, options.overwrite)
         if record.is_finished() and not options.overwrite:
+            processes.announce("start", _NOTHING)
             _notes(console, [f"{folder} holds this run, finished; --overwrite trains it again"])
             if in_wandb_sweep():  # this cell is another run there
                 with _mirror(console, config, record):
                     pass
         else:
-            with record.locked():
+            with record.locked(), _unwritable(folder):
                 record.check(named, config.resume, options.overwrite)
-                _train(console, replace(run, trackers=trackers), record, options.overwrite)
+                _train(console, replace(run, trackers=around.trackers), record, options.overwrite)
     _draw(record)
     console.print(summary_table(read_summary(folder)))
     console.print(f"{folder}", highlight=False, markup=False)
     return folder
 
 
-def pick_device(wanted: str) -> torch.device:
+def pick_device(wanted: str, processes: Processes = ALONE) -> torch.device:
     """The device to compute on.
 
     Args:
         wanted: "auto" takes CUDA where there is one.
+        processes: of the run; each takes a GPU of its own.
 
     Raises:
-        UserError: "cuda" where there is none.
+        UserError: "cuda" where there is none, or fewer than processes.
     """
     if wanted == "cuda" and not torch.cuda.is_available():
         raise UserError("device 'cuda' is not available here; take --device cpu or auto")
@@ -100,10 +141,25 @@ def pick_device(wanted: str) -> torch.device:
     if wanted == "cuda":
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False
+        if processes.count > 1:
+            return _own_gpu(processes)
     return torch.device(wanted)
 
 
-def prepare(config: Config, data: Data, device: torch.device, record: RunRecord) -> Training:
+def _own_gpu(processes: Processes) -> torch.device:
+    gpus = torch.cuda.device_count()
+    if processes.local_count > gpus:
+        raise UserError(
+            f"{processes.local_count} processes on this machine need a GPU each, and it has {gpus}; "
+            f"start {gpus} a machine (--nproc-per-node {gpus}), or take --device cpu"
+        )
+    torch.cuda.set_device(processes.local_rank)
+    return torch.device("cuda", processes.local_rank)
+
+
+def prepare(
+    config: Config, data: Data, device: torch.device, record: RunRecord, processes: Processes
+) -> Training:
     """Builds the network and its table, and checks that the policies fit them; writes nothing.
 
     Raises:
@@ -111,7 +167,8 @@ def prepare(config: Config, data: Data, device: torch.device, record: RunRecord)
     """
     network, table = open_network(config, len(data.classes))
     network.to(device).to(memory_format=torch.channels_last)
-    run = Training(config, network, table, data, device, Checkpoints(record.checkpoints))
+    checkpoints = Checkpoints(record.checkpoints, writes=processes.is_first)
+    run = Training(config, network, table, data, device, checkpoints, processes=processes)
     for policy in (config.NEq_config.initialization, config.NEq_config.neuron_selection):
         run.check(policy)
     return run
@@ -131,25 +188,106 @@ def _folder(config: Config, data: Data, runs: Path) -> Path:
 
 
 def _train(console: Console, run: Training, record: RunRecord, fresh: bool) -> None:
-    """Trains, from the last checkpoint where there is one."""
-    resumed = None if fresh else run.checkpoints.load_last()
-    done = 0
+    """Trains, from the last checkpoint where there is one.
+
+    Raises:
+        KeyboardInterrupt, Terminated: a signal stopped it; it is saved where it stood.
+        OSError: the folder can no longer be written; what was saved before is kept.
+    """
+
+    def tell(line: str) -> None:
+        _notes(console, [line])
+
+    resumed = None if fresh else run.checkpoints.load_last(tell)
     if resumed is not None:
-        done = resumed["progress"]["epoch"]
+        done, so_far = resumed["progress"]["epoch"], resumed["progress"].get("so_far")
         record.rewind(done)
-        _notes(console, [f"resumed after {done} epochs"])
+        steps = "" if so_far is None else f" and {so_far['step']} of {run.data.steps_per_epoch} steps"
+        tell(f"resumed after {done} epochs{steps}")
     else:
         if not fresh:
             record.check_unstarted()
         if run.config.resume and not in_wandb_sweep():
-            _notes(console, [f"nothing to resume in {record.folder}: starts from the beginning"])
+            tell(f"nothing to resume in {record.folder}: starts from the beginning")
         # Where and how the run was started is not what it is: the record repeats it anywhere.
         config = run.config.model_copy(update={"run_dir": None, "resume": False})
         named = identity(config, run.data.fingerprint)
         record.start(to_yaml(config), named, run.table, run.data.classes)
+    _start(run, _standing(run, resumed))
     epochs = total_epochs(run.config.run_config)
-    with _mirror(console, run.config, record) as mirror, ProgressDisplay(console, epochs) as display:
-        train(replace(run, trackers=(record, display, *mirror, *run.trackers)), resumed)
+    with (
+        stop_on_signals() as stop,
+        _mirror(console, run.config, record) as mirror,
+        ProgressDisplay(console, epochs) as display,
+        _stop_explained(),
+        memory_explained(run),
+    ):
+        train(replace(run, trackers=(record, display, *mirror, *run.trackers), stop=stop), resumed)
+
+
+@contextmanager
+def _stop_explained() -> Iterator[None]:
+    """A run that was asked to stop ends as its signal does."""
+    try:
+        yield
+    except Stopped as error:
+        kind = KeyboardInterrupt if error.number == signal.SIGINT else Terminated
+        raise kind("stopped and saved; the same command with --resume goes on from there") from None
+
+
+@contextmanager
+def _unwritable(folder: Path) -> Iterator[None]:
+    """Says what to do when the run's folder can no longer be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or not Path(error.filename).is_relative_to(folder):
+            raise
+        raise OSError(
+            f"{error.filename} cannot be written ({error.strerror}); what was saved before is kept: "
+            "make room, or the folder writable, and the same command with --resume goes on"
+        ) from error
+
+
+def _follow(run: Training, record: RunRecord) -> None:
+    """Trains beside the first process, which alone writes the run's folder.
+
+    Raises:
+        UserError: this process does not find there what the first one does.
+    """
+    standing = run.processes.announced("start")
+    if standing == _NOTHING:
+        return
+    resumed = run.checkpoints.load_last() if standing else None
+    if _standing(run, resumed) != standing:
+        raise UserError(
+            f"process {run.processes.rank} finds another checkpoint in {record.folder} than the first one; "
+            "all processes need the same folder"
+        )
+    _start(run, standing)
+    with stop_on_signals() as stop, _stop_explained(), memory_explained(run):
+        train(replace(run, stop=stop), resumed)
+
+
+def _standing(run: Training, resumed: Mapping[str, Any] | None) -> int:
+    """Where a checkpoint stands, as a number: 0 is none, then all steps and ends of epochs in order."""
+    if resumed is None:
+        return 0
+    progress = resumed["progress"]
+    so_far = progress.get("so_far")
+    return 1 + progress["epoch"] * (run.data.steps_per_epoch + 1) + (0 if so_far is None else so_far["step"])
+
+
+def _start(run: Training, standing: int) -> None:
+    """Lets all processes begin together: from here on none keeps another waiting for long.
+
+    Args:
+        standing: where the run goes on from.
+    """
+    if run.processes.is_first:
+        run.processes.announce("start", standing)
+    run.data.fill_cache()
+    run.processes.meet("ready")
 
 
 @contextmanager

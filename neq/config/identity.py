@@ -18,6 +18,7 @@ NOT_IDENTITY = frozenset(
         # What is left out under on_bad_image is part of the data's fingerprint.
         *("on_bad_image", "cache", "cache_gib"),
         *("total_num_params", "glob_num_params", "fine_tuning", "test_per_epochs"),
+        "checkpoint_minutes",
     }
 )
 PATH_KEYS = (

@@ -138,6 +138,9 @@ class RunSettings(Section):
         1, ge=1, description="test every so many epochs, and always at a new best epoch"
     )
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: autocast")
+    checkpoint_minutes: float | None = Field(
+        10, ge=0, description="a checkpoint in mid-epoch after so many minutes; 0: after epochs only"
+    )
 
 
 class NetConfig(Section):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol, Self, TypeVar
 
 import torch
 from torchvision.transforms import v2
@@ -51,6 +51,7 @@ SOURCES: dict[str, Callable[[str | None], Source]] = {
     "npz": open_npz,
 }
 CPU = torch.device("cpu")
+T = TypeVar("T")
 
 
 class Entry(Protocol):
@@ -73,6 +74,7 @@ class Data:
         notes: what the user should know about how the data was read.
         skipped: the files of the images that cannot be read and were left out.
         steps_per_epoch: training batches of an epoch.
+        share: of the images of a training batch, those of this process; 1 if it is alone.
 
     Args:
         source: the data set.
@@ -81,10 +83,12 @@ class Data:
         mean_std: input normalization.
         seed: the run's seed.
         device: where batches are normalized and arrive.
+        rank: which of several processes' share of every batch this is.
+        processes: that share the batches.
 
     Raises:
         UserError: an image cannot be read, the data cannot be split, or a training batch would hold one
-            image.
+            image for a process.
     """
 
     def __init__(
@@ -95,6 +99,8 @@ class Data:
         mean_std: MeanStd,
         seed: int,
         device: torch.device,
+        rank: int = 0,
+        processes: int = 1,
     ) -> None:
         size = settings.image_size
         assert size is not None, "image_size is resolved before data is opened"
@@ -104,11 +110,14 @@ class Data:
         self._batch_size = settings.base_batch_size
         self._seed = seed
         self._device = device
+        self._size, self._rank, self._processes = size, rank, processes
         self._normalize = normalization(mean_std)
         self.classes = source.classes
         self.counts = {name: len(part) for name, part in self._parts.items()}
         self.fingerprint = source.fingerprint
         self._check_batch()
+        batch = min(self._batch_size, self.counts["train"])
+        self.share = len(self._own(range(batch))) / batch
         self.steps_per_epoch = max(1, self.counts["train"] // self._batch_size)
 
         random = train_transform(settings, size, augmentation) if augmentation != "none" else None
@@ -130,19 +139,25 @@ class Data:
                 f"{self.counts['train']} training images); batch norm needs at least 2; "
                 "raise base_batch_size or add training images."
             )
+        if smallest < 2 * self._processes:
+            raise UserError(
+                f"a training batch of {smallest} images would leave one of the {self._processes} processes "
+                "with fewer than the 2 that batch norm needs; raise base_batch_size or start fewer processes"
+            )
 
-    def train_batches(self, epoch: int) -> Iterator[Batch]:
+    def train_batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """Training batches of one epoch, the same for every number of loader processes.
 
         One pass at a time: a pass over training or evaluation data ends the one before it.
 
         Args:
             epoch: from 0.
+            first: the number of the batch to begin with; those before it are not loaded.
 
         Yields:
-            Images float32 [B, 3, S, S] and labels int64 [B].
+            Images float32 [B, 3, S, S] and labels int64 [B]; of several processes each its share of the B.
         """
-        return self._batches(train_keys(self._parts["train"], self._batch_size, self._seed, epoch))
+        return self._batches(train_keys(self._parts["train"], self._batch_size, self._seed, epoch)[first:])
 
     def eval_batches(self, name: Literal["validation", "test"]) -> Iterator[Batch]:
         """Every image of a split once, in a fixed order.
@@ -151,21 +166,33 @@ class Data:
             name: the split; `validation` only with `use_validation`.
 
         Yields:
-            Images float32 [B, 3, S, S] and labels int64 [B]; the last batch may be smaller.
+            Images float32 [B, 3, S, S] and labels int64 [B]; the last batch may be smaller. Of several
+            processes each gets its share; together they get every image once.
         """
         assert self.counts[name], f"this run has no {name} split"
         return self._batches(eval_keys(self._parts[name], self._batch_size))
 
     def velocity_images(self) -> torch.Tensor:
-        """The images that velocities are measured on, as evaluated: float32 [n, 3, S, S]."""
-        self._use_cache()
-        return self._finished(self._loader.load([(None, int(index)) for index in self._parts["velocity"]]))[0]
+        """The images that velocities are measured on, as evaluated: float32 [n, 3, S, S].
+
+        Of several processes each gets its share, which may be empty.
+        """
+        self.fill_cache()
+        keys: list[Key] = self._own([(None, int(index)) for index in self._parts["velocity"]])
+        if not keys:
+            return torch.empty(0, 3, self._size, self._size, device=self._device)
+        return self._finished(self._loader.load(keys))[0]
 
     def _batches(self, plan: list[list[Key]]) -> Iterator[Batch]:
-        self._use_cache()
-        return map(self._finished, self._loader.batches(plan))
+        self.fill_cache()
+        shares = [self._own(keys) for keys in plan]
+        return map(self._finished, self._loader.batches([keys for keys in shares if keys]))
 
-    def _use_cache(self) -> None:
+    def _own(self, whole: Sequence[T]) -> list[T]:
+        """This process' share of a batch: every so manieth, so that shares differ by one at most."""
+        return list(whole[self._rank :: self._processes])
+
+    def fill_cache(self) -> None:
         """Fill the cache, once, before loader processes start: they inherit it."""
         if not self._is_cached:
             self._images.decoded, self._images.resized = self._fill_cache()
@@ -186,7 +213,14 @@ class Data:
         self.close()
 
 
-def open_data(settings: DataProvider, entry: Entry, seed: int, device: torch.device = CPU) -> Data:
+def open_data(
+    settings: DataProvider,
+    entry: Entry,
+    seed: int,
+    device: torch.device = CPU,
+    rank: int = 0,
+    processes: int = 1,
+) -> Data:
     """Open the data set that the settings name, after downloading it where that is needed and possible.
 
     Args:
@@ -195,6 +229,8 @@ def open_data(settings: DataProvider, entry: Entry, seed: int, device: torch.dev
         entry: the data set's catalog entry.
         seed: the run's seed (`manual_seed`).
         device: where batches are normalized and arrive.
+        rank: which of several processes' share of every batch this is.
+        processes: that share the batches.
 
     Raises:
         UserError: the data set is unknown, cannot be downloaded, read or split, or has another number of
@@ -210,7 +246,8 @@ def open_data(settings: DataProvider, entry: Entry, seed: int, device: torch.dev
             "remove new_num_classes or correct it."
         )
     augmentation = settings.augmentation or entry.augmentation
-    return Data(source, settings, augmentation, settings.mean_std or entry.mean_std, seed, device)
+    mean_std = settings.mean_std or entry.mean_std
+    return Data(source, settings, augmentation, mean_std, seed, device, rank, processes)
 
 
 def _resized(read: Read, transform: v2.Transform, index: int) -> torch.Tensor:

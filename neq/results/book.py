@@ -16,7 +16,7 @@ from neq.results.book_file import BookFile
 from neq.results.book_parts import CHARTS
 from neq.results.charts import COLUMNS as CHART_COLUMNS
 from neq.results.charts import write_charts
-from neq.results.collect import IMAGES, Group, Run, group
+from neq.results.collect import IMAGES, Group, Run, group, key_of
 from neq.results.columns import (
     CHECKED,
     COUNT,
@@ -27,6 +27,7 @@ from neq.results.columns import (
     SUMMARY_FIRST,
     SUMMARY_REST,
 )
+from neq.results.published import comparison_rows
 from neq.results.sheet import (
     Column,
     Place,
@@ -54,7 +55,6 @@ from neq.results.tables import (
     Value,
     add_ratios,
     best_rows,
-    key_of,
     own_settings,
     run_rows,
     setting_value,
@@ -70,9 +70,17 @@ STATES = {"unfinished": "FFF2CC", "missing": "EDEDED", "damaged": "F8D7DA"}
 WRONG = "B00020"
 
 Rows = Sequence[Mapping[str, Value]]
+
+
+def _published(groups: Sequence[Group]) -> Rows:
+    """What was reached beside the published table, where settings, data set and budget match."""
+    headers, rows = comparison_rows(groups)
+    return [dict(zip(headers, row, strict=True)) for row in rows]
+
+
 # Further sheets: a name, and the function that gives their rows (header -> value) from the groups; without
 # rows there is no sheet. They are written anew each time.
-FURTHER: dict[str, Callable[[Sequence[Group]], Rows]] = {}
+FURTHER: dict[str, Callable[[Sequence[Group]], Rows]] = {"Published": _published}
 
 
 @dataclass(frozen=True)
@@ -208,7 +216,7 @@ def _adopt(rows: Iterable[Row], there: dict[str, tuple[int, dict[str, Value]]], 
     for row in rows:
         if row.key in there or IMAGES not in row.settings:
             continue
-        bare = key_of({name: value for name, value in row.settings.items() if name != IMAGES})
+        bare = key_of(row.settings, IMAGES)
         former = without.pop(bare, None)
         if former is not None:
             there[row.key] = there.pop(former)

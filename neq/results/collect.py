@@ -14,7 +14,7 @@ from typing import Any, Literal
 from neq.config import Config, run_folder
 from neq.config.flags import DEFAULT_CONFIG
 from neq.config.identity import NOT_IDENTITY
-from neq.config.leaves import LEAVES
+from neq.config.leaves import LEAVES, flatten_file
 from neq.config.writing import to_mapping
 from neq.errors import UserError, shown
 from neq.results.recorded import Recorded, plain_identity, recorded_runs
@@ -22,6 +22,7 @@ from neq.results.search_space import SearchSpace
 from neq.sweeps import Sweep, cells, read_sweep
 
 SEED, IMAGES = "manual_seed", "data_fingerprint"
+NO_RUN = "no run"
 Files = Iterable[str | os.PathLike[str]]
 
 
@@ -132,7 +133,7 @@ def match(
     by_cell: defaultdict[str, list[Recorded]] = defaultdict(list)
     for one in recorded:
         if one.identity is not None:
-            by_cell[_key(one.identity, IMAGES)].append(one)
+            by_cell[key_of(one.identity, IMAGES)].append(one)
     unreadable = {one.folder: one for one in recorded if one.identity is None and one.folder is not None}
     found: dict[str, Run] = {}
     for called, sweep in sweeps.items():
@@ -141,12 +142,12 @@ def match(
         except UserError as error:
             raise UserError(f"file {shown(called)}: {error}") from None
         for named, folder in wanted:
-            here = _runs(by_cell.get(_key(named, IMAGES), []))
+            here = _runs(by_cell.get(key_of(named, IMAGES), []))
             if not here:
                 lost = unreadable.get(Path(runs_dir).expanduser() / folder()) if unreadable else None
                 here = [_without_record(named, lost)]
             for run in here:
-                found.setdefault(_key({**run.values, SEED: run.seed}), run)
+                found.setdefault(key_of({**run.values, SEED: run.seed}), run)
     return _with_images(list(found.values()))
 
 
@@ -154,7 +155,7 @@ def group(runs: Iterable[Run]) -> list[Group]:
     """The runs by their identity without the seed, in the order in which they come."""
     by_values: dict[str, list[Run]] = {}
     for run in runs:
-        by_values.setdefault(_key(run.values), []).append(run)
+        by_values.setdefault(key_of(run.values), []).append(run)
     return [
         Group(
             members[0].values,
@@ -199,7 +200,7 @@ def _runs(recorded: Sequence[Recorded]) -> list[Run]:
         if len(known) == 1 and (one.url is not None or one.state == "damaged"):
             one = replace(one, identity={**one.identity, IMAGES: next(iter(known))})
         assert one.identity is not None
-        by_images.setdefault(_key(one.identity), []).append(one)
+        by_images.setdefault(key_of(one.identity), []).append(one)
     return [_run(same) for same in by_images.values()]
 
 
@@ -229,7 +230,7 @@ def _without_record(named: Mapping[str, Any], lost: Recorded | None) -> Run:
         seed=_seed(named),
         config=settings_of(named),
         state="missing" if lost is None else "damaged",
-        reason="no run" if lost is None else lost.reason,
+        reason=NO_RUN if lost is None else lost.reason,
         summary=None,
         epochs=0 if lost is None else lost.epochs,
     )
@@ -240,10 +241,10 @@ def _with_images(runs: list[Run]) -> list[Run]:
     images: defaultdict[str, set[str]] = defaultdict(set)
     for run in runs:
         if IMAGES in run.values:
-            images[_key(run.values, IMAGES)].add(run.values[IMAGES])
+            images[key_of(run.values, IMAGES)].add(run.values[IMAGES])
     whole = []
     for run in runs:
-        known = images.get(_key(run.values, IMAGES), set())
+        known = images.get(key_of(run.values, IMAGES), set())
         if IMAGES not in run.values and len(known) == 1:
             said = {IMAGES: next(iter(known))}
             run = replace(run, values={**run.values, **said}, config={**run.config, **said})
@@ -269,15 +270,16 @@ def settings_of(named: Mapping[str, Any]) -> dict[str, Any]:
 @cache
 def _defaults() -> dict[str, Any]:
     """Leaf -> default of every setting that can change a result."""
-    nested, flat = to_mapping(Config()), {}
-    for name, leaf in LEAVES.items():
-        part = nested[leaf.section] if leaf.section else nested
-        assert isinstance(part, dict)
-        if name not in NOT_IDENTITY:
-            flat[name] = part[name]
-    return flat
+    flat = flatten_file(to_mapping(Config()))
+    return {name: flat[name] for name in LEAVES if name not in NOT_IDENTITY}
 
 
-def _key(named: Mapping[str, Any], without: str | None = None) -> str:
+def key_of(named: Mapping[str, Any], without: str | None = None) -> str:
+    """Settings as a text that is the same for the same settings.
+
+    Args:
+        named: JSON values by name.
+        without: the name of one that does not count.
+    """
     kept = named if without is None else {name: value for name, value in named.items() if name != without}
     return json.dumps(kept, sort_keys=True)

@@ -33,11 +33,13 @@ FIRST = (
     Column(MODEL), Column(SCHEME), Column(BUDGET, COUNT, 12),
     Column("Initialization"), Column(METHOD, width=10),
 )  # fmt: skip
-FIGURES = (Column(VALID, POINTS), Column("valid/best at epoch", "0.0"), Column(TEST, POINTS))
+BEST_EPOCH = "valid/best at epoch"
+FIGURES = (Column(VALID, POINTS), Column(BEST_EPOCH, "0"), Column(TEST, POINTS))
 COST = (Column(STEP, "0.00"), Column(SAVED, "#,##0.00"), Column(PEAK, "#,##0"))
 # The published columns in their order; behind these and before the rest: the settings that rows differ in.
 SUMMARY_FIRST = (
-    *FIRST, *FIGURES, Column("Average Stopping Epoch", "0.0"),
+    *FIRST, Column(VALID, POINTS), Column(BEST_EPOCH, "0.0"), Column(TEST, POINTS),
+    Column("Average Stopping Epoch", "0.0"),
     Column(DATASET), Column("Norm mode"), Column(UNIT, width=12),
 )  # fmt: skip
 SUMMARY_REST = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pydantic import Field
 
 from neq.config import Policy, configs_folder, find_config, network, read_yaml, resolve, to_mapping
 from neq.config.catalog import read_entries
-from neq.config.leaves import LEAVES
+from neq.config.leaves import flatten_file
 from neq.config.schema import Section
 from neq.results.collect import Group
 from neq.results.recorded import number
@@ -108,8 +107,9 @@ def compare(groups: Iterable[Group]) -> list[Comparison]:
 
 
 HEADERS = (
-    *("Model", "Dataset", "Budget", "Method", "Initialization", "Ours", "Standard deviation", "Seeds done"),
-    *("Seeds expected", "Published", "Difference", "Set otherwise than published"),
+    *("Model", "Dataset", "Budget", "Method", "Initialization", "Ours (%)"),
+    *("Standard deviation (points)", "Seeds done", "Seeds expected", "Published (%)", "Difference (points)"),
+    "Set otherwise than published",
 )
 
 
@@ -183,8 +183,7 @@ def _published_settings(net: str, data: str, policy: str, scheme: str | None) ->
         "scheme": scheme or "scheme_baseline",
     }
     config = resolve(read_yaml(find_config(str(configs_folder() / "published.yaml"))), given).config
-    nested = json.loads(json.dumps(to_mapping(config)))
-    return {name: (nested[leaf.section] if leaf.section else nested)[name] for name, leaf in LEAVES.items()}
+    return flatten_file(to_mapping(config))
 
 
 def _shown(value: object) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from neq.config import Config, network
 from neq.errors import UserError
 from neq.results.check import Check, Checks
-from neq.results.collect import SEED, Group, Run, settings_of
+from neq.results.collect import SEED, Group, Run, key_of, settings_of
 from neq.results.recorded import number
 
 MIB = 2**20
@@ -53,11 +53,6 @@ class Row:
     key: str
     settings: Mapping[str, Any]
     cells: dict[str, Value]
-
-
-def key_of(settings: Mapping[str, Any]) -> str:
-    """The key of a row."""
-    return json.dumps(settings, sort_keys=True)
 
 
 def run_key(run: Run) -> str:
@@ -106,7 +101,7 @@ def order(settings: Mapping[str, Any], cells: Mapping[str, Value]) -> tuple[Any,
         -1 if budget is None else budget,
         METHODS.index(method) if method in METHODS else len(METHODS),
         str(settings["initialization"]),
-        key_of({name: value for name, value in settings.items() if name != SEED}),
+        key_of(settings, SEED),
     )
 
 

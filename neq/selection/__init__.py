@@ -1,7 +1,7 @@
 """Policies that rank neurons, and the choice of an epoch's neurons under a budget."""
 
 from neq.selection.choose import POLICIES, STATIC, choose, filler, lists_exceed, policy_limit
-from neq.selection.similarity import previous_values, similarity
+from neq.selection.similarity import PreviousValues, previous_values, similarity
 from neq.selection.state import SelectionState, StaticScheme
 from neq.selection.su import bias_layers, listed_parameters
 from neq.selection.velocity import VelocityState
@@ -9,6 +9,7 @@ from neq.selection.velocity import VelocityState
 __all__ = [
     "POLICIES",
     "STATIC",
+    "PreviousValues",
     "SelectionState",
     "StaticScheme",
     "VelocityState",

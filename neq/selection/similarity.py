@@ -43,7 +43,8 @@ def similarity(
     Args:
         network: the plain network, after the epoch; it is left as it was.
         table: its neurons.
-        images: [n, channels, height, width], normalized, on the network's device.
+        images: [n, channels, height, width], normalized, on the network's device; n may be 0 in one of
+            several processes, and phi is then 0.
         previous: what `previous_values` kept before the epoch.
         chunk: images run at once; the result does not depend on it.
 
@@ -53,7 +54,8 @@ def similarity(
     old_values = _whole_tensors(network, previous)
     total = torch.zeros(len(table), dtype=torch.float64)
     with eval_mode(network):
-        for part in images.split(chunk):
+        for start in range(0, len(images), chunk):
+            part = images[start : start + chunk]
             old_maps: dict[str, list[Tensor]] = {}
 
             def keep(name: str, output: Tensor, maps: dict[str, list[Tensor]] = old_maps) -> None:
@@ -70,7 +72,7 @@ def similarity(
             _run(network, table, network, part, compare)
             for layer in table.layers:
                 total[table.slice_of(layer.name)] += sums.cosine(layer.name).sum(0).cpu()
-    return total / len(images)
+    return total / max(1, len(images))
 
 
 class _Sums:

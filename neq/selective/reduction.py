@@ -9,7 +9,7 @@ from torch import Tensor
 from neq.selective.plan import Plan
 
 
-def average_gradients(plan: Plan) -> int:
+def average_gradients(plan: Plan, share: float | None = None) -> int:
     """Averages the gradients of a plan over all processes, after backward and before the optimizer steps.
 
     Only the chosen rows, norms and head are exchanged, so that traffic shrinks with the budget too. Every
@@ -17,6 +17,8 @@ def average_gradients(plan: Plan) -> int:
 
     Args:
         plan: on each process, of the same network and selection.
+        share: this process' weight in the mean, 0 .. 1, all of them together 1: of all images of the step
+            those of this process. None: the same weight for each.
 
     Returns:
         Bytes that each process gave to the exchange.
@@ -26,8 +28,8 @@ def average_gradients(plan: Plan) -> int:
     for dtype in sorted({leaf.dtype for leaf in leaves}, key=str):
         group = [leaf for leaf in leaves if leaf.dtype == dtype]
         flat = torch.cat([_gradient(leaf).reshape(-1) for leaf in group])
+        flat *= 1 / dist.get_world_size() if share is None else share
         dist.all_reduce(flat)
-        flat /= dist.get_world_size()
         for leaf, mean in zip(group, flat.split([leaf.numel() for leaf in group]), strict=True):
             leaf.grad = mean.view_as(leaf).clone(memory_format=torch.preserve_format)
         sent += flat.nbytes

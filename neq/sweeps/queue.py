@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -20,16 +21,18 @@ from neq.sweeps.cells import grid, varying
 from neq.sweeps.history import CellState, by_cell, cell_state
 from neq.sweeps.parameters import Choice, Parameter
 from neq.sweeps.search import draw, labels, pruner, sampler
-from neq.sweeps.storage import patiently, quiet
+from neq.sweeps.storage import PATIENCE, close_storage, patiently, quiet
 from neq.sweeps.sweep_file import METRICS, Sweep
 
 # What a search and the status go by where the file names no metric that runs log.
 METRIC = "valid.val/best"
+# Signs of a sweep's own name in its name here: a folder's name takes 255 bytes, a sign up to four.
+LONGEST = 60
 SETTLED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 def sweep_name(sweep: Sweep, stem: str, base: Mapping[str, object]) -> str:
-    """The name of a sweep in a storage: another one once the file asks for other runs.
+    """The name of a sweep, of its logs' folder too: another one once the file asks for other runs.
 
     Args:
         sweep: as read.
@@ -45,7 +48,8 @@ def sweep_name(sweep: Sweep, stem: str, base: Mapping[str, object]) -> str:
         "early_terminate": sweep.early_terminate and sweep.early_terminate.model_dump(),
     }
     text = json.dumps(asked, sort_keys=True, default=str)
-    return f"{sweep.name or stem}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    label = "".join(sign if sign.isprintable() and sign not in "/\\" else "_" for sign in sweep.name or stem)
+    return f"{label[:LONGEST]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 class CellQueue:
@@ -66,6 +70,10 @@ class CellQueue:
         self._storage, self._pruner = storage, pruner(sweep.early_terminate)
         self._seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4])
         self._grid = list(grid(sweep))[: sweep.run_cap] if sweep.method == "grid" else []
+
+    def close(self) -> None:
+        """Closes the storage."""
+        close_storage(self._storage)
 
     @property
     def size(self) -> int | None:
@@ -91,7 +99,7 @@ class CellQueue:
 
     def states(self) -> list[CellState]:
         """How far every cell is, in their order; draws to come are no cells yet."""
-        found = by_cell(self._trials())
+        found = by_cell(self.trials())
         cells = range(1, len(self._grid) + 1) if self._grid else sorted(found)
         return [cell_state(cell, found.get(cell, ())) for cell in cells]
 
@@ -118,25 +126,25 @@ class CellQueue:
             worker: its name, not one of another.
         """
         while True:
-            for waiting in self._trials((TrialState.WAITING,)):
+            for waiting in self.trials((TrialState.WAITING,)):
                 trial = self._take(waiting.number, worker)
                 if trial is not None:
-                    return Claim(self, trial)
+                    return Claim(self, trial, self._values(trial))
             if not self.put_up() and not self._put_up_a_draw():
                 return None
 
     def release(self, worker: str) -> None:
         """Gives back what a worker had that is known to be dead."""
-        for trial in self._trials((TrialState.RUNNING,)):
+        for trial in self.trials((TrialState.RUNNING,)):
             if trial.user_attrs.get(history.WORKER) == worker:
-                self._settle(trial.number, TrialState.FAIL, {})
+                self.settle(trial.number, TrialState.FAIL, {})
 
     def _put_up_a_draw(self) -> bool:
         """Puts up one more run of a random or bayes search, if it may have one."""
         if self.sweep.method == "grid":
             return False
         cap = self.sweep.run_cap
-        if cap is not None and len(by_cell(self._trials())) >= cap:
+        if cap is not None and len(by_cell(self.trials())) >= cap:
             return False
         self._put_up({}, {})
         return True
@@ -159,10 +167,10 @@ class CellQueue:
 
     @cached_property
     def _labels(self) -> dict[str, dict[str, Any]]:
-        """Of every parameter that varies: the labels of its values."""
-        found = {}
+        """Of every parameter that varies: the labels of its values, whatever run_cap cuts off."""
+        found, whole = {}, list(grid(self.sweep))
         for name in varying(self.sweep):
-            values = {_key(row[name]): row[name] for row in self._grid}
+            values = {_key(row[name]): row[name] for row in whole}
             found[name] = dict(zip(values, labels(tuple(values.values())), strict=True))
         return found
 
@@ -170,12 +178,12 @@ class CellQueue:
         """A waiting trial made a worker's own, unless another was faster or it is not wanted."""
         trial_id = self._id(number)
         # Before it is taken: whatever kills this process from here on leaves a heartbeat that grows old.
-        self._beat(trial_id)
+        self.beat(number)
         try:
             if not self._storage.set_trial_state_values(trial_id, state=TrialState.RUNNING):
                 return None
             if self._is_surplus(number):
-                self._settle(number, TrialState.FAIL, {history.SURPLUS: True})
+                self.settle(number, TrialState.FAIL, {history.SURPLUS: True})
                 return None
             study = self._study()
             with quiet():
@@ -188,14 +196,14 @@ class CellQueue:
 
     def _is_surplus(self, number: int) -> bool:
         """Whether another trial does the same cell, or the sweep has its runs without this one."""
-        trials = by_cell(self._trials())
+        trials = by_cell(self.trials())
         cell = next(key for key, found in trials.items() if any(trial.number == number for trial in found))
         for other in trials[cell]:
             is_before = other.number < number and not other.state.is_finished()
             if other.number != number and (is_before or other.state in SETTLED):
                 return True
-        cap = self.sweep.run_cap
-        return self.sweep.method != "grid" and cap is not None and sorted(trials).index(cell) >= cap
+        runs_before = cell - 1 if self._grid else sorted(trials).index(cell)
+        return self.size is not None and runs_before >= self.size
 
     def _values(self, trial: Trial) -> dict[str, object]:
         """The values of a trial's cell; a draw draws them."""
@@ -206,7 +214,7 @@ class CellQueue:
             trial.suggest_categorical(name, list(found.values()))  # gives what it was put up with
         return self._grid[cell - 1]
 
-    def _settle(
+    def settle(
         self, number: int, state: TrialState, attributes: Mapping[str, Any], value: float | None = None
     ) -> bool:
         """Ends a trial; false where it is ended already."""
@@ -218,11 +226,17 @@ class CellQueue:
         except UpdateFinishedTrialError:
             return False
 
-    def _beat(self, trial_id: int) -> None:
+    def beat(self, number: int) -> None:
+        """Says that the worker of a trial is alive."""
         storage: Any = self._storage  # heartbeats stand in no public base class
-        storage.record_heartbeat(trial_id)
+        storage.record_heartbeat(self._id(number))
 
-    def _trials(self, states: Sequence[TrialState] | None = None) -> list[FrozenTrial]:
+    def trials(self, states: Sequence[TrialState] | None = None) -> list[FrozenTrial]:
+        """The trials that stand for cells, those made in vain too, in their order.
+
+        Args:
+            states: only trials in one of these.
+        """
         return self._storage.get_all_trials(
             self._study_id, deepcopy=False, states=None if states is None else tuple(states)
         )
@@ -238,38 +252,38 @@ class CellQueue:
         return optuna.load_study(study_name=self.name, storage=self._storage, pruner=self._pruner)
 
 
-def varied(sweep: Sweep, values: Mapping[str, object]) -> dict[str, object]:
-    """Of the values of a cell those that tell it from the others."""
-    return {name: values[name] for name in varying(sweep)}
-
-
 class Claim:
     """A cell that a worker has taken, until it is ended in one of four ways.
 
     Args:
         queue: where it was taken.
         trial: that stands for it there.
+        values: of the cell.
     """
 
-    def __init__(self, queue: CellQueue, trial: Trial) -> None:
-        self._queue, self._trial = queue, trial
-        self.values = queue._values(trial)
-        self.note(history.VALUES, varied(queue.sweep, self.values))
+    def __init__(self, queue: CellQueue, trial: Trial, values: Mapping[str, object]) -> None:
+        self._queue, self._trial, self.values = queue, trial, values
+        # Those that tell the cell from the others.
+        self.note(history.VALUES, {name: values[name] for name in varying(queue.sweep)})
         self.cell = int(trial.user_attrs.get(history.CELL, trial.number))
 
     def note(self, name: str, value: object) -> None:
-        """Writes an attribute beside the cell."""
-        self._trial.set_user_attr(name, value)
+        """Writes an attribute beside the cell, unless it is no longer this worker's."""
+        with contextlib.suppress(UpdateFinishedTrialError):
+            self._trial.set_user_attr(name, value)
 
     def beat(self) -> None:
         """Says that its worker is alive."""
-        self._queue._beat(self._trial._trial_id)
+        self._queue.beat(self._trial.number)
 
     def report(self, epoch: int, value: float | None) -> bool:
         """Tells the metric after an epoch, from 1; gives whether the run should stop there."""
         if value is None:
             return False
-        self._trial.report(value, epoch)
+        try:
+            self._trial.report(value, epoch)
+        except UpdateFinishedTrialError:  # the cell is another worker's by now
+            return False
         return self._trial.should_prune()
 
     def done(self, value: float | None, stopped: bool = False) -> bool:
@@ -282,12 +296,18 @@ class Claim:
         """Ends the cell for a reason of its own; it is not tried again without being asked."""
         return self._settle(TrialState.FAIL, {history.ERROR: line})
 
-    def give_back(self) -> bool:
-        """Leaves the cell to others."""
-        return self._settle(TrialState.FAIL, {history.GIVEN_BACK: True})
+    def give_back(self, patience: float = PATIENCE) -> bool:
+        """Leaves the cell to others; waits so many seconds for a database that is away."""
+        return self._settle(TrialState.FAIL, {history.GIVEN_BACK: True}, patience=patience)
 
-    def _settle(self, state: TrialState, attributes: Mapping[str, Any], value: float | None = None) -> bool:
-        return patiently(lambda: self._queue._settle(self._trial.number, state, attributes, value))
+    def _settle(
+        self,
+        state: TrialState,
+        attributes: Mapping[str, Any],
+        value: float | None = None,
+        patience: float = PATIENCE,
+    ) -> bool:
+        return patiently(lambda: self._queue.settle(self._trial.number, state, attributes, value), patience)
 
 
 def _goal(sweep: Sweep) -> tuple[str, bool]:

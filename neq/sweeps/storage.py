@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,20 +26,33 @@ FILE = "sweeps.db"
 HEARTBEAT, SILENCE = 10, 60
 # How long a worker waits for a database that is away before its run counts as failed; seconds.
 PATIENCE = 600.0
+# What SQLite says of a file that was taken away or overwritten.
+LOST = ("readonly database", "malformed", "not a database", "no such table")
 SERVERS = ("postgresql",)
 
 
-def open_storage(place: str | None, runs: Path) -> BaseStorage:
+def open_storage(place: str | None, runs: Path, reading: bool = False) -> BaseStorage:
     """Opens the storage of sweeps, made where it is missing; trials that have ended are read once.
 
     Args:
         place: `postgresql://USER@HOST/DATABASE`; none: a file in the folder of the runs.
         runs: folder of all runs.
+        reading: nothing will be written: a file may lie where nothing can be.
 
     Raises:
         UserError: the place is no database that is known here, or cannot be reached or written.
     """
-    return optuna.storages.get_storage(_open_file(runs / FILE) if place is None else _open_server(place))
+    if place is not None:
+        return optuna.storages.get_storage(_open_server(place))
+    is_there = reading and (runs / FILE).exists() and not _can_be_written(runs)
+    return optuna.storages.get_storage(_open_file(runs / FILE, is_there))
+
+
+def close_storage(storage: BaseStorage) -> None:
+    """Closes what `open_storage` opened."""
+    storage.remove_session()
+    rdb: Any = storage
+    rdb._backend.engine.dispose()
 
 
 @contextmanager
@@ -62,28 +78,41 @@ def _open_server(place: str) -> RDBStorage:
         return _open(url, {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}})
     except ImportError:
         raise UserError("storage postgresql:// needs psycopg: pip install 'neq[postgresql]'") from None
-    except _database_errors(ArgumentError, ValueError) as error:
-        line = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0]
+    except database_errors(ArgumentError, ValueError) as error:
+        line = _line(error)
         for secret in _secrets(place):
             line = line.replace(secret, "***")
         raise UserError(f"storage {_without_password(place)!r} cannot be used ({line})") from None
 
 
-def _open_file(path: Path) -> RDBStorage:
+def _can_be_written(runs: Path) -> bool:
+    """Whether the folder and the file in it can be; an archive, or another's runs, cannot."""
+    return os.access(runs, os.W_OK) and os.access(runs / FILE, os.W_OK)
+
+
+def _open_file(path: Path, reading: bool) -> RDBStorage:
     import sqlalchemy
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(path, timeout=60, check_same_thread=False)
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(f".{path.name}.lock"), timeout=60):
-            storage = _open(f"sqlite:///{path}", {"connect_args": {"timeout": 60}})
+        lock = nullcontext() if reading else FileLock(path.with_name(f".{path.name}.lock"), timeout=60)
+        with lock:
+            # The address says the kind alone: in one, a folder called `a?b` would be another folder.
+            storage = _open(f"sqlite:///{FILE}", {"creator": connect})
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror}); give another --runs-dir") from None
-    except _database_errors() as error:
-        line = str(error.__cause__ or error).strip().splitlines()[0]
+    except database_errors() as error:
+        line = _line(error)
         raise UserError(
             f"{path} cannot be used ({line}); give another --runs-dir, or move the file away: "
             "finished runs are found without it"
         ) from None
+
+    if reading:
+        return storage
 
     # Python's sqlite3 opens a transaction at its first change only: two workers could both read that a cell
     # waits before either of them takes it.
@@ -112,25 +141,44 @@ def _open(url: str, options: dict[str, Any]) -> RDBStorage:
 def patiently(
     call: Callable[[], T], patience: float = PATIENCE, clock: Callable[[], float] = time.monotonic
 ) -> T:
-    """What a call to the storage gives, tried again while the database is away.
+    """What a call to the storage gives, tried again while the database is away; a line says that it is.
 
     Args:
         call: what to do; nothing is half done when it fails.
         patience: seconds after which the fault is raised.
         clock: gives seconds.
+
+    Raises:
+        UserError: the database's file is gone or damaged, which no waiting mends.
     """
     start, pause = clock(), 0.5
     while True:
         try:
             return call()
-        except _database_errors():
+        except database_errors() as error:
+            line = _line(error)
+            if any(said in line for said in LOST):
+                raise UserError(
+                    f"the database of the sweep was moved, deleted or damaged while it ran ({line}); move "
+                    "what is left of it away: the same command begins anew, and finished runs are found"
+                ) from None
             if clock() - start > patience:
                 raise
+            if pause == 0.5:
+                told = f"neq: the database is away ({line}); tried again for {patience:.0f} s"
+                print(told, file=sys.stderr, flush=True)
             time.sleep(pause)
             pause = min(2 * pause, 10.0)
 
 
-def _database_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
+def _line(error: BaseException) -> str:
+    """What the database itself said, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def database_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
     from sqlalchemy.exc import DBAPIError
 
     return (DBAPIError, optuna.exceptions.StorageInternalError, *others)

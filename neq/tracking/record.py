@@ -14,7 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from neq.errors import UserError
-from neq.files import write_text
+from neq.files import named, write_text
 from neq.neurons import NeuronTable
 from neq.tracking.selection_file import save_selection, save_table
 from neq.training import EpochReport
@@ -145,11 +145,10 @@ class RunRecord:
         Raises:
             UserError: the folder holds epochs but not the checkpoint after them.
         """
-        kept = self.checkpoints / "best.pt"
         # One epoch may be recorded when its checkpoint is not saved yet.
-        if kept.exists() or len(read_metrics(self.folder)) > 1:
+        if len(read_metrics(self.folder)) > 1:
             raise UserError(
-                f"run_dir {self.folder} holds epochs but no checkpoint/last.pt to go on from; "
+                f"run_dir {self.folder} holds epochs but no checkpoint to go on from; "
                 "put it back, or --overwrite starts the run again"
             )
 
@@ -173,10 +172,13 @@ class RunRecord:
     def epoch(self, report: EpochReport) -> None:
         """Writes the epoch's metrics and selection to the disk."""
         save_selection(self.folder / "selection", report)
-        with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(_plain(report.metrics), allow_nan=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(_plain(report.metrics), allow_nan=False) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise named(error, self.metrics) from error
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Writes summary.json, which marks the run as finished."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import pickle
+import time
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import safetensors.torch
 import torch
-from torch import Tensor
 
 from neq.errors import UserError
 from neq.files import atomic_file
@@ -17,70 +22,135 @@ FORMAT = 1
 
 
 class Checkpoints:
-    """The checkpoint folder of a run: last.pt, best.pt and best.safetensors.
+    """The checkpoint folder of a run: last.pt, previous.pt, best.pt and best.safetensors.
 
     The .pt files hold tensors and plain values only, so that torch.load(weights_only=True) reads them;
-    best.safetensors is the plain network's state_dict alone.
+    best.safetensors is the plain network's state_dict alone. previous.pt is the last.pt before the last one,
+    for the case that a disk damages it.
 
     Args:
-        folder: made when the first checkpoint is saved.
+        folder: made, in one that is there, when the first checkpoint is saved.
+        writes: whether anything is saved; of several processes the first does.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, writes: bool = True) -> None:
+        self.folder, self._writes = folder, writes
         self.last = folder / "last.pt"
+        self.previous = folder / "previous.pt"
         self.best = folder / "best.pt"
         self.best_weights = folder / "best.safetensors"
+        self._saved_at = time.monotonic()
 
     def save(self, state: dict[str, Any], is_best: bool) -> None:
-        """Saves the state after an epoch, atomically and read back; the best one also as best.*.
+        """Saves the state after a step, atomically and read back; the best one also as best.*.
 
         Args:
             state: plain values and tensors; `network` is the plain network's state_dict.
-        """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        state = {"format": FORMAT, **state}
-        if is_best:
-            self._write_weights(state["network"])
-            self._write(self.best, state)
-        self._write(self.last, state)
-
-    def load_last(self) -> dict[str, Any] | None:
-        """The state of the last whole epoch; none if there is no checkpoint yet.
 
         Raises:
-            UserError: the file cannot be read, or is not a checkpoint of this version.
+            OSError: a file could not be written, or reads otherwise than it was written. The files that were
+                there are.
         """
-        return load_checkpoint(self.last) if self.last.exists() else None
+        self._saved_at = time.monotonic()
+        if not self._writes:
+            return
+        self.folder.mkdir(exist_ok=True)
+        content = _content({"format": FORMAT, **state})
+        # The best one first: a run that is stopped in between comes to its best epoch again.
+        if is_best:
+            tensors = {name: value.detach().cpu().contiguous() for name, value in state["network"].items()}
+            _write(self.best_weights, safetensors.torch.save(tensors, metadata={"format": "pt"}))
+            _write(self.best, content)
+        _write(self.last, content, self.previous)
+        self._saved_at = time.monotonic()
 
-    def _write(self, path: Path, state: dict[str, Any]) -> None:
-        with atomic_file(path) as file:
+    def is_due(self, minutes: float | None) -> bool:
+        """Whether so many minutes have passed since the last checkpoint; 0 and none: never."""
+        return minutes is not None and 0 < 60 * minutes <= time.monotonic() - self._saved_at
+
+    def load_last(self, tell: Callable[[str], None] = lambda line: None) -> dict[str, Any] | None:
+        """The last state that was saved and is whole; none if there is no checkpoint yet.
+
+        Args:
+            tell: called with a line where it is not the very last one.
+
+        Raises:
+            UserError: every file is damaged, one cannot be read, or is not a checkpoint of this version.
+        """
+        damaged: DamagedCheckpoint | None = None
+        for path in (self.last, self.previous, self.best):
+            if not path.exists():
+                continue
             try:
-                torch.save(state, file)
-            except RuntimeError as error:  # torch hides a full disk behind its own error
-                raise OSError(f"{path} could not be written: is the disk full?") from error
-            file.flush()
-            load_checkpoint(Path(file.name))
+                state = load_checkpoint(path)
+            except DamagedCheckpoint as error:
+                damaged = damaged or error
+                continue
+            if path != self.last:
+                why = damaged or f"{self.last} is missing"
+                tell(f"{why}; goes on from {path.name}, which is older, to the same result")
+            return state
+        if damaged is not None:
+            raise UserError(f"{damaged}; put a copy back, or --overwrite starts the run again") from damaged
+        return None
 
-    def _write_weights(self, weights: dict[str, Tensor]) -> None:
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-        with atomic_file(self.best_weights) as file:
-            file.write(safetensors.torch.save(tensors, metadata={"format": "pt"}))
+
+class DamagedCheckpoint(UserError):
+    """A checkpoint is not what was written."""
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Reads a checkpoint; nothing in the file is executed.
 
     Raises:
+        DamagedCheckpoint: it is not what was written.
         UserError: the file cannot be read, or is not a checkpoint of this version.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from error
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:  # torch does not look at the checksums in it
+            bad = archive.testzip()
+        if bad is not None:
+            raise zipfile.BadZipFile(f"the checksum of {bad} is wrong")
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file fails in many ways, all of them the file's
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         if isinstance(error, pickle.UnpicklingError):  # whose text tells how to execute it
             reason = "it is damaged, or holds more than tensors and plain values"
-        raise UserError(f"{path} is not a readable checkpoint ({reason})") from error
+        raise DamagedCheckpoint(f"{path} is not a readable checkpoint ({reason})") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise UserError(f"{path} is not a checkpoint that this version reads (format {FORMAT})")
     return state
+
+
+def _content(state: dict[str, Any]) -> bytes:
+    file = io.BytesIO()
+    torch.save(state, file)
+    return file.getvalue()
+
+
+def _write(path: Path, content: bytes, former: Path | None = None) -> None:
+    """Writes a file atomically once it reads as it should; the one that was there stays under another name.
+
+    Args:
+        path: of the file.
+        content: all of it.
+        former: that other name; none: the one that was there goes.
+    """
+    with atomic_file(path) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+        _check_written(file, content)
+        if former is not None and path.exists():
+            os.replace(path, former)
+
+
+def _check_written(file: BinaryIO, content: bytes) -> None:
+    if hasattr(os, "posix_fadvise"):  # else the memory would be read back instead of the disk
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if Path(file.name).read_bytes() != content:
+        raise OSError(errno.EIO, "reads otherwise than it was written")

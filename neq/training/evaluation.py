@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neq.modes import eval_mode
+from neq.training.processes import ALONE, Processes
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,15 @@ def evaluate(
     batches: Iterable[tuple[Tensor, Tensor]],
     device: torch.device,
     precision: str = "fp32",
+    processes: Processes = ALONE,
 ) -> Scores:
     """Top-1 and loss of the plain network in eval mode; it is left in the mode it was in.
 
     Args:
         network: the plain network, on the device.
-        batches: (images [B, 3, H, W], labels int64 [B]); every image once.
+        batches: (images [B, 3, H, W], labels int64 [B]); every image once, in one of the processes.
         precision: "fp32", or "bf16" for autocast.
+        processes: that share the images; each gets the scores of all.
     """
     images_seen, hits = 0, 0
     loss = torch.zeros((), dtype=torch.float64, device=device)
@@ -50,5 +53,6 @@ def evaluate(
             loss += F.cross_entropy(outputs.float(), labels, reduction="sum").double()
             hits += int((outputs.argmax(1) == labels).sum())
             images_seen += len(labels)
+    images_seen, hits, loss = processes.sum(images_seen), processes.sum(hits), processes.sum(loss)
     assert images_seen, "an evaluation without images"
     return Scores(100 * hits / images_seen, float(loss) / images_seen)

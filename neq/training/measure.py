@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
-import statistics
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -45,23 +46,25 @@ class SavedBytes:
 
 
 class StepClock:
-    """The median time of a training step, data loading excluded.
+    """Times training steps, data loading excluded.
 
     On CUDA only the first steps of an epoch are timed, since timing one makes the host wait for the device.
+
+    Args:
+        device: that steps run on.
+        seconds: what was timed; grows.
     """
 
     timed_on_cuda = 20
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, seconds: list[float]) -> None:
         self._cuda = device.type == "cuda"
-        self._seconds: list[float] = []
-        self._steps = 0
+        self._seconds = seconds
 
     @contextmanager
     def step(self) -> Iterator[None]:
         """Times the step inside."""
-        self._steps += 1
-        if self._cuda and self._steps > self.timed_on_cuda:
+        if self._cuda and len(self._seconds) >= self.timed_on_cuda:
             yield
             return
         self._wait()
@@ -69,11 +72,6 @@ class StepClock:
         yield
         self._wait()
         self._seconds.append(time.perf_counter() - start)
-
-    @property
-    def median(self) -> float:
-        """Seconds of a step."""
-        return statistics.median(self._seconds)
 
     def _wait(self) -> None:
         if self._cuda:
@@ -89,5 +87,21 @@ def peak_memory(device: torch.device) -> tuple[int, str]:
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device), "allocated on the device"
+    return _peak_of_process(), "maximum of the process"
+
+
+def forget_peak_memory(device: torch.device) -> None:
+    """Lets `peak_memory` count from here on, where the system can: another run follows in this process."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_of_process() -> int:
+    """The maximum resident size, in bytes."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
     unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "maximum of the process"
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -18,7 +18,10 @@ from neq.seeds import generator
 from neq.selection import STATIC, SelectionState, StaticScheme, VelocityState, bias_layers
 from neq.selective import Allowance, Choice, CostModel, NamedState, Plan
 from neq.training.checkpoint import Checkpoints
+from neq.training.epoch_so_far import EpochSoFar
 from neq.training.optimizer import optimizer_kind
+from neq.training.processes import ALONE, Processes
+from neq.training.stopping import Stop
 from neq.training.tracker import Tracker
 
 
@@ -27,7 +30,7 @@ class Progress:
     """All that a run carries from one epoch to the next; a checkpoint is this and the network.
 
     Args:
-        epoch: the next one.
+        epoch: the next one, or the one that is under way.
         policy: that the last epoch's neurons were chosen by.
         chosen: the last epoch's neurons, bool [N].
         optimizer: the last epoch's optimizer state, by name.
@@ -39,6 +42,8 @@ class Progress:
         trained_beside_max: the most values outside the budget that an epoch has trained, by kind.
         step_seconds: median step of each epoch.
         saved_bytes: kept for backward by one step, measured once.
+        so_far: of the epoch that is under way, if one is. Then `optimizer` is the state after its last step;
+            everything else is as it was before the epoch.
     """
 
     epoch: int = 0
@@ -52,17 +57,25 @@ class Progress:
     trained_beside_max: dict[str, int] = field(default_factory=dict)
     step_seconds: list[float] = field(default_factory=list)
     saved_bytes: int | None = None
+    so_far: EpochSoFar | None = None
 
     def state(self) -> dict[str, Any]:
         """As plain values and tensors."""
         velocity = None if self.velocity is None else vars(self.velocity)
-        return {**vars(self), "velocity": velocity}
+        so_far = None if self.so_far is None else self.so_far.state()
+        return {**vars(self), "velocity": velocity, "so_far": so_far}
 
     @classmethod
-    def of_state(cls, state: dict[str, Any]) -> Progress:
-        """From what `state` gave."""
-        velocity = state["velocity"]
-        return cls(**{**state, "velocity": None if velocity is None else VelocityState(**velocity)})
+    def of_state(cls, state: dict[str, Any], device: torch.device) -> Progress:
+        """From what `state` gave; an epoch that is under way goes on on this device."""
+        velocity, so_far = state["velocity"], state.get("so_far")
+        return cls(
+            **{
+                **state,
+                "velocity": None if velocity is None else VelocityState(**velocity),
+                "so_far": None if so_far is None else EpochSoFar.of_state(so_far, device),
+            }
+        )
 
 
 @dataclass(frozen=True)
@@ -76,7 +89,9 @@ class Training:
         data: splits and batches.
         device: where to compute.
         checkpoints: where the run's state is kept.
-        trackers: told of every step, every epoch and the end.
+        trackers: told of every step, every epoch and the end; of several processes' in the first alone.
+        processes: that train it together.
+        stop: asked after every step whether to go on.
     """
 
     config: Config
@@ -86,6 +101,8 @@ class Training:
     device: torch.device
     checkpoints: Checkpoints
     trackers: Sequence[Tracker] = ()
+    processes: Processes = ALONE
+    stop: Stop = field(default_factory=Stop)
 
     def allowance(self, policy: str) -> Allowance:
         """The run's budget on a step under a policy: the biases of an SU scheme train under SU alone."""

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +61,8 @@ def run_sweep(folder: Path, *arguments: str) -> tuple[int, str]:
 
 def states(folder: Path, storage: str | None = None) -> list[CellState]:
     """How far the cells of the sweep are, as its storage says."""
-    return open_queue(folder, storage).states()
+    with closing(open_queue(folder, storage)) as queue:
+        return queue.states()
 
 
 def open_queue(folder: Path, storage: str | None = None) -> CellQueue:
@@ -100,7 +101,8 @@ def postgresql(folder: Path) -> Iterator[str]:
     port = _free_port()
 
     def run(*command: str) -> None:
-        subprocess.run(command, check=True, user=user, cwd=folder, capture_output=True, timeout=120)
+        done = subprocess.run(command, user=user, cwd=folder, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
 
     run(str(binaries / "initdb"), "-D", str(data), "-U", "neq", "-A", "trust", "--no-sync")
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync=off"

@@ -16,11 +16,13 @@ POLICY = ROOT / "policies/test_policy.yaml"
 def test_the_cells_of_a_grid_are_listed_with_their_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     config = cells(read_sweep(POLICY))[1].config
-    folder = Path("runs") / run_folder(config)
+    folder = Path("mine") / run_folder(config)
     folder.mkdir(parents=True)
     (folder / "identity.json").write_text(json.dumps(identity(config)))
     (folder / "summary.json").write_text("{}")
     assert main(["cells", str(POLICY)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "0 done, 0 unfinished, 6 waiting"
+    assert main(["cells", str(POLICY), "--runs-dir", "mine"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == ["test-policy: grid, 6 cells", "metric: valid.val/best, maximize"]
     assert "n_epochs 1" in lines[2]
@@ -83,12 +85,16 @@ def test_a_wrong_file_is_one_line_and_code_2(tmp_path, capsys, text, line):
 @pytest.mark.parametrize("arguments", [[], ["a.yaml", "b.yaml"], ["--all"]])
 def test_one_file_is_taken(capsys, arguments):
     assert main(["cells", *arguments]) == 2
-    assert "neq cells takes one sweep file" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert err.startswith("neq: neq cells: ")
+    assert len(err.splitlines()) == 1
 
 
 def test_help(capsys):
-    assert main(["cells", "--help"]) == 0
-    assert "usage: neq cells FILE" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as ended:
+        main(["cells", "--help"])
+    assert ended.value.code == 0
+    assert "--runs-dir" in capsys.readouterr().out
 
 
 def test_torch_is_not_imported_to_list_cells():

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import shutil
@@ -9,7 +10,7 @@ import psutil
 import pytest
 
 from neq.cli import main
-from neq.cli.sweep_workers import cores, workers_that_fit
+from neq.cli.sweep_workers import cores, is_here, workers_that_fit
 from neq.sweeps import history
 from neq.tracking import read_metrics, read_summary
 from tests.cli.sweeping import ENV, open_queue, run_sweep, start_sweep, states, wait_for, write_sweep
@@ -95,6 +96,11 @@ def test_an_edited_file_is_a_new_sweep_that_trains_only_what_is_new(finished, tm
     assert code == 0
     assert "was edited since sweep-" in output
     assert "4 cells: 4 done" in output
+    told = [state.trial.user_attrs for state in states(copy)]
+    # Who trained nothing knows nothing of the memory that training takes.
+    assert [history.MEMORY in said for said in told] == [False, False, True, True]
+    assert all(is_here(said[history.WORKER]) for said in told)
+    assert not is_here(f"another-{told[0][history.WORKER]}")
     assert len(runs(copy)) == 8
     assert times == {path: (path / "metrics.jsonl").stat().st_mtime_ns for path in before}
 
@@ -148,6 +154,24 @@ def test_ctrl_c_gives_the_cells_back_and_the_same_command_goes_on(tmp_path):
     assert [len(read_metrics(folder)) for folder in runs(tmp_path)] == [2, 2]
 
 
+def test_ctrl_c_while_workers_import_ends_at_once_and_quietly(tmp_path):
+    file = write_sweep(tmp_path, "manual_seed: {values: [0, 1]}")
+    process = start_sweep(tmp_path, file.name)
+    parent = psutil.Process(process.pid)
+
+    def has_server():
+        return any("multiprocessing.forkserver" in " ".join(one.cmdline()) for one in parent.children())
+
+    wait_for(has_server, "the server process")
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output
+    assert "stopped; the same command goes on" in output
+    assert "Error" not in output, output
+    assert "KeyboardInterrupt" not in output, output
+    assert all(state.state == "waiting" for state in states(tmp_path))
+
+
 def test_workers_end_when_their_parent_is_killed(tmp_path):
     file = write_sweep(tmp_path, "manual_seed: {values: [0, 1, 2, 3]}")
     process = start_sweep(tmp_path, file.name)
@@ -164,8 +188,20 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
 
 def peek(folder):
     """The states, or none while there is no database yet."""
-    queue = open_queue(folder) if (folder / "runs" / "sweeps.db").exists() else None
-    return queue.states() if queue is not None and queue.exists() else []
+    if not (folder / "runs" / "sweeps.db").exists():
+        return []
+    with contextlib.closing(open_queue(folder)) as queue:
+        return queue.states() if queue.exists() else []
+
+
+def test_two_cells_that_name_one_run_train_it_once(tmp_path):
+    file = write_sweep(tmp_path, "budget: {values: [10000, 0.01M]}")
+    code, output = run_sweep(tmp_path, file.name, "--workers", "2")
+    assert code == 0, output
+    assert "2 cells: 2 done" in output
+    assert len(runs(tmp_path)) == 1
+    with contextlib.closing(open_queue(tmp_path)) as queue:
+        assert len(queue.trials()) == 2
 
 
 def test_a_random_search_runs_its_cap(tmp_path):
@@ -177,6 +213,16 @@ def test_a_random_search_runs_its_cap(tmp_path):
     assert f"({cores()} cores; " in output
     identities = [json.loads((folder / "identity.json").read_text()) for folder in runs(tmp_path)]
     assert len({identity["base_lr"] for identity in identities}) == 3
+
+
+def test_a_search_whose_cap_was_lowered_ends(tmp_path):
+    file = write_sweep(tmp_path, "base_lr: {min: 0.01, max: 0.1}", "method: random\nrun_cap: 2")
+    assert run_sweep(tmp_path, file.name)[0] == 0
+    write_sweep(tmp_path, "base_lr: {min: 0.01, max: 0.1}", "method: random\nrun_cap: 1")
+    code, output = run_sweep(tmp_path, file.name)
+    assert code == 0, output
+    assert "neq: goes on with sweep" in output
+    assert "2 cells: 2 done\n" in output
 
 
 @pytest.mark.parametrize(
@@ -206,6 +252,18 @@ def test_a_mistake_is_one_line_and_nothing_is_begun(tmp_path, monkeypatch, capsy
     assert line in captured.err
     assert captured.err.count("\n") == 1
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_search_whose_cap_was_lowered_below_its_runs_ends(tmp_path):
+    file = write_sweep(tmp_path, "base_lr: {min: 0.01, max: 0.1}", "method: random\nrun_cap: 2")
+    with contextlib.closing(open_queue(tmp_path)) as queue:
+        queue.begin()
+        for _ in range(2):
+            queue.claim("worker").done(1.0)
+    file.write_text(file.read_text().replace("run_cap: 2", "run_cap: 1"))
+    code, output = run_sweep(tmp_path, file.name)
+    assert code == 0, output
+    assert "2 cells: 2 done\n" in output
 
 
 def test_auto_counts_cores_and_memory():

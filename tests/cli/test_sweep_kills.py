@@ -55,12 +55,13 @@ def test_forty_cells_are_each_done_once_while_workers_are_killed(tmp_path, stora
             with contextlib.suppress(psutil.NoSuchProcess):
                 stream.choice(workers).kill()
                 kills += 1
-    output = process.stdout.read()
+    output, _ = process.communicate()
     assert process.returncode == 0, output
     assert "40 cells: 40 done" in output
     assert kills >= 3
     assert output.count("died (killed by signal 9)") >= 2  # the last ones may have had no cell
-    trials = open_queue(tmp_path, storage)._trials()
+    with contextlib.closing(open_queue(tmp_path, storage)) as queue:
+        trials = queue.trials()
     by_cell = Counter(cell_of(trial) for trial in trials if trial.state == TrialState.COMPLETE)
     assert by_cell == Counter(range(1, 41))
     assert not [trial for trial in trials if trial.state in (TrialState.RUNNING, TrialState.WAITING)]

@@ -287,12 +287,16 @@ def damaged(finished, tmp_path, unfinished=True):
     return folder
 
 
+def damage(folder, *names):
+    for name in names:
+        (folder / "checkpoint" / f"{name}.pt").write_bytes(b"x")
+
+
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
-        (lambda folder: (folder / "checkpoint/last.pt").unlink(), "no checkpoint/last.pt"),
-        (lambda folder: shutil.rmtree(folder / "checkpoint"), "no checkpoint/last.pt"),
-        (lambda folder: (folder / "checkpoint/last.pt").write_bytes(b"x"), "not a readable checkpoint"),
+        (lambda folder: shutil.rmtree(folder / "checkpoint"), "no checkpoint to go on from"),
+        (lambda folder: damage(folder, "last", "previous", "best"), "last.pt is not a readable checkpoint"),
         (lambda folder: (folder / "metrics.jsonl").unlink(), "lacks some of the 2 epochs"),
         (lambda folder: (folder / "metrics.jsonl").write_text("{}x\n"), "metrics.jsonl is damaged"),
         (lambda folder: (folder / "identity.json").write_text("[1]"), "holds no identity"),

@@ -53,6 +53,7 @@ OTHER = {
     "momentum": 0.5,
     "test_per_epochs": 2,
     "precision": "bf16",
+    "checkpoint_minutes": 3.5,
     "net_name": "mbv2",
     "weights": "none",
     "fine_tuning": False,

@@ -80,10 +80,10 @@ def test_ours_is_the_mean_over_seeds_beside_theirs(tmp_path):
     by_name = [dict(zip(headers, row, strict=True)) for row in rows]
     (row,) = (row for row in by_name if (row["Budget"], row["Method"]) == (192311, "velocity"))
     assert (row["Model"], row["Dataset"], row["Initialization"]) == ("pre_trained_mbv2", "c10", "random")
-    assert (row["Ours"], row["Standard deviation"]) == (96.0, 1.0)
+    assert (row["Ours (%)"], row["Standard deviation (points)"]) == (96.0, 1.0)
     assert (row["Seeds done"], row["Seeds expected"]) == (3, 3)
-    assert row["Published"] == 95.35
-    assert row["Difference"] == pytest.approx(0.65)
+    assert row["Published (%)"] == 95.35
+    assert row["Difference (points)"] == pytest.approx(0.65)
     assert row["Set otherwise than published"] == ""
 
 

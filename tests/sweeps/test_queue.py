@@ -28,8 +28,10 @@ def sweep_of(tmp_path, text):
 def make(tmp_path):
     """Opens the queue of a sweep, every time as another process would."""
 
+    sweeps = {text: sweep_of(tmp_path, text) for text in (GRID, RANDOM)}
+
     def opened(text=GRID):
-        sweep = sweep_of(tmp_path, text)
+        sweep = sweeps.get(text) or sweep_of(tmp_path, text)
         return CellQueue(open_storage(None, tmp_path), sweep_name(sweep, "sweep", {}), sweep)
 
     return opened
@@ -59,7 +61,7 @@ def test_a_second_start_puts_up_nothing_twice(make):
     make().begin()
     again = make()
     again.begin()
-    assert len(again._trials()) == 6
+    assert len(again.trials()) == 6
 
 
 def test_two_that_start_at_once_do_no_cell_twice(make):
@@ -78,6 +80,7 @@ def test_two_that_start_at_once_do_no_cell_twice(make):
     assert states(second) == ["done"] * 6
 
 
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")  # filters are no thread's own
 def test_of_many_threads_each_gets_cells_of_its_own(tmp_path, make):
     make().begin()
     claimed, failures = [], []
@@ -132,13 +135,24 @@ def test_a_worker_that_dies_between_its_steps_leaves_a_heartbeat(make):
         queue._storage.set_trial_state_values(queue._id(0), TrialState.RUNNING)
         raise KeyboardInterrupt
 
-    queue._beat(queue._id(0))
+    queue.beat(0)
     with pytest.raises(KeyboardInterrupt):
         die_half_way()
     queue._storage._backend.grace_period = -1
     with quiet():
         assert queue.put_up() == 1
     assert taken(6, "next") is not None
+
+
+def test_a_worker_that_lost_its_cell_is_told_so_at_the_end(make):
+    queue = make()
+    queue.begin()
+    claim = queue.claim("silent")
+    queue.release("silent")
+    claim.note(history.SECONDS, 1.0)
+    assert not claim.report(1, 90.0)
+    assert not claim.done(90.0)
+    assert history.SECONDS not in queue.states()[0].trial.user_attrs
 
 
 def test_failed_cells_wait_again_only_when_asked(make):
@@ -230,11 +244,47 @@ def test_an_edited_file_is_another_sweep_and_a_higher_cap_is_not(tmp_path):
     assert named(GRID + "\nname: study").startswith("study-")
 
 
+@pytest.mark.parametrize("name", ["../../outside", "..", "a/b", "x" * 300, "☃" * 300, "two\nlines", "b\\c"])
+def test_the_name_of_a_sweep_is_one_folder_whatever_the_file_calls_it(tmp_path, name):
+    sweep = sweep_of(tmp_path, GRID).model_copy(update={"name": name})
+    folder = tmp_path / "sweeps" / sweep_name(sweep, "sweep", {})
+    folder.mkdir(parents=True)
+    assert folder.resolve().parent == tmp_path / "sweeps"
+    assert folder.name.isprintable()
+
+
 def test_run_cap_cuts_a_grid(make):
     queue = make(GRID + "\nrun_cap: 2")
     queue.begin()
     assert states(queue) == ["waiting"] * 2
     assert queue.size == 2
+
+
+def drain(queue):
+    """The values of the cells that a worker gets, each done at once."""
+    values = []
+    while claim := queue.claim("worker"):
+        values.append(claim.values)
+        claim.done(1.0)
+    return values
+
+
+@pytest.mark.parametrize("text", [GRID, RANDOM.replace("run_cap: 4\n", "")])
+def test_a_run_cap_that_is_raised_or_lowered_leaves_the_sweep_as_it_is(make, text):
+    first = make(text + "\nrun_cap: 3")
+    first.begin()
+    done = drain(first)
+    assert len(done) == 3
+    higher = make(text + "\nrun_cap: 6")
+    assert higher.name == first.name
+    higher.begin()
+    done.append(higher.claim("worker").values)
+    lower = make(text + "\nrun_cap: 2")
+    lower.begin()
+    assert drain(lower) == []  # what waits for the higher cap is not wanted
+    done += drain(higher)
+    assert len(done) == 6
+    assert len({str(values) for values in done}) == 6
 
 
 def test_early_stopping_needs_a_metric_of_an_epoch(make):

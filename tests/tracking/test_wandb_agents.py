@@ -22,6 +22,7 @@ from tests.tracking.wandb_sweep_server import SweepStore
 ROOT = Path(__file__).resolve().parents[2]
 WANDB = [sys.executable, "-m", "wandb"]
 LONG = 600.0  # seconds, for what takes some on a quiet machine
+LASTING = 30  # epochs: longer than an agent takes to ask for its next cell, so that two train at a time
 SMALL = {"image_size": {"value": 16}, "base_batch_size": {"value": 32}}
 # Without ${args}; the exit code of each cell is kept.
 CODES = ["sh", "-c", '"$@"; echo "$WANDB_RUN_ID $?" >> codes', "cell", "python3", "${program}"]
@@ -219,7 +220,7 @@ def test_a_server_that_is_gone_for_good(store, monkeypatch, agents):
 
     Values come through the agent's file, nested ones too. A third cell is invalid and fails at once.
     """
-    write_policy({"NEq_config": {"parameters": {"ratio": {"values": [-1, 0.3, 0.5]}}}} | epochs(4))
+    write_policy({"NEq_config": {"parameters": {"ratio": {"values": [-1, 0.3, 0.5]}}}} | epochs(LASTING))
     with server(store, monkeypatch) as port:
         processes = agents(begin("policy.yaml"), 2)
         store.wait_for(lambda store: len(in_the_middle(store)) == 2, LONG)
@@ -230,7 +231,7 @@ def test_a_server_that_is_gone_for_good(store, monkeypatch, agents):
     assert sorted(codes()[1:]) == [(run["name"], 0) for run in runs]
     for run in runs:
         folder = record_of(run)
-        assert len(read_metrics(folder)) == 4 > len(run["history"])
+        assert len(read_metrics(folder)) == LASTING > len(run["history"])
         assert not json.loads((folder / "wandb.json").read_text())["complete"]
         waited = (folder / "wandb.json").stat().st_mtime - (folder / "summary.json").stat().st_mtime
         assert waited < 30
@@ -245,7 +246,7 @@ def test_a_server_that_is_gone_for_good(store, monkeypatch, agents):
     with server(store, monkeypatch, port):
         assert neq_main(["sync", *(str(record_of(run)) for run in runs)]) == 0
     for run in runs:
-        assert_complete(run, epochs=4)
+        assert_complete(run, epochs=LASTING)
         assert run["sweep"] == "sweep0"
 
 

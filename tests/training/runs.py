@@ -12,7 +12,7 @@ import torch
 from neq.config import dataset, resolve
 from neq.data import open_data
 from neq.neurons import neuron_table
-from neq.training import Checkpoints, EpochReport, Training
+from neq.training import ALONE, Checkpoints, EpochReport, Processes, Training
 from tests.toys import SHAPE, toy
 
 BASE = {
@@ -47,16 +47,15 @@ class Diary:
 
 
 @contextmanager
-def run_of(folder: Path, **settings: Any) -> Iterator[tuple[Training, Diary]]:
+def run_of(folder: Path, processes: Processes = ALONE, **settings: Any) -> Iterator[tuple[Training, Diary]]:
     """A run of the toy network, and its diary."""
     if settings.get("budget") is not None:
         settings.setdefault("ratio", None)
     config = resolve({}, {**BASE, **settings}).config
     diary = Diary()
-    with open_data(config.data_provider, dataset("digits"), config.manual_seed) as data:
+    share, cpu = (processes.rank, processes.count), torch.device("cpu")
+    with open_data(config.data_provider, dataset("digits"), config.manual_seed, cpu, *share) as data:
         network = toy(config.manual_seed, torch.float32, classes=10)
         table = neuron_table(network, SHAPE)
-        yield (
-            Training(config, network, table, data, torch.device("cpu"), Checkpoints(folder), (diary,)),
-            diary,
-        )
+        checkpoints = Checkpoints(folder, writes=processes.is_first)
+        yield Training(config, network, table, data, cpu, checkpoints, (diary,), processes), diary

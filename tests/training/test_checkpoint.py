@@ -29,7 +29,9 @@ def test_only_a_best_epoch_touches_the_best_files(tmp_path):
         checkpoints.save({"network": {"w": torch.tensor([value])}, "progress": {}}, is_best)
     assert load_checkpoint(checkpoints.best)["network"]["w"].item() == 1
     assert load_checkpoint(checkpoints.last)["network"]["w"].item() == 2
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pt", "best.safetensors", "last.pt"]
+    assert load_checkpoint(checkpoints.previous)["network"]["w"].item() == 1
+    names = ["best.pt", "best.safetensors", "last.pt", "previous.pt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
 def test_a_failed_write_raises_and_keeps_the_former_file(tmp_path, monkeypatch):

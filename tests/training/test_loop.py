@@ -101,8 +101,8 @@ def test_policies_at_one_seed_see_the_same_batches(tmp_path):
             batches = []
             real = run.data.train_batches
 
-            def spy(epoch, real=real, batches=batches):
-                for images, labels in real(epoch):
+            def spy(epoch, first, real=real, batches=batches):
+                for images, labels in real(epoch, first):
                     batches.append((images.double().sum().item(), labels.tolist()))
                     yield images, labels
 
@@ -260,7 +260,7 @@ def test_weights_spoilt_by_the_last_step_are_not_saved(tmp_path, monkeypatch):
             return optimizer
 
         monkeypatch.setattr(loop_module, "make_optimizer", make)
-        with pytest.raises(TrainingDiverged, match="no longer finite after epoch 1"):
+        with pytest.raises(TrainingDiverged, match="no longer finite in epoch 1, after step 34"):
             train(run)
         state = run.checkpoints.load_last()
     assert state["progress"]["epoch"] == 1

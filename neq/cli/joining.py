@@ -1,0 +1,209 @@
+"""Joining the other processes of a run (torchrun), noticing that one has died, and ending with one voice.
+
+Whichever process first meets what ends the run says so; the others end without a word. A process that dies
+without one (killed, out of memory) is noticed by those that are left on its machine, also while they are
+blocked in an exchange; one that hangs, or dies elsewhere, by an exchange that is not answered in time.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+
+import psutil
+import torch
+import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
+
+from neq.cli.run import Ended, Terminated, exit_code
+from neq.cli.several import Place, place_in_environment
+from neq.errors import UserError
+from neq.training import PATIENCE, Processes, ProcessLost
+
+_JOINING = 120.0  # seconds that a process waits for the others to start
+_RESUME = "the same command with --resume goes on from the last checkpoint"
+_POLL = 0.5
+_EXCHANGE_FAILS = 3.0  # seconds in which an exchange with a process that has died fails by itself
+_STORE_ANSWERS = 3.0
+_LAST = 20.0  # seconds that are then left to end in order
+
+
+@contextmanager
+def joined(environment: Mapping[str, str] = os.environ, patience: float = PATIENCE) -> Iterator[Processes]:
+    """The processes of the run, if the environment says that there are several; else this one.
+
+    Args:
+        environment: RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, as torchrun sets them.
+        patience: seconds that an exchange within an epoch waits.
+
+    Raises:
+        UserError: the environment is incomplete, or not all processes have started in time.
+        Ended: the run has ended, and this process or another one says why.
+    """
+    place = place_in_environment(environment)
+    if place.count == 1:
+        yield Processes()
+        return
+    with _ending(place, patience) as bond:
+        bond.join()
+        yield Processes(place.rank, place.count, place.local_rank, place.local_count, patience, bond.store)
+        bond.leave()
+
+
+class _Bond:
+    """What ties this process to the others.
+
+    Args:
+        place: of this process.
+        patience: seconds that an exchange waits.
+    """
+
+    def __init__(self, place: Place, patience: float) -> None:
+        self.place = place
+        self.patience = patience
+        self.store: dist.Store | None = None
+        self.has_ended_this = False
+        self._peers: dict[int, psutil.Process | None] = {}
+        self._over = threading.Event()
+        self._asking, self._has_asked = threading.Lock(), False
+
+    def join(self) -> None:
+        """Finds the others and connects to them."""
+        limit = timedelta(seconds=_JOINING)
+        late = UserError(
+            f"the {self.place.count} processes of the run have not all started within {_JOINING:.0f} s; "
+            "start them with torchrun, or set RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT for each"
+        )
+        try:
+            store, _, _ = next(rendezvous("env://", self.place.rank, self.place.count, timeout=limit))
+        except (RuntimeError, ValueError) as error:
+            raise late from error
+        store.set_timeout(timedelta(seconds=self.patience))
+        self.store = dist.PrefixStore("neq", store)
+        self.store.set(f"at/{self.place.rank}", f"{socket.gethostname()} {os.getpid()}")
+        keys = [f"at/{rank}" for rank in range(self.place.count)]
+        deadline = time.monotonic() + _JOINING
+        while not self.store.check(keys):  # not store.wait, which no signal ends
+            if time.monotonic() > deadline:
+                raise late
+            time.sleep(0.05)
+        for rank, key in enumerate(keys):
+            host, pid = self.store.get(key).decode().split()
+            if rank != self.place.rank and host == socket.gethostname():
+                self._peers[rank] = _process(int(pid))
+        threading.Thread(target=self._watch, daemon=True).start()
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
+        dist.init_process_group(
+            backend,
+            store=dist.PrefixStore("torch", store),
+            rank=self.place.rank,
+            world_size=self.place.count,
+            timeout=timedelta(seconds=self.patience),
+        )
+
+    def leave(self) -> None:
+        """The end of a run that has gone well; the first process leaves last, since it may hold the store."""
+        assert self.store is not None
+        self.store.set(f"left/{self.place.rank}", "")
+        if self.place.rank == 0:
+            keys = [f"left/{rank}" for rank in range(self.place.count)]
+            while not self.store.check(keys):
+                time.sleep(0.05)
+        self.stop()
+        dist.destroy_process_group()
+
+    def stop(self) -> None:
+        """Ends the watch over the others."""
+        self._over.set()
+
+    def may_speak(self) -> bool:
+        """Whether this process is the first that asks; it then says why the run ends."""
+        with self._asking:
+            if self._has_asked:
+                return False
+            self._has_asked = True
+        answer = [True]  # where the store does not answer: better said twice than not at all
+        asker = threading.Thread(target=self._ask, args=(answer,), daemon=True)
+        asker.start()
+        asker.join(_STORE_ANSWERS)
+        return answer[0]
+
+    def _ask(self, answer: list[bool]) -> None:
+        with suppress(RuntimeError):
+            if self.store is not None:
+                answer[0] = int(self.store.add("spoken", 1)) == 1
+
+    def died(self) -> list[int]:
+        """The processes of this machine that have ended before the run has."""
+        gone = [rank for rank, process in self._peers.items() if _is_gone(process)]
+        return [rank for rank in gone if not self._has_left(rank)]
+
+    def _watch(self) -> None:
+        """Waits for one of the others to die, says so, and ends this process, in order if that can be."""
+        while not self._over.wait(_POLL):
+            died = self.died()
+            if not died or self._over.is_set():
+                continue
+            if self.may_speak():
+                print(f"neq: {died_line(died[0])}", file=sys.stderr, flush=True)
+            if not self._over.wait(_EXCHANGE_FAILS):
+                self.has_ended_this = True
+                os.kill(os.getpid(), signal.SIGTERM)
+                if not self._over.wait(1):  # the first one asks to stop at the end of a step
+                    os.kill(os.getpid(), signal.SIGTERM)
+            if not self._over.wait(_LAST):
+                os._exit(1)  # blocked in a call that no signal ends
+            return
+
+    def _has_left(self, rank: int) -> bool:
+        assert self.store is not None
+        try:
+            return bool(self.store.check([f"left/{rank}"]))
+        except RuntimeError:
+            return False
+
+
+@contextmanager
+def _ending(place: Place, patience: float) -> Iterator[_Bond]:
+    """Lets one process say why the run ends."""
+    bond = _Bond(place, patience)
+    try:
+        yield bond
+    except BaseException as error:
+        if not bond.may_speak():
+            raise Ended(1 if bond.has_ended_this else exit_code(error)) from error
+        died = bond.died()
+        if died and isinstance(error, (ProcessLost, Terminated)):
+            # torchrun stops the others, too, when one of them has died.
+            raise Ended(1, died_line(died[0])) from error
+        if isinstance(error, ProcessLost):
+            raise Ended(1, f"{error}; {_RESUME}") from error
+        raise
+    finally:
+        bond.stop()
+
+
+def died_line(rank: int) -> str:
+    """What is said when a process of this machine has died."""
+    return f"process {rank} of the run has died; {_RESUME}"
+
+
+def _process(pid: int) -> psutil.Process | None:
+    """A process to watch; none if it has died already."""
+    with suppress(psutil.Error):
+        return psutil.Process(pid)
+    return None
+
+
+def _is_gone(process: psutil.Process | None) -> bool:
+    """Whether a process has ended, though nobody may have asked for its exit code yet."""
+    with suppress(psutil.Error):
+        return process is None or not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    return True

@@ -1,0 +1,52 @@
+"""Why cells of a sweep have no finished run, as the storage of `neq sweep` tells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+from neq.config import find_config, read_yaml
+from neq.results.collect import IMAGES, SEED, Run, key_of
+from neq.results.recorded import plain_identity
+from neq.sweeps import Sweep, cells
+from neq.sweeps.queue import CellQueue, sweep_name
+from neq.sweeps.storage import FILE, open_storage
+
+
+def with_failures(runs: Iterable[Run], sweeps: Mapping[str, Sweep], runs_dir: Path) -> list[Run]:
+    """The runs; those that are not done with the line that their cell failed with, where it did.
+
+    Args:
+        runs: as collected.
+        sweeps: by the names of their files; a search's cells are not known by their settings and not told.
+        runs_dir: where the file of `neq sweep` lies, if there is one; other storages are not asked.
+
+    Raises:
+        UserError: there is one, and it cannot be read.
+    """
+    reasons: dict[str, str] = {}
+    if (runs_dir / FILE).exists():
+        for file, sweep in sweeps.items():
+            reasons |= _reasons(file, sweep, runs_dir) if sweep.method == "grid" else {}
+    return [
+        replace(run, reason=reasons[key])
+        if run.state != "done" and (key := key_of({**run.values, SEED: run.seed}, IMAGES)) in reasons
+        else run
+        for run in runs
+    ]
+
+
+def _reasons(file: str, sweep: Sweep, runs_dir: Path) -> dict[str, str]:
+    """By the cell's settings: the line that it failed with."""
+    base = read_yaml(find_config(sweep.options.config_file))
+    name = sweep_name(sweep, Path(file).stem, base)
+    with closing(CellQueue(open_storage(None, runs_dir, reading=True), name, sweep)) as queue:
+        states = queue.states() if queue.exists() else []
+    failed = {state.cell: f"failed: {state.reason}" for state in states if state.state == "failed"}
+    return {
+        key_of(plain_identity(cell.config), IMAGES): failed[cell.number]
+        for cell in (cells(sweep) if failed else ())
+        if cell.number in failed
+    }

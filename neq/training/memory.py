@@ -1,0 +1,204 @@
+"""How much memory training takes, before it does; and what would fit where there was too little.
+
+Predicted is what tensors take at the peak of a step or of the velocity measurement. A process takes more:
+Python and the libraries, what an allocator keeps, scratch space of convolutions. See docs/reliability.md.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+from torch import Tensor, nn
+
+from neq.modes import eval_mode
+from neq.parts import Part
+from neq.selective import CostModel, costs
+from neq.training.run import Progress, Training, allowance_of, choose_neurons, make_plan
+
+# How many times what its tensors take a process may take for them: on a CPU the most that was measured.
+_TAKEN = {"cpu": 2.2, "cuda": 1.2}
+_CGROUP = Path("/sys/fs/cgroup/memory.max")
+_FLOAT = 4
+
+
+@dataclass(frozen=True)
+class PredictedMemory:
+    """Bytes of tensors at the peak of training.
+
+    Args:
+        weights: parameters and buffers.
+        batch: images and labels of a step.
+        kept: from forward for backward.
+        gradients: of all that trains.
+        optimizer: its state.
+        rows: copies of chosen rows that train in place of their weights.
+        passing: what the widest layer reads and writes, forward or backward.
+        before: values kept to measure velocity against.
+        measuring: maps and weights of the old network while velocity is measured.
+    """
+
+    weights: int
+    batch: int
+    kept: int
+    gradients: int
+    optimizer: int
+    rows: int
+    passing: int
+    before: int
+    measuring: int
+
+    @property
+    def step(self) -> int:
+        """What a step adds to the weights, and gives back."""
+        return self.batch + self.kept + self.gradients + self.passing
+
+    @property
+    def peak(self) -> int:
+        """Of the whole training."""
+        held = self.weights + self.rows + self.optimizer + self.before
+        return held + max(self.step, self.measuring)
+
+
+def predict(run: Training, batch: int | None = None) -> PredictedMemory:
+    """The memory that a run's first epoch takes in one process.
+
+    Args:
+        run: that is trained, or would be.
+        batch: images of a step; none: the run's, or this process' share of them.
+    """
+    policy = run.policy(0)
+    chosen = choose_neurons(run, Progress(), 0).chosen
+    selection, model = run.table.selection(chosen), run.allowance(policy).model
+    whole = model.input_shape[0]
+    images = batch or -(-whole // run.processes.count)
+    if images != whole:
+        biases = run.bias_layers(policy)
+        model = allowance_of(run.config, run.network, run.table, images, biases).model
+    cost = model.step(selection)
+    plan = make_plan(run, policy, chosen)
+    size = _FLOAT * 3 * model.input_shape[2] * model.input_shape[3]
+    passing, maps, widest = _of_one_image(model)
+    tensors = dict(run.network.named_parameters())
+    before = measuring = 0
+    if run.config.NEq_config.neuron_selection == "velocity":
+        before = _of_parts(plan.parts, tensors) + _bytes(list(run.network.buffers()))
+        partial = [tensors[name] for name, part in plan.parts.items() if not part.is_whole]
+        # Old and new maps of the widest layer are compared in float64, with their product.
+        measuring = size * run.data.counts["velocity"] + maps + _bytes(partial) + passing + 6 * widest
+    return PredictedMemory(
+        weights=_bytes([*run.network.parameters(), *run.network.buffers()]),
+        batch=images * (size + 8),
+        kept=cost.saved_bytes,
+        gradients=cost.gradient_bytes,
+        optimizer=cost.optimizer_bytes,
+        rows=_of_parts({name: part for name, part in plan.parts.items() if not part.is_whole}, tensors),
+        passing=images * passing,
+        before=before,
+        measuring=measuring,
+    )
+
+
+def what_fits(run: Training, room: int) -> tuple[int | None, int | None]:
+    """The most images a step, and the highest budget in bytes, that are predicted to fit.
+
+    Args:
+        run: that did not fit.
+        room: bytes for all of training's tensors, weights among them.
+
+    Returns:
+        Images, 2 or more and fewer than now, or none; bytes below what a step takes now, or none.
+    """
+    room = int(room / _TAKEN[run.device.type])
+    now = predict(run)
+    batch = run.allowance(run.policy(0)).model.input_shape[0]
+    images: int | None = batch // 2
+    while images is not None and predict(run, -(-images // run.processes.count)).peak > room:
+        images = images // 2 if images >= 4 else None
+    if images is not None and images < 2:
+        images = None
+    training = now.kept + now.gradients + now.optimizer
+    budget = room - (now.peak - training)
+    least = costs(run.allowance(run.policy(0)).model, "bytes").base
+    return images, budget if least <= budget < training else None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there was no more memory."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    words = ("not enough memory", "allocate memory", "out of memory")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
+def memory_limit(device: torch.device) -> int:
+    """Bytes that this process may take: of the device, or of this machine as far as limits let it."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device)
+    own = psutil.Process().memory_info()
+    limits = [psutil.virtual_memory().available + own.rss]
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if soft != resource.RLIM_INFINITY:
+        limits.append(soft - (own.vms - own.rss))
+    if sys.platform == "linux" and _CGROUP.exists() and (text := _CGROUP.read_text().strip()).isdigit():
+        limits.append(int(text))
+    return min(limits)
+
+
+def held_now(device: torch.device) -> int:
+    """Bytes that this process holds, on the device or of this machine."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    held: int = psutil.Process(os.getpid()).memory_info().rss
+    return held
+
+
+def _of_one_image(model: CostModel) -> tuple[int, int, int]:
+    """Bytes for one image: the most that one module reads and writes, all layers' maps, the widest map."""
+    network, layers = model.network, {layer.name for layer in model.table.layers}
+    passing, maps = [0], [0]
+
+    def listen(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
+            if isinstance(output, Tensor):
+                read = sum(x.numel() * x.element_size() for x in inputs if isinstance(x, Tensor))
+                written = output.numel() * output.element_size()
+                passing.append(read + written)
+                if name in layers:
+                    maps.append(written)
+
+        return hook
+
+    leaves = [(name, module) for name, module in network.named_modules() if not any(module.children())]
+    handles = [module.register_forward_hook(listen(name)) for name, module in leaves]
+    example = next(network.parameters())
+    try:
+        with example.fake_mode, torch.no_grad(), eval_mode(network):  # type: ignore[attr-defined]
+            network(torch.empty((1, *model.input_shape[1:]), dtype=example.dtype, device=example.device))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return max(passing), sum(maps), max(maps)
+
+
+def _of_parts(parts: dict[str, Part], tensors: dict[str, nn.Parameter]) -> int:
+    total = 0
+    for name, part in parts.items():
+        whole = tensors[name]
+        share = 1.0 if part.index is None else len(part.index) / whole.shape[part.axis]
+        total += round(share * whole.numel()) * whole.element_size()
+    return total
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

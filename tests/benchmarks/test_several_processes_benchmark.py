@@ -1,0 +1,31 @@
+import os
+import re
+import subprocess
+import sys
+
+from benchmarks.several_processes import main
+from tests.training.together import ENV, ROOT, free_port
+
+
+def test_one_process_has_nobody_to_exchange_with(capsys):
+    assert main([]) == 2
+    assert "start it with torchrun --nproc-per-node 2" in capsys.readouterr().err
+
+
+def test_fewer_bytes_are_exchanged_where_less_is_chosen():
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    flags = ["--image-size", "32", "--batch-size", "4", "--rounds", "1"]
+    found = subprocess.run(
+        [*torchrun, "--master-port", str(free_port()), "-m", "benchmarks.several_processes", *flags],
+        env={**ENV, "COLUMNS": "120", "PATH": os.environ["PATH"]},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert found.returncode == 0, found.stderr
+    megabytes = [float(line) for line in re.findall(r"([\d.]+) │$", found.stdout, re.M)]
+    full, spread_train, spread, su = megabytes
+    assert full > 8.9  # 2.2 million parameters
+    assert 0.6 < su < 1.0
+    assert 0.7 < spread < 0.9 < spread_train < 0.2 * full

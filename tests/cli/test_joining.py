@@ -1,0 +1,132 @@
+"""Several processes: how they find each other, and that one of them says why they end."""
+
+import signal
+import time
+
+import pytest
+
+from neq.cli.joining import joined
+from neq.cli.several import Place, place_in_environment
+from neq.cli.training import pick_device
+from neq.errors import UserError
+from neq.training import ALONE, Processes
+from tests.training.together import ended, start
+
+# Sums for ever; what happens to whom after a while is the script's argument.
+WORKER = """
+import os, signal, sys, time
+from neq.cli.several import quiet_connections
+quiet_connections()
+import torch
+from neq.cli.joining import joined
+from neq.cli.run import run_command
+from neq.errors import UserError
+
+def command(arguments):
+    what, number = arguments
+    with joined(patience=4) as processes:
+        print("ready", flush=True)
+        for step in range(10_000):
+            processes.sum(torch.ones(3))
+            if step == 20 and processes.rank == int(number):
+                if what == "mistake":
+                    raise UserError("this cannot be")
+                os.kill(os.getpid(), getattr(signal, what))
+            time.sleep(0.01)
+    return 0
+
+sys.exit(run_command(command, sys.argv[1:], "stopped"))
+"""
+RESUME = "the same command with --resume goes on from the last checkpoint\n"
+
+
+def lines_of(found):
+    return "".join(error for _, _, error in found)
+
+
+def test_a_process_that_is_killed_ends_the_others_with_one_line():
+    found = ended(start(3, WORKER, "SIGKILL", "2"))
+    assert [code for code, _, _ in found] == [1, 1, -signal.SIGKILL]
+    assert lines_of(found) == f"neq: process 2 of the run has died; {RESUME}"
+
+
+def test_the_first_process_is_missed_too():
+    """It holds the store, through which they agree on who speaks."""
+    found = ended(start(2, WORKER, "SIGKILL", "0"))
+    assert [code for code, _, _ in found] == [-signal.SIGKILL, 1]
+    assert lines_of(found) == f"neq: process 0 of the run has died; {RESUME}"
+
+
+def test_a_process_that_hangs_ends_the_others_with_one_line():
+    first, second = start(2, WORKER, "SIGSTOP", "1")
+    try:
+        ((code, _, line),) = ended([first])
+    finally:
+        second.kill()
+        ended([second])
+    assert code == 1
+    assert line == f"neq: another process of the run has ended, or has not answered for 4 s; {RESUME}"
+
+
+def test_a_mistake_of_one_process_is_told_once():
+    found = ended(start(2, WORKER, "mistake", "1"))
+    assert lines_of(found) == "neq: this cannot be\n"
+    assert found[1][0] == 2
+    assert found[0][0] != 0
+
+
+def test_a_signal_to_all_is_told_once():
+    workers = start(2, WORKER, "nothing", "9")
+    for worker in workers:
+        assert worker.stdout.readline() == "ready\n"
+    time.sleep(0.5)
+    for worker in workers:
+        worker.send_signal(signal.SIGTERM)
+    found = ended(workers)
+    assert lines_of(found) == "neq: stopped\n"
+    assert [code for code, _, _ in found] == [143, 143]
+
+
+def test_a_process_alone_joins_nobody():
+    with joined({}) as processes:
+        assert processes == ALONE
+    with joined({"WORLD_SIZE": "1", "RANK": "0", "MASTER_ADDR": "nowhere"}) as processes:
+        assert processes == ALONE
+
+
+def test_the_place_of_a_process():
+    assert place_in_environment({}) == Place()
+    assert place_in_environment({"WORLD_SIZE": "1", "RANK": "0"}) == Place()
+    two = {"WORLD_SIZE": "2", "RANK": "1"}
+    assert place_in_environment(two) == Place(1, 2, 1, 2)
+    assert place_in_environment({**two, "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}) == Place(1, 2, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE is 2, but RANK is not set; start the processes with torchrun"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE 'two' in the environment is not a number from 1"),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE '0' in the environment is not a number from 1"),
+        ({"WORLD_SIZE": "2", "RANK": "2"}, "RANK 2 of WORLD_SIZE 2 .* is no process of the run"),
+        ({"WORLD_SIZE": "2", "RANK": "-1"}, "RANK '-1' in the environment is not a number from 0"),
+        ({"WORLD_SIZE": "2", "RANK": "1", "LOCAL_WORLD_SIZE": "1"}, "LOCAL_RANK 1 of 1"),
+    ],
+)
+def test_an_environment_that_does_not_fit(environment, message):
+    with pytest.raises(UserError, match=message):
+        place_in_environment(environment)
+
+
+def test_each_process_takes_a_gpu_of_its_own(monkeypatch):
+    taken = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.set_device", taken.append)
+    monkeypatch.setattr("torch.backends.cudnn.deterministic", False)
+    assert str(pick_device("auto", Processes(3, 4, 1, 2))) == "cuda:1"
+    assert taken == [1]
+    assert str(pick_device("cuda")) == "cuda"
+    with pytest.raises(UserError, match="4 processes on this machine need a GPU each, and it has 2; start 2"):
+        pick_device("auto", Processes(0, 4, 0, 4))
+    assert str(pick_device("cpu", Processes(0, 4, 0, 4))) == "cpu"

@@ -1,0 +1,143 @@
+"""SIGTERM and SIGINT save the run where it stands; a second signal ends it at once."""
+
+import os
+import signal
+import time
+
+import pytest
+import torch
+
+from benchmarks.forked_runs import code_of, start
+from benchmarks.kill_resume import differences
+from neq.tracking import read_metrics
+from neq.training import Stop, Stopped, load_checkpoint, stop_on_signals, train
+from neq.training import loop as loop_module
+from tests.training.runs import run_of
+
+NO_CHECKPOINTS = ("--checkpoint_minutes", "0")
+
+
+class SlowSteps:
+    """Every step takes so long that a signal meets one.
+
+    Args:
+        seconds: of a step.
+        seen: file that is made after the fifth step.
+    """
+
+    def __init__(self, seconds, seen):
+        self.seconds, self.seen = seconds, seen
+
+    def __call__(self):
+        forward = loop_module._forward
+
+        def slow(*args):
+            time.sleep(self.seconds)
+            return forward(*args)
+
+        real = loop_module.EpochSoFar.add
+
+        def add(so_far, *args):
+            real(so_far, *args)
+            if so_far.step == 5:
+                self.seen.touch()
+
+        loop_module._forward = slow
+        loop_module.EpochSoFar.add = add
+
+
+def wait_for(path, process):
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert process.is_alive(), path
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    assert code_of(start(folder)) == 0
+    return folder
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_in_mid_epoch_saves_the_run(tmp_path, whole, number, code):
+    folder, seen = tmp_path / "run", tmp_path / "seen"
+    process = start(folder, *NO_CHECKPOINTS, before=SlowSteps(0.05, seen))
+    wait_for(seen, process)
+    os.kill(process.pid, number)
+    assert code_of(process) == code
+    said = folder.with_suffix(".txt").read_text()
+    assert "neq: stopped and saved; the same command with --resume goes on from there" in said
+    assert "Traceback" not in said
+    state = load_checkpoint(folder / "checkpoint" / "last.pt")
+    step = state["progress"]["so_far"]["step"]
+    assert 5 <= step < 35
+    assert len(read_metrics(folder)) == state["progress"]["epoch"] == 0
+    assert code_of(start(folder, "--resume")) == 0
+    assert f"resumed after 0 epochs and {step} of 35 steps" in folder.with_suffix(".txt").read_text()
+    assert differences(folder, whole) == []
+
+
+def test_a_second_signal_ends_at_once(tmp_path):
+    folder, seen = tmp_path / "run", tmp_path / "seen"
+    process = start(folder, *NO_CHECKPOINTS, before=SlowSteps(5, tmp_path / "never"))
+    wait_for(folder / "identity.json", process)
+    time.sleep(1)
+    begun = time.monotonic()
+    os.kill(process.pid, signal.SIGTERM)
+    time.sleep(0.7)
+    os.kill(process.pid, signal.SIGTERM)
+    assert code_of(process) == 143
+    assert time.monotonic() - begun < 4.5  # a step takes 5
+    assert "stopped at once" in folder.with_suffix(".txt").read_text()
+    assert not (folder / "checkpoint").exists()
+    assert not seen.exists()
+    assert code_of(start(folder, "--resume")) == 0
+
+
+def test_a_signal_that_is_passed_on_is_one_request():
+    with stop_on_signals() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.number == signal.SIGINT
+        with pytest.raises(Stopped):
+            list(stop.watch([1]))
+        time.sleep(0.6)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_nobody_asks():
+    stop = Stop()
+    assert list(stop.watch([1, 2])) == [1, 2]
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_signal_during_an_evaluation_saves_the_epochs_steps(tmp_path, split):
+    with run_of(tmp_path / "run", neuron_selection="velocity") as (run, diary):
+        real = run.data.eval_batches
+
+        def batches(name):
+            for batch in real(name):
+                if name == split and len(diary.reports) == 1:
+                    run.stop.number = signal.SIGTERM
+                yield batch
+
+        run.data.eval_batches = batches
+        with pytest.raises(Stopped):
+            train(run)
+        state = run.checkpoints.load_last()
+    assert state["progress"]["epoch"] == 1
+    assert state["progress"]["so_far"]["step"] == 35
+    with run_of(tmp_path / "run", neuron_selection="velocity") as (run, rest):
+        resumed = train(run, state)
+        weights = run.network.state_dict()
+    assert not [step for step in rest.steps if step[0] == 1]
+    with run_of(tmp_path / "whole", neuron_selection="velocity") as (run, whole):
+        assert train(run)["test_top1"] == resumed["test_top1"]
+        assert all(torch.equal(tensor, weights[name]) for name, tensor in run.network.state_dict().items())
+    velocities = [report.velocity for report in (*diary.reports, *rest.reports)]
+    assert all(torch.equal(one, two.velocity) for one, two in zip(velocities, whole.reports, strict=True))

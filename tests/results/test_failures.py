@@ -1,0 +1,70 @@
+"""The line that a cell failed with, and the published table, in the book."""
+
+from contextlib import closing
+from pathlib import Path
+
+import openpyxl
+
+from neq.cli import main
+from neq.config import find_config, read_yaml
+from neq.results import collect
+from neq.results.book import write_book
+from neq.results.collect import read_sweeps
+from neq.results.failures import with_failures
+from neq.sweeps import read_sweep
+from neq.sweeps.queue import CellQueue, sweep_name
+from neq.sweeps.storage import open_storage
+from tests.results.run_folders import configs, sweep_file, write_run
+
+POLICIES = Path(__file__).resolve().parents[2] / "policies"
+
+
+def failing(tmp_path):
+    """A sweep whose first cell is done, whose second failed, and whose third nobody has begun."""
+    file, runs = sweep_file(tmp_path / "sweep.yaml"), tmp_path / "runs"
+    write_run(runs, configs(file)[0])
+    sweep, base = read_sweep(file), read_yaml(find_config("transfer"))
+    with closing(CellQueue(open_storage(None, runs), sweep_name(sweep, "sweep", base), sweep)) as queue:
+        queue.begin()
+        queue.claim("worker").done(90.0)
+        queue.claim("worker").failed("too large for this device")
+    return file, runs
+
+
+def test_a_failed_cell_is_told_with_its_line(tmp_path):
+    file, runs = failing(tmp_path)
+    found = with_failures(collect([file], runs), read_sweeps([file]), runs)
+    assert [run.reason for run in found[:3]] == ["", "failed: too large for this device", "no run"]
+    assert [run.state for run in found[:3]] == ["done", "missing", "missing"]
+
+
+def test_without_a_storage_nothing_is_told_and_none_is_made(tmp_path):
+    file, runs = sweep_file(tmp_path / "sweep.yaml"), tmp_path / "runs"
+    found = with_failures(collect([file], runs), read_sweeps([file]), runs)
+    assert {run.reason for run in found} == {"no run"}
+    assert not runs.exists()
+
+
+def test_the_book_has_the_reason_and_the_command_tells_it(tmp_path, monkeypatch, capsys):
+    failing(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main(["results", "book", "sweep.yaml"]) == 0
+    assert "seed 0 of velocity: failed: too large for this device" in capsys.readouterr().out
+    sheet = openpyxl.load_workbook("output.xlsx")["Runs"]
+    said = [cell.value for row in sheet.iter_rows() for cell in row]
+    assert said.count("failed: too large for this device") == 1
+
+
+def test_the_published_table_is_a_sheet_where_it_has_the_runs(tmp_path):
+    file = POLICIES / "c10" / "mbv2_baseline.yaml"
+    for config in configs(file):
+        write_run(tmp_path / "runs", config, test_top1=95.0 + config.manual_seed / 100)
+    path = tmp_path / "output.xlsx"
+    write_book(path, collect([file], tmp_path / "runs"))
+    rows = list(openpyxl.load_workbook(path)["Published"].iter_rows(values_only=True))
+    head = next(at for at, row in enumerate(rows) if "Model" in row)
+    row = dict(zip(rows[head], rows[head + 1], strict=True))
+    assert (row["Model"], row["Dataset"], row["Seeds done"]) == ("pre_trained_mbv2", "c10", 3)
+    assert row["Published (%)"] == 95.93
+    assert abs(row["Ours (%)"] - (95.0 + (0 + 0.42 + 1.0) / 3)) < 1e-9
+    assert abs(row["Difference (points)"] - (row["Ours (%)"] - 95.93)) < 1e-9

@@ -1,0 +1,55 @@
+"""Several processes that run one script, as torchrun would start them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+ENV = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def free_port() -> int:
+    """A port that nobody listens at."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+def start(count: int, script: str, *arguments: str) -> list[subprocess.Popen[str]]:
+    """Starts the processes; they know each other by RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
+
+    Args:
+        count: of processes.
+        script: Python code.
+        arguments: of the script.
+    """
+    meeting = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", script, *arguments],
+            env={**ENV, **meeting, "RANK": str(rank)},
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(count)
+    ]
+
+
+def ended(processes: list[subprocess.Popen[str]], timeout: float = 200) -> list[tuple[int, str, str]]:
+    """Exit code, standard output and standard error of each; those that do not end are killed."""
+    found = []
+    try:
+        for process in processes:
+            output, error = process.communicate(timeout=timeout)
+            found.append((process.returncode, output, error))
+    finally:
+        for process in processes:
+            process.kill()
+    return found
