@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -83,8 +84,14 @@ def wait_for(condition, what: str, seconds: float = 120) -> None:
 
 
 @contextmanager
-def postgresql(folder: Path) -> Iterator[str]:
+def postgresql() -> Iterator[str]:
     """A server of its own, and the address of its database; skips where PostgreSQL is not installed."""
+    # Not below pytest's folder, which every session closes to other users, and the server is one.
+    with tempfile.TemporaryDirectory(prefix="neq-postgresql-") as folder:
+        yield from _serve(Path(folder))
+
+
+def _serve(folder: Path) -> Iterator[str]:
     found = shutil.which("initdb") or next(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")), None)
     if found is None:
         pytest.skip("PostgreSQL is not installed (initdb is not found)")
@@ -94,9 +101,6 @@ def postgresql(folder: Path) -> Iterator[str]:
     user = "postgres" if os.getuid() == 0 else None
     if user:
         shutil.chown(folder, user)
-        for parent in folder.parents:
-            if parent.owner() == "root" and not parent.stat().st_mode & 0o001:
-                parent.chmod(parent.stat().st_mode | 0o011)
     data = folder / "data"
     port = _free_port()
 

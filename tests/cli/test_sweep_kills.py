@@ -18,12 +18,12 @@ KILL_EVERY = 3.0
 
 
 @pytest.fixture(params=["file", "postgresql"])
-def storage(request, tmp_path_factory):
+def storage(request):
     """No address for the file beside the runs, or that of a server."""
     if request.param == "file":
         yield None
         return
-    with postgresql(tmp_path_factory.mktemp("server")) as address:
+    with postgresql() as address:
         yield address
 
 

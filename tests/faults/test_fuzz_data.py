@@ -54,7 +54,7 @@ def place(tmp_path_factory):
     return tmp_path_factory.mktemp("data")
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("ending", sorted(FORMATS))
 def test_damaged_images(place, ending):
     path, refusals = place / f"image.{ending}", 0
@@ -105,7 +105,7 @@ HOSTILE_IMAGES = {
 }
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", sorted(HOSTILE_IMAGES))
 def test_hostile_images(tmp_path, kind):
     path = tmp_path / "hostile.jpg"
@@ -164,7 +164,7 @@ def test_an_image_that_is_damaged_after_opening_is_named(folder):
         assert len(list(data.train_batches(0))) == data.steps_per_epoch
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("ignore")
 def test_a_set_with_a_hostile_image_is_refused_or_goes_without_it(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     file = folder / "train" / "cat" / "0.png"
@@ -257,7 +257,7 @@ HOSTILE_ARCHIVES = {
 }
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", sorted(HOSTILE_ARCHIVES))
 def test_hostile_numpy_archives(tmp_path, monkeypatch, kind):
     monkeypatch.chdir(tmp_path)
@@ -267,7 +267,7 @@ def test_hostile_numpy_archives(tmp_path, monkeypatch, kind):
     assert [found.name for found in tmp_path.iterdir()] == ["hostile.npz"]
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("ignore")
 def test_damaged_numpy_archives(place):
     content = archive_of(
         x=np.arange(8 * 16, dtype=np.uint8).reshape(8, 4, 4), y=Y, classes=np.array(["a", "b"])
@@ -385,7 +385,7 @@ def raw(tmp_path):
     return tmp_path / "in" / "raw"
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["w", "w:gz", "w:bz2", "w:xz", "zip"])
 def test_damaged_archives(raw, kind):
     content = zip_of() if kind == "zip" else tar_of(kind)
@@ -415,7 +415,7 @@ def test_names_that_lead_out(raw, name):
     unpacked(raw, zip_of(**{name.replace("/", "\\"): b"x"}))
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("link", ["../../outside/secret.txt", "/etc/passwd", "a.txt", "../../..", ""])
 def test_links_and_devices(raw, kind, link):
@@ -426,7 +426,7 @@ def test_links_and_devices(raw, kind, link):
     unpacked(raw, tar_of(members=(info_of("set", kind, link), info_of("set/x", size=3))))
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "name",
     [

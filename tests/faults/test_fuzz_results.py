@@ -34,7 +34,7 @@ def swept(tmp_path_factory):
     return place
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("ignore")
 def test_damaged_books(swept, tmp_path):
     path, refusals = tmp_path / "book.xlsx", 0
     runs = collect([swept / "sweep.yaml"], swept / "runs")
@@ -68,7 +68,7 @@ def with_part(content: bytes, name: str, change) -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "part", ["xl/workbook.xml", "xl/worksheets/sheet1.xml", "xl/styles.xml", "[Content_Types].xml"]
 )
@@ -82,7 +82,7 @@ def test_mutated_parts_of_a_book(swept, tmp_path, part):
         assert line is None or "book.xlsx" in line
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("head", [LAUGHS, OUTSIDE], ids=["laughs", "outside"])
 @pytest.mark.parametrize("part", ["xl/styles.xml", "xl/worksheets/sheet1.xml", "xl/workbook.xml"])
 def test_entities_are_not_followed(swept, tmp_path, capsys, head, part):
@@ -192,7 +192,7 @@ def every_reader(place: Path, sweep: Path, out: Path) -> None:
         assert code in (0, 2), command
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("seed", range(8))
 def test_hostile_records(swept, tmp_path, capsys, seed):
     """Hostile values in summary.json and identity.json never end a reader with a fault."""
@@ -232,7 +232,7 @@ BROKEN = [
 ]
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", FILES)
 def test_broken_files_of_a_run(tiny_run, tmp_path, name):
     folder = tmp_path / "run"
@@ -260,7 +260,7 @@ def test_broken_files_of_a_run(tiny_run, tmp_path, name):
         assert line is None or str(folder) in line
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ["table.json", "00000.npz"])
 def test_broken_selections(tiny_run, tmp_path, name):
     folder = tmp_path / "run"

@@ -54,7 +54,7 @@ def check_weights(path: Path) -> None:
     assert all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in found.items())
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("ending", [".pt", ".pth", ".safetensors"])
 def test_damaged_weights(place, ending):
     content = safetensors.torch.save(TENSORS) if ending == ".safetensors" else saved({"state_dict": TENSORS})
@@ -67,7 +67,7 @@ def test_damaged_weights(place, ending):
     assert refusals > 30
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("ignore")
 def test_damaged_checkpoints(place):
     content, path, refusals = saved(STATE), place / "last.pt", 0
     for broken in damaged(content, 200):
@@ -111,7 +111,7 @@ def malicious(trace: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", sorted(malicious(Path("x"))))
 def test_nothing_in_a_file_is_executed(tmp_path, kind):
     content, trace = malicious(tmp_path / "trace")[kind], tmp_path / "trace"

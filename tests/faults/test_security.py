@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -85,7 +84,7 @@ def test_the_scan_finds_what_is_planted(planted):
     )
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["in a state_dict", "pickle", "legacy", "zip"])
 def test_a_librarys_weights_in_the_cache_are_not_executed(tmp_path, monkeypatch, kind):
     """torchvision unpickles what lies in the cache, and checks the hash of what it downloads alone."""
@@ -175,7 +174,7 @@ def secrets_in(folder: Path) -> list[Path]:
 
 def test_a_password_is_in_no_log_of_a_sweep(tmp_path):
     """Also not where a cell fails with a fault, whose traceback is in the log."""
-    with tempfile.TemporaryDirectory() as database, postgresql(Path(database)) as place:
+    with postgresql() as place:
         work = tmp_path / "work"
         work.mkdir()
         write_sweep(work, "manual_seed: {value: 0}, weights: {value: missing.pth}")
