@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WANDB = [sys.executable, "-m", "wandb"]
 LONG = 600.0  # seconds, for what takes some on a quiet machine
 LASTING = 30  # epochs: longer than an agent takes to ask for its next cell, so that two train at a time
+EPOCHS = 8  # long enough to be killed between the first and the last
 SMALL = {"image_size": {"value": 16}, "base_batch_size": {"value": 32}}
 # Without ${args}; the exit code of each cell is kept.
 CODES = ["sh", "-c", '"$@"; echo "$WANDB_RUN_ID $?" >> codes', "cell", "python3", "${program}"]
@@ -172,12 +173,12 @@ def assert_the_same_without_an_account(file):
 def test_two_agents_share_the_cells_of_a_sweep(store, monkeypatch, agents):
     """Each of six cells once, whatever happens: a training is killed, then the server is away for a while.
 
-    policies/test_policy.yaml with fewer pixels, three epochs and a nested section; values come as flags. The
+    policies/test_policy.yaml with fewer pixels, more epochs and a nested section; values come as flags. The
     killed run is deleted on W&B's page, and the grid hands its cell out again, as another run.
     """
     policy = read_yaml(ROOT / "policies/test_policy.yaml")
     del policy["parameters"]["n_epochs"], policy["parameters"]["warmup_epochs"]
-    policy["parameters"] |= SMALL | epochs(3)
+    policy["parameters"] |= SMALL | epochs(EPOCHS)
     Path("policy.yaml").write_text(json.dumps(policy))
     with server(store, monkeypatch) as port:
         sweep = begin("policy.yaml")
@@ -188,12 +189,12 @@ def test_two_agents_share_the_cells_of_a_sweep(store, monkeypatch, agents):
         os.kill(training_of(killed), signal.SIGKILL)
         store.wait_for(lambda store: killed["exitcode"] == KILLED, LONG)
         assert shown(killed) == read_metrics(record_of(killed))
-        assert len(killed["history"]) < 3
+        assert len(killed["history"]) < EPOCHS
         store.delete(killed)
         store.wait_for(in_the_middle, LONG)
     (cut_off, *_) = in_the_middle(store)
     had = len(cut_off["history"])
-    assert had < 3
+    assert had < EPOCHS
     wait_until(lambda: len(read_metrics(record_of(cut_off))) > had, LONG)
     with server(store, monkeypatch, port):
         said = said_by(processes)
@@ -201,14 +202,14 @@ def test_two_agents_share_the_cells_of_a_sweep(store, monkeypatch, agents):
     cells = store.cells("sweep0")
     assert len(cells) == len(records()) == len({record_of(run) for run in cells}) == 6
     for run in cells:
-        assert_complete(run, epochs=3)
+        assert_complete(run, epochs=EPOCHS)
     started = [text.count("About to run command") for text in said]
     assert sum(started) == 7
     assert min(started) > 0
     (done,) = re.findall(r"neq: resumed after (\d) epochs", "".join(said))
     assert int(done) > 0
     # Nothing was trained twice, but what the killed training had begun after its checkpoint.
-    assert 6 * 3 <= len(re.findall(r"^epoch \d", "".join(said), re.M)) <= 6 * 3 + 1
+    assert 6 * EPOCHS <= len(re.findall(r"^epoch \d", "".join(said), re.M)) <= 6 * EPOCHS + 1
     reached = {run["name"]: read_metrics(record_of(run))[-1]["valid"]["val/best"] for run in cells}
     assert best[1] == max(reached.values()) > min(reached.values())
     assert reached[best[0]] == best[1]
