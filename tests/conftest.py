@@ -1,5 +1,6 @@
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -12,6 +13,9 @@ torch.set_num_threads(1)
 
 def pytest_configure(config: pytest.Config) -> None:
     """What neq remembers, where it looks for data sets, whom it tells: no affair of the one who tests."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        # As in the background of a shell: what the tests start would not hear Ctrl-C either.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         del os.environ[name]
     os.environ["WANDB_MODE"] = "disabled"

@@ -104,7 +104,7 @@ def test_the_line_says_what_to_do_and_the_last_good_state_is_kept(tmp_path, monk
         assert run.checkpoints.load_last()["progress"]["epoch"] == 1
     line = str(raised.value)
     assert re.search(
-        r"predicted \d+ MiB of tensors, measured \d+ MiB \(maximum of the process\) of 0 MiB", line
+        r"predicted [\d,]+ MiB of tensors, measured [\d,]+ MiB \(maximum of the process\) of 0 MiB", line
     )
     assert "--base_batch_size 16 should fit" in line
     assert "\n" not in line
@@ -146,7 +146,7 @@ def test_a_process_that_may_take_no_more(tmp_path):
     assert code_of(process) == 1
     text = folder.with_suffix(".txt").read_text()
     (line,) = [line for line in text.splitlines() if "out of memory" in line]
-    assert re.search(r"predicted \d+ MiB of tensors, measured [\d,]+ MiB .* of [\d,]+ MiB", line)
+    assert re.search(r"predicted [\d,]+ MiB of tensors, measured [\d,]+ MiB .* of [\d,]+ MiB", line)
     assert "OutOfMemory; --debug shows where" in line
     assert "Traceback" not in text
     assert load_checkpoint(folder / "checkpoint" / "last.pt")["progress"]["epoch"] == 1
