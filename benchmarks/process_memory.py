@@ -9,7 +9,6 @@ of the most resident memory that it ever had counts: maps, gradients, optimizer 
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 from typing import Any
@@ -25,6 +24,7 @@ from neq.cli.console import Console
 from neq.cli.parsing import Parser
 from neq.errors import UserError
 from neq.neurons import neuron_table
+from neq.training import peak_memory
 
 # Variant and selection, norm mode; the first is what the others are compared with.
 CASES = (
@@ -56,10 +56,10 @@ def rise(variant: str, selection: str, norm: str, network: str, image_size: int,
     trained = table.selection(chosen.neurons)
     task = Task(net, table, trained, chosen.bias_layers, norm, images, labels)
     ready = VARIANTS[variant](task)
-    before = _most_resident()
+    before, _ = peak_memory(device)
     ready.step()
     ready.step()
-    return _most_resident() - before
+    return peak_memory(device)[0] - before
 
 
 def measure(case: tuple[str, str, str], network: str, image_size: int, batch_size: int) -> int:
@@ -70,11 +70,6 @@ def measure(case: tuple[str, str, str], network: str, image_size: int, batch_siz
     if done.returncode:
         raise UserError(done.stderr.strip().splitlines()[-1])
     return int(json.loads(done.stdout)["rise"])
-
-
-def _most_resident() -> int:
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
 
 
 def main(argv: list[str] | None = None) -> int:

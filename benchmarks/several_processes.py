@@ -3,7 +3,7 @@
     torchrun --nproc-per-node 2 -m benchmarks.several_processes --network mbv2 --image-size 128
 
 Rounds alternate: the first process takes the whole batch while the others wait, then each takes its share of
-it and the gradients are averaged. One thread a process.
+it, batch norms take the statistics of all of it, and the gradients are averaged. One thread a process.
 """
 
 from __future__ import annotations
@@ -24,34 +24,50 @@ from neq.cli.joining import joined
 from neq.cli.parsing import Parser
 from neq.errors import UserError
 from neq.neurons import neuron_table
-from neq.selective import Plan, average_gradients
+from neq.selective import Plan, SharedBatch, average_gradients
 from neq.training import Processes
 
 CLASSES = 10
-# Selection and norm mode; the first is what the others are compared with.
-CASES = (("full", "train"), ("random:0.088", "train"), ("random:0.088", "frozen"), ("su1", "frozen"))
+# Selection, norm mode, and whether batch norms take the statistics of the whole batch.
+CASES = (
+    *(("full", "train", sync) for sync in (True, False)),
+    *(("random:0.088", "train", sync) for sync in (True, False)),
+    ("random:0.088", "frozen", False),
+    ("su1", "frozen", False),
+)
 
 
 def measure(
-    processes: Processes, case: tuple[str, str], network: str, image_size: int, batch_size: int, rounds: int
+    processes: Processes,
+    case: tuple[str, str, bool],
+    network: str,
+    image_size: int,
+    batch_size: int,
+    rounds: int,
 ) -> tuple[float, float, float, int]:
     """Seconds of a step in one process (measured in the first) and in all, of the exchange, and its bytes.
 
     Args:
         processes: at least two.
-        case: selection and norm mode.
+        case: one of CASES.
         network, image_size, batch_size: what is trained on what.
         rounds: the medians are over so many.
     """
-    selection, norm = case
-    net = open_network(network, CLASSES).to(memory_format=torch.channels_last)
-    table = neuron_table(net, (3, image_size, image_size))
-    chosen = chooser(selection, network)(net, table)
-    plan = Plan(net, table, table.selection(chosen.neurons), norm, chosen.bias_layers)
-    optimizer = torch.optim.SGD(plan.parameters(), lr=1e-4, momentum=0.9)
+    selection, norm, sync = case
     images, labels = random_batch(batch_size, image_size, CLASSES, torch.device("cpu"))
     images = images.contiguous(memory_format=torch.channels_last)
     own = slice(processes.rank, None, processes.count)
+    share = len(labels[own]) / batch_size
+
+    def made(batch: SharedBatch | None) -> tuple[Plan, torch.optim.Optimizer]:
+        net = open_network(network, CLASSES).to(memory_format=torch.channels_last)
+        table = neuron_table(net, (3, image_size, image_size))
+        chosen = chooser(selection, network)(net, table)
+        plan = Plan(net, table, table.selection(chosen.neurons), norm, chosen.bias_layers, batch=batch)
+        return plan, torch.optim.SGD(plan.parameters(), lr=1e-4, momentum=0.9)
+
+    alone = made(None)
+    together = made(SharedBatch(processes.sum_there, share) if sync else None)
     seconds: dict[str, list[float]] = {"one": [], "all": [], "exchange": []}
     sent = 0
 
@@ -59,10 +75,11 @@ def measure(
         nonlocal sent
         processes.sum(1)  # who waits for the slower one does not count as exchange
         start = time.perf_counter()
-        sent = average_gradients(plan, len(labels[own]) / batch_size)
+        sent = average_gradients(together[0], share)
         seconds["exchange"].append(time.perf_counter() - start)
 
-    def step(part: slice, between: Callable[[], None]) -> float:
+    def step(made: tuple[Plan, torch.optim.Optimizer], part: slice, between: Callable[[], None]) -> float:
+        plan, optimizer = made
         start = time.perf_counter()
         F.cross_entropy(plan(images[part]), labels[part]).backward()
         between()
@@ -72,11 +89,11 @@ def measure(
         return time.perf_counter() - start
 
     for _ in range(rounds + 1):
-        seconds["one"].append(step(slice(None), lambda: None) if processes.is_first else 0.0)
+        seconds["one"].append(step(alone, slice(None), lambda: None) if processes.is_first else 0.0)
         processes.sum(1)
-        seconds["all"].append(step(own, exchange))
-    one, together, exchanged = (statistics.median(times[1:]) for times in seconds.values())
-    return one, together, exchanged, sent
+        seconds["all"].append(step(together, own, exchange))
+    one, both, exchanged = (statistics.median(times[1:]) for times in seconds.values())
+    return one, both, exchanged, sent
 
 
 def benchmark(argv: list[str]) -> None:
@@ -100,7 +117,7 @@ def benchmark(argv: list[str]) -> None:
             "s, one process",
             f"s, {processes.count}",
             "ratio",
-            "s, exchange",
+            "s, gradients",
             "MB",
         ):
             table.add_column(name, justify="right")
@@ -108,10 +125,11 @@ def benchmark(argv: list[str]) -> None:
             measured = measure(
                 processes, case, asked.network, asked.image_size, asked.batch_size, asked.rounds
             )
-            one, together, exchanged, sent = measured
+            one, both, exchanged, sent = measured
             if processes.is_first:
-                figures = (f"{one:.3f}", f"{together:.3f}", f"{together / one:.2f}", f"{exchanged:.4f}")
-                table.add_row(*case, *figures, f"{sent / 1e6:.2f}")
+                figures = (f"{one:.3f}", f"{both:.3f}", f"{both / one:.2f}", f"{exchanged:.4f}")
+                norms = f"{case[1]}, sync" if case[2] else case[1]
+                table.add_row(case[0], norms, *figures, f"{sent / 1e6:.2f}")
         if processes.is_first:
             Console().print(table)
 

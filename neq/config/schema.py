@@ -141,6 +141,9 @@ class RunSettings(Section):
     checkpoint_minutes: float | None = Field(
         10, ge=0, description="a checkpoint in mid-epoch after so many minutes; 0: after epochs only"
     )
+    sync_batch_norm: bool = Field(
+        True, description="batch statistics of several processes are those of the whole batch"
+    )
 
 
 class NetConfig(Section):

@@ -6,6 +6,7 @@ from neq.selective.marginal import costs
 from neq.selective.optimizer_state import NamedState, carry_optimizer_state, optimizer_state
 from neq.selective.plan import Plan
 from neq.selective.reduction import average_gradients
+from neq.selective.shared_batch import SharedBatch
 from neq.selective.trained import NORM_MODES, trained_parts, trained_values
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "CostModel",
     "NamedState",
     "Plan",
+    "SharedBatch",
     "StepCost",
     "average_gradients",
     "carry_optimizer_state",

@@ -18,6 +18,7 @@ from neq.selective.activation import Activation, Smooth
 from neq.selective.columns import ConvColumns
 from neq.selective.geometry import Geometry
 from neq.selective.rows import ConvRows, layout_of
+from neq.selective.shared_batch import Running, SharedBatch, batch_norm, batch_norm_backward
 
 # The part of a convolution's weight that is chosen.
 Chosen = ConvRows | ConvColumns
@@ -210,7 +211,8 @@ class ConvNormAct(Function):
         bias: Tensor | None,
         gamma: Tensor,
         beta: Tensor,
-        running: tuple[Tensor | None, Tensor | None, float, float],
+        running: Running,
+        batch: SharedBatch | None,
         chosen: Chosen | None,
         geometry: Geometry,
         activation: Activation | None,
@@ -219,15 +221,14 @@ class ConvNormAct(Function):
         made: list[Source],
     ) -> Tensor:
         """Args as for `ConvAct`, and: bias [out] of the convolution; gamma and beta [out] of the norm;
-        running: its mean, variance (updated in place), momentum and eps."""
-        mean_now, var_now, momentum, eps = running
+        running: of the norm; batch: that x is a share of."""
         y = geometry.forward(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
         if y.numel() == y.shape[1]:
             raise UserError(
                 f"batch statistics need more than 1 value per channel, got {list(y.shape)}; "
                 "take larger images, more of them in a batch, or norm_mode frozen"
             )
-        out, mean, invstd = torch.native_batch_norm(y, gamma, beta, mean_now, var_now, True, momentum, eps)
+        out, mean, invstd = batch_norm(y, gamma, beta, running, batch)
         # They are in the norm's precision; only fake tensors come in that of the map.
         mean, invstd = mean.to(gamma.dtype), invstd.to(gamma.dtype)
         if activation is not None:
@@ -236,12 +237,10 @@ class ConvNormAct(Function):
         if not any(ctx.needs_input_grad):
             return out
         ctx.conv = conv = _Conv(x, rows, chosen, geometry, source, stored)
-        ctx.activation, ctx.eps = activation, eps
+        ctx.activation, ctx.eps, ctx.batch = activation, running[3], batch
         needs_weight = needs_x or (needs_rows and chosen is None)
         kept = conv.keep(x, source) if needs_rows else (None,) * 3
-        ctx.save_for_backward(
-            weight if needs_weight else None, y, gamma, beta, mean, invstd, mean_now, var_now, *kept
-        )
+        ctx.save_for_backward(weight if needs_weight else None, y, gamma, beta, mean, invstd, *kept)
         if activation is not None:
             scale = gamma.detach() * invstd
             made.append(Source(y, scale, beta.detach() - mean * scale, activation))
@@ -250,21 +249,19 @@ class ConvNormAct(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        weight, y, gamma, beta, mean, invstd, mean_now, var_now, *kept = ctx.saved_tensors
-        needs_x, needs_rows, _, needs_bias, needs_gamma, needs_beta = ctx.needs_input_grad[:6]
+        weight, y, gamma, beta, mean, invstd, *kept = ctx.saved_tensors
+        needs_x, needs_rows, _, needs_bias = ctx.needs_input_grad[:4]
         if ctx.activation is not None:
             scale = gamma * invstd
             before = _affine(y, scale, beta - mean * scale)
             grad = ctx.activation.backward(grad, before)
             del before
-        grad, grad_gamma, grad_beta = torch.ops.aten.native_batch_norm_backward(
-            grad.contiguous(memory_format=layout_of(y)), y, gamma, mean_now, var_now, mean, invstd, True,
-            ctx.eps, [True, needs_gamma, needs_beta],
-        )  # fmt: skip
+        grad = grad.contiguous(memory_format=layout_of(y))
+        grad, grad_gamma, grad_beta = batch_norm_backward(grad, y, gamma, mean, invstd, ctx.eps, ctx.batch)
         weight = None if weight is None else weight.to(grad.dtype)
         grad_x, grad_rows = ctx.conv.gradients(grad, weight, kept, needs_x, needs_rows)
         grad_bias = grad.sum((0, 2, 3)) if needs_bias else None
-        return (grad_x, grad_rows, None, grad_bias, grad_gamma, grad_beta, *(None,) * 7)
+        return (grad_x, grad_rows, None, grad_bias, grad_gamma, grad_beta, *(None,) * 8)
 
 
 def _folded(weight: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:

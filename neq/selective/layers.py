@@ -23,6 +23,7 @@ from neq.selective.columns import ConvColumns
 from neq.selective.functions import Chosen, ConvAct, ConvNormAct, Source
 from neq.selective.geometry import Geometry
 from neq.selective.rows import ConvRows
+from neq.selective.shared_batch import Running, SharedBatch, SharedBatchNorm
 
 
 def view(module: nn.Module, made: Mapping[nn.Module, nn.Module]) -> nn.Module:
@@ -146,7 +147,12 @@ def conv(
 
 
 def conv_norm(
-    module: nn.Conv2d, trained: Trained, norm: _BatchNorm, affine: nn.Module, activation: Activation | None
+    module: nn.Conv2d,
+    trained: Trained,
+    norm: _BatchNorm,
+    affine: nn.Module,
+    activation: Activation | None,
+    batch: SharedBatch | None,
 ) -> nn.Module:
     """The view of a convolution, the batch norm behind it on batch statistics, and its activation.
 
@@ -156,6 +162,7 @@ def conv_norm(
         norm: the plain network's norm, whose running statistics are updated.
         affine: its shadow, whose weight and bias are leaves where they train.
         activation: of what the norm gives.
+        batch: that its inputs are a share of; none: they are all of it.
     """
     chosen = _chosen(module, trained)
     made = shadow(module)
@@ -163,11 +170,10 @@ def conv_norm(
     def forward(x: Tensor) -> Tensor:
         x, padding, source = _read(module, x)
         geometry = Geometry(module.stride, padding, module.dilation, module.groups)  # type: ignore[arg-type]
-        running = (norm.running_mean, norm.running_var, _momentum(norm), norm.eps)
         sources: list[Source] = []
         out: Tensor = ConvNormAct.apply(
-            x, trained.rows, module.weight.detach(), trained.bias(), affine.weight, affine.bias, running,
-            chosen, geometry, activation, source, trained.stored, sources,
+            x, trained.rows, module.weight.detach(), trained.bias(), affine.weight, affine.bias,
+            _running(norm), batch, chosen, geometry, activation, source, trained.stored, sources,
         )  # fmt: skip
         return _with_source(out, sources)
 
@@ -218,6 +224,22 @@ def frozen_batch_norm(norm: FrozenNorm) -> nn.Module:
     return made
 
 
+def shared_batch_norm(norm: _BatchNorm, affine: nn.Module, batch: SharedBatch) -> nn.Module:
+    """The view of a batch norm alone on the statistics of a batch that several processes share.
+
+    Args:
+        norm: the plain network's, whose running statistics are updated.
+        affine: its shadow, whose weight and bias are leaves where they train.
+        batch: that its inputs are a share of.
+    """
+
+    def forward(x: Tensor) -> Tensor:
+        return SharedBatchNorm.apply(x, affine.weight, affine.bias, _running(norm), batch)
+
+    affine.forward = forward
+    return affine
+
+
 def is_plain_batch_norm(module: nn.Module) -> TypeGuard[_BatchNorm]:
     """Whether a module is a batch norm that computes as torch's does, with running statistics."""
     return (
@@ -252,6 +274,11 @@ def _with_source(out: Tensor, sources: list[Source]) -> Tensor:
     if sources:
         out._neq_source = (sources[0], out._version)  # type: ignore[attr-defined]
     return out
+
+
+def _running(norm: _BatchNorm) -> Running:
+    """What a norm on batch statistics updates, and how; counts the batch."""
+    return norm.running_mean, norm.running_var, _momentum(norm), norm.eps
 
 
 def _momentum(norm: _BatchNorm) -> float:

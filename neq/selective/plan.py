@@ -14,6 +14,7 @@ from neq.parts import Part
 from neq.selective import layers
 from neq.selective.fusion import Block, has_hooks, traced
 from neq.selective.leaves import Leaves
+from neq.selective.shared_batch import SharedBatch
 from neq.selective.trained import checked, trained_parts, trained_values
 
 # Type that layers' inputs are kept in; none: their own.
@@ -40,6 +41,8 @@ class Plan:
             output, that norm's bias too.
         saved_precision: "exact", or "bf16": inputs of layers are rounded to it where they are kept for the
             gradients of the chosen rows.
+        batch: where several processes share each batch: how batch norms learn what the others' shares hold.
+            Norms with a forward of their own, and those without running statistics, see their share alone.
 
     Attributes:
         parts: what trains: name of a parameter -> which part of it.
@@ -57,10 +60,11 @@ class Plan:
         norm_mode: str = "frontier",
         bias_layers: Collection[str] = (),
         saved_precision: str = "exact",
+        batch: SharedBatch | None = None,
     ) -> None:
         self.network = network
         self.table = table
-        self.norm_mode = norm_mode
+        self.norm_mode, self._batch = norm_mode, batch
         if saved_precision not in SAVED_PRECISIONS:
             raise unknown_name("saved_precision", saved_precision, SAVED_PRECISIONS)
         self._stored = SAVED_PRECISIONS[saved_precision]
@@ -137,7 +141,7 @@ class Plan:
             frozen = layers.FrozenNorm(norm, self._norm_bias(block.norm, norm))
             return layers.conv(module, trained, frozen, block.activation, self._is_kept(block.readers))
         affine = layers.shadow(norm, self._trained_keys(block.norm))
-        return layers.conv_norm(module, trained, norm, affine, block.activation)
+        return layers.conv_norm(module, trained, norm, affine, block.activation, self._batch)
 
     def _is_kept(self, readers: tuple[str, ...]) -> bool:
         """Whether a convolution that reads a result keeps all of it, as it is, for its own backward."""
@@ -185,6 +189,8 @@ class Plan:
             return layers.frozen_batch_norm(layers.FrozenNorm(module, self._norm_bias(name, module)))
         made = layers.shadow(module, self._trained_keys(name))
         made.training = self.norm_mode != "frozen"
+        if made.training and self._batch is not None and layers.is_plain_batch_norm(module):
+            return layers.shared_batch_norm(module, made, self._batch)
         return made
 
     def _norm_bias(self, name: str, module: nn.Module) -> Tensor | None:

@@ -26,6 +26,18 @@ class Scores:
     loss: float
 
 
+def cross_entropy(outputs: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
+    """The loss of a batch, in float32, or in float64 where the network is.
+
+    Args:
+        outputs: [B, classes].
+        labels: int64 [B].
+        reduction: "mean" or "sum" over the images.
+    """
+    precise = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+    return F.cross_entropy(precise, labels, reduction=reduction)
+
+
 @torch.no_grad()
 def evaluate(
     network: nn.Module,
@@ -50,7 +62,7 @@ def evaluate(
             labels = labels.to(device, non_blocking=True)
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                 outputs = network(images)
-            loss += F.cross_entropy(outputs.float(), labels, reduction="sum").double()
+            loss += cross_entropy(outputs, labels, "sum").double()
             hits += int((outputs.argmax(1) == labels).sum())
             images_seen += len(labels)
     images_seen, hits, loss = processes.sum(images_seen), processes.sum(hits), processes.sum(loss)

@@ -8,14 +8,13 @@ from itertools import chain
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from neq.seeds import seed_for
 from neq.selection import VelocityState, previous_values, similarity
 from neq.selective import Plan, carry_optimizer_state, optimizer_state
 from neq.training.epoch_so_far import EpochSoFar
-from neq.training.evaluation import Scores, evaluate
+from neq.training.evaluation import Scores, cross_entropy, evaluate
 from neq.training.measure import SavedBytes, StepClock, peak_memory
 from neq.training.metrics import score_metrics, selection_metrics
 from neq.training.optimizer import make_optimizer
@@ -246,7 +245,7 @@ def _forward(
         else:
             with measured.counting():
                 outputs = plan(images)
-    return F.cross_entropy(outputs.float(), labels), outputs.detach()
+    return cross_entropy(outputs, labels), outputs.detach()
 
 
 def _shows_the_policy(run: Training, epoch: int) -> bool:

@@ -72,9 +72,12 @@ class Processes:
         """
         if self.count == 1:
             return value
-        whole = torch.as_tensor(value).detach().to("cpu", torch.float64, copy=True)
-        self._exchange(lambda: dist.all_reduce(whole))
+        whole = self.sum_there(torch.as_tensor(value).detach().to("cpu", torch.float64))
         return int(whole) if isinstance(value, int) else whole.to(value)
+
+    def sum_there(self, value: Tensor) -> Tensor:
+        """The sum of every process' tensor, added where it lies, in its own type."""
+        return value if self.count == 1 else torch.stack(self._of_all(value)).sum(0)
 
     def mean(self, value: Tensor, weight: int) -> Tensor:
         """The mean of every process' value.
@@ -91,9 +94,7 @@ class Processes:
         """The largest of every process' numbers."""
         if self.count == 1:
             return value
-        found = torch.tensor(value)
-        self._exchange(lambda: dist.all_reduce(found, dist.ReduceOp.MAX))
-        return int(found)
+        return int(torch.stack(self._of_all(torch.tensor(value))).max())
 
     def gather(self, own: Tensor) -> list[Tensor]:
         """Every process' tensor, by rank.
@@ -106,8 +107,7 @@ class Processes:
         lengths = self.sum(torch.eye(self.count, dtype=torch.int64)[self.rank] * len(own)).tolist()
         padded = torch.zeros(max(lengths), dtype=torch.uint8)
         padded[: len(own)] = own
-        found = [torch.empty_like(padded) for _ in lengths]
-        self._exchange(lambda: dist.all_gather(found, padded))
+        found = self._of_all(padded)
         return [each[:length].clone() for each, length in zip(found, lengths, strict=True)]
 
     def average_gradients(self, plan: Plan, share: float) -> None:
@@ -123,8 +123,9 @@ class Processes:
     def average_statistics(self, network: nn.Module, share: float) -> None:
         """Makes the running statistics of batch norms the mean over the processes.
 
-        The running mean becomes exactly what whole batches would have given. The running variance lacks the
-        variance between the shares of a batch, which its correction for small samples makes good on average.
+        Those of a plan's plain batch norms are the same in all of them already. Of others, the running mean
+        becomes exactly what whole batches would have given; the running variance lacks the variance between
+        the shares of a batch, which its correction for small samples makes good on average.
         """
         if self.count == 1:
             return
@@ -134,8 +135,7 @@ class Processes:
         if not statistics:
             return
         # In float64: what is the same in every process comes out as it was.
-        flat = torch.cat([value.double() for value in statistics]) * share
-        self._exchange(lambda: dist.all_reduce(flat))
+        flat = self.sum_there(torch.cat([value.double() for value in statistics]) * share)
         for value, mean in zip(statistics, flat.split([len(value) for value in statistics]), strict=True):
             value.copy_(mean)
 
@@ -156,9 +156,7 @@ class Processes:
             if isinstance(value, Tensor):
                 flat = value.detach().cpu().contiguous().reshape(-1)
                 digest.update(flat.view(torch.uint8).numpy().data)
-        own = torch.tensor(int.from_bytes(digest.digest(), "big", signed=True))
-        found = [torch.zeros_like(own) for _ in range(self.count)]
-        self._exchange(lambda: dist.all_gather(found, own))
+        found = self._of_all(torch.tensor(int.from_bytes(digest.digest(), "big", signed=True)))
         if any(int(other) != int(found[0]) for other in found):
             raise RuntimeError(f"{what} differ between the processes; are they on machines of one kind?")
 
@@ -189,6 +187,12 @@ class Processes:
         yield
         if self.is_first:
             self.announce(name)
+
+    def _of_all(self, value: Tensor) -> list[Tensor]:
+        """Every process' tensor, by rank; of a few values six times as fast over gloo as their reduction."""
+        found = [torch.empty_like(value) for _ in range(self.count)]
+        self._exchange(lambda: dist.all_gather(found, value.contiguous()))
+        return found
 
     def _exchange(self, exchange: Callable[[], object]) -> None:
         try:

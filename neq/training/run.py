@@ -16,7 +16,7 @@ from neq.data import Data
 from neq.neurons import NeuronTable
 from neq.seeds import generator
 from neq.selection import STATIC, SelectionState, StaticScheme, VelocityState, bias_layers
-from neq.selective import Allowance, Choice, CostModel, NamedState, Plan
+from neq.selective import Allowance, Choice, CostModel, NamedState, Plan, SharedBatch
 from neq.training.checkpoint import Checkpoints
 from neq.training.epoch_so_far import EpochSoFar
 from neq.training.optimizer import optimizer_kind
@@ -194,5 +194,7 @@ def make_plan(run: Training, policy: str, chosen: Tensor) -> Plan:
         chosen: bool [N].
     """
     neq, selection = run.config.NEq_config, run.table.selection(chosen)
-    biases = run.bias_layers(policy)
-    return Plan(run.network, run.table, selection, neq.norm_mode, biases, neq.saved_precision)
+    biases, batch = run.bias_layers(policy), None
+    if run.processes.count > 1 and run.config.run_config.sync_batch_norm:
+        batch = SharedBatch(run.processes.sum_there, run.data.share)
+    return Plan(run.network, run.table, selection, neq.norm_mode, biases, neq.saved_precision, batch)

@@ -25,7 +25,8 @@ def test_fewer_bytes_are_exchanged_where_less_is_chosen():
     )
     assert found.returncode == 0, found.stderr
     megabytes = [float(line) for line in re.findall(r"([\d.]+) │$", found.stdout, re.M)]
-    full, spread_train, spread, su = megabytes
+    full, full_apart, spread_train, spread_apart, spread, su = megabytes
+    assert (full, spread_train) == (full_apart, spread_apart)
     assert full > 8.9  # 2.2 million parameters
     assert 0.6 < su < 1.0
     assert 0.7 < spread < 0.9 < spread_train < 0.2 * full

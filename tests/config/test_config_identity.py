@@ -54,6 +54,7 @@ OTHER = {
     "test_per_epochs": 2,
     "precision": "bf16",
     "checkpoint_minutes": 3.5,
+    "sync_batch_norm": False,
     "net_name": "mbv2",
     "weights": "none",
     "fine_tuning": False,

@@ -1,4 +1,4 @@
-"""Two processes with half a batch each train as one with all of it does."""
+"""Two processes with a share of a batch each train as one with all of it does."""
 
 import copy
 import os
@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -15,60 +16,82 @@ from tests.toys import SHAPE, batch, toy
 
 ROOT = Path(__file__).resolve().parents[2]
 SELECTION = {"grouped": [1, 4], "pointwise": [0, 9, 23], "hidden": [2]}
+# Norm mode, and whether the network is run layer by layer.
+CASES = [("frozen", False), ("train", False), ("frontier", False), ("train", True)]
+SHARES = (4, 2)  # of 6 images
 WORKER = """
-import sys, torch, torch.distributed as dist, torch.nn.functional as F
-from neq.neurons import neuron_table
-from neq.selective import Plan, average_gradients
-from tests.selective.test_reduction import SELECTION
-from tests.toys import SHAPE, batch, toy
+import sys, torch, torch.distributed as dist
+from tests.selective.test_reduction import CASES, trained
 
 rank, folder = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-network = toy()
-plan = Plan(network, neuron_table(network, SHAPE), SELECTION, "frozen")
-optimizer = torch.optim.SGD(plan.parameters(), lr=0.1, momentum=0.9)
-sent = []
-for seed in range(3):
-    images, labels = (values[3 * rank : 3 * rank + 3] for values in batch(seed))
-    F.cross_entropy(plan(images), labels).backward()
-    sent.append(average_gradients(plan))
-    optimizer.step()
-    optimizer.zero_grad()
-    plan.write_back()
-torch.save({"network": network.state_dict(), "sent": sent}, f"{folder}/{rank}.pt")
+torch.save([trained(*case, rank) for case in CASES], f"{folder}/{rank}.pt")
 dist.destroy_process_group()
 """
 
 
-def test_two_processes_train_as_one_and_exchange_what_trains_alone(tmp_path):
+def trained(norm_mode, layer_by_layer, rank=None):
+    """Three steps of the toy network: its tensors, what was sent, and what was trained."""
+    import torch.distributed as dist
+
+    from neq.selective import SharedBatch, average_gradients
+
+    part, share, shared = slice(None), 1.0, None
+    if rank is not None:
+        part, share = (slice(0, 4), slice(4, 6))[rank], SHARES[rank] / 6
+
+        def summed(values):
+            dist.all_reduce(values)
+            return values
+
+        shared = SharedBatch(summed, share)
+    network = toy()
+    if layer_by_layer:
+        network.register_forward_hook(lambda *_: None)
+    plan = Plan(network, neuron_table(network, SHAPE), SELECTION, norm_mode, batch=shared)
+    optimizer = torch.optim.SGD(plan.parameters(), lr=0.1, momentum=0.9)
+    sent = []
+    for seed in range(3):
+        images, labels = (values[part] for values in batch(seed))
+        F.cross_entropy(plan(images), labels).backward()
+        if rank is not None:
+            sent.append(average_gradients(plan, share))
+        optimizer.step()
+        optimizer.zero_grad()
+        plan.write_back()
+    count = sum(parameter.numel() for parameter in plan.parameters())
+    return {"network": copy.deepcopy(network.state_dict()), "sent": sent, "trained": count}
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("together")
     env = {**os.environ, "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
     workers = [
         subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(rank), str(tmp_path)],
-            env=env,
-            cwd=ROOT,
-            stderr=subprocess.PIPE,
+            [sys.executable, "-c", WORKER, str(rank), str(folder)], env=env, cwd=ROOT, stderr=subprocess.PIPE
         )
         for rank in range(2)
     ]
     for worker in workers:
         _, error = worker.communicate(timeout=120)
         assert worker.returncode == 0, error.decode()
-    found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
-    network = toy()
-    before = copy.deepcopy(network.state_dict())
-    plan = Plan(network, neuron_table(network, SHAPE), SELECTION, "frozen")
-    optimizer = torch.optim.SGD(plan.parameters(), lr=0.1, momentum=0.9)
-    for seed in range(3):
-        images, labels = batch(seed)
-        F.cross_entropy(plan(images), labels).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        plan.write_back()
-    for name, value in network.state_dict().items():
-        assert torch.equal(found[0]["network"][name], found[1]["network"][name]), name
-        assert torch.allclose(found[0]["network"][name], value, rtol=1e-12, atol=1e-14), name
-    assert not torch.equal(network.state_dict()["pointwise.weight"], before["pointwise.weight"])
-    trained = sum(parameter.numel() for parameter in plan.parameters())
-    assert found[0]["sent"] == [8 * trained] * 3
-    assert trained < 0.3 * sum(parameter.numel() for parameter in network.parameters())
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_train_as_one(together, case):
+    at = CASES.index(case)
+    alone, before = trained(*case), toy().state_dict()
+    for name, value in alone["network"].items():
+        assert torch.equal(together[0][at]["network"][name], together[1][at]["network"][name]), name
+        assert torch.allclose(together[0][at]["network"][name], value, rtol=1e-12, atol=1e-14), name
+    assert not torch.equal(alone["network"]["pointwise.weight"], before["pointwise.weight"])
+    moved = not torch.equal(alone["network"]["norm1.running_var"], before["norm1.running_var"])
+    assert moved == (case[0] != "frozen")
+
+
+def test_what_trains_alone_is_exchanged(together):
+    found = together[0][CASES.index(("frozen", False))]
+    assert found["sent"] == [8 * found["trained"]] * 3
+    assert found["trained"] < 0.3 * sum(parameter.numel() for parameter in toy().parameters())

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from neq.config import dataset, resolve
 from neq.data import open_data
 from neq.neurons import neuron_table
 from neq.training import ALONE, Checkpoints, EpochReport, Processes, Training
-from tests.toys import SHAPE, toy
+from tests.toys import toy
 
 BASE = {
     "image_size": 12,
@@ -47,15 +48,20 @@ class Diary:
 
 
 @contextmanager
-def run_of(folder: Path, processes: Processes = ALONE, **settings: Any) -> Iterator[tuple[Training, Diary]]:
-    """A run of the toy network, and its diary."""
+def run_of(
+    folder: Path, processes: Processes = ALONE, network: nn.Module | None = None, **settings: Any
+) -> Iterator[tuple[Training, Diary]]:
+    """A run of a network, the toy if none is given, and its diary."""
     if settings.get("budget") is not None:
         settings.setdefault("ratio", None)
     config = resolve({}, {**BASE, **settings}).config
     diary = Diary()
     share, cpu = (processes.rank, processes.count), torch.device("cpu")
     with open_data(config.data_provider, dataset("digits"), config.manual_seed, cpu, *share) as data:
-        network = toy(config.manual_seed, torch.float32, classes=10)
-        table = neuron_table(network, SHAPE)
+        if network is None:
+            network = toy(config.manual_seed, torch.float32, classes=10)
+        size = config.data_provider.image_size
+        assert size is not None
+        table = neuron_table(network, (3, size, size))
         checkpoints = Checkpoints(folder, writes=processes.is_first)
         yield Training(config, network, table, data, cpu, checkpoints, (diary,), processes), diary
