@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from benchmarks.common import machine
-from neq.cli.training import pick_device, run_training
+from neq.cli.device import pick_device
+from neq.cli.training import run_training
 from neq.config import Options, Resolved, identity, resolve
 from neq.data.image_folder import open_image_folder
 from neq.tracking import read_metrics, read_summary

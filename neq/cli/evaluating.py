@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from pydantic import ValidationError
 
-from neq.cli.training import pick_device
+from neq.cli.device import pick_device
 from neq.config import Config, dataset, read_yaml, to_mapping
 from neq.data import Data, open_data
 from neq.errors import UserError, printable

@@ -17,10 +17,11 @@ from typing import Any
 
 import torch
 
+from neq.cli.device import pick_device
 from neq.cli.run import Terminated
 from neq.cli.sweep_data import OpenData
 from neq.cli.sweep_task import DIED, GAVE_UP, Task
-from neq.cli.training import Surroundings, pick_device, run_training
+from neq.cli.training import Surroundings, run_training
 from neq.config import Options, Resolved, resolve
 from neq.errors import UserError
 from neq.sweeps import find_run, history

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from neq.cli.console import Console
+from neq.cli.device import pick_device
 from neq.cli.dry_run import describe
 from neq.cli.joining import joined
 from neq.cli.memory import memory_explained
 from neq.cli.network import open_network, unselectable
 from neq.cli.progress import ProgressDisplay
 from neq.cli.run import Terminated
+from neq.cli.starting import follow, lead, nothing_to_train
 from neq.config import (
     Config,
     Options,
@@ -35,18 +36,16 @@ from neq.errors import UserError
 from neq.results import plot_curves, plot_selection, summary_table
 from neq.tracking import RunRecord, WandbMirror, read_metrics, read_summary, why_no_wandb
 from neq.training import (
-    ALONE,
     Checkpoints,
     Processes,
     Stopped,
     Tracker,
     Training,
+    restore,
     stop_on_signals,
     total_epochs,
     train,
 )
-
-_NOTHING = -1  # announced where there is nothing to train
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ def _run(options: Options, resolved: Resolved, around: Surroundings, processes: 
             return folder
         record.check(named, config.resume, options.overwrite)
         if record.is_finished() and not options.overwrite:
-            processes.announce("start", _NOTHING)
+            nothing_to_train(run)
             _notes(console, [f"{folder} holds this run, finished; --overwrite trains it again"])
             if in_wandb_sweep():  # this cell is another run there
                 with _mirror(console, config, record):
@@ -122,39 +121,6 @@ def _run(options: Options, resolved: Resolved, around: Surroundings, processes: 
     console.print(summary_table(read_summary(folder)))
     console.print(f"{folder}", highlight=False, markup=False)
     return folder
-
-
-def pick_device(wanted: str, processes: Processes = ALONE) -> torch.device:
-    """The device to compute on.
-
-    Args:
-        wanted: "auto" takes CUDA where there is one.
-        processes: of the run; each takes a GPU of its own.
-
-    Raises:
-        UserError: "cuda" where there is none, or fewer than processes.
-    """
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise UserError("device 'cuda' is not available here; take --device cpu or auto")
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted == "cuda":
-        torch.backends.cudnn.deterministic = True
-        torch.backends.cudnn.benchmark = False
-        if processes.count > 1:
-            return _own_gpu(processes)
-    return torch.device(wanted)
-
-
-def _own_gpu(processes: Processes) -> torch.device:
-    gpus = torch.cuda.device_count()
-    if processes.local_count > gpus:
-        raise UserError(
-            f"{processes.local_count} processes on this machine need a GPU each, and it has {gpus}; "
-            f"start {gpus} a machine (--nproc-per-node {gpus}), or take --device cpu"
-        )
-    torch.cuda.set_device(processes.local_rank)
-    return torch.device("cuda", processes.local_rank)
 
 
 def prepare(
@@ -198,12 +164,13 @@ def _train(console: Console, run: Training, record: RunRecord, fresh: bool) -> N
     def tell(line: str) -> None:
         _notes(console, [line])
 
-    resumed = None if fresh else run.checkpoints.load_last(tell)
-    if resumed is not None:
-        done, so_far = resumed["progress"]["epoch"], resumed["progress"].get("so_far")
-        record.rewind(done)
-        steps = "" if so_far is None else f" and {so_far['step']} of {run.data.steps_per_epoch} steps"
-        tell(f"resumed after {done} epochs{steps}")
+    found = None if fresh else run.checkpoints.load_last(tell)
+    progress = restore(run, found)
+    if found is not None:
+        record.rewind(progress.epoch)
+        so_far, whole = progress.so_far, run.data.steps_per_epoch
+        steps = "" if so_far is None else f" and {so_far.step} of {whole} steps"
+        tell(f"resumed after {progress.epoch} epochs{steps}")
     else:
         if not fresh:
             record.check_unstarted()
@@ -213,7 +180,7 @@ def _train(console: Console, run: Training, record: RunRecord, fresh: bool) -> N
         config = run.config.model_copy(update={"run_dir": None, "resume": False})
         named = identity(config, run.data.fingerprint)
         record.start(to_yaml(config), named, run.table, run.data.classes)
-    _start(run, _standing(run, resumed))
+    lead(run, progress)
     epochs = total_epochs(run.config.run_config)
     with (
         stop_on_signals() as stop,
@@ -222,7 +189,7 @@ def _train(console: Console, run: Training, record: RunRecord, fresh: bool) -> N
         _stop_explained(),
         memory_explained(run),
     ):
-        train(replace(run, trackers=(record, display, *mirror, *run.trackers), stop=stop), resumed)
+        train(replace(run, trackers=(record, display, *mirror, *run.trackers), stop=stop), progress)
 
 
 @contextmanager
@@ -250,44 +217,11 @@ def _unwritable(folder: Path) -> Iterator[None]:
 
 
 def _follow(run: Training, record: RunRecord) -> None:
-    """Trains beside the first process, which alone writes the run's folder.
-
-    Raises:
-        UserError: this process does not find there what the first one does.
-    """
-    standing = run.processes.announced("start")
-    if standing == _NOTHING:
-        return
-    resumed = run.checkpoints.load_last() if standing else None
-    if _standing(run, resumed) != standing:
-        raise UserError(
-            f"process {run.processes.rank} finds another checkpoint in {record.folder} than the first one; "
-            "all processes need the same folder"
-        )
-    _start(run, standing)
-    with stop_on_signals() as stop, _stop_explained(), memory_explained(run):
-        train(replace(run, stop=stop), resumed)
-
-
-def _standing(run: Training, resumed: Mapping[str, Any] | None) -> int:
-    """Where a checkpoint stands, as a number: 0 is none, then all steps and ends of epochs in order."""
-    if resumed is None:
-        return 0
-    progress = resumed["progress"]
-    so_far = progress.get("so_far")
-    return 1 + progress["epoch"] * (run.data.steps_per_epoch + 1) + (0 if so_far is None else so_far["step"])
-
-
-def _start(run: Training, standing: int) -> None:
-    """Lets all processes begin together: from here on none keeps another waiting for long.
-
-    Args:
-        standing: where the run goes on from.
-    """
-    if run.processes.is_first:
-        run.processes.announce("start", standing)
-    run.data.fill_cache()
-    run.processes.meet("ready")
+    """Trains beside the first process, which alone writes the run's folder."""
+    progress = follow(run, record)
+    if progress is not None:
+        with stop_on_signals() as stop, _stop_explained(), memory_explained(run):
+            train(replace(run, stop=stop), progress)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from neq.training.measure import forget_peak_memory, peak_memory
 from neq.training.memory import held_now, is_out_of_memory, memory_limit, predict, what_fits
 from neq.training.optimizer import optimizer_kind
 from neq.training.processes import ALONE, PATIENCE, Processes, ProcessLost
+from neq.training.restoring import restore
 from neq.training.run import Progress, Training, allowance_of, choose_neurons, make_plan
 from neq.training.schedule import total_epochs
 from neq.training.stopping import Stop, Stopped, stop_on_signals
@@ -38,6 +39,7 @@ __all__ = [
     "optimizer_kind",
     "peak_memory",
     "predict",
+    "restore",
     "stop_on_signals",
     "total_epochs",
     "train",

@@ -18,7 +18,7 @@ from neq.training.evaluation import Scores, cross_entropy, evaluate
 from neq.training.measure import SavedBytes, StepClock, peak_memory
 from neq.training.metrics import score_metrics, selection_metrics
 from neq.training.optimizer import make_optimizer
-from neq.training.own import own_of_all, take_own
+from neq.training.own import own_of_all
 from neq.training.run import Progress, Training, choose_neurons, make_plan
 from neq.training.schedule import learning_rate, total_epochs
 from neq.training.stopping import Stopped
@@ -29,12 +29,12 @@ class TrainingDiverged(RuntimeError):
     """The loss is no longer a number."""
 
 
-def train(run: Training, resumed: dict[str, Any] | None = None) -> dict[str, Any]:
+def train(run: Training, progress: Progress | None = None) -> dict[str, Any]:
     """Trains a run to its end.
 
     Args:
         run: what to train.
-        resumed: the checkpoint to go on from; none starts afresh.
+        progress: where it stands, as `restore` gives it; none starts afresh.
 
     Returns:
         The run's summary, as in summary.json.
@@ -43,13 +43,7 @@ def train(run: Training, resumed: dict[str, Any] | None = None) -> dict[str, Any
         TrainingDiverged: the loss is no longer a number; the last checkpoint stays good.
         Stopped: the run was asked to stop; it is saved where it stood.
     """
-    progress = Progress()
-    if resumed is not None:
-        run.network.load_state_dict(resumed["network"])
-        progress = Progress.of_state(resumed["progress"], run.device)
-        if progress.so_far is not None:
-            stream = (run.config.manual_seed, progress.epoch)
-            take_own(resumed["own"], run.network, progress.so_far, run.processes, *stream)
+    progress = progress or Progress()
     for epoch in range(progress.epoch, total_epochs(run.config.run_config)):
         if asked := run.processes.largest(run.stop.number):
             raise Stopped(asked)

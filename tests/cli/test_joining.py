@@ -5,9 +5,9 @@ import time
 
 import pytest
 
+from neq.cli.device import pick_device
 from neq.cli.joining import joined
 from neq.cli.several import Place, place_in_environment
-from neq.cli.training import pick_device
 from neq.errors import UserError
 from neq.training import ALONE, Processes
 from tests.training.together import ended, start

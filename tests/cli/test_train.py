@@ -17,6 +17,7 @@ from PIL import Image
 from neq.cli import main as neq_main
 from neq.networks import build_network
 from neq.tracking import read_metrics, read_selection, read_summary
+from neq.training.checkpoint import FORMAT
 
 ROOT = Path(__file__).resolve().parents[2]
 # One thread, as in this process: sums in another order end in other last digits.
@@ -292,11 +293,16 @@ def damage(folder, *names):
         (folder / "checkpoint" / f"{name}.pt").write_bytes(b"x")
 
 
+def exchange(folder, **content):
+    torch.save({"format": FORMAT, **content}, folder / "checkpoint" / "last.pt")
+
+
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
         (lambda folder: shutil.rmtree(folder / "checkpoint"), "no checkpoint to go on from"),
         (lambda folder: damage(folder, "last", "previous", "best"), "last.pt is not a readable checkpoint"),
+        (lambda folder: exchange(folder, network={}, progress={}), "is not one of this run"),
         (lambda folder: (folder / "metrics.jsonl").unlink(), "lacks some of the 2 epochs"),
         (lambda folder: (folder / "metrics.jsonl").write_text("{}x\n"), "metrics.jsonl is damaged"),
         (lambda folder: (folder / "identity.json").write_text("[1]"), "holds no identity"),

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.kill_resume import same
 from neq.errors import UserError
-from neq.training import Checkpoints, load_checkpoint, train
+from neq.training import Checkpoints, load_checkpoint, restore, train
 from tests.training.runs import run_of
 from tests.training.test_loop import without_times
 
@@ -73,7 +73,7 @@ def test_the_run_goes_on_from_the_checkpoint_before(tmp_path, trained, harm):
     with run_of(tmp_path / "checkpoint", neuron_selection="velocity") as (run, diary):
         state = run.checkpoints.load_last(said.append)
         assert state["progress"]["epoch"] == 2
-        resumed = train(run, state)
+        resumed = train(run, restore(run, state))
     assert len(said) == 1
     assert "goes on from previous.pt" in said[0]
     assert ("missing" if harm == "missing" else "not a readable checkpoint") in said[0]

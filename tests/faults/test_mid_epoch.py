@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from neq.training import Stopped, TrainingDiverged, train
+from neq.training import Stopped, TrainingDiverged, restore, train
 from neq.training import loop as loop_module
 from tests.training.runs import LISTS, run_of
 from tests.training.test_loop import without_times
@@ -68,7 +68,7 @@ def outcome(folder, at=None, dropout=False, **settings):
                 with pytest.raises(Stopped):
                     train(run)
             else:
-                summary = train(run, state)
+                summary = train(run, restore(run, state))
             reports += diary.reports
             if state is not None:
                 assert diary.steps[0][:2] == ((at[0], at[1] + 1) if at[1] + 1 < STEPS else (at[0] + 1, 0))
@@ -135,12 +135,12 @@ def test_checkpoints_in_mid_epoch_change_nothing(tmp_path):
 def test_a_network_that_has_diverged_is_not_saved_in_mid_epoch(tmp_path, monkeypatch):
     settings = {"neuron_selection": "random", "checkpoint_minutes": 0.00001}
     with run_of(tmp_path, **settings) as (run, diary):
-        real = loop_module.F.cross_entropy
+        real = loop_module.cross_entropy
 
         def poisoned(outputs, labels):
             return real(outputs, labels) * (float("nan") if len(diary.steps) == 10 else 1.0)
 
-        monkeypatch.setattr(loop_module.F, "cross_entropy", poisoned)
+        monkeypatch.setattr(loop_module, "cross_entropy", poisoned)
         with pytest.raises(TrainingDiverged, match="loss is nan in epoch 0, step 10, at learning rate"):
             train(run)
         state = run.checkpoints.load_last()

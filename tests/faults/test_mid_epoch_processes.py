@@ -3,19 +3,20 @@
 import pytest
 import torch
 
-from neq.training import Stopped, load_checkpoint, train
+from neq.training import Stopped, load_checkpoint, restore, train
 from tests.faults.test_mid_epoch import Stopping
 from tests.training.runs import run_of
 from tests.training.together import ended, start
 
 # Statistics of its own in each process, and dropout that each draws for itself.
-SETTINGS = {"neuron_selection": "velocity", "norm_mode": "train", "n_epochs": 3}
+# Each process has running statistics of its own within an epoch.
+SETTINGS = {"neuron_selection": "velocity", "norm_mode": "train", "n_epochs": 3, "sync_batch_norm": False}
 WORKER = """
 import shutil, sys, torch
 from pathlib import Path
 from torch import nn
 from neq.cli.joining import joined
-from neq.training import Stopped, train
+from neq.training import Stopped, restore, train
 from tests.faults.test_mid_epoch import Stopping
 from tests.faults.test_mid_epoch_processes import SETTINGS
 from tests.training.runs import run_of
@@ -31,7 +32,7 @@ def part(name, processes, at, resume):
         at = at if processes.rank == 1 else None  # one of them alone is asked
         object.__setattr__(run, "trackers", (diary, Stopping(run, at)))
         try:
-            train(run, run.checkpoints.load_last() if resume else None)
+            train(run, restore(run, run.checkpoints.load_last() if resume else None))
         except Stopped as stopped:
             found["number"] = stopped.number
     metrics = [(report.metrics["train"]["train/loss"], report.metrics["valid"]) for report in diary.reports]
@@ -82,7 +83,7 @@ def test_one_goes_on_from_the_mid_epoch_of_two(together, tmp_path):
     assert len(state["own"]) == 2
     seen = state["progress"]["so_far"]["images"]
     with run_of(tmp_path, **SETTINGS) as (run, diary):
-        train(run, state)
+        train(run, restore(run, state))
     whole, metrics = found[0]["whole"][0], diary.reports[0].metrics
     assert [report.epoch for report in diary.reports] == [1, 2]
     assert seen < 18 * 32

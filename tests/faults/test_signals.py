@@ -10,7 +10,7 @@ import torch
 from benchmarks.forked_runs import code_of, start
 from benchmarks.kill_resume import differences
 from neq.tracking import read_metrics
-from neq.training import Stop, Stopped, load_checkpoint, stop_on_signals, train
+from neq.training import Stop, Stopped, load_checkpoint, restore, stop_on_signals, train
 from neq.training import loop as loop_module
 from tests.training.runs import run_of
 
@@ -133,7 +133,7 @@ def test_a_signal_during_an_evaluation_saves_the_epochs_steps(tmp_path, split):
     assert state["progress"]["epoch"] == 1
     assert state["progress"]["so_far"]["step"] == 35
     with run_of(tmp_path / "run", neuron_selection="velocity") as (run, rest):
-        resumed = train(run, state)
+        resumed = train(run, restore(run, state))
         weights = run.network.state_dict()
     assert not [step for step in rest.steps if step[0] == 1]
     with run_of(tmp_path / "whole", neuron_selection="velocity") as (run, whole):

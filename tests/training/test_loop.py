@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from neq.selection import listed_parameters
-from neq.training import TrainingDiverged, load_checkpoint, train
+from neq.training import TrainingDiverged, load_checkpoint, restore, train
 from neq.training import loop as loop_module
 from neq.training.evaluation import Scores
 from tests.training.runs import LISTS, run_of
@@ -149,7 +149,7 @@ def test_a_resumed_run_is_bit_identical(tmp_path, settings, stop):
         with pytest.raises(Stopped):
             train(run)
     with run_of(tmp_path / "parts", **settings) as (run, rest_diary):
-        resumed = train(run, run.checkpoints.load_last())
+        resumed = train(run, restore(run, run.checkpoints.load_last()))
     assert without_times(resumed) == without_times(whole)
     reports = part_diary.reports + rest_diary.reports
     assert [without_times(report.metrics) for report in reports] == [

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from neq.networks import build_network
-from neq.training import ALONE, train
+from neq.training import ALONE, restore, train
 from tests.toys import toy
 from tests.training.runs import run_of
 from tests.training.together import ended, start
@@ -102,7 +102,7 @@ CASES = {
 def outcome(folder, processes=ALONE, resume=False, network=None, **settings):
     """What a run comes to: of each epoch what it chose and its metrics; the network; images evaluated."""
     with run_of(Path(folder), processes, network, **settings) as (run, diary):
-        train(run, run.checkpoints.load_last() if resume else None)
+        train(run, restore(run, run.checkpoints.load_last() if resume else None))
         metrics = [
             {
                 "loss": report.metrics["train"]["train/loss"],
