@@ -15,7 +15,7 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from neq.errors import UserError
+from neq.errors import UserError, first_line
 from neq.tracking.selection_file import read_selection
 
 QUANTILES = (0.1, 0.5, 0.9)
@@ -63,8 +63,7 @@ def read_choices(folder: Path) -> Choices:
         epochs = tuple(sorted(int(path.stem) for path in place.glob("[0-9]*.npz")))
         read = [read_selection(place, epoch) for epoch in epochs]
     except Exception as error:  # a damaged file fails in many ways, all of them the file's
-        said = error.strerror if isinstance(error, OSError) else str(error)
-        reason = next(iter(str(said).splitlines()), type(error).__name__)
+        reason = (error.strerror if isinstance(error, OSError) else "") or first_line(error)
         raise UserError(f"{place} cannot be read ({reason}); train the run again with --overwrite") from error
     if not epochs:
         raise UserError(f"{place} holds no epoch yet; train the run first")
