@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from neq.errors import UserError, first_line
+from neq.results.picture_parts import heat_map
 from neq.tracking.selection_file import read_selection
 
 QUANTILES = (0.1, 0.5, 0.9)
@@ -146,18 +147,9 @@ def _quantiles(values: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def _heat_map(axes: Axes, choices: Choices, values: NDArray[np.floating], **scale: Any) -> AxesImage:
-    """Layers downwards, epochs to the right; lighter is more, in print too."""
-    first, last = choices.epochs[0], choices.epochs[-1]
-    axes.set_xlabel("epoch")
+    # It stands beside others: there is no room for more numbers.
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
-    return axes.imshow(
-        values,
-        aspect="auto",
-        interpolation="nearest",
-        cmap="viridis",
-        extent=(first - 0.5, last + 0.5, len(choices.layers) - 0.5, -0.5),
-        **scale,
-    )
+    return heat_map(axes, values, choices.epochs, **scale)
 
 
 def _layer_names(axes: Axes, choices: Choices) -> None:
