@@ -32,7 +32,7 @@ from benchmarks.common import (
 from benchmarks.selections import Chooser, chooser
 from benchmarks.variants import VARIANTS, Task, Variant, copied, norms
 from neq.cli.parsing import Parser
-from neq.errors import UserError, shown, unknown_name
+from neq.errors import UserError, first_line, shown, unknown_name
 from neq.files import write_text
 from neq.neurons import neuron_table
 from neq.selective import NORM_MODES, CostModel, Plan, StepCost
@@ -133,10 +133,9 @@ def make_task(settings: Settings, choose: Chooser, device: torch.device) -> Task
             accepted = isinstance(network.train()(images), Tensor)
         settle(network, [images, random_batch(*shape, number=1)[0]])
     except (RuntimeError, ValueError, AssertionError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(
             f"network {shown(settings.network)} does not take {settings.batch_size} images of "
-            f"{settings.image_size} pixels: {reason[0]}"
+            f"{settings.image_size} pixels: {first_line(error)}"
         ) from error
     if not accepted:
         raise UserError(f"network {shown(settings.network)} gives more than class scores in train mode")

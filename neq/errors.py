@@ -29,6 +29,16 @@ def printable(text: str) -> str:
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says that is not empty; the name of its type where it says nothing.
+
+    Args:
+        error: any, also of a library, whose text may begin with empty lines and have many.
+    """
+    lines = (line.strip() for line in str(error).splitlines())
+    return next(filter(None, lines), type(error).__name__)
+
+
 def shown(value: object) -> str:
     """The value as an error line shows it: its repr, cut when long, never with a line break in it."""
     return _SHORT.repr(value).replace("\n", " ")

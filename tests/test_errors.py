@@ -1,6 +1,8 @@
 """The wording of errors."""
 
-from neq.errors import MOST_LISTED, UserError, shown, unknown_name
+import pytest
+
+from neq.errors import MOST_LISTED, UserError, first_line, shown, unknown_name
 
 
 def test_unknown_name_names_the_nearest_and_lists_all() -> None:
@@ -25,3 +27,17 @@ def test_shown_is_short_and_one_line() -> None:
     assert shown("a\nb") == "'a\\nb'"
     assert len(shown("x" * 10_000)) <= 100
     assert len(shown([["x" * 500] * 50] * 50)) < 5000
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("no such layer"), "no such layer"),
+        (RuntimeError("first\nsecond"), "first"),
+        (RuntimeError("\n \r\n\t the size differs \r\n\n second\n"), "the size differs"),
+        (MemoryError(), "MemoryError"),
+        (KeyboardInterrupt(" \n\n"), "KeyboardInterrupt"),
+    ],
+)
+def test_first_line_is_what_an_error_says_or_its_type(error: BaseException, line: str) -> None:
+    assert first_line(error) == line

@@ -1,15 +1,13 @@
-"""The command line: `neq COMMAND ...`. Commands are imported when they are called: torch takes seconds."""
+"""The command line: `neq COMMAND ...`."""
 
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 
+from neq.cli.dispatch import Commands, dispatch
 from neq.cli.run import RUN_STOPPED, run_command
-from neq.errors import unknown_name
 
-# Command -> its module, whose `command(arguments)` gives the exit code; and what it does.
-COMMANDS = {
+COMMANDS: Commands = {
     "train": ("neq.cli.train", "train one run under a budget; neq train --help lists every setting"),
     "cost": ("neq.cli.cost", "what a training step costs, without training; flags as of train"),
     "sweep": (
@@ -35,13 +33,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: neq COMMAND ...\n")
-        for name, (_, what) in COMMANDS.items():
-            print(f"  {name:<10} {what}")
-        return 0
-    if arguments[0] not in COMMANDS:
-        raise unknown_name("command", arguments[0], COMMANDS)
-    module, _ = COMMANDS[arguments[0]]
-    code: int = import_module(module).command(arguments)
-    return code
+    return dispatch(arguments, COMMANDS, "neq COMMAND", "command")

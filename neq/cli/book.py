@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from neq.cli.console import Console
-from neq.cli.parsing import Parser
+from neq.cli.results_parser import ResultsParser
 from neq.errors import UserError
 from neq.results.book import check_book, write_book
 from neq.results.book_file import BookFile
@@ -26,54 +25,13 @@ matched by their settings, everything else in it stays, and the former book is k
 MOST_TOLD = 10
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of the command line."""
-    parser = Parser(prog="neq results book", description=DESCRIPTION, allow_abbrev=False)
-    parser.add_argument("files", nargs="*", metavar="FILE", help="sweep files, as policies/digits/su.yaml")
-    parser.add_argument(
-        *("-w", "--sweeps"), nargs="+", action="extend", default=[], metavar="FILE", help="sweep files too"
-    )
-    parser.add_argument(
-        *("-o", "--output"),
-        default="output.xlsx",
-        metavar="BOOK",
-        help=".xlsx, .xlsm, .xltx or .xltm (default: output.xlsx)",
-    )
-    parser.add_argument(
-        "--config-file",
-        metavar="NAME|PATH",
-        help="what cells start from where their sweep file does not name it (default: transfer)",
-    )
-    parser.add_argument(
-        "--runs-dir", default="runs", metavar="DIR", help="folder of the runs (default: runs)"
-    )
-    parser.add_argument(
-        "--evaluate",
-        action="store_true",
-        help="measure the test set again with every best network, and flag what differs",
-    )
-    parser.add_argument(
-        "--wandb",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="ENTITY/PROJECT/SWEEP",
-        help="W&B sweeps whose runs count too",
-    )
-    parser.add_argument(
-        "--force", action="store_true", help="update a book although some of what it holds is lost by that"
-    )
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
-    return parser
-
-
 def command(arguments: list[str]) -> int:
     """Writes the book; gives the exit code: 1 when a best network does not give its recorded figure.
 
     Args:
         arguments: "book", then flags.
     """
-    options = build_parser().parse_args(arguments[1:])
+    options = _parser().parse_args(arguments[1:])
     files = [*options.files, *options.sweeps]
     if not files:
         raise UserError(
@@ -103,6 +61,36 @@ def command(arguments: list[str]) -> int:
     former = f"; the former book is {written.former.name}" if written.former else ""
     console.print(f"{written.path}: {rows}{former}", highlight=False, markup=False)
     return 1 if failed else 0
+
+
+def _parser() -> ResultsParser:
+    parser = ResultsParser("book", DESCRIPTION, needs_file=False)
+    parser.add_argument(
+        *("-w", "--sweeps"), nargs="+", action="extend", default=[], metavar="FILE", help="sweep files too"
+    )
+    parser.add_argument(
+        *("-o", "--output"),
+        default="output.xlsx",
+        metavar="BOOK",
+        help=".xlsx, .xlsm, .xltx or .xltm (default: output.xlsx)",
+    )
+    parser.add_argument(
+        "--evaluate",
+        action="store_true",
+        help="measure the test set again with every best network, and flag what differs",
+    )
+    parser.add_argument(
+        "--wandb",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="ENTITY/PROJECT/SWEEP",
+        help="W&B sweeps whose runs count too",
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="update a book although some of what it holds is lost by that"
+    )
+    return parser
 
 
 def _tell_runs(console: Console, runs: Sequence[Run], recorded: Sequence[Recorded]) -> None:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from neq.cli.device import pick_device
 from neq.config import Config, dataset, read_yaml, to_mapping
 from neq.data import Data, open_data
-from neq.errors import UserError, printable
+from neq.errors import UserError, first_line, printable
 from neq.results.best_network import load_best
 from neq.results.check import Check
 from neq.results.collect import IMAGES, Run
@@ -98,5 +98,4 @@ def _check(run: Run, config: Config, data: Data, device: torch.device) -> Check:
 
 def _unmeasured(run: Run, error: Exception) -> Check:
     assert run.summary is not None
-    reason = printable(next(iter(str(error).strip().splitlines()), type(error).__name__))
-    return Check(None, number(run.summary.get("test_top1")), reason)
+    return Check(None, number(run.summary.get("test_top1")), printable(first_line(error)))

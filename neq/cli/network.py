@@ -10,7 +10,7 @@ from torch import nn
 from neq.budget import Budget
 from neq.config import PRE_TRAINED, Config, SchemeEntry, network, scheme
 from neq.config.budget_rules import at_home
-from neq.errors import UserError
+from neq.errors import UserError, first_line
 from neq.networks import build_network, head_name
 from neq.neurons import NeuronTable, neuron_table
 from neq.selection import StaticScheme, listed_parameters
@@ -91,9 +91,8 @@ def _table(net_name: str, built: nn.Module, size: int, unit: str) -> NeuronTable
     except (RuntimeError, ValueError, AssertionError) as error:
         if isinstance(error, UserError):
             raise
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
         native = network(net_name).input_size
         way_out = "take another network" if size == native else f"give --image_size {native}, its own size"
         raise UserError(
-            f"net_name {net_name!r} cannot be run on images of {size} px ({reason}); {way_out}"
+            f"net_name {net_name!r} cannot be run on images of {size} px ({first_line(error)}); {way_out}"
         ) from error

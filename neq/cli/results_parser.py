@@ -11,17 +11,23 @@ class ResultsParser(Parser):
     Args:
         name: of the command.
         description: of what it does.
+        needs_file: whether a FILE must stand there; false where an option may name it instead.
     """
 
-    def __init__(self, name: str, description: str) -> None:
+    def __init__(self, name: str, description: str, needs_file: bool = True) -> None:
         super().__init__(prog=f"neq results {name}", description=description, allow_abbrev=False)
-        self.add_argument("files", nargs="+", metavar="FILE", help="sweep files, as policies/digits/su.yaml")
+        self.add_argument(
+            "files",
+            nargs="+" if needs_file else "*",
+            metavar="FILE",
+            help="sweep files, as policies/digits/su.yaml",
+        )
         self.add_argument(
             "--runs-dir", default="runs", metavar="DIR", help="folder of all runs (default: runs)"
         )
         self.add_argument(
             "--config-file",
             metavar="NAME|PATH",
-            help="what cells start from where their sweep file does not say (default: transfer)",
+            help="what cells start from where their sweep file does not name it (default: transfer)",
         )
         self.add_argument("--debug", action="store_true", help="show tracebacks")

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable
 from types import FrameType
 
-from neq.errors import UserError, printable, shown
+from neq.errors import UserError, first_line, printable, shown
 
 
 class Terminated(BaseException):
@@ -70,8 +70,7 @@ def run_command(command: Callable[[list[str]], int], argv: list[str], stopped: s
     except Exception as error:
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:  # nobody but a user gives those
             return _end(error, 2, f"{shown(error.filename)} is too long for the name of a file", argv)
-        text = str(error).strip().splitlines() or [type(error).__name__]
-        return _end(error, 1, f"{text[0]} ({type(error).__name__}; --debug shows where)", argv)
+        return _end(error, 1, f"{first_line(error)} ({type(error).__name__}; --debug shows where)", argv)
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)

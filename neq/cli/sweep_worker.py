@@ -23,7 +23,7 @@ from neq.cli.sweep_data import OpenData
 from neq.cli.sweep_task import DIED, GAVE_UP, Task
 from neq.cli.training import Surroundings, run_training
 from neq.config import Options, Resolved, resolve
-from neq.errors import UserError
+from neq.errors import UserError, first_line
 from neq.sweeps import find_run, history
 from neq.sweeps.claim import Claim
 from neq.sweeps.queue import CellQueue
@@ -86,7 +86,7 @@ def _do(task: Task, queue: CellQueue, claim: Claim, data: OpenData) -> Exception
     except Exception as error:
         if not isinstance(error, UserError | TrainingDiverged):
             traceback.print_exc()
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        line = first_line(error)
         print(f"neq: {line}", file=sys.stderr, flush=True)
         claim.failed(line)
         return error

@@ -23,7 +23,7 @@ from ruamel.yaml.events import (
     ScalarEvent,
 )
 
-from neq.errors import shown
+from neq.errors import first_line, shown
 
 MAX_DEPTH = 32
 MAX_NODES = 100_000
@@ -155,7 +155,7 @@ def parse(text: str) -> object:
             problem = "a tab stands where only spaces may"
         raise YamlProblem(problem, mark.line + 1 if mark else None) from None
     except YAMLError as error:
-        raise YamlProblem(str(error).splitlines()[0]) from None
+        raise YamlProblem(first_line(error)) from None
     except Exception as error:  # ruamel lets others through, as OverflowError for "\U99999999"
         raise YamlProblem(f"not YAML ({type(error).__name__})") from None
     if len(documents) > 1:

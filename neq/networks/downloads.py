@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.error import URLError
 
-from neq.errors import UserError
+from neq.errors import UserError, first_line
 
 SWITCH = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
@@ -42,7 +42,7 @@ def not_loaded(net_name: str, library: str, url: str, file: Path, error: Excepti
         file: where they are looked for first.
         error: what came of it.
     """
-    reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+    reason = first_line(error)
     if isinstance(error, pickle.UnpicklingError):  # whose text tells how to execute it
         reason = "it is damaged, or holds more than tensors; nothing in it was executed"
     needs = f"net_name {net_name!r} needs {library}'s weights"

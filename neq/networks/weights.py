@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from neq.config import WEIGHTS_BY_NAME
-from neq.errors import UserError, shown
+from neq.errors import UserError, first_line, shown
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
 # Where checkpoints of torchvision's and timm's scripts, of others and of neq keep the state_dict.
@@ -98,7 +98,7 @@ def read_weights(file: str) -> dict[str, Tensor]:
             "save the network's state_dict alone (nothing in the file was executed)"
         ) from error
     except Exception as error:  # a damaged file fails in many ways, all of them the file's
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        reason = first_line(error)
         raise UserError(f"weights {shown(file)} cannot be read ({reason}); replace the file") from error
     for key in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):

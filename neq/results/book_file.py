@@ -10,7 +10,7 @@ from pathlib import Path
 
 from openpyxl import Workbook, load_workbook
 
-from neq.errors import UserError, shown
+from neq.errors import UserError, first_line, shown
 from neq.files import atomic_file
 from neq.results.book_parts import CHARTS, MACROS, lost_parts
 from neq.results.sheet import filled
@@ -101,7 +101,7 @@ class BookFile:
         except UserError:
             raise
         except Exception as error:  # a damaged file fails in many ways, all of them the file's
-            reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+            reason = first_line(error)
             raise UserError(
                 f"output {shown(self.name)} is no Excel book that can be read ({reason}); give another name"
             ) from None

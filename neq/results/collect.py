@@ -283,3 +283,14 @@ def key_of(named: Mapping[str, Any], without: str | None = None) -> str:
     """
     kept = named if without is None else {name: value for name, value in named.items() if name != without}
     return json.dumps(kept, sort_keys=True)
+
+
+def differing(settings: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The names of what some of several settings differ in, in the order in which they come.
+
+    Args:
+        settings: JSON values by name; a name that is not in one stands for None there.
+    """
+    several = list(settings)
+    names = dict.fromkeys(name for one in several for name in one)
+    return [name for name in names if len({key_of({"": one.get(name)}) for one in several}) > 1]

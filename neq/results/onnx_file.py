@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neq.errors import UserError
+from neq.errors import UserError, first_line
 from neq.files import atomic_file
 from neq.results.best_network import BestNetwork, sample_images
 from neq.seeds import generator
@@ -105,10 +105,9 @@ def _outputs(best: BestNetwork, images: Tensor) -> Tensor:
         try:
             outputs: Tensor = best.network(images)
         except (RuntimeError, ValueError, AssertionError) as error:
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise UserError(
                 f"{best.config.net_config.net_name} cannot be run on images of {images.shape[-1]} px "
-                f"({reason}); leave --image-size out for the run's own, {best.image_size}"
+                f"({first_line(error)}); leave --image-size out for the run's own, {best.image_size}"
             ) from error
     return outputs
 
@@ -130,8 +129,9 @@ def _exported(network: nn.Module, images: Tensor, net_name: str) -> Any:
         assert program is not None
         return program.model_proto
     except Exception as error:  # whatever a network does that ONNX does not know fails in its own way
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise UserError(f"{net_name} cannot be exported to ONNX by this torch ({reason.strip()})") from error
+        raise UserError(
+            f"{net_name} cannot be exported to ONNX by this torch ({first_line(error)})"
+        ) from error
 
 
 def _difference(content: bytes, images: Tensor, expected: Tensor) -> float:

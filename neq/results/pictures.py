@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,7 +17,7 @@ from matplotlib.ticker import (
     StrMethodFormatter,
 )
 
-from neq.files import atomic_file
+from neq.results.picture_parts import save_figure
 from neq.results.series import Panel, Point, Series, Value, pareto_front
 
 # Colour, marker and line differ together, and colours in lightness too: legible in black and white.
@@ -96,16 +94,10 @@ def save_picture(figure: Figure, path: Path) -> tuple[Path, ...]:
         figure: any.
         path: without its suffix; its folder exists.
     """
-    paths = []
-    for kind in ("png", "svg"):
-        content = io.BytesIO()
-        # The same picture is the same file: no date, no random names.
-        with matplotlib.rc_context({"svg.hashsalt": "neq"}):
-            figure.savefig(content, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
-        paths.append(path.with_name(f"{path.name}.{kind}"))
-        with atomic_file(paths[-1]) as file:
-            file.write(content.getbuffer())
-    return tuple(paths)
+    paths = tuple(path.with_name(f"{path.name}.{kind}") for kind in ("png", "svg"))
+    for one in paths:
+        save_figure(figure, one)
+    return paths
 
 
 def _cost_panel(axes: Axes, panel: Panel, cost: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from neq.files import atomic_file
+from neq.results.picture_parts import heat_map, save_figure
 
 
 def plot_curves(metrics: list[dict[str, Any]], path: Path) -> None:
@@ -41,7 +40,7 @@ def plot_curves(metrics: list[dict[str, Any]], path: Path) -> None:
     loss.set_ylabel("cross-entropy")
     loss.set_yscale("log")
     top1.set_ylabel("top-1 (%)")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_selection(metrics: list[dict[str, Any]], path: Path) -> None:
@@ -57,25 +56,8 @@ def plot_selection(metrics: list[dict[str, Any]], path: Path) -> None:
     height = min(24.0, max(3.0, 1.2 + 0.16 * len(names)))
     figure = Figure(figsize=(8, height), layout="constrained")
     axes = figure.subplots()
-    first, last = metrics[0]["epochs"], metrics[-1]["epochs"]
-    picture = axes.imshow(
-        shares,
-        aspect="auto",
-        interpolation="nearest",
-        cmap="viridis",
-        vmin=0,
-        vmax=100,
-        extent=(first - 0.5, last + 0.5, len(names) - 0.5, -0.5),
-    )
-    axes.set_xlabel("epoch")
+    picture = heat_map(axes, shares, [row["epochs"] for row in metrics], vmin=0, vmax=100)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_yticks(range(len(names)), names, fontsize=6)
     figure.colorbar(picture, ax=axes, label="chosen neurons (%)")
-    _save(figure, path)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=150)
-    with atomic_file(path) as file:
-        file.write(content.getbuffer())
+    save_figure(figure, path)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from neq.config import Config, identity, read_yaml
-from neq.errors import UserError, shown
+from neq.errors import UserError, first_line, shown
 
 # What only a run leaves behind, beside its identity.json.
 TRACES = frozenset({"summary.json", "metrics.jsonl", "checkpoint"})
@@ -115,8 +115,7 @@ def _mapping(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path.name} cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
-        reason = next(iter(str(error).splitlines()), "no JSON")
-        raise UserError(f"{path.name} is damaged ({reason})") from None
+        raise UserError(f"{path.name} is damaged ({first_line(error)})") from None
     if not isinstance(value, dict):
         raise UserError(f"{path.name} is damaged (it holds {shown(value)})")
     return value

@@ -15,7 +15,8 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from neq.errors import UserError
+from neq.errors import UserError, first_line
+from neq.results.picture_parts import heat_map
 from neq.tracking.selection_file import read_selection
 
 QUANTILES = (0.1, 0.5, 0.9)
@@ -63,8 +64,7 @@ def read_choices(folder: Path) -> Choices:
         epochs = tuple(sorted(int(path.stem) for path in place.glob("[0-9]*.npz")))
         read = [read_selection(place, epoch) for epoch in epochs]
     except Exception as error:  # a damaged file fails in many ways, all of them the file's
-        said = error.strerror if isinstance(error, OSError) else str(error)
-        reason = next(iter(str(said).splitlines()), type(error).__name__)
+        reason = (error.strerror if isinstance(error, OSError) else "") or first_line(error)
         raise UserError(f"{place} cannot be read ({reason}); train the run again with --overwrite") from error
     if not epochs:
         raise UserError(f"{place} holds no epoch yet; train the run first")
@@ -147,18 +147,9 @@ def _quantiles(values: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def _heat_map(axes: Axes, choices: Choices, values: NDArray[np.floating], **scale: Any) -> AxesImage:
-    """Layers downwards, epochs to the right; lighter is more, in print too."""
-    first, last = choices.epochs[0], choices.epochs[-1]
-    axes.set_xlabel("epoch")
+    # It stands beside others: there is no room for more numbers.
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
-    return axes.imshow(
-        values,
-        aspect="auto",
-        interpolation="nearest",
-        cmap="viridis",
-        extent=(first - 0.5, last + 0.5, len(choices.layers) - 0.5, -0.5),
-        **scale,
-    )
+    return heat_map(axes, values, choices.epochs, **scale)
 
 
 def _layer_names(axes: Axes, choices: Choices) -> None:

@@ -7,17 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from neq.results.collect import Group
+from neq.results.collect import Group, differing
 from neq.results.recorded import number
+from neq.results.tables import LISTS
 
 COSTS = ("step_seconds", "saved_bytes", "peak_memory_bytes")
 MOST_SERIES = 12
-_OF_BUDGET = frozenset(
-    {
-        *("scheme", "ratio", "budget", "budget_unit", "n_bias_update", "manual_weight_idx"),
-        *("weight_update_ratio", "neuron_selection", "dataset", "net_name"),
-    }
-)
+# What the panel, the place on its axis and the policy tell already.
+_TOLD = {"dataset", "net_name", "budget_unit", "budget", "ratio", "scheme", *LISTS, "neuron_selection"}
 
 
 @dataclass(frozen=True)
@@ -175,8 +172,7 @@ def _point(group: Group) -> Point | None:
 
 def _names(groups: Sequence[Group]) -> list[str]:
     """The policy, and what else tells a group from others, its budget apart."""
-    keys = sorted({key for group in groups for key in group.config} - _OF_BUDGET)
-    varying = [key for key in keys if len({repr(group.config.get(key)) for group in groups}) > 1]
+    varying = sorted(set(differing(group.config for group in groups)) - _TOLD)
     # Where the start follows from the policy it says nothing more.
     starts = {(group.config["neuron_selection"], group.config["initialization"]) for group in groups}
     if len({policy for policy, _ in starts}) == len(starts):

@@ -11,7 +11,7 @@ from typing import Any
 from neq.config import Config, network
 from neq.errors import UserError
 from neq.results.check import Check, Checks
-from neq.results.collect import SEED, Group, Run, key_of, settings_of
+from neq.results.collect import SEED, Group, Run, differing, key_of, settings_of
 from neq.results.recorded import number
 
 MIB = 2**20
@@ -118,15 +118,11 @@ def same_budget(settings: Mapping[str, Any]) -> str:
 
 def varying_settings(rows: Sequence[Row]) -> list[str]:
     """The settings that rows differ in and no column of its own tells, in the order of the schema."""
-    varying = []
-    for name in dict.fromkeys(name for row in rows for name in row.settings):
-        if name in IN_COLUMNS or name == SEED:
-            continue
-        if len({key_of({"": row.settings.get(name)}) for row in rows}) == 1:
-            continue
-        if name not in FOLLOWING or not _follows(name, rows):
-            varying.append(name)
-    return varying
+    return [
+        name
+        for name in differing(row.settings for row in rows)
+        if name not in IN_COLUMNS and name != SEED and not (name in FOLLOWING and _follows(name, rows))
+    ]
 
 
 def _follows(name: str, rows: Sequence[Row]) -> bool:

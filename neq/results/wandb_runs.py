@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from neq.config.leaves import LEAVES, SECTIONS
-from neq.errors import UserError, shown
+from neq.errors import UserError, first_line, shown
 from neq.results.recorded import Recorded, check_summary, how_far, identity_of
 
 PATH = re.compile(r"[^/\s]+/[^/\s]+/[^/\s]+")
@@ -36,8 +36,7 @@ def wandb_runs(sweeps: Iterable[str], api: Any = None, tell: Callable[[str], Non
         except UserError:
             raise
         except Exception as error:  # the client has an error of its own for everything
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise UserError(f"wandb {shown(path)} cannot be read ({reason})") from None
+            raise UserError(f"wandb {shown(path)} cannot be read ({first_line(error)})") from None
         for run in runs:
             try:
                 found.append(_recorded(run))

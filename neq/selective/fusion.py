@@ -16,6 +16,7 @@ from itertools import chain
 import torch
 from torch import fx, nn
 
+from neq.errors import first_line
 from neq.neurons import NORMS, NeuronTable, is_selectable
 from neq.selective.activation import FUNCTIONS, METHODS, Activation, Clamp, activation_of
 from neq.selective.layers import is_plain_batch_norm
@@ -97,7 +98,7 @@ def traced(network: nn.Module, table: NeuronTable) -> Trace | None:
         try:
             trace = _trace(network, table)
         except Exception as error:  # a trace runs the network's own code on stand-ins: anything can happen
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            reason = first_line(error)
             log.info("%s cannot be traced (%s): it trains layer by layer", type(network).__name__, reason)
             trace = None
         known = (now, trace, weakref.ref(network, lambda _: _traces.pop(key, None)))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import optuna
 from filelock import FileLock
 
-from neq.errors import UserError
+from neq.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage, RDBStorage
@@ -175,7 +175,7 @@ def _line(error: BaseException) -> str:
     """What the database itself said, in one line."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return first_line(error)
 
 
 def database_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:

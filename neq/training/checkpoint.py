@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import safetensors.torch
 import torch
 
-from neq.errors import UserError
+from neq.errors import UserError, first_line
 from neq.files import atomic_file
 
 FORMAT = 1
@@ -117,7 +117,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             raise zipfile.BadZipFile(f"the checksum of {bad} is wrong")
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file fails in many ways, all of them the file's
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = first_line(error)
         if isinstance(error, pickle.UnpicklingError):  # whose text tells how to execute it
             reason = "it is damaged, or holds more than tensors and plain values"
         raise DamagedCheckpoint(f"{path} is not a readable checkpoint ({reason})") from error

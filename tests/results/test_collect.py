@@ -10,6 +10,7 @@ import pytest
 from neq.config import identity, resolve
 from neq.errors import UserError
 from neq.results import collect, group
+from neq.results.collect import differing
 from tests.results.run_folders import configs, summary_of, sweep_file, write_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -267,6 +268,13 @@ def test_config_file_is_what_cells_start_from_unless_they_say_it(sweep, runs, tm
     assert {run.config["base_lr"] for run in collect([sweep], runs, str(mine))} == {0.2}
     published = ROOT / "policies/c10/mbv2.yaml"
     assert {run.config["base_lr"] for run in collect([published], runs, str(mine))} == {0.025}
+
+
+def test_differing_names_come_in_their_order():
+    one = {"b": 1, "a": [1, 2], "same": 0.5, "none": None}
+    other = {"a": [1, 2.0], "b": True, "same": 0.5, "more": 3}
+    assert differing([one, other]) == ["b", "a", "more"]
+    assert differing([one, dict(one)]) == differing([one]) == differing([]) == []
 
 
 def test_five_thousand_runs_are_collected_in_under_ten_seconds(tmp_path, runs):
