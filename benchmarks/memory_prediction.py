@@ -2,16 +2,19 @@
 
     python -m benchmarks.memory_prediction
 
-Measured is how much two steps raise the most that the process ever held (on a CPU, after two steps of a few
-images have loaded what libraries load), beside what `neq train --dry-run` predicts for the same tensors.
+Measured is how much four steps raise the most that the process ever held (on a CPU, after two steps of a few
+images have loaded what libraries load), beside what `neq train --dry-run` predicts for the same tensors; on a
+CPU with memory "fast" and "tight", and how much longer a step takes then.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +33,7 @@ from neq.training import Checkpoints, Progress, Training, choose_neurons, held_n
 from neq.training.measure import peak_memory
 from neq.training.optimizer import make_optimizer
 
-CASES = (
+CASES: tuple[dict[str, object], ...] = (
     {"image_size": 48, "base_batch_size": 32},
     {"image_size": 48, "base_batch_size": 32, "norm_mode": "frozen", "ratio": 0.05},
     {"net_name": "mbv2", "image_size": 128, "base_batch_size": 32},
@@ -40,8 +43,8 @@ CASES = (
 BASE = {"dataset": "digits", "momentum": 0.9, "ratio": 0.3, "initialization": "random"}
 
 
-def compare(settings: dict[str, object], device: torch.device) -> tuple[int, int]:
-    """Bytes predicted and measured for a step, weights apart, if this process did nothing else before.
+def compare(settings: dict[str, object], device: torch.device) -> tuple[int, int, float]:
+    """Bytes predicted and measured for a step, weights apart, in a process that did nothing before; seconds.
 
     Args:
         settings: of the run.
@@ -72,10 +75,31 @@ def compare(settings: dict[str, object], device: torch.device) -> tuple[int, int
         step(2)
         step(2)
         held = held_now(device)
-        step(images)
-        step(images)
+        times = []
+        for _ in range(4):
+            start = time.perf_counter()
+            step(images)
+            times.append(time.perf_counter() - start)
         measured, _ = peak_memory(device)
-    return memory.step, measured - held
+    return memory.step, measured - held, statistics.median(times)
+
+
+def measure(settings: dict[str, object], device: str, memory: str) -> tuple[int, int, float]:
+    """`compare` in a process of its own.
+
+    Args:
+        settings: of the run.
+        device: cpu or cuda.
+        memory: "fast" or "tight".
+    """
+    code = "from neq.tight_memory import give_back_at_once; give_back_at_once(); " * (memory == "tight")
+    code += "from benchmarks.memory_prediction import main; raise SystemExit(main())"
+    asked = ["--device", device, "--case", json.dumps(settings)]
+    done = subprocess.run([sys.executable, "-c", code, *asked], capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(done.stderr.strip().splitlines()[-1])
+    predicted, measured, seconds = json.loads(done.stdout.splitlines()[-1])
+    return predicted, measured, seconds
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -89,19 +113,17 @@ def main(argv: list[str] | None = None) -> int:
         if given.case is not None:
             print(json.dumps(compare(given.case, open_device(given.device))))
             return
-        open_device(given.device)
+        device = open_device(given.device)
         table = Table(title=f"a step's memory on {given.device}, MiB")
-        for name in ("settings", "predicted", "measured", "ratio"):
+        ways = ("fast", "tight") if device.type == "cpu" else ("fast",)
+        for name in ("settings", "predicted", *(f"{way}, ratio" for way in ways), "longer steps"):
             table.add_column(name)
         for case in CASES:
-            module = [sys.executable, "-m", "benchmarks.memory_prediction", "--device", given.device]
-            done = subprocess.run([*module, "--case", json.dumps(case)], capture_output=True, text=True)
-            if done.returncode:
-                raise UserError(done.stderr.strip().splitlines()[-1])
-            predicted, measured = json.loads(done.stdout.splitlines()[-1])
+            found = [measure(case, given.device, way) for way in ways]
+            predicted = found[0][0]
             shown = ", ".join(f"{name} {value}" for name, value in case.items())
-            figures = (f"{predicted / 2**20:.1f}", f"{measured / 2**20:.1f}", f"{measured / predicted:.2f}")
-            table.add_row(shown, *figures)
+            figures = [f"{taken / 2**20:.1f}, {taken / predicted:.2f}" for _, taken, _ in found]
+            table.add_row(shown, f"{predicted / 2**20:.1f}", *figures, f"{found[-1][2] / found[0][2]:.2f}")
         Console().print(table)
 
     return run_benchmark(command, argv)

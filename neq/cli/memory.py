@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from neq.training import Training, held_now, is_out_of_memory, memory_limit, predict, what_fits
+from neq.tight_memory import can_give_back
+from neq.training import Training, held_now, is_out_of_memory, memory_limit, predict, taken, what_fits
 from neq.training.measure import peak_memory
 
 
@@ -27,7 +28,17 @@ def predicted_line(run: Training) -> str:
     }
     listed = ", ".join(f"{size / 2**20:,.1f} {name}" for name, size in parts.items() if size)
     velocity = f"; measuring velocity {memory.measuring / 2**20:,.1f}" if memory.measuring else ""
-    return f"memory: tensors take {memory.peak / 2**20:,.1f} MiB at the peak: {listed}{velocity}"
+    process = ""
+    if run.device.type == "cpu":
+        fast, tight = (taken(run, how) / 2**20 for how in ("fast", "tight"))
+        process = f"; for them a process takes up to {fast:,.0f} MiB, under --memory tight {tight:,.0f} MiB"
+    return f"memory: tensors take at most {memory.peak / 2**20:,.1f} MiB: {listed}{velocity}{process}"
+
+
+def _would_fit_tight(run: Training, room: int) -> bool:
+    """Whether the same run should fit under --memory tight, which it does not have yet."""
+    could = run.config.memory == "fast" and run.device.type == "cpu" and can_give_back()
+    return could and taken(run, "tight") <= room
 
 
 @contextmanager
@@ -53,6 +64,8 @@ def memory_explained(run: Training) -> Iterator[None]:
         ways = [] if images is None else [f"--base_batch_size {images}"]
         ways += [] if budget is None else [f"--budget {budget // 2**20}MiB"] if budget >= 2**20 else []
         fits = " or ".join(ways) + " should fit, as a run of its own" if ways else "take smaller images"
+        if _would_fit_tight(run, room):
+            fits = f"--resume --memory tight should fit, with longer steps; or {fits}"
         raise OutOfMemory(
             f"out of memory: predicted {predicted.peak / 2**20:,.0f} MiB of tensors, measured "
             f"{measured / 2**20:,.0f} MiB ({whose}) of {limit / 2**20:,.0f} MiB; {fits}; what was "

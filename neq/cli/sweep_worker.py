@@ -28,6 +28,7 @@ from neq.sweeps import find_run, history
 from neq.sweeps.claim import Claim
 from neq.sweeps.queue import CellQueue
 from neq.sweeps.storage import HEARTBEAT, database_errors, open_storage, patiently
+from neq.tight_memory import give_back_at_once
 from neq.tracking import RunIsBusy, read_metrics
 from neq.training import EpochReport, TrainingDiverged, forget_peak_memory, peak_memory, total_epochs
 
@@ -108,6 +109,8 @@ def _train(task: Task, queue: CellQueue, claim: Claim, resolved: Resolved, data:
     state = find_run(resolved.config, task.runs).state
     if state == "done":
         return False
+    if resolved.config.memory == "tight":
+        give_back_at_once()
     forget_peak_memory(pick_device(resolved.config.device))  # that of the cells before
     goes_on = replace(resolved, config=resolved.config.model_copy(update={"resume": state == "unfinished"}))
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from neq.cli.several import first_tells, one_output
 from neq.config import Options, Resolved, by_path, in_wandb_sweep, load, own_flags, wandb_values
 from neq.errors import UserError
+from neq.tight_memory import give_back_at_once
 
 
 def command(arguments: list[str]) -> int:
@@ -16,6 +17,8 @@ def command(arguments: list[str]) -> int:
     with one_output():
         with first_tells():
             options, resolved = _read(arguments[1:])
+            if resolved.config.memory == "tight":
+                give_back_at_once()  # before torch is imported
         from neq.cli.training import run_training
 
         run_training(options, resolved)

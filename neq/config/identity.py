@@ -14,7 +14,7 @@ from neq.files import file_sha256
 
 NOT_IDENTITY = frozenset(
     {
-        *("project_name", "run_dir", "resume", "wandb_sweep", "device", "root", "n_worker"),
+        *("project_name", "run_dir", "resume", "wandb_sweep", "device", "memory", "root", "n_worker"),
         # What is left out under on_bad_image is part of the data's fingerprint.
         *("on_bad_image", "cache", "cache_gib"),
         *("total_num_params", "glob_num_params", "fine_tuning", "test_per_epochs"),

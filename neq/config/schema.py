@@ -209,6 +209,9 @@ class Config(Section):
     resume: bool = Field(False, description="continue the run that the folder holds")
     wandb_sweep: bool = Field(False, description="accepted; sweeps are recognized by themselves")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the run computes")
+    memory: Literal["fast", "tight"] = Field(
+        "fast", description="tight: a CPU process takes little more than its tensors do; longer steps"
+    )
     data_provider: DataProvider = DataProvider()
     run_config: RunSettings = RunSettings()
     net_config: NetConfig = NetConfig()

@@ -4,7 +4,7 @@ from neq.training.checkpoint import Checkpoints, load_checkpoint
 from neq.training.evaluation import Scores, evaluate
 from neq.training.loop import TrainingDiverged, train
 from neq.training.measure import forget_peak_memory, peak_memory
-from neq.training.memory import held_now, is_out_of_memory, memory_limit, predict, what_fits
+from neq.training.memory import held_now, is_out_of_memory, memory_limit, predict, taken, what_fits
 from neq.training.optimizer import optimizer_kind
 from neq.training.processes import ALONE, PATIENCE, Processes, ProcessLost
 from neq.training.restoring import restore
@@ -41,6 +41,7 @@ __all__ = [
     "predict",
     "restore",
     "stop_on_signals",
+    "taken",
     "total_epochs",
     "train",
     "what_fits",

@@ -23,8 +23,10 @@ from neq.parts import Part
 from neq.selective import CostModel, costs
 from neq.training.run import Progress, Training, allowance_of, choose_neurons, make_plan
 
-# How many times what its tensors take a process may take for them: on a CPU the most that was measured.
-_TAKEN = {"cpu": 2.2, "cuda": 1.2}
+# How many times what is predicted a process may take: on a CPU the most that was measured, by the setting
+# `memory`.
+_TAKEN = {"fast": 2.2, "tight": 1.3}
+_TAKEN_ON_CUDA = 1.2
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
 _FLOAT = 4
 
@@ -106,6 +108,20 @@ def predict(run: Training, batch: int | None = None) -> PredictedMemory:
     )
 
 
+def taken(run: Training, memory: str | None = None) -> int:
+    """Bytes that a process may take for the tensors of a run's training, at the peak.
+
+    Args:
+        run: that is trained, or would be.
+        memory: "fast" or "tight"; none: as the run says.
+    """
+    return int(predict(run).peak * _times(run, memory))
+
+
+def _times(run: Training, memory: str | None = None) -> float:
+    return _TAKEN_ON_CUDA if run.device.type == "cuda" else _TAKEN[memory or run.config.memory]
+
+
 def what_fits(run: Training, room: int) -> tuple[int | None, int | None]:
     """The most images a step, and the highest budget in bytes, that are predicted to fit.
 
@@ -116,7 +132,7 @@ def what_fits(run: Training, room: int) -> tuple[int | None, int | None]:
     Returns:
         Images, 2 or more and fewer than now, or none; bytes below what a step takes now, or none.
     """
-    room = int(room / _TAKEN[run.device.type])
+    room = int(room / _times(run))
     now = predict(run)
     batch = run.allowance(run.policy(0)).model.input_shape[0]
     images: int | None = batch // 2

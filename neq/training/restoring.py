@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neq.errors import UserError
+from neq.errors import UserError, first_line
 from neq.training.own import take_own
 from neq.training.run import Progress, Training
 from neq.training.schedule import total_epochs
@@ -39,10 +39,9 @@ def restore(run: Training, state: Mapping[str, Any] | None) -> Progress:
             stream = (run.config.manual_seed, progress.epoch)
             take_own(state["own"], run.network, progress.so_far, run.processes, *stream)
     except _ERRORS as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(
-            f"the checkpoint in {run.checkpoints.folder} is not one of this run ({reason}); put a copy back, "
-            "or --overwrite starts the run again"
+            f"the checkpoint in {run.checkpoints.folder} is not one of this run ({first_line(error)}); put a "
+            "copy back, or --overwrite starts the run again"
         ) from error
     return progress
 

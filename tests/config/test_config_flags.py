@@ -26,7 +26,7 @@ SURFACE = """
 --data_provider.validation_percentage --data_provider.velocity_images --dataset --debug --device
 --dry-run --eval_per_epochs --final_lr --fine_tuning --glob_num_params --help --image_size
 --initialization --lr_schedule_name --lr_step_gamma --lr_step_size --manual_seed --manual_weight_idx
---mean_std --momentum --n_bias_update --n_epochs --n_worker --net_config.fine_tuning
+--mean_std --memory --momentum --n_bias_update --n_epochs --n_worker --net_config.fine_tuning
 --net_config.net_name --net_config.weights --net_name --neuron_selection --new_num_classes --no_wd_keys
 --norm_mode --on_bad_image --optimizer_name --overwrite --precision --project_name --ratio
 --resize_scale --resume --root --run_config.base_lr --run_config.checkpoint_minutes

@@ -22,6 +22,7 @@ OTHER = {
     "resume": True,
     "wandb_sweep": True,
     "device": "cpu",
+    "memory": "tight",
     "dataset": "image_folder",
     "root": "elsewhere",
     "image_size": 40,

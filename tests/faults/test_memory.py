@@ -10,14 +10,16 @@ import pytest
 import torch
 
 from benchmarks.forked_runs import code_of, start
+from benchmarks.memory_prediction import measure
 from neq.cli import main
 from neq.cli.memory import OutOfMemory, memory_explained, predicted_line
+from neq.tight_memory import can_give_back
 from neq.training import is_out_of_memory, load_checkpoint, predict, train, what_fits
 from neq.training import loop as loop_module
 from neq.training.memory import _TAKEN
 from tests.training.runs import run_of
 
-TAKEN = _TAKEN["cpu"]
+TAKEN = _TAKEN["fast"]
 
 
 @pytest.mark.parametrize(
@@ -106,8 +108,32 @@ def test_the_line_says_what_to_do_and_the_last_good_state_is_kept(tmp_path, monk
     assert re.search(
         r"predicted [\d,]+ MiB of tensors, measured [\d,]+ MiB \(maximum of the process\) of 0 MiB", line
     )
-    assert "--base_batch_size 16 should fit" in line
+    assert "; --resume --memory tight should fit, with longer steps; or --base_batch_size 16" in line
+    assert "16 should fit, as a run of its own" in line
     assert "\n" not in line
+
+
+def test_a_run_that_is_tight_already_is_not_told_to_be(tmp_path, monkeypatch):
+    with run_of(tmp_path, neuron_selection="random", memory="tight") as (run, _):
+        monkeypatch.setattr("neq.cli.memory.memory_limit", lambda device: 2**40)
+        with pytest.raises(OutOfMemory) as raised, memory_explained(run):
+            raise MemoryError
+    assert "tight" not in str(raised.value)
+
+
+@pytest.mark.skipif(not can_give_back(), reason="another C library than GNU's")
+def test_a_tight_process_takes_what_its_tensors_take():
+    settings = {"net_name": "mbv2", "image_size": 128, "base_batch_size": 16}
+    predicted, fast, _ = measure(settings, "cpu", "fast")
+    assert predicted < fast <= _TAKEN["fast"] * predicted
+    assert measure(settings, "cpu", "tight")[1] <= predicted
+
+
+def test_where_the_c_library_cannot_it_is_said(monkeypatch, capsys):
+    monkeypatch.setattr("ctypes.CDLL", lambda name: object())
+    assert not can_give_back()
+    assert main(["train", "--dry-run", "--memory", "tight"]) == 2
+    assert "memory 'tight' needs the GNU C library" in capsys.readouterr().err
 
 
 def test_other_errors_pass(tmp_path):
@@ -156,9 +182,12 @@ def test_a_process_that_may_take_no_more(tmp_path):
 def test_dry_run_predicts_memory(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["train", "--dry-run", "--image_size", "16", "--device", "cpu"]) == 0
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("memory: ")]
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("memory: tensors")]
+    line, process = line.split("; for them a process")
     peak, *parts = (float(number) for number in re.findall(r"[\d.]+(?= )", line))
     assert peak == pytest.approx(sum(parts), abs=0.5)
+    fast, tight = (int(number) for number in re.findall(r"\d+(?= MiB)", process))
+    assert peak < tight < fast
     assert "values before the epoch" in line
     with run_of(tmp_path / "run", neuron_selection="random") as (run, _):
         assert "velocity" not in predicted_line(run)
