@@ -10,13 +10,17 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from neq.sweeps.storage import quiet
 
 
 class Trials:
     """The trials of one sweep, which the storage knows.
+
+    They are taken and ended through the storage itself: Optuna's `Study.ask` takes whichever waits, with no
+    heartbeat before, and makes one where none waits; `Study.tell` writes no attributes, and of a stopped run
+    no figure but the last reported.
 
     Args:
         storage: open.
@@ -33,9 +37,7 @@ class Trials:
         Args:
             states: only trials in one of these.
         """
-        return self._storage.get_all_trials(
-            self._study_id, deepcopy=False, states=None if states is None else tuple(states)
-        )
+        return self._study().get_trials(deepcopy=False, states=states)
 
     def put_up(self, params: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:
         """Adds a trial that waits.
@@ -44,10 +46,7 @@ class Trials:
             params: that it draws, by parameter; others are drawn freely.
             attributes: that it has from the start.
         """
-        waiting = create_trial(
-            state=TrialState.WAITING, system_attrs={"fixed_params": params}, user_attrs=dict(attributes)
-        )
-        self._storage.create_new_trial(self._study_id, template_trial=waiting)
+        self._study().enqueue_trial(dict(params), dict(attributes))
 
     def take(self, number: int) -> bool:
         """Makes a waiting trial run; false where another was faster.
@@ -68,7 +67,7 @@ class Trials:
         """
         study = self._study()
         study.sampler = sampler
-        return Trial(study, self._id(number))
+        return Trial(study, self._id(number))  # `ask` alone gives them else
 
     def beat(self, number: int) -> None:
         """Says that the worker of a trial is alive."""
@@ -93,11 +92,8 @@ class Trials:
             return False
 
     def _id(self, number: int) -> int:
-        return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
-
-    @property
-    def _study_id(self) -> int:
-        return self._storage.get_study_id_from_name(self._name)
+        study_id = self._storage.get_study_id_from_name(self._name)
+        return self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
 
     def _study(self) -> optuna.Study:
         return optuna.load_study(study_name=self._name, storage=self._storage, pruner=self._pruner)
