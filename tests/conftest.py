@@ -30,8 +30,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a real run of one epoch; tests read it and leave it as it is."""
     from neq.cli import main
+    from tests.toys import TINY_RUN
 
     folder = tmp_path_factory.mktemp("tiny") / "run"
-    settings = ["--n_epochs", "1", "--warmup_epochs", "0", "--image_size", "24", "--ratio", "0.1"]
-    assert main(["train", *settings, "--device", "cpu", "--run-dir", str(folder)]) == 0
+    assert main(["train", *TINY_RUN, "--run-dir", str(folder)]) == 0
     return folder

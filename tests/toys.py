@@ -1,4 +1,4 @@
-"""Small networks and data that many tests train."""
+"""Small networks, data and runs that many tests train."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import torchvision
 from torch import Tensor, nn
 
 from neq.networks import build_network
+
+# Settings of `neq train` for a run of a few seconds, and those of the fixture `tiny_run`.
+ONE_EPOCH = ["--n_epochs", "1", "--warmup_epochs", "0", "--image_size", "24", "--device", "cpu"]
+TINY_RUN = [*ONE_EPOCH, "--ratio", "0.1"]
 
 
 class Toy(nn.Module):

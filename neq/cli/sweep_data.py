@@ -3,47 +3,33 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import ParamSpec
 
-import torch
-
-from neq.config.catalog import DatasetEntry
-from neq.config.schema import DataProvider
-from neq.data import Data, open_data
+from neq.data import Data
 
 MOST = 4
+P = ParamSpec("P")
 
 
-class OpenData:
-    """Opens data once for all cells that have the same settings and seed.
+def kept_open(opening: Callable[P, Data], most: int = MOST) -> Callable[P, Data]:
+    """Opens data once for all cells that ask for it with the same arguments.
 
     Loader processes end with every cell; what was read and decoded stays.
 
     Args:
+        opening: opens the data, as `open_data` does; arguments that print alike are the same to it.
         most: data sets that are kept, the latest used.
     """
+    kept: OrderedDict[str, Data] = OrderedDict()
 
-    def __init__(self, most: int = MOST) -> None:
-        self._most = most
-        self._kept: OrderedDict[str, Data] = OrderedDict()
+    def opened(*args: P.args, **kwargs: P.kwargs) -> Data:
+        key = repr((args, kwargs))
+        if key not in kept:
+            while len(kept) >= most:
+                kept.popitem(last=False)
+            kept[key] = opening(*args, **kwargs)
+        kept.move_to_end(key)
+        return kept[key]
 
-    @contextmanager
-    def open(
-        self,
-        settings: DataProvider,
-        entry: DatasetEntry,
-        seed: int,
-        device: torch.device,
-        rank: int = 0,
-        count: int = 1,
-    ) -> Iterator[Data]:
-        """The data, with the arguments of `open_data`."""
-        key = f"{settings.model_dump_json()} {seed} {device} {rank} of {count}"
-        if key not in self._kept:
-            while len(self._kept) >= self._most:
-                self._kept.popitem(last=False)
-            self._kept[key] = open_data(settings, entry, seed, device, rank, count)
-        self._kept.move_to_end(key)
-        with self._kept[key] as data:
-            yield data
+    return opened

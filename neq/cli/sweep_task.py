@@ -1,9 +1,7 @@
-"""What a worker of a sweep is told, and how it starts; nothing here imports torch."""
+"""What a worker of a sweep is told, and how it ends; nothing here imports torch."""
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.sharedctypes import Synchronized
@@ -42,15 +40,3 @@ class Task:
     threads: int | None
     max_failures: int
     failures: Synchronized[int]
-
-
-def start(task: Task) -> None:
-    """The main function of a worker's process."""
-    os.setsid()  # Ctrl-C in the terminal reaches the parent alone, which ends its workers
-    with open(os.devnull) as nothing, task.log.open("a", encoding="utf-8", buffering=1) as log:
-        os.dup2(nothing.fileno(), 0)
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
-    from neq.cli.sweep_worker import work
-
-    sys.exit(work(task))

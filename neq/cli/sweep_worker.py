@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -19,10 +20,11 @@ import torch
 
 from neq.cli.device import pick_device
 from neq.cli.run import Terminated
-from neq.cli.sweep_data import OpenData
+from neq.cli.sweep_data import kept_open
 from neq.cli.sweep_task import DIED, GAVE_UP, Task
 from neq.cli.training import Surroundings, run_training
 from neq.config import Options, Resolved, resolve
+from neq.data import Data, open_data
 from neq.errors import UserError, first_line
 from neq.sweeps import find_run, history
 from neq.sweeps.claim import Claim
@@ -35,6 +37,8 @@ from neq.training import EpochReport, TrainingDiverged, forget_peak_memory, peak
 BUSY_PAUSE = 5.0
 # How long an ending worker waits for a database that is away; without it, its heartbeat grows old. Seconds.
 FAREWELL = 5.0
+
+Opened = Callable[..., Data]
 
 
 class StoppedEarly(Exception):
@@ -55,13 +59,13 @@ def work(task: Task) -> int:
     if task.threads is not None and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(task.threads)
     queue = CellQueue(open_storage(task.storage, task.runs), task.name, task.sweep)
-    data, failures = OpenData(), task.failures
+    opened, failures = kept_open(open_data), task.failures
     gc.freeze()  # what was imported stays: the collections after each cell need not look at it
     try:
         while claim := patiently(lambda: queue.claim(task.worker)):
             print(f"neq: cell {claim.cell}: {claim.values}", flush=True)
             with _Pulse(claim):
-                error = _do(task, queue, claim, data)
+                error = _do(task, queue, claim, opened)
             failures.value = 0 if error is None else failures.value + 1
             if failures.value >= task.max_failures:
                 return GAVE_UP
@@ -72,13 +76,13 @@ def work(task: Task) -> int:
     return 0
 
 
-def _do(task: Task, queue: CellQueue, claim: Claim, data: OpenData) -> Exception | None:
+def _do(task: Task, queue: CellQueue, claim: Claim, opened: Opened) -> Exception | None:
     """Does one cell; gives what it failed with."""
     start = time.monotonic()
     try:
         resolved = resolve(task.base, {**task.sweep.options.overrides, **claim.values})
         patiently(lambda: claim.note(history.EPOCHS, total_epochs(resolved.config.run_config)))
-        while (stopped := _train(task, queue, claim, resolved, data)) is None:
+        while (stopped := _train(task, queue, claim, resolved, opened)) is None:
             time.sleep(BUSY_PAUSE)
     except (KeyboardInterrupt, Terminated):
         with contextlib.suppress(UserError, *database_errors()):
@@ -101,7 +105,7 @@ def _do(task: Task, queue: CellQueue, claim: Claim, data: OpenData) -> Exception
     return None
 
 
-def _train(task: Task, queue: CellQueue, claim: Claim, resolved: Resolved, data: OpenData) -> bool | None:
+def _train(task: Task, queue: CellQueue, claim: Claim, resolved: Resolved, opened: Opened) -> bool | None:
     """Trains the run unless it is done already; gives whether it was stopped early.
 
     None where another process has it: a worker that was taken for dead, or a cell that names the same run.
@@ -114,7 +118,7 @@ def _train(task: Task, queue: CellQueue, claim: Claim, resolved: Resolved, data:
     forget_peak_memory(pick_device(resolved.config.device))  # that of the cells before
     goes_on = replace(resolved, config=resolved.config.model_copy(update={"resume": state == "unfinished"}))
     try:
-        around = Surroundings(task.runs, data.open, (_Reporter(claim, queue.metric),))
+        around = Surroundings(task.runs, opened, (_Reporter(claim, queue.metric),))
         run_training(Options(), goes_on, around)
         stopped = False
     except StoppedEarly:

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from neq.cli.sweep_task import DIED, GAVE_UP, Task, start
+from neq.cli.sweep_task import DIED, GAVE_UP, Task
 from neq.sweeps.queue import CellQueue
 from neq.sweeps.storage import database_errors, patiently
 
@@ -71,7 +72,7 @@ class Workers:
         method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
         self._context: Any = multiprocessing.get_context(method)
         if method == "forkserver":
-            self._context.set_forkserver_preload(["neq.cli.sweep_worker"])
+            self._context.set_forkserver_preload(["neq.cli.sweep_worker", __name__])
         self.logs = runs / "sweeps" / queue.name
         self.logs.mkdir(parents=True, exist_ok=True)
         self._slots: list[_Slot] = []
@@ -155,7 +156,7 @@ class Workers:
         slot.starts += 1
         worker = f"{socket.gethostname()}:{os.getpid()}:{slot.task.log.stem}:{slot.starts}"
         slot.task = replace(slot.task, worker=worker)
-        process = self._context.Process(target=start, args=(slot.task,), name="neq sweep worker")
+        process = self._context.Process(target=_work, args=(slot.task,), name="neq sweep worker")
         self._start_server()
         try:
             process.start()
@@ -178,6 +179,18 @@ class Workers:
     def _give_up(self, at: int, slot: _Slot) -> str:
         slot.gave_up = True
         return f"worker {at} stops after {slot.task.failures.value} failures in a row; see {slot.task.log}"
+
+
+def _work(task: Task) -> None:
+    """The main function of a worker's process, which alone imports torch."""
+    os.setsid()  # Ctrl-C in the terminal reaches the parent alone, which ends its workers
+    with open(os.devnull) as nothing, task.log.open("a", encoding="utf-8", buffering=1) as log:
+        os.dup2(nothing.fileno(), 0)
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    from neq.cli.sweep_worker import work
+
+    sys.exit(work(task))
 
 
 def is_here(worker: str) -> bool:

@@ -3,33 +3,39 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState
 
 from neq.sweeps import history
-from neq.sweeps.cells import varying
 from neq.sweeps.storage import PATIENCE, patiently
-
-if TYPE_CHECKING:
-    from neq.sweeps.queue import CellQueue
+from neq.sweeps.trials import Trials
 
 
 class Claim:
     """A cell that a worker has taken, until it is ended in one of four ways.
 
     Args:
-        queue: where it was taken.
-        trial: that stands for it there.
+        trials: of the sweep.
+        trial: that stands for the cell there.
         values: of the cell.
+        telling: names of those that tell the cell from the others.
+        maximize: more of the metric is better.
     """
 
-    def __init__(self, queue: CellQueue, trial: Trial, values: Mapping[str, object]) -> None:
-        self._queue, self._trial, self.values = queue, trial, values
-        # Those that tell the cell from the others.
-        self.note(history.VALUES, {name: values[name] for name in varying(queue.sweep)})
+    def __init__(
+        self,
+        trials: Trials,
+        trial: Trial,
+        values: Mapping[str, object],
+        telling: Iterable[str],
+        maximize: bool,
+    ) -> None:
+        self._trials, self._trial, self.values = trials, trial, values
+        self._worst = float("-inf") if maximize else float("inf")
+        self.note(history.VALUES, {name: values[name] for name in telling})
         self.cell = int(trial.user_attrs.get(history.CELL, trial.number))
 
     def note(self, name: str, value: object) -> None:
@@ -39,7 +45,7 @@ class Claim:
 
     def beat(self) -> None:
         """Says that its worker is alive."""
-        self._queue.beat(self._trial.number)
+        self._trials.beat(self._trial.number)
 
     def report(self, epoch: int, value: float | None) -> bool:
         """Tells the metric after an epoch, from 1; gives whether the run should stop there."""
@@ -53,9 +59,8 @@ class Claim:
 
     def done(self, value: float | None, stopped: bool = False) -> bool:
         """Ends the cell with its metric; gives whether it still was this worker's."""
-        worst = float("-inf") if self._queue.maximize else float("inf")
         state = TrialState.PRUNED if stopped else TrialState.COMPLETE
-        return self._settle(state, {}, worst if value is None else value)
+        return self._settle(state, {}, self._worst if value is None else value)
 
     def failed(self, line: str) -> bool:
         """Ends the cell for a reason of its own; it is not tried again without being asked."""
@@ -72,4 +77,4 @@ class Claim:
         value: float | None = None,
         patience: float = PATIENCE,
     ) -> bool:
-        return patiently(lambda: self._queue.settle(self._trial.number, state, attributes, value), patience)
+        return patiently(lambda: self._trials.settle(self._trial.number, state, attributes, value), patience)

@@ -13,7 +13,7 @@ import optuna
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from neq.sweeps import history
 from neq.sweeps.cells import grid, varying
@@ -23,6 +23,7 @@ from neq.sweeps.parameters import Choice, Parameter
 from neq.sweeps.search import draw, labels, pruner, sampler
 from neq.sweeps.storage import close_storage, patiently, quiet
 from neq.sweeps.sweep_file import METRICS, Sweep
+from neq.sweeps.trials import Trials
 
 # What a search and the status go by where the file names no metric that runs log.
 METRIC = "valid.val/best"
@@ -67,7 +68,8 @@ class CellQueue:
     def __init__(self, storage: BaseStorage, name: str, sweep: Sweep) -> None:
         self.name, self.sweep = name, sweep
         self.metric, self.maximize = _goal(sweep)
-        self._storage, self._pruner = storage, pruner(sweep.early_terminate)
+        self._storage = storage
+        self._trials = Trials(storage, name, pruner(sweep.early_terminate))
         self._seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4])
         self._grid = list(grid(sweep))[: sweep.run_cap] if sweep.method == "grid" else []
 
@@ -109,14 +111,13 @@ class CellQueue:
         Args:
             failed: the failed ones too.
         """
-        with quiet():
-            optuna.storages.fail_stale_trials(self._study())
+        self._trials.fail_silent()
         owed = [state for state in self.states() if state.owed or (failed and state.state == "failed")]
         for state in owed:
             attributes: dict[str, Any] = {history.CELL: state.cell}
             if state.state == "failed":
                 attributes[history.RETRY] = True
-            self._put_up(self._params(state), attributes)
+            self._trials.put_up(self._params(state), attributes)
         return len(owed)
 
     def claim(self, worker: str) -> Claim | None:
@@ -129,15 +130,24 @@ class CellQueue:
             for waiting in self.trials((TrialState.WAITING,)):
                 trial = self._take(waiting.number, worker)
                 if trial is not None:
-                    return Claim(self, trial, self._values(trial))
+                    telling = varying(self.sweep)
+                    return Claim(self._trials, trial, self._values(trial), telling, self.maximize)
             if not self.put_up() and not self._put_up_a_draw():
                 return None
+
+    def trials(self, states: Sequence[TrialState] | None = None) -> list[FrozenTrial]:
+        """The trials that stand for cells, those made in vain too, in their order.
+
+        Args:
+            states: only trials in one of these.
+        """
+        return self._trials.listed(states)
 
     def release(self, worker: str) -> None:
         """Gives back what a worker had that is known to be dead."""
         for trial in self.trials((TrialState.RUNNING,)):
             if trial.user_attrs.get(history.WORKER) == worker:
-                self.settle(trial.number, TrialState.FAIL, {})
+                self._trials.settle(trial.number, TrialState.FAIL, {})
 
     def _put_up_a_draw(self) -> bool:
         """Puts up one more run of a random or bayes search, if it may have one."""
@@ -146,14 +156,8 @@ class CellQueue:
         cap = self.sweep.run_cap
         if cap is not None and len(by_cell(self.trials())) >= cap:
             return False
-        self._put_up({}, {})
+        self._trials.put_up({}, {})
         return True
-
-    def _put_up(self, params: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:
-        waiting = create_trial(
-            state=TrialState.WAITING, system_attrs={"fixed_params": params}, user_attrs=dict(attributes)
-        )
-        self._storage.create_new_trial(self._study_id, template_trial=waiting)
 
     def _params(self, state: CellState) -> Mapping[str, Any]:
         """What a trial that goes on with a cell shows in the storage, and draws again."""
@@ -176,19 +180,15 @@ class CellQueue:
 
     def _take(self, number: int, worker: str) -> Trial | None:
         """A waiting trial made a worker's own, unless another was faster or it is not wanted."""
-        trial_id = self._id(number)
-        # Before it is taken: whatever kills this process from here on leaves a heartbeat that grows old.
-        self.beat(number)
         try:
-            if not self._storage.set_trial_state_values(trial_id, state=TrialState.RUNNING):
+            if not self._trials.take(number):
                 return None
             if self._is_surplus(number):
-                self.settle(number, TrialState.FAIL, {history.SURPLUS: True})
+                self._trials.settle(number, TrialState.FAIL, {history.SURPLUS: True})
                 return None
-            study = self._study()
             with quiet():
-                study.sampler = sampler(self.sweep, number, self._seed)
-            trial = Trial(study, trial_id)
+                drawn_by = sampler(self.sweep, number, self._seed)
+            trial = self._trials.running(number, drawn_by)
             trial.set_user_attr(history.WORKER, worker)
         except UpdateFinishedTrialError:
             return None
@@ -213,43 +213,6 @@ class CellQueue:
         for name, found in self._labels.items():
             trial.suggest_categorical(name, list(found.values()))  # gives what it was put up with
         return self._grid[cell - 1]
-
-    def settle(
-        self, number: int, state: TrialState, attributes: Mapping[str, Any], value: float | None = None
-    ) -> bool:
-        """Ends a trial; false where it is ended already."""
-        trial_id = self._id(number)
-        try:
-            for name, said in attributes.items():
-                self._storage.set_trial_user_attr(trial_id, name, said)
-            return self._storage.set_trial_state_values(trial_id, state, None if value is None else [value])
-        except UpdateFinishedTrialError:
-            return False
-
-    def beat(self, number: int) -> None:
-        """Says that the worker of a trial is alive."""
-        storage: Any = self._storage  # heartbeats stand in no public base class
-        storage.record_heartbeat(self._id(number))
-
-    def trials(self, states: Sequence[TrialState] | None = None) -> list[FrozenTrial]:
-        """The trials that stand for cells, those made in vain too, in their order.
-
-        Args:
-            states: only trials in one of these.
-        """
-        return self._storage.get_all_trials(
-            self._study_id, deepcopy=False, states=None if states is None else tuple(states)
-        )
-
-    def _id(self, number: int) -> int:
-        return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
-
-    @property
-    def _study_id(self) -> int:
-        return self._storage.get_study_id_from_name(self.name)
-
-    def _study(self) -> optuna.Study:
-        return optuna.load_study(study_name=self.name, storage=self._storage, pruner=self._pruner)
 
 
 def _goal(sweep: Sweep) -> tuple[str, bool]:

@@ -42,6 +42,7 @@ def open_storage(place: str | None, runs: Path, reading: bool = False) -> BaseSt
     Raises:
         UserError: the place is no database that is known here, or cannot be reached or written.
     """
+    # Under one cache, which every study would else have of its own and fill anew.
     if place is not None:
         return optuna.storages.get_storage(_open_server(place))
     is_there = reading and (runs / FILE).exists() and not _can_be_written(runs)
@@ -50,9 +51,8 @@ def open_storage(place: str | None, runs: Path, reading: bool = False) -> BaseSt
 
 def close_storage(storage: BaseStorage) -> None:
     """Closes what `open_storage` opened."""
-    storage.remove_session()
-    rdb: Any = storage
-    rdb._backend.engine.dispose()
+    cache: Any = storage  # which has no way to close what is below it
+    cache._backend.engine.dispose()
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from neq.results.run_pictures import read_choices
 from neq.tracking import RunRecord, read_metrics, read_summary
 from tests.faults.hostile import WORDS, content_of, damaged, refusal, refused, run_refused
 from tests.results.run_folders import configs, sweep_file, write_run
+from tests.toys import TINY_RUN
 
 
 @pytest.fixture(scope="module")
@@ -289,19 +290,7 @@ def test_a_broken_run_through_the_commands(tiny_run, tmp_path, monkeypatch, caps
     monkeypatch.chdir(tmp_path)
     shutil.copytree(tiny_run, tmp_path / "run")
     (tmp_path / "run" / ".lock").unlink(missing_ok=True)
-    settings = [
-        "--n_epochs",
-        "1",
-        "--warmup_epochs",
-        "0",
-        "--image_size",
-        "24",
-        "--ratio",
-        "0.1",
-        "--device",
-        "cpu",
-    ]
-    again = ["train", *settings, "--run-dir", "run"]
+    again = ["train", *TINY_RUN, "--run-dir", "run"]
     for content in (b"\xff\xfe\n", b"[" * 200_000 + b"\n", b"[]\n"):
         (tmp_path / "run" / name).write_bytes(content)
         if name in ("config.yaml", "classes.json"):
@@ -316,18 +305,6 @@ def test_a_summary_of_something_else_is_one_line(tiny_run, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     shutil.copytree(tiny_run, tmp_path / "run")
     whole = json.loads((tmp_path / "run" / "summary.json").read_text())
-    settings = [
-        "--n_epochs",
-        "1",
-        "--warmup_epochs",
-        "0",
-        "--image_size",
-        "24",
-        "--ratio",
-        "0.1",
-        "--device",
-        "cpu",
-    ]
     for change in (
         {"budget": "x"},
         {"test_top1": None},
@@ -336,5 +313,5 @@ def test_a_summary_of_something_else_is_one_line(tiny_run, tmp_path, monkeypatch
     ):
         (tmp_path / "run" / "summary.json").write_text(json.dumps({**whole, **change}))
         run_refused(
-            capsys, tmp_path / "run" / "checkpoint", ["train", *settings, "--run-dir", "run"], "summary.json"
+            capsys, tmp_path / "run" / "checkpoint", ["train", *TINY_RUN, "--run-dir", "run"], "summary.json"
         )

@@ -22,6 +22,7 @@ from tests.cli.sweeping import postgresql, run_sweep, write_sweep
 from tests.faults.forbidden import faults
 from tests.faults.hostile import content_of, refusal, refused
 from tests.faults.test_fuzz_weights import Malicious, malicious
+from tests.toys import ONE_EPOCH
 
 ROOT = configs_folder().parent
 SOURCES = sorted(
@@ -196,18 +197,7 @@ def key(monkeypatch):
         monkeypatch.setenv(name, SECRET)
 
 
-FAST = [
-    "--n_epochs",
-    "1",
-    "--warmup_epochs",
-    "0",
-    "--image_size",
-    "24",
-    "--device",
-    "cpu",
-    "--net_name",
-    "mcunet-in0",
-]
+FAST = [*ONE_EPOCH, "--net_name", "mcunet-in0"]
 
 
 def test_a_key_is_in_no_file_of_a_run_nor_in_its_book(key, tmp_path, monkeypatch, capsys):

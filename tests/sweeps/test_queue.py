@@ -3,7 +3,6 @@ from collections import Counter
 
 import optuna
 import pytest
-from optuna.trial import TrialState
 
 from neq.errors import UserError
 from neq.sweeps import history, read_sweep
@@ -71,7 +70,7 @@ def test_two_that_start_at_once_do_no_cell_twice(make):
     owed = first.states()
     for queue in (first, second):
         for state in owed:
-            queue._put_up(queue._params(state), {history.CELL: state.cell})
+            queue._trials.put_up(queue._params(state), {history.CELL: state.cell})
     claimed = []
     while claim := first.claim("one") or second.claim("two"):
         claimed.append(claim.cell)
@@ -132,10 +131,9 @@ def test_a_worker_that_dies_between_its_steps_leaves_a_heartbeat(make):
     taken = queue._take
 
     def die_half_way(*arguments):
-        queue._storage.set_trial_state_values(queue._id(0), TrialState.RUNNING)
+        queue._trials.take(0)
         raise KeyboardInterrupt
 
-    queue.beat(0)
     with pytest.raises(KeyboardInterrupt):
         die_half_way()
     queue._storage._backend.grace_period = -1
@@ -203,7 +201,7 @@ def test_no_more_runs_than_the_cap_when_two_put_up_the_last(make):
     one, two = make(RANDOM), make(RANDOM)
     one.begin()
     for _ in range(5):
-        one._put_up({}, {})  # as if five workers had seen room for one
+        one._trials.put_up({}, {})  # as if five workers had seen room for one
     claims = []
     while claim := one.claim("one") or two.claim("two"):
         claims.append(claim)

@@ -18,7 +18,7 @@ from neq.tracking import WandbMirror, read_metrics, read_summary, why_no_wandb
 from neq.tracking.wandb_mirror import KILLED, PATIENCE
 from neq.training import EpochReport
 from tests.tracking.processes import left_behind, wait_until
-from tests.tracking.wandb_server import KEY, Store, serving, shown
+from tests.tracking.wandb_server import KEY, Store, log_in, serving, shown
 
 ROOT = Path(__file__).resolve().parents[2]
 FAST = ["--image_size", "16", "--n_epochs", "1", "--warmup_epochs", "1", "--base_batch_size", "128"]
@@ -39,12 +39,8 @@ def store():
 @pytest.fixture(autouse=True)
 def logged_in(tmp_path, monkeypatch):
     """As somebody who is logged in, at a server that is not there."""
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    log_in(monkeypatch, tmp_path)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from neq.config import read_yaml
 from neq.tracking import read_metrics, read_summary
 from neq.tracking.wandb_mirror import KILLED
 from tests.tracking.processes import left_behind, wait_until
-from tests.tracking.wandb_server import KEY, serving, shown
+from tests.tracking.wandb_server import log_in, serving, shown
 from tests.tracking.wandb_sweep_server import SweepStore
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,18 +37,14 @@ def store():
 @pytest.fixture(autouse=True)
 def machine(tmp_path, monkeypatch):
     """As somebody who is logged in and stands in a copy of the repository; nothing runs on after the test."""
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
+    log_in(monkeypatch, tmp_path)
     (tmp_path / "train_classification.py").symlink_to(ROOT / "train_classification.py")
     for name, value in {
         "HOME": tmp_path / "home",
         "WANDB_DIR": tmp_path,
-        "WANDB_API_KEY": KEY,
         "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": 1,  # seconds, instead of 15: to be in the middle of a run
         "PYTHONPATH": ROOT,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "OMP_NUM_THREADS": 1,
     }.items():
         monkeypatch.setenv(name, str(value))
     yield

@@ -8,16 +8,29 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import os
 import re
 import threading
 import urllib.parse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 ENTITY = "somebody"
 KEY = "0123456789abcdef0123456789abcdef01234567"
+
+
+def log_in(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """As somebody who is logged in to W&B, has set nothing else of it, and stands in a folder."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
 class Store:
