@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -56,7 +58,8 @@ def memory_explained(run: Training) -> Iterator[None]:
             raise
         limit = memory_limit(run.device)
         measured, whose = peak_memory(run.device)
-        error.__traceback__ = None  # it holds the tensors of the step
+        traceback.clear_frames(error.__traceback__)  # which hold the tensors of the step
+        gc.collect()
         predicted = predict(run)
         # On a CPU the process holds Python and the libraries too, and the weights.
         room = limit - before + predicted.weights

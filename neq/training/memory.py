@@ -21,12 +21,13 @@ from torch import Tensor, nn
 from neq.modes import eval_mode
 from neq.parts import Part
 from neq.selective import CostModel, costs
+from neq.training.measure import peak_memory
 from neq.training.run import Progress, Training, allowance_of, choose_neurons, make_plan
 
-# How many times what is predicted a process may take: on a CPU the most that was measured, by the setting
-# `memory`.
-_TAKEN = {"fast": 2.2, "tight": 1.3}
-_TAKEN_ON_CUDA = 1.2
+# What a process may take of what is predicted: so many times that, and so many bytes. On a CPU, by the
+# setting `memory`, it is the most that was measured (docs/reliability.md).
+_TAKEN = {"fast": (1.65, 12 * 2**20), "tight": (1.0, 10 * 2**20)}
+_TAKEN_ON_CUDA = (1.2, 0)
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
 _FLOAT = 4
 
@@ -115,10 +116,11 @@ def taken(run: Training, memory: str | None = None) -> int:
         run: that is trained, or would be.
         memory: "fast" or "tight"; none: as the run says.
     """
-    return int(predict(run).peak * _times(run, memory))
+    times, bytes_more = _taken(run, memory)
+    return int(predict(run).peak * times) + bytes_more
 
 
-def _times(run: Training, memory: str | None = None) -> float:
+def _taken(run: Training, memory: str | None = None) -> tuple[float, int]:
     return _TAKEN_ON_CUDA if run.device.type == "cuda" else _TAKEN[memory or run.config.memory]
 
 
@@ -132,7 +134,8 @@ def what_fits(run: Training, room: int) -> tuple[int | None, int | None]:
     Returns:
         Images, 2 or more and fewer than now, or none; bytes below what a step takes now, or none.
     """
-    room = int(room / _times(run))
+    times, bytes_more = _taken(run)
+    room = int((room - bytes_more) / times)
     now = predict(run)
     batch = run.allowance(run.policy(0)).model.input_shape[0]
     images: int | None = batch // 2
@@ -152,8 +155,12 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    words = ("not enough memory", "allocate memory", "out of memory")
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    if not isinstance(error, RuntimeError):
+        return False
+    if "a primitive" in str(error):  # oneDNN's word for whatever goes wrong when it makes or runs one
+        cpu = torch.device("cpu")
+        return peak_memory(cpu)[0] > 0.9 * memory_limit(cpu)
+    return any(words in str(error) for words in ("not enough memory", "allocate memory", "out of memory"))
 
 
 def memory_limit(device: torch.device) -> int:
