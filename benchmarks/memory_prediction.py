@@ -36,6 +36,7 @@ from neq.training.optimizer import make_optimizer
 CASES: tuple[dict[str, object], ...] = (
     {"image_size": 48, "base_batch_size": 32},
     {"image_size": 48, "base_batch_size": 32, "norm_mode": "frozen", "ratio": 0.05},
+    {"net_name": "mbv2", "image_size": 128, "base_batch_size": 16},
     {"net_name": "mbv2", "image_size": 128, "base_batch_size": 32},
     {"net_name": "mbv2", "image_size": 128, "base_batch_size": 32, "norm_mode": "frozen", "ratio": 0.05},
     {"net_name": "mbv2", "image_size": 128, "base_batch_size": 32, "norm_mode": "train", "ratio": 1},

@@ -105,6 +105,7 @@ def test_the_line_says_what_to_do_and_the_last_good_state_is_kept(tmp_path, monk
             return real(*args)
 
         monkeypatch.setattr(loop_module, "_forward", greedy)
+        monkeypatch.setitem(_TAKEN, "tight", (1.0, 0))  # MiB are nothing to a real network
         monkeypatch.setattr("neq.cli.memory.memory_limit", lambda device: 0)
         monkeypatch.setattr(
             "neq.cli.memory.held_now", lambda device: -int(0.8 * TIMES * predict(run).peak) - MORE
