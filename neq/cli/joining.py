@@ -30,8 +30,10 @@ from neq.training import PATIENCE, Processes, ProcessLost
 _JOINING = 120.0  # seconds that a process waits for the others to start
 _RESUME = "the same command with --resume goes on from the last checkpoint"
 _POLL = 0.5
+_SPOKEN = "spoken"  # the store counts who has asked to speak
 _EXCHANGE_FAILS = 3.0  # seconds in which an exchange with a process that has died fails by itself
 _STORE_ANSWERS = 3.0
+_ALL_HEAR = 3.0  # seconds that the process with the store stays for the others after the word
 _LAST = 20.0  # seconds that are then left to end in order
 
 
@@ -123,6 +125,14 @@ class _Bond:
         """Ends the watch over the others."""
         self._over.set()
 
+    def wait_until_heard(self) -> None:
+        """The first process, which may hold the store, stays until the others know that the word is said."""
+        if self.place.rank != 0 or self.store is None:
+            return
+        deadline = time.monotonic() + _ALL_HEAR
+        while time.monotonic() < deadline and not all(map(self._has_heard, range(1, self.place.count))):
+            time.sleep(0.05)
+
     def may_speak(self) -> bool:
         """Whether this process is the first that asks; it then says why the run ends."""
         with self._asking:
@@ -138,7 +148,8 @@ class _Bond:
     def _ask(self, answer: list[bool]) -> None:
         with suppress(RuntimeError):
             if self.store is not None:
-                answer[0] = int(self.store.add("spoken", 1)) == 1
+                answer[0] = int(self.store.add(_SPOKEN, 1)) == 1
+                self.store.set(f"heard/{self.place.rank}", "")
 
     def died(self) -> list[int]:
         """The processes of this machine that have ended before the run has."""
@@ -148,6 +159,8 @@ class _Bond:
     def _watch(self) -> None:
         """Waits for one of the others to die, says so, and ends this process, in order if that can be."""
         while not self._over.wait(_POLL):
+            if self._is_written(_SPOKEN):
+                self.may_speak()  # asked while the store is there
             died = self.died()
             if not died or self._over.is_set():
                 continue
@@ -163,9 +176,16 @@ class _Bond:
             return
 
     def _has_left(self, rank: int) -> bool:
+        return self._is_written(f"left/{rank}")
+
+    def _has_heard(self, rank: int) -> bool:
+        is_gone = rank in self._peers and _is_gone(self._peers[rank])
+        return is_gone or self._is_written(f"heard/{rank}")
+
+    def _is_written(self, key: str) -> bool:
         assert self.store is not None
         try:
-            return bool(self.store.check([f"left/{rank}"]))
+            return bool(self.store.check([key]))
         except RuntimeError:
             return False
 
@@ -177,9 +197,12 @@ def _ending(place: Place, patience: float) -> Iterator[_Bond]:
     try:
         yield bond
     except BaseException as error:
-        if not bond.may_speak():
+        may_speak, died = bond.may_speak(), bond.died()
+        bond.stop()
+        with suppress(KeyboardInterrupt, Terminated):  # what came first is what ends the run
+            bond.wait_until_heard()
+        if not may_speak:
             raise Ended(1 if bond.has_ended_this else exit_code(error)) from error
-        died = bond.died()
         if died and isinstance(error, (ProcessLost, Terminated)):
             # torchrun stops the others, too, when one of them has died.
             raise Ended(1, died_line(died[0])) from error

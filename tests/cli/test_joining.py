@@ -68,11 +68,12 @@ def test_a_process_that_hangs_ends_the_others_with_one_line():
     assert line == f"neq: another process of the run has ended, or has not answered for 4 s; {RESUME}"
 
 
-def test_a_mistake_of_one_process_is_told_once():
-    found = ended(start(2, WORKER, "mistake", "1"))
+@pytest.mark.parametrize("rank", [0, 1])  # the first one holds the store, and takes it along
+def test_a_mistake_of_one_process_is_told_once(rank):
+    found = ended(start(2, WORKER, "mistake", str(rank)))
     assert lines_of(found) == "neq: this cannot be\n"
-    assert found[1][0] == 2
-    assert found[0][0] != 0
+    assert found[rank][0] == 2
+    assert found[1 - rank][0] != 0
 
 
 def test_a_signal_to_all_is_told_once():
