@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 
@@ -100,7 +100,8 @@ class _Bond:
             host, pid = self.store.get(key).decode().split()
             if rank != self.place.rank and host == socket.gethostname():
                 self._peers[rank] = _process(int(pid))
-        threading.Thread(target=self._watch, daemon=True).start()
+        for work in (self._watch, self._listen):
+            threading.Thread(target=work, daemon=True).start()
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
         dist.init_process_group(
             backend,
@@ -129,8 +130,8 @@ class _Bond:
         """The first process, which may hold the store, stays until the others know that the word is said."""
         if self.place.rank != 0 or self.store is None:
             return
-        deadline = time.monotonic() + _ALL_HEAR
-        while time.monotonic() < deadline and not all(map(self._has_heard, range(1, self.place.count))):
+        others, deadline = range(1, self.place.count), time.monotonic() + _ALL_HEAR
+        while time.monotonic() < deadline and not all(map(self._has_heard, others)):
             time.sleep(0.05)
 
     def may_speak(self) -> bool:
@@ -139,17 +140,12 @@ class _Bond:
             if self._has_asked:
                 return False
             self._has_asked = True
-        answer = [True]  # where the store does not answer: better said twice than not at all
-        asker = threading.Thread(target=self._ask, args=(answer,), daemon=True)
-        asker.start()
-        asker.join(_STORE_ANSWERS)
-        return answer[0]
+        return self._answer(self._ask, otherwise=True)  # better said twice than not at all
 
-    def _ask(self, answer: list[bool]) -> None:
-        with suppress(RuntimeError):
-            if self.store is not None:
-                answer[0] = int(self.store.add(_SPOKEN, 1)) == 1
-                self.store.set(f"heard/{self.place.rank}", "")
+    def _ask(self, store: dist.Store) -> bool:
+        is_first = int(store.add(_SPOKEN, 1)) == 1
+        store.set(f"heard/{self.place.rank}", "")
+        return is_first
 
     def died(self) -> list[int]:
         """The processes of this machine that have ended before the run has."""
@@ -159,8 +155,6 @@ class _Bond:
     def _watch(self) -> None:
         """Waits for one of the others to die, says so, and ends this process, in order if that can be."""
         while not self._over.wait(_POLL):
-            if self._is_written(_SPOKEN):
-                self.may_speak()  # asked while the store is there
             died = self.died()
             if not died or self._over.is_set():
                 continue
@@ -175,6 +169,15 @@ class _Bond:
                 os._exit(1)  # blocked in a call that no signal ends
             return
 
+    def _listen(self) -> None:
+        """Waits for another process to say why the run ends; asks after it while the store is there."""
+        assert self.store is not None
+        while not self._over.wait(_POLL):
+            with suppress(RuntimeError):
+                if self.store.check([_SPOKEN]):
+                    self.may_speak()
+                    return
+
     def _has_left(self, rank: int) -> bool:
         return self._is_written(f"left/{rank}")
 
@@ -183,11 +186,21 @@ class _Bond:
         return is_gone or self._is_written(f"heard/{rank}")
 
     def _is_written(self, key: str) -> bool:
-        assert self.store is not None
-        try:
-            return bool(self.store.check([key]))
-        except RuntimeError:
-            return False
+        return self._answer(lambda store: bool(store.check([key])), otherwise=False)
+
+    def _answer(self, question: Callable[[dist.Store], bool], otherwise: bool) -> bool:
+        """What the store answers, which may be gone, or hang where no signal ends the wait."""
+        answer = [otherwise]
+
+        def ask() -> None:
+            with suppress(RuntimeError):
+                if self.store is not None:
+                    answer[0] = question(self.store)
+
+        asker = threading.Thread(target=ask, daemon=True)
+        asker.start()
+        asker.join(_STORE_ANSWERS)
+        return answer[0]
 
 
 @contextmanager

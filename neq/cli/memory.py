@@ -32,8 +32,9 @@ def predicted_line(run: Training) -> str:
     velocity = f"; measuring velocity {memory.measuring / 2**20:,.1f}" if memory.measuring else ""
     process = ""
     if run.device.type == "cpu":
-        fast, tight = (taken(run, how) / 2**20 for how in ("fast", "tight"))
-        process = f"; for them a process takes up to {fast:,.0f} MiB, under --memory tight {tight:,.0f} MiB"
+        fast, tight = (f"{taken(run, how) / 2**20:,.0f} MiB" for how in ("fast", "tight"))
+        process = f"; for them a process takes up to {fast}"
+        process += f", under --memory tight {tight}" if can_give_back() else ""
     return f"memory: tensors take at most {memory.peak / 2**20:,.1f} MiB: {listed}{velocity}{process}"
 
 

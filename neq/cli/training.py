@@ -165,7 +165,8 @@ def _train(console: Console, run: Training, record: RunRecord, fresh: bool) -> N
         _notes(console, [line])
 
     found = None if fresh else run.checkpoints.load_last(tell)
-    progress = restore(run, found)
+    with memory_explained(run):
+        progress = restore(run, found)
     if found is not None:
         record.rewind(progress.epoch)
         so_far, whole = progress.so_far, run.data.steps_per_epoch
@@ -218,7 +219,8 @@ def _unwritable(folder: Path) -> Iterator[None]:
 
 def _follow(run: Training, record: RunRecord) -> None:
     """Trains beside the first process, which alone writes the run's folder."""
-    progress = follow(run, record)
+    with memory_explained(run):
+        progress = follow(run, record)
     if progress is not None:
         with stop_on_signals() as stop, _stop_explained(), memory_explained(run):
             train(replace(run, stop=stop), progress)

@@ -88,18 +88,18 @@ def batch_norm_backward(
             grad, x, gamma, None, None, mean, invstd, True, eps, [True, True, True]
         )
         return found
-    # As if mean and variance were constants; then what they add, which takes the sums of all processes.
-    var = invstd**-2 - eps
-    grad_x, grad_gamma, grad_beta = torch.ops.aten.native_batch_norm_backward(
-        grad, x, gamma, mean, var, None, None, False, eps, [True, True, True]
+    gamma = torch.ones_like(mean) if gamma is None else gamma
+    # The CPU reads mean and variance from one pair of arguments, CUDA mean and invstd from the other.
+    _, grad_gamma, grad_beta = torch.ops.aten.native_batch_norm_backward(
+        grad, x, gamma, mean, invstd**-2 - eps, mean, invstd, False, eps, [False, True, True]
     )
     sums = batch.mean(torch.stack([grad_beta, grad_gamma])) / batch.share
     count = x.numel() / x.shape[1] / batch.share
-    scale = invstd if gamma is None else invstd * gamma
-    of_mean, of_var = (sums / count).to(scale.dtype) * scale
+    of_mean, of_var = (sums / count).to(invstd.dtype)
     shape = (1, -1, *(1,) * (x.dim() - 2))
-    added = torch.addcmul(of_mean.view(shape), x - mean.view(shape), (of_var * invstd).view(shape))
-    return grad_x.sub_(added), grad_gamma, grad_beta
+    # In the statistics' precision until its means are taken off, and in one map.
+    grad_x = (x - mean.view(shape)).mul_((-of_var * invstd).view(shape)).sub_(of_mean.view(shape)).add_(grad)
+    return grad_x.mul_((invstd * gamma).view(shape)).to(x.dtype), grad_gamma, grad_beta
 
 
 class SharedBatchNorm(Function):

@@ -132,7 +132,7 @@ def what_fits(run: Training, room: int) -> tuple[int | None, int | None]:
         room: bytes for all of training's tensors, weights among them.
 
     Returns:
-        Images, 2 or more and fewer than now, or none; bytes below what a step takes now, or none.
+        Images, 2 or more a process and fewer than now, or none; bytes below what a step takes now, or none.
     """
     times, bytes_more = _taken(run)
     room = int((room - bytes_more) / times)
@@ -140,8 +140,8 @@ def what_fits(run: Training, room: int) -> tuple[int | None, int | None]:
     batch = run.allowance(run.policy(0)).model.input_shape[0]
     images: int | None = batch // 2
     while images is not None and predict(run, -(-images // run.processes.count)).peak > room:
-        images = images // 2 if images >= 4 else None
-    if images is not None and images < 2:
+        images = images // 2 if images > 1 else None
+    if images is not None and images < 2 * run.processes.count:
         images = None
     training = now.kept + now.gradients + now.optimizer
     budget = room - (now.peak - training)

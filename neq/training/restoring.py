@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from neq.errors import UserError, first_line
+from neq.training.memory import is_out_of_memory
 from neq.training.own import take_own
 from neq.training.run import Progress, Training
 from neq.training.schedule import total_epochs
@@ -26,6 +27,7 @@ def restore(run: Training, state: Mapping[str, Any] | None) -> Progress:
 
     Raises:
         UserError: the checkpoint is that of another run, or holds what no run writes.
+        RuntimeError: there is no memory for it, or the device fails.
     """
     if state is None:
         return Progress()
@@ -39,6 +41,8 @@ def restore(run: Training, state: Mapping[str, Any] | None) -> Progress:
             stream = (run.config.manual_seed, progress.epoch)
             take_own(state["own"], run.network, progress.so_far, run.processes, *stream)
     except _ERRORS as error:
+        if is_out_of_memory(error) or isinstance(error, torch.AcceleratorError):
+            raise
         raise UserError(
             f"the checkpoint in {run.checkpoints.folder} is not one of this run ({first_line(error)}); put a "
             "copy back, or --overwrite starts the run again"

@@ -1,6 +1,8 @@
 """Several processes: how they find each other, and that one of them says why they end."""
 
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -10,7 +12,7 @@ from neq.cli.joining import joined
 from neq.cli.several import Place, place_in_environment
 from neq.errors import UserError
 from neq.training import ALONE, Processes
-from tests.training.together import ended, start
+from tests.training.together import ENV, ended, start
 
 # Sums for ever; what happens to whom after a while is the script's argument.
 WORKER = """
@@ -37,7 +39,15 @@ def command(arguments):
 
 sys.exit(run_command(command, sys.argv[1:], "stopped"))
 """
+STORE = """
+import time
+from torch.distributed import TCPStore
+store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+print(store.port, flush=True)
+time.sleep(600)
+"""
 RESUME = "the same command with --resume goes on from the last checkpoint\n"
+SILENT = f"neq: another process of the run has ended, or has not answered for 4 s; {RESUME}"
 
 
 def lines_of(found):
@@ -65,7 +75,7 @@ def test_a_process_that_hangs_ends_the_others_with_one_line():
         second.kill()
         ended([second])
     assert code == 1
-    assert line == f"neq: another process of the run has ended, or has not answered for 4 s; {RESUME}"
+    assert line == SILENT
 
 
 @pytest.mark.parametrize("rank", [0, 1])  # the first one holds the store, and takes it along
@@ -74,6 +84,25 @@ def test_a_mistake_of_one_process_is_told_once(rank):
     assert lines_of(found) == "neq: this cannot be\n"
     assert found[rank][0] == 2
     assert found[1 - rank][0] != 0
+
+
+def test_a_store_that_hangs_keeps_no_process_from_ending():
+    """Started by torchrun, the store is not in the first process."""
+    store = subprocess.Popen([sys.executable, "-c", STORE], env=ENV, stdout=subprocess.PIPE, text=True)
+    try:
+        port = store.stdout.readline().strip()
+        workers = start(2, WORKER, "mistake", "0", MASTER_PORT=port, TORCHELASTIC_USE_AGENT_STORE="True")
+        for worker in workers:
+            assert worker.stdout.readline() == "ready\n"
+        store.send_signal(signal.SIGSTOP)
+        found = ended(workers, timeout=40)
+    finally:
+        store.kill()
+        store.communicate()
+    assert [code for code, _, _ in found] == [2, 1]
+    assert found[0][2] == "neq: this cannot be\n"
+    # Nobody tells the other one that it is told already: it says what it has seen.
+    assert found[1][2] in (f"neq: process 0 of the run has died; {RESUME}", SILENT)
 
 
 def test_a_signal_to_all_is_told_once():

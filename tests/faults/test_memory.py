@@ -14,7 +14,7 @@ from benchmarks.memory_prediction import measure
 from neq.cli import main
 from neq.cli.memory import OutOfMemory, memory_explained, predicted_line
 from neq.tight_memory import can_give_back
-from neq.training import is_out_of_memory, load_checkpoint, predict, train, what_fits
+from neq.training import Processes, is_out_of_memory, load_checkpoint, predict, train, what_fits
 from neq.training import loop as loop_module
 from neq.training.memory import _TAKEN
 from tests.training.runs import run_of
@@ -89,6 +89,15 @@ def test_what_fits_fits_by_prediction(tmp_path):
         _,
     ):
         assert predict(run).peak <= 0.95 * peak
+
+
+def test_what_fits_gives_every_process_two_images(tmp_path):
+    with run_of(
+        tmp_path, Processes(0, 4), neuron_selection="random", base_batch_size=64, sync_batch_norm=False
+    ) as (run, _):
+        for images, fitting in ((4, 16), (2, 8), (1, None)):
+            room = TIMES * predict(run, images).peak + MORE + 1
+            assert what_fits(run, int(room))[0] == fitting
 
 
 @pytest.mark.parametrize(

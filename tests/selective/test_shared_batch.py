@@ -34,6 +34,26 @@ def test_alone_it_is_a_batch_norm(shape, affine):
         assert torch.allclose(one, other, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_gradient_that_is_nearly_the_same_everywhere_keeps_in_bf16_what_it_differs_by(layout):
+    """Its mean is taken off: rounded before that, nothing but the rounding would be left."""
+    generator = torch.Generator().manual_seed(0)
+    x, grad = (torch.randn(16, 4, 9, 9, generator=generator) for _ in range(2))
+    x, grad = (value.to(torch.bfloat16, memory_format=layout) for value in (x, 1 + 0.05 * grad))
+    gamma = torch.rand(4, generator=generator) + 0.5
+    exact = nn.functional.batch_norm(
+        leaf := x.double().requires_grad_(), None, None, gamma.double(), training=True
+    )
+    exact.backward(grad.double())
+    _, mean, invstd = batch_norm(x, gamma, torch.zeros(4), (None, None, 0.1, 1e-5), ALONE)
+    errors = []
+    for batch in (ALONE, None):
+        found = batch_norm_backward(grad, x, gamma, mean, invstd, 1e-5, batch)[0]
+        assert found.is_contiguous(memory_format=layout)
+        errors.append((found.double() - leaf.grad).norm() / leaf.grad.norm())
+    assert errors[0] < 1.1 * errors[1] < 0.01
+
+
 def test_a_map_in_bf16_has_its_statistics_in_float32():
     generator = torch.Generator().manual_seed(0)
     x, grad = (torch.randn(16, 4, 9, 9, generator=generator).bfloat16() for _ in range(2))

@@ -30,6 +30,10 @@ def saved(request, tmp_path_factory):
         return folder, run.checkpoints.load_last()
 
 
+def bytes_of(text):
+    return torch.frombuffer(bytearray(text), dtype=torch.uint8) if text else torch.empty(0, dtype=torch.uint8)
+
+
 def put(state, path, value):
     *way, last = path.split(".")
     for name in way:
@@ -51,13 +55,15 @@ HOSTILE: dict[str, tuple[object, ...]] = {
     "progress.so_far": (1, [], {}, {"step": 3}),
     "progress.unknown": (1,),
 }
+# Damaged in ways that torch.load ends on in ways of their own.
+OF_OWN = (b"", bytes(9), b"\x80\x02", b"\x80\x02X\x05\x00")
 OF_MID_EPOCH: dict[str, tuple[object, ...]] = {
     "progress.so_far.choice": (None, {}, {"chosen": 1}, torch.ones(3)),
     "progress.so_far.choice.chosen": (None, torch.ones(64), [True]),
     "progress.so_far.step": (None, -1, 10**6, 1.0, "4"),
     "progress.so_far.losses": (None, [], torch.ones(3), 1),
     "progress.so_far.before": (1, {"stem.weight": 1}, {"stem.weight": {}}),
-    "own": (None, 1, [1], [torch.ones(3)] * 2, [torch.zeros(9, dtype=torch.uint8)] * 2),
+    "own": (None, 1, [1], [torch.ones(3)] * 2, *([bytes_of(text)] * 2 for text in OF_OWN)),
 }
 
 
@@ -83,3 +89,23 @@ def test_what_no_run_of_this_kind_writes_is_refused_in_one_line(saved, tmp_path)
             assert line.startswith(f"the checkpoint in {folder} is not one of this run ("), path
             assert "--overwrite starts the run again" in line
             assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        torch.AcceleratorError("no device"),
+    ],
+)
+def test_a_machine_that_fails_is_not_told_as_a_wrong_checkpoint(saved, tmp_path, monkeypatch, error):
+    """Whose line offers to start again."""
+
+    def fail(state):
+        raise error
+
+    with run_of(tmp_path, **SETTINGS) as (run, _):
+        monkeypatch.setattr(run.network, "load_state_dict", fail)
+        with pytest.raises(type(error)):
+            restore(run, saved[1])

@@ -20,19 +20,20 @@ def free_port() -> int:
         return port
 
 
-def start(count: int, script: str, *arguments: str) -> list[subprocess.Popen[str]]:
+def start(count: int, script: str, *arguments: str, **environment: str) -> list[subprocess.Popen[str]]:
     """Starts the processes; they know each other by RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
 
     Args:
         count: of processes.
         script: Python code.
         arguments: of the script.
+        environment: more of it, or others than these.
     """
     meeting = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     return [
         subprocess.Popen(
             [sys.executable, "-c", script, *arguments],
-            env={**ENV, **meeting, "RANK": str(rank)},
+            env={**ENV, **meeting, "RANK": str(rank), **environment},
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
