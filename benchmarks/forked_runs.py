@@ -75,7 +75,7 @@ def _train(arguments: list[str], output: Path, before: Callable[[], object] | No
     os.environ["WANDB_MODE"] = "disabled"
     torch.set_num_threads(1)
     # Pictures take longer than these trainings.
-    with patch.multiple(training_command, open_network=small_network, _draw=lambda record: None):
+    with patch.multiple(training_command, open_network=small_network, _draw=lambda *_: None):
         if before is not None:
             before()
         code = main(arguments)

@@ -46,9 +46,8 @@ def command(arguments: list[str]) -> int:
     def tell(line: str) -> None:
         console.print(f"neq: {line}", style="dim", highlight=False, markup=False)
 
-    runs_dir = Path(options.runs_dir).expanduser()
-    recorded = recorded_runs(runs_dir) + wandb_runs(options.wandb, tell=tell)
-    runs = with_failures(match(sweeps, recorded, runs_dir), sweeps, runs_dir)
+    recorded = recorded_runs(options.runs_dir) + wandb_runs(options.wandb, tell=tell)
+    runs = with_failures(match(sweeps, recorded, options.runs_dir), sweeps, options.runs_dir)
     checks = None
     if options.evaluate:
         from neq.cli.evaluating import evaluate_runs  # imports torch

@@ -31,7 +31,7 @@ def command(arguments: list[str]) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("file", metavar="FILE", help="as policies/test_policy.yaml")
-    parser.add_argument("--runs-dir", default="runs", metavar="DIR", help="folder of runs (default: runs)")
+    parser.add_runs_dir()
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     options = parser.parse_args(arguments[1:])
     console, sweep = Console(width=WIDEST), read_sweep(options.file)
@@ -43,7 +43,7 @@ def command(arguments: list[str]) -> int:
         raise UserError(f"file {options.file!r}: {error}") from None
     console.print(_headline(sweep, len(found)), highlight=False, markup=False)
     if sweep.method == "grid":
-        _list(console, sweep, found, Path(options.runs_dir).expanduser())
+        _list(console, sweep, found, options.runs_dir)
     else:
         console.print(_space(sweep))
     return 0

@@ -105,7 +105,7 @@ class _Bond:
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
         dist.init_process_group(
             backend,
-            store=dist.PrefixStore("torch", store),
+            store=dist.PrefixStore("torch", store.clone()),  # blocked, it would keep those above waiting
             rank=self.place.rank,
             world_size=self.place.count,
             timeout=timedelta(seconds=self.patience),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import NoReturn
 
 from neq.errors import UserError
@@ -14,3 +15,26 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Refuses the arguments."""
         raise UserError(f"{self.prog}: {message}; see --help")
+
+    def add_runs_dir(self) -> None:
+        """Takes --runs-dir, as a path."""
+        self.add_argument(
+            "--runs-dir",
+            type=_folder,
+            default="runs",
+            metavar="DIR",
+            help="folder of all runs (default: runs)",
+        )
+
+
+def _folder(text: str) -> Path:
+    """A folder, which need not exist."""
+    if not text:
+        raise argparse.ArgumentTypeError("'' is not allowed: a folder is expected")
+    try:
+        folder = Path(text).expanduser()
+    except RuntimeError as error:  # ~nobody
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: {error}") from None
+    if folder.is_file():
+        raise argparse.ArgumentTypeError(f"{text!r} is a file; give the folder of the runs")
+    return folder

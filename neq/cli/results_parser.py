@@ -22,9 +22,7 @@ class ResultsParser(Parser):
             metavar="FILE",
             help="sweep files, as policies/digits/su.yaml",
         )
-        self.add_argument(
-            "--runs-dir", default="runs", metavar="DIR", help="folder of all runs (default: runs)"
-        )
+        self.add_runs_dir()
         self.add_argument(
             "--config-file",
             metavar="NAME|PATH",

@@ -13,6 +13,13 @@ from types import FrameType
 
 from neq.errors import UserError, first_line, printable, shown
 
+# What is wrong with a place that the user gave, by the system's word for it.
+_OF_PLACES = {
+    errno.ENAMETOOLONG: "is too long for the name of a file",
+    errno.EACCES: "may not be read or written (permission denied); make it so, or give another",
+    errno.ENOTDIR: "lies below a file, where no folder is; give another",
+}
+
 
 class Terminated(BaseException):
     """SIGTERM arrived."""
@@ -68,8 +75,8 @@ def run_command(command: Callable[[list[str]], int], argv: list[str], stopped: s
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:  # nobody but a user gives those
-            return _end(error, 2, f"{shown(error.filename)} is too long for the name of a file", argv)
+        if isinstance(error, OSError) and error.filename is not None and error.errno in _OF_PLACES:
+            return _end(error, 2, f"{shown(error.filename)} {_OF_PLACES[error.errno]}", argv)
         return _end(error, 1, f"{first_line(error)} ({type(error).__name__}; --debug shows where)", argv)
     finally:
         for number, handler in former.items():

@@ -35,7 +35,7 @@ def command(arguments: list[str]) -> int:
         return _status(given[1:])
     options = _parser().parse_args(given)
     sweep, base = _read(options.file)
-    runs = Path(options.runs_dir).expanduser()
+    runs: Path = options.runs_dir
     queue = CellQueue(open_storage(options.storage, runs), sweep_name(sweep, options.file.stem, base), sweep)
     with closing(queue):
         return _sweep(queue, base, runs, options)
@@ -63,7 +63,7 @@ def _sweep(queue: CellQueue, base: dict[str, object], runs: Path, options: argpa
     return 1 if left else 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     parser = Parser(
         prog="neq sweep",
         usage="neq sweep FILE [options]\n       neq sweep status FILE [options]",
@@ -84,13 +84,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_places(parser: argparse.ArgumentParser) -> None:
+def _add_places(parser: Parser) -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help="as policies/digits/velocity.yaml")
     parser.add_argument(
         "--storage", metavar="URL",
         help=f"postgresql://USER@HOST/DATABASE for many machines (default: the file {FILE} beside the runs)",
     )  # fmt: skip
-    parser.add_argument("--runs-dir", default="runs", metavar="DIR", help="folder of runs (default: runs)")
+    parser.add_runs_dir()
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
 
 
@@ -127,7 +127,7 @@ def _status(given: list[str]) -> int:
     _add_places(parser)
     options = parser.parse_args(given)
     sweep, base = _read(options.file)
-    runs, name = Path(options.runs_dir).expanduser(), sweep_name(sweep, options.file.stem, base)
+    runs, name = options.runs_dir, sweep_name(sweep, options.file.stem, base)
     if options.storage is None and not (runs / FILE).exists():
         raise UserError(f"{runs / FILE} is not there: no sweep was started; neq sweep {options.file} does")
     queue = CellQueue(open_storage(options.storage, runs, reading=True), name, sweep)

@@ -58,10 +58,10 @@ def work(task: Task) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     if task.threads is not None and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(task.threads)
-    queue = CellQueue(open_storage(task.storage, task.runs), task.name, task.sweep)
     opened, failures = kept_open(open_data), task.failures
     gc.freeze()  # what was imported stays: the collections after each cell need not look at it
     try:
+        queue = CellQueue(open_storage(task.storage, task.runs), task.name, task.sweep)
         while claim := patiently(lambda: queue.claim(task.worker)):
             print(f"neq: cell {claim.cell}: {claim.values}", flush=True)
             with _Pulse(claim):
@@ -73,6 +73,10 @@ def work(task: Task) -> int:
                 return DIED
     except (KeyboardInterrupt, Terminated):
         return 143
+    except UserError as error:  # of the database, not of a cell
+        print(f"neq: {error}", file=sys.stderr, flush=True)
+        failures.value += 1
+        return GAVE_UP if failures.value >= task.max_failures else DIED
     return 0
 
 
@@ -84,6 +88,11 @@ def _do(task: Task, queue: CellQueue, claim: Claim, opened: Opened) -> Exception
         patiently(lambda: claim.note(history.EPOCHS, total_epochs(resolved.config.run_config)))
         while (stopped := _train(task, queue, claim, resolved, opened)) is None:
             time.sleep(BUSY_PAUSE)
+        folder = find_run(resolved.config, task.runs).folder
+        rows = read_metrics(folder)
+        value = metric_of(rows[-1], queue.metric) if rows else None
+        patiently(lambda: claim.note(history.FOLDER, os.fspath(folder)))
+        patiently(lambda: claim.note(history.SECONDS, time.monotonic() - start))
     except (KeyboardInterrupt, Terminated):
         with contextlib.suppress(UserError, *database_errors()):
             claim.give_back(FAREWELL)
@@ -97,11 +106,7 @@ def _do(task: Task, queue: CellQueue, claim: Claim, opened: Opened) -> Exception
         return error
     finally:
         gc.collect()
-    folder = find_run(resolved.config, task.runs).folder
-    rows = read_metrics(folder)
-    patiently(lambda: claim.note(history.FOLDER, os.fspath(folder)))
-    patiently(lambda: claim.note(history.SECONDS, time.monotonic() - start))
-    claim.done(metric_of(rows[-1], queue.metric) if rows else None, stopped)
+    claim.done(value, stopped)
     return None
 
 
@@ -137,7 +142,8 @@ def metric_of(row: dict[str, Any], name: str) -> float | None:
         name: section and key with a dot between.
     """
     section, _, key = name.partition(".")
-    value = row.get(section, {}).get(key)
+    found = row.get(section)
+    value = found.get(key) if isinstance(found, dict) else None
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 

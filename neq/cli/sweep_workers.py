@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 
 from neq.cli.sweep_task import DIED, GAVE_UP, Task
+from neq.errors import UserError
 from neq.sweeps.queue import CellQueue
 from neq.sweeps.storage import database_errors, patiently
 
@@ -73,8 +74,7 @@ class Workers:
         self._context: Any = multiprocessing.get_context(method)
         if method == "forkserver":
             self._context.set_forkserver_preload(["neq.cli.sweep_worker", __name__])
-        self.logs = runs / "sweeps" / queue.name
-        self.logs.mkdir(parents=True, exist_ok=True)
+        self._logs = runs / "sweeps" / queue.name
         self._slots: list[_Slot] = []
 
     @property
@@ -145,7 +145,14 @@ class Workers:
                 slot.process.kill()
 
     def _task(self, at: int) -> Task:
-        log = self.logs / f"{socket.gethostname()}-{at}.log"
+        log = self._logs / f"{socket.gethostname()}-{at}.log"
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.open("a").close()
+        except OSError as error:
+            raise UserError(
+                f"{error.filename} cannot be written ({error.strerror}); give another --runs-dir"
+            ) from None
         failures = self._context.Value("i", 0)
         return Task(
             self._storage, self._runs, self._queue.name, self._queue.sweep, self._base, "", log,

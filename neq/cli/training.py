@@ -117,7 +117,7 @@ def _run(options: Options, resolved: Resolved, around: Surroundings, processes: 
             with record.locked(), _unwritable(folder):
                 record.check(named, config.resume, options.overwrite)
                 _train(console, replace(run, trackers=around.trackers), record, options.overwrite)
-    _draw(record)
+    _draw(console, record)
     console.print(summary_table(read_summary(folder)))
     console.print(f"{folder}", highlight=False, markup=False)
     return folder
@@ -245,13 +245,16 @@ def _mirror(console: Console, config: Config, record: RunRecord) -> Iterator[Seq
         yield (mirror,)
 
 
-def _draw(record: RunRecord) -> None:
-    """Draws the pictures that are not there yet."""
+def _draw(console: Console, record: RunRecord) -> None:
+    """Draws the pictures that are not there yet, where they can be."""
     pictures = {"curves.png": plot_curves, "selection.png": plot_selection}
     missing = {name: plot for name, plot in pictures.items() if not (record.folder / name).exists()}
     metrics = read_metrics(record.folder) if missing else []
     for name, plot in missing.items():
-        plot(metrics, record.folder / name)
+        try:
+            plot(metrics, record.folder / name)
+        except OSError as error:
+            _notes(console, [f"{name} cannot be written ({error.strerror})"])
 
 
 def _notes(console: Console, lines: Iterable[str]) -> None:

@@ -76,7 +76,8 @@ def _run_folders(runs: Path) -> Iterator[tuple[Path, frozenset[str]]]:
     """The folders of runs with the names in them; nothing inside a run is looked at."""
     # Real paths, so that a link back up ends nowhere.
     seen: set[str] = set()
-    for path, folders, files in os.walk(runs, followlinks=True):
+    unreadable: list[OSError] = []
+    for path, folders, files in os.walk(runs, onerror=unreadable.append, followlinks=True):
         names = frozenset((*folders, *files))
         if "identity.json" in names or len(TRACES & names) > 1:
             folders.clear()
@@ -88,6 +89,7 @@ def _run_folders(runs: Path) -> Iterator[tuple[Path, frozenset[str]]]:
             if real in seen or Path(path).resolve().is_relative_to(real):
                 folders.remove(name)
             seen.add(real)
+    yield from ((Path(error.filename), frozenset()) for error in unreadable)
 
 
 def _read(folder: Path, names: frozenset[str]) -> Recorded:

@@ -185,7 +185,7 @@ def _choice(value: Mapping[str, object], distribution: str, here: str) -> Choice
         return Choice((value["value"],))
     values = value["values"]
     if not isinstance(values, list) or not values:
-        raise UserError(f"{here}.values {shown(values)} is not allowed: a list is expected, as [1, 2]")
+        raise UserError(f"{here}.values {shown(values)} is not allowed: values are expected, as [1, 2]")
     probabilities = value.get("probabilities")
     if probabilities is not None:
         return Choice(tuple(values), _probabilities(probabilities, len(values), f"{here}.probabilities"))

@@ -103,9 +103,12 @@ def _open_file(path: Path, reading: bool) -> RDBStorage:
             # The address says the kind alone: in one, a folder called `a?b` would be another folder.
             storage = _open(f"sqlite:///{FILE}", {"creator": connect})
     except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}); give another --runs-dir") from None
+        why = error.strerror or "another process keeps it locked"
+        raise UserError(f"{path} cannot be written ({why}); give another --runs-dir") from None
     except database_errors() as error:
         line = _line(error)
+        if "locked" in line:
+            raise UserError(f"{path} is in use by another process ({line}); wait for it to end") from None
         raise UserError(
             f"{path} cannot be used ({line}); give another --runs-dir, or move the file away: "
             "finished runs are found without it"
@@ -158,10 +161,7 @@ def patiently(
         except database_errors() as error:
             line = _line(error)
             if any(said in line for said in LOST):
-                raise UserError(
-                    f"the database of the sweep was moved, deleted or damaged while it ran ({line}); move "
-                    "what is left of it away: the same command begins anew, and finished runs are found"
-                ) from None
+                raise lost(line) from None
             if clock() - start > patience:
                 raise
             if pause == 0.5:
@@ -169,6 +169,18 @@ def patiently(
                 print(told, file=sys.stderr, flush=True)
             time.sleep(pause)
             pause = min(2 * pause, 10.0)
+
+
+def lost(line: str) -> UserError:
+    """What is said where the database of a sweep is no longer what it was.
+
+    Args:
+        line: what was met.
+    """
+    return UserError(
+        f"the database of the sweep was moved, deleted or damaged while it ran ({line}); move "
+        "what is left of it away: the same command begins anew, and finished runs are found"
+    )
 
 
 def _line(error: BaseException) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import optuna
@@ -12,7 +13,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from neq.sweeps.storage import quiet
+from neq.sweeps.storage import lost, quiet
 
 
 class Trials:
@@ -92,8 +93,19 @@ class Trials:
             return False
 
     def _id(self, number: int) -> int:
-        study_id = self._storage.get_study_id_from_name(self._name)
-        return self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
+        with _lost_if_unknown():
+            study_id = self._storage.get_study_id_from_name(self._name)
+            return self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
 
     def _study(self) -> optuna.Study:
-        return optuna.load_study(study_name=self._name, storage=self._storage, pruner=self._pruner)
+        with _lost_if_unknown():
+            return optuna.load_study(study_name=self._name, storage=self._storage, pruner=self._pruner)
+
+
+@contextmanager
+def _lost_if_unknown() -> Iterator[None]:
+    """Says that the database was taken away where it no longer knows the sweep: a new one is in its place."""
+    try:
+        yield
+    except KeyError:
+        raise lost("it no longer knows the sweep") from None

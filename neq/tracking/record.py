@@ -24,6 +24,8 @@ CONTENT = (
     "identity.json", "config.yaml", "classes.json", "metrics.jsonl", "summary.json", "checkpoint",
     "selection", "curves.png", "selection.png", "wandb.json",
 )  # fmt: skip
+# What would be lost with a run, of these.
+_RESULTS = frozenset({"metrics.jsonl", "summary.json", "checkpoint"})
 
 
 class RunIsBusy(UserError):
@@ -71,6 +73,11 @@ class RunRecord:
                 raise UserError(
                     f"run_dir {self.folder} holds {foreign[0]!r} and no run of neq; "
                     "give an empty or a new folder"
+                )
+            if not overwrite and names & _RESULTS:
+                raise UserError(
+                    f"run_dir {self.folder} holds a run whose identity.json is missing; put it back, "
+                    "or --overwrite starts the run again"
                 )
             return  # empty, or a start that was cut off before there was anything to keep
         if overwrite:

@@ -39,6 +39,12 @@ def command(arguments):
 
 sys.exit(run_command(command, sys.argv[1:], "stopped"))
 """
+KILLED_WHILE_CONNECTING = """
+import os, signal
+import torch.distributed as dist
+if os.environ["RANK"] == "1":
+    dist.init_process_group = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+"""
 STORE = """
 import time
 from torch.distributed import TCPStore
@@ -84,6 +90,13 @@ def test_a_mistake_of_one_process_is_told_once(rank):
     assert lines_of(found) == "neq: this cannot be\n"
     assert found[rank][0] == 2
     assert found[1 - rank][0] != 0
+
+
+def test_a_process_that_is_killed_while_they_connect_ends_the_others_with_one_line():
+    found = ended(start(2, KILLED_WHILE_CONNECTING + WORKER, "nothing", "9"))
+    assert [code for code, _, _ in found] == [1, -signal.SIGKILL]
+    told = [line for line in lines_of(found).splitlines(keepends=True) if "[c10d]" not in line]  # torch's own
+    assert told == [f"neq: process 1 of the run has died; {RESUME}"]
 
 
 def test_a_store_that_hangs_keeps_no_process_from_ending():

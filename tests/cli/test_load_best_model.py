@@ -151,7 +151,10 @@ def test_torch_is_not_imported_to_write_a_book(here):
         (["-w"], "expected at least one argument"),
         (["-w", "nope.yaml"], "file 'nope.yaml' does not exist"),
         (["-w", "sweep.yaml", "-o", "output.csv"], "give one of .xlsx, .xlsm, .xltx, .xltm"),
-        (["-w", "sweep.yaml", "--runs-dir", "sweep.yaml"], "runs_dir 'sweep.yaml' is a file"),
+        (
+            ["-w", "sweep.yaml", "--runs-dir", "sweep.yaml"],
+            "'sweep.yaml' is a file; give the folder of the runs",
+        ),
         (["-w", "sweep.yaml", "--config-file", "nope"], "config_file 'nope' is unknown"),
         (["-w", "sweep.yaml", "--wandb", "abc"], "give ENTITY/PROJECT/SWEEP"),
         (["-w", "sweep.yaml", "--what"], "unrecognized arguments: --what"),

@@ -1,8 +1,11 @@
 import contextlib
 import json
+import math
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 
@@ -10,6 +13,7 @@ import psutil
 import pytest
 
 from neq.cli import main
+from neq.cli.sweep_worker import metric_of
 from neq.cli.sweep_workers import cores, is_here, workers_that_fit
 from neq.sweeps import history
 from neq.tracking import read_metrics, read_summary
@@ -129,6 +133,48 @@ def test_failed_cells_are_told_stay_failed_and_run_again_when_asked(tmp_path):
     assert folder.is_dir()
 
 
+def test_a_finished_run_whose_metrics_are_damaged_fails_its_cell_alone(tmp_path):
+    file = write_sweep(tmp_path, "manual_seed: {values: [0, 1]}")
+    assert run_sweep(tmp_path, file.name)[0] == 0
+    (tmp_path / "runs" / "sweeps.db").unlink()
+    (runs(tmp_path)[0] / "metrics.jsonl").write_text("5\n")
+    code, output = run_sweep(tmp_path, file.name)
+    assert code == 1
+    assert "died" not in output
+    assert re.search(r"cell 1 failed: .*metrics.jsonl is damaged", output)
+    assert "2 cells: 1 done, 1 failed" in output
+
+
+@pytest.mark.parametrize(
+    ("row", "value"),
+    [
+        ({"valid": {"top1": 3}}, 3.0),
+        ({"valid": {"top1": math.inf}}, None),
+        ({"valid": {}}, None),
+        ({"valid": 3}, None),
+        ({}, None),
+    ],
+)
+def test_a_metric_that_is_not_there_is_none(row, value):
+    assert metric_of(row, "valid.top1") == value
+
+
+@pytest.mark.parametrize("name", ["", "log"])
+def test_a_log_that_cannot_be_written_is_one_line(tmp_path, name):
+    file = write_sweep(tmp_path, "manual_seed: {values: [0, 1]}")
+    with contextlib.closing(open_queue(tmp_path)) as queue:
+        logs = tmp_path / "runs" / "sweeps" / queue.name
+    if name:
+        (logs / f"{socket.gethostname()}-0.log").mkdir(parents=True)
+    else:
+        logs.parent.mkdir()
+        logs.write_text("")
+    code, output = run_sweep(tmp_path, file.name)
+    assert code == 2
+    assert output.splitlines()[-1].endswith("; give another --runs-dir")
+    assert "Traceback" not in output
+
+
 def test_a_worker_stops_after_failures_in_a_row_and_leaves_the_rest(tmp_path):
     file = write_sweep(tmp_path, "manual_seed: {values: [0, 1, 2, 3, 4, 5]}")
     os.truncate(tmp_path / "tiny.npz", 100)
@@ -235,7 +281,10 @@ def test_a_search_whose_cap_was_lowered_ends(tmp_path):
         ),
         (["sweep.yaml", "--max-failures", "x"], "'x' is not allowed: a whole number from 1 on is expected"),
         (["sweep.yaml", "--storage", "mysql://x/y"], "give postgresql://USER@HOST/DATABASE"),
-        (["sweep.yaml", "--runs-dir", "file"], "cannot be written"),
+        (["sweep.yaml", "--runs-dir", "file"], "'file' is a file; give the folder of the runs"),
+        (["sweep.yaml", "--runs-dir", "file/runs"], "sweeps.db cannot be written (Not a directory)"),
+        (["sweep.yaml", "--runs-dir", ""], "'' is not allowed: a folder is expected"),
+        (["sweep.yaml", "--runs-dir", "~nobody-here/runs"], "'~nobody-here/runs' is not allowed"),
         (["sweep.yaml", "--wrong"], "unrecognized arguments: --wrong"),
         (["invalid.yaml"], "cell 2 of 2 (net_name: 'mvb2'): net_name 'mvb2' is unknown"),
         (["status", "sweep.yaml"], "no sweep was started; neq sweep sweep.yaml does"),

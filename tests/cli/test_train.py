@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import re
@@ -322,6 +323,38 @@ def test_a_damaged_summary_is_named(finished, tmp_path, capsys):
     (folder / "summary.json").write_text("")
     assert main([*FAST, "--run-dir", str(folder)]) == 2
     assert "summary.json cannot be read" in capsys.readouterr().err
+
+
+def test_a_picture_that_cannot_be_written_costs_nothing_else(finished, tmp_path, monkeypatch, capsys):
+    folder = damaged(finished, tmp_path, unfinished=False)
+    (folder / "curves.png").unlink()
+
+    def refuse(metrics, path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("neq.cli.training.plot_curves", refuse)
+    assert main([*FAST, "--run-dir", str(folder)]) == 0
+    captured = capsys.readouterr()
+    assert "neq: curves.png cannot be written (Permission denied)" in captured.out
+    assert "best epoch" in captured.out
+    assert captured.err == ""
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.EACCES, "may not be read or written (permission denied); make it so, or give another"),
+        (errno.ENOTDIR, "lies below a file, where no folder is; give another"),
+        (errno.ENAMETOOLONG, "is too long for the name of a file"),
+    ],
+)
+def test_a_place_that_cannot_be_used_is_one_line_and_code_2(monkeypatch, capsys, number, said):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number), "/root/runs")
+
+    monkeypatch.setattr("neq.cli.training.run_training", refuse)
+    assert main(FAST) == 2
+    assert capsys.readouterr().err == f"neq: '/root/runs' {said}\n"
 
 
 def test_missing_pictures_are_drawn_and_a_missing_selection_folder_is_made(finished, tmp_path):

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ from neq.config import identity, resolve
 from neq.errors import UserError
 from neq.results import collect, group
 from neq.results.collect import differing
+from neq.results.recorded import recorded_runs
 from tests.results.run_folders import configs, summary_of, sweep_file, write_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -138,6 +140,22 @@ def test_a_cell_whose_record_is_gone_altogether_is_damaged(sweep, runs):
     found = collect([sweep], runs)
     assert states(found) == ["damaged"] + ["missing"] * 11
     assert found[0].folder == folder
+
+
+def test_a_folder_that_may_not_be_read_is_damaged(sweep, runs, monkeypatch):
+    folder = write_run(runs, configs(sweep)[0])
+    real, read = os.scandir, Path.read_bytes
+
+    def refuse(path, otherwise):
+        if folder in (Path(path), *Path(path).parents):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return otherwise(path)
+
+    monkeypatch.setattr(os, "scandir", lambda path: refuse(path, real))  # root may read everything
+    monkeypatch.setattr(Path, "read_bytes", lambda path: refuse(path, read))
+    (run,) = recorded_runs(runs)
+    assert (run.state, run.folder) == ("damaged", folder)
+    assert run.reason == "identity.json cannot be read (Permission denied)"
 
 
 def test_folders_that_are_no_runs_are_passed_over(sweep, runs):

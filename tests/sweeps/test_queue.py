@@ -301,3 +301,12 @@ def test_early_stopping_needs_a_metric_of_an_epoch(make):
     assert states(queue)[:2] == ["done", "stopped"]
     with pytest.raises(UserError, match="eta"):
         make(text.replace("min_iter: 1", "min_iter: 1, eta: 2.5"))
+
+
+def test_a_database_that_was_made_anew_meanwhile_is_told(make, tmp_path):
+    make().begin()
+    (tmp_path / "sweeps.db").unlink()
+    fresh = make()  # as a worker that starts makes it
+    for call in (fresh.states, fresh.put_up, lambda: fresh.claim("worker")):
+        with pytest.raises(UserError, match=r"while it ran .it no longer knows the sweep"):
+            call()

@@ -52,8 +52,14 @@ def test_nested_parameters_become_paths():
         ({"min": 1}, "parameters.p is not complete: give value, values, min and max, or a distribution"),
         ({"value": 1, "values": [1]}, "parameters.p has both value and values; give one of them"),
         ({"vales": [1]}, "key of parameters.p 'vales' is unknown; did you mean 'values'?"),
-        ({"values": []}, "parameters.p.values [] is not allowed: a list is expected, as [1, 2]"),
-        ({"values": 3}, "parameters.p.values 3 is not allowed: a list is expected, as [1, 2]"),
+        (
+            {"values": []},
+            "parameters.p.values [] is not allowed: values are expected, as [1, 2]",
+        ),
+        (
+            {"values": 3},
+            "parameters.p.values 3 is not allowed: values are expected, as [1, 2]",
+        ),
         ({"distribution": "unifrom", "min": 0, "max": 1}, "did you mean 'uniform'?"),
         ({"distribution": ["uniform"]}, "parameters.p.distribution \"['uniform']\" is unknown"),
         ({"distribution": "categorical"}, "parameters.p: values is missing; categorical takes values, prob"),

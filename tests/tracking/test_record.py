@@ -116,6 +116,15 @@ def test_a_checked_folder_is_not_made(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("left", ["checkpoint", "metrics.jsonl", "summary.json"])
+def test_what_a_run_left_without_its_identity_is_not_taken_for_this_one(tmp_path, left):
+    (tmp_path / left).touch()
+    for resume in (False, True):
+        with pytest.raises(UserError, match=r"identity.json is missing; put it back, or --overwrite starts"):
+            RunRecord(tmp_path).check({"seed": 1}, resume, False)
+    RunRecord(tmp_path).check({"seed": 1}, False, True)
+
+
 @pytest.mark.parametrize("left", [["config.yaml"], ["config.yaml", "selection"], [".config.yaml.7.tmp"]])
 def test_a_start_that_was_cut_off_does_not_block_the_folder(tmp_path, left):
     for name in left:
