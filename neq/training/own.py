@@ -67,7 +67,7 @@ def take_own(
 def _read(own: Tensor) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(io.BytesIO(own.numpy().tobytes()), "cpu", weights_only=True)
-    except MemoryError:
+    except (MemoryError, RuntimeError):
         raise
     except Exception:  # what is damaged fails in many ways; torch's own text tells how to execute it
         raise ValueError("what a process has for itself is damaged") from None

@@ -7,12 +7,17 @@ from benchmarks.process_memory import main, measure
 MBV2 = ("mbv2", 128, 32)
 
 
+def least(*case):
+    """Of three processes: each cuts the heap up in a way of its own, by some 15 %."""
+    return min(measure(case, *MBV2) for _ in range(3))
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no ru_maxrss")
 def test_a_process_that_trains_a_selection_needs_less_memory():
-    plain = measure(("plain", "full", "train"), *MBV2)
+    plain = least("plain", "full", "train")
     assert plain > 200 * 2**20
-    assert measure(("selective", "su1", "frozen"), *MBV2) <= 0.20 * plain
-    assert measure(("selective", "random:0.088", "frozen"), *MBV2) <= 0.40 * plain
+    assert least("selective", "su1", "frozen") <= 0.20 * plain
+    assert least("selective", "random:0.088", "frozen") <= 0.40 * plain
 
 
 def test_wrong_arguments_are_refused(capsys):

@@ -14,6 +14,7 @@ from neq.config.writing import flow_value, to_mapping, to_yaml
 from neq.config.yaml12 import parse
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+PLACE = TEXT.filter(lambda text: "\0" not in text)  # which no system takes
 
 
 def positive(most: float) -> st.SearchStrategy[float]:
@@ -24,8 +25,8 @@ OVERRIDES = st.fixed_dictionaries(
     {},
     optional={
         "project_name": TEXT,
-        "run_dir": st.none() | TEXT,
-        "root": st.none() | TEXT,
+        "run_dir": st.none() | PLACE,
+        "root": st.none() | PLACE,
         "manual_seed": st.integers(0, 2**63 - 1),
         "resume": st.booleans(),
         "base_lr": positive(10),
