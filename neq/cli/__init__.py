@@ -6,6 +6,7 @@ import sys
 
 from neq.cli.dispatch import Commands, dispatch
 from neq.cli.run import RUN_STOPPED, run_command
+from neq.cli.several import may_be_heard
 
 COMMANDS: Commands = {
     "train": ("neq.cli.train", "train one run under a budget; neq train --help lists every setting"),
@@ -29,7 +30,8 @@ STOPPED = {"sweep": "stopped; the same command goes on", "results": "stopped", "
 def main(argv: list[str] | None = None) -> int:
     """Runs `neq COMMAND ARGUMENTS...`; gives the exit code."""
     argv = sys.argv[1:] if argv is None else argv
-    return run_command(_dispatch, argv, STOPPED.get(argv[0] if argv else "", RUN_STOPPED))
+    stopped = STOPPED.get(argv[0] if argv else "", RUN_STOPPED)
+    return run_command(_dispatch, argv, stopped if may_be_heard() else None)
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
-from neq.cli.run import Ended, Terminated, exit_code
+from neq.cli.run import RUN_STOPPED, Ended, Terminated, exit_code
 from neq.cli.several import Place, place_in_environment
 from neq.errors import UserError
 from neq.training import PATIENCE, Processes, ProcessLost
@@ -221,6 +221,8 @@ def _ending(place: Place, patience: float) -> Iterator[_Bond]:
             raise Ended(1, died_line(died[0])) from error
         if isinstance(error, ProcessLost):
             raise Ended(1, f"{error}; {_RESUME}") from error
+        if bond.store is not None and isinstance(error, (KeyboardInterrupt, Terminated)):
+            raise Ended(exit_code(error), str(error) or RUN_STOPPED) from error
         raise
     finally:
         bond.stop()

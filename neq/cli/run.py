@@ -41,13 +41,15 @@ class Ended(Exception):
 RUN_STOPPED = "stopped at once; the same command with --resume goes on from the last checkpoint"
 
 
-def run_command(command: Callable[[list[str]], int], argv: list[str], stopped: str = RUN_STOPPED) -> int:
+def run_command(
+    command: Callable[[list[str]], int], argv: list[str], stopped: str | None = RUN_STOPPED
+) -> int:
     """Runs a command and turns whatever ends it into one line and an exit code.
 
     Args:
         command: takes the arguments, gives the exit code.
         argv: the arguments; with --debug among them tracebacks are shown.
-        stopped: what is said after SIGINT or SIGTERM.
+        stopped: what is said after SIGINT or SIGTERM; none: another process says it.
 
     Returns:
         The command's own code; 2 for a user's mistake, 1 for a fault, 130 after SIGINT, 143 after SIGTERM.

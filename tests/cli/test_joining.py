@@ -7,8 +7,10 @@ import time
 
 import pytest
 
+from neq.cli import main
 from neq.cli.device import pick_device
 from neq.cli.joining import joined
+from neq.cli.run import RUN_STOPPED, Terminated
 from neq.cli.several import Place, place_in_environment
 from neq.errors import UserError
 from neq.training import ALONE, Processes
@@ -37,7 +39,7 @@ def command(arguments):
             time.sleep(0.01)
     return 0
 
-sys.exit(run_command(command, sys.argv[1:], "stopped"))
+sys.exit(run_command(command, sys.argv[1:], None))
 """
 KILLED_WHILE_CONNECTING = """
 import os, signal
@@ -126,8 +128,22 @@ def test_a_signal_to_all_is_told_once():
     for worker in workers:
         worker.send_signal(signal.SIGTERM)
     found = ended(workers)
-    assert lines_of(found) == "neq: stopped\n"
+    assert lines_of(found) == f"neq: {RUN_STOPPED}\n"
     assert [code for code, _, _ in found] == [143, 143]
+
+
+@pytest.mark.parametrize(("rank", "line"), [("0", f"neq: {RUN_STOPPED}\n"), ("1", "")])
+def test_a_signal_before_they_know_of_each_other_is_the_first_ones_to_tell(rank, line, monkeypatch, capsys):
+    """A mistake in the flags ends the first process, and torchrun stops the others wherever they are."""
+
+    def stop(_):
+        raise Terminated
+
+    monkeypatch.setattr("neq.cli._dispatch", stop)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", rank)
+    assert main(["train"]) == 143
+    assert capsys.readouterr().err == line
 
 
 def test_a_process_alone_joins_nobody():
