@@ -114,6 +114,8 @@ def read_weights(file: str) -> dict[str, Tensor]:
             )
         if tensor.is_meta:
             raise UserError(f"weights {shown(file)} hold no values for {shown(name)}; save it from a device")
+        if tensor.layout != torch.strided:
+            raise UserError(f"weights {shown(file)} hold {shown(name)} as a sparse tensor; save it dense")
     if all(name.startswith("module.") for name in content):
         return {name.removeprefix("module."): tensor for name, tensor in content.items()}
     return dict(content)

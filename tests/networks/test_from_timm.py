@@ -29,7 +29,9 @@ def point_at(monkeypatch, port):
     constants = huggingface_hub.constants
     template = constants.HUGGINGFACE_CO_URL_TEMPLATE.removeprefix(constants.ENDPOINT)
     monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{port}")
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", constants.ENDPOINT + template)
+    url = constants.ENDPOINT + template
+    for module in (constants, huggingface_hub.file_download):  # which had a copy once
+        monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", url, raising=False)
 
 
 @pytest.fixture
