@@ -74,7 +74,7 @@ def together(tmp_path_factory):
         for rank in range(2)
     ]
     for worker in workers:
-        _, error = worker.communicate(timeout=120)
+        _, error = worker.communicate(timeout=600)
         assert worker.returncode == 0, error.decode()
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 

@@ -43,7 +43,7 @@ def start(count: int, script: str, *arguments: str, **environment: str) -> list[
     ]
 
 
-def ended(processes: list[subprocess.Popen[str]], timeout: float = 200) -> list[tuple[int, str, str]]:
+def ended(processes: list[subprocess.Popen[str]], timeout: float = 900) -> list[tuple[int, str, str]]:
     """Exit code, standard output and standard error of each; those that do not end are killed."""
     found = []
     try:
