@@ -30,8 +30,9 @@ STOPPED = {"sweep": "stopped; the same command goes on", "results": "stopped", "
 def main(argv: list[str] | None = None) -> int:
     """Runs `neq COMMAND ARGUMENTS...`; gives the exit code."""
     argv = sys.argv[1:] if argv is None else argv
-    stopped = STOPPED.get(argv[0] if argv else "", RUN_STOPPED)
-    return run_command(_dispatch, argv, stopped if may_be_heard() else None)
+    command = argv[0] if argv else ""
+    is_told = command != "train" or may_be_heard()  # the other commands are no part of a common run
+    return run_command(_dispatch, argv, STOPPED.get(command, RUN_STOPPED) if is_told else None)
 
 
 def _dispatch(arguments: list[str]) -> int:

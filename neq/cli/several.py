@@ -68,16 +68,13 @@ def _number(environment: Mapping[str, str], name: str, default: str | None, leas
     return int(text)
 
 
-def may_be_heard(environment: Mapping[str, str] = os.environ) -> bool:
+def may_be_heard() -> bool:
     """Whether a signal that stops this process before it knows of the others is its own to tell.
 
     torchrun stops the others as soon as the first process has told a mistake in the flags.
-
-    Args:
-        environment: as torchrun sets it; one that does not fit together is told as a mistake, later.
     """
-    with contextlib.suppress(UserError):
-        return place_in_environment(environment).rank == 0
+    with contextlib.suppress(UserError):  # an environment that does not fit together is told later
+        return place_in_environment().rank == 0
     return True
 
 

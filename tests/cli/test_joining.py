@@ -137,8 +137,17 @@ def test_a_signal_to_all_is_told_once():
     assert [code for code, _, _ in found] == [143, 143]
 
 
-@pytest.mark.parametrize(("rank", "line"), [("0", f"neq: {RUN_STOPPED}\n"), ("1", "")])
-def test_a_signal_before_they_know_of_each_other_is_the_first_ones_to_tell(rank, line, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("command", "rank", "line"),
+    [
+        ("train", "0", f"neq: {RUN_STOPPED}\n"),
+        ("train", "1", ""),
+        ("sweep", "1", "neq: stopped; the same command goes on\n"),  # on a cluster each job is one of its own
+    ],
+)
+def test_a_signal_before_they_know_of_each_other_is_the_first_ones_to_tell(
+    command, rank, line, monkeypatch, capsys
+):
     """A mistake in the flags ends the first process, and torchrun stops the others wherever they are."""
 
     def stop(_):
@@ -147,7 +156,7 @@ def test_a_signal_before_they_know_of_each_other_is_the_first_ones_to_tell(rank,
     monkeypatch.setattr("neq.cli._dispatch", stop)
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", rank)
-    assert main(["train"]) == 143
+    assert main([command]) == 143
     assert capsys.readouterr().err == line
 
 
