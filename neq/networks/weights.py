@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -91,7 +92,8 @@ def read_weights(file: str) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             content: object = safetensors.torch.load_file(path)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings(action="ignore"):  # torch's own on sparse tensors, refused below
+                content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"weights {shown(file)} are damaged, or hold more than tensors and plain values; "

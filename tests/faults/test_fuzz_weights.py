@@ -189,7 +189,6 @@ SHAPES = [(), (0,), (1,), (3, 0, 3), (10**3,), (1, 1, 1, 1, 1, 1)]
 KINDS = [torch.float32, torch.float64, torch.int64, torch.bool, torch.complex64, torch.bfloat16, torch.uint8]
 
 
-@pytest.mark.filterwarnings("ignore:Validating sparse")  # torch's own, which would end the reading here
 def test_hostile_tensors_leave_a_network_as_it_is(tmp_path):
     network = build_network("mcunet-in0", 3, 0, "none")
     own = {name: value.clone() for name, value in network.state_dict().items()}
