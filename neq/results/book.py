@@ -1,86 +1,117 @@
-"""The Excel book of a sweep's results: Summary, Runs and Charts, new or updated where it stands."""
+"""The Excel book of a sweep's results, written anew from the DataFrame of runs: Summary, Runs and Charts.
+
+The book is derived data: what stands in Runs already is read back, joined with the new runs, and all sheets
+of neq are written again. Sheets that users added stay.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import json
+
+import pandas as pd
 from openpyxl import Workbook
+from openpyxl.styles import PatternFill
 from openpyxl.worksheet.worksheet import Worksheet
+from pandas import DataFrame
 
+from neq.config.leaves import LEAVES
 from neq.errors import UserError, shown
+from neq.results import published
 from neq.results.book_file import BookFile
-from neq.results.book_parts import CHARTS
 from neq.results.charts import COLUMNS as CHART_COLUMNS
 from neq.results.charts import write_charts
-from neq.results.collect import Group, Run, group
-from neq.results.columns import COUNT, POINTS
-from neq.results.published import comparison_rows
-from neq.results.row_sheets import write_runs, write_summary
-from neq.results.sheet import Column, Place, Table, filled, find_table, write_table
-from neq.results.tables import KEY, METHOD, MODEL, STATE, Checks, Value
+from neq.results.columns import (
+    COUNT,
+    EVALUATION,
+    KEY,
+    METHOD,
+    POINTS,
+    STATE,
+    TEST,
+    rows_of,
+    runs_columns,
+    settings_of_runs,
+    summary_columns,
+    summary_rows,
+)
+from neq.results.excel import Column, read_table, restyle, write_table
+from neq.results.frame import Value, of_records, record, settings_of_key
+from neq.results.grouping import groups, varying_settings
+from neq.results.reevaluation import AS_RECORDED
+from neq.results.runs_of_sweep import IMAGES, SEED, key_of
 
-SUMMARY, RUNS = "Summary", "Runs"
-# Ten of the largest sweeps; every row up to the last one is gone through.
-MOST_ROWS = 100_000
-
-Rows = Sequence[Mapping[str, Value]]
+SUMMARY, RUNS, CHARTS = "Summary", "Runs", "Charts"
+STATES = {"unfinished": "FFF2CC", "missing": "EDEDED", "damaged": "F8D7DA"}
+WRONG = "B00020"
 
 
-def _published(groups: Sequence[Group]) -> Rows:
-    """What was reached beside the published table, where settings, data set and budget match."""
-    headers, rows = comparison_rows(groups)
-    return [dict(zip(headers, row, strict=True)) for row in rows]
+@dataclass(frozen=True)
+class FurtherSheet:
+    """A sheet beside the three: its columns, and the function that makes its table from the groups.
+
+    Args:
+        headers: all columns that it can have.
+        table: from the DataFrame of `groups`; without rows there is no sheet.
+    """
+
+    headers: Sequence[str]
+    table: Callable[[DataFrame], DataFrame]
 
 
-# Further sheets: a name, and the function that gives their rows (header -> value) from the groups; without
-# rows there is no sheet. They are written anew each time.
-FURTHER: dict[str, Callable[[Sequence[Group]], Rows]] = {"Published": _published}
+# By title.
+FURTHER = {"Published": FurtherSheet(published.HEADERS, published.comparison)}
 
 
 @dataclass(frozen=True)
 class Written:
-    """What was written: where, the former book, and how many rows of Summary are new or replaced."""
+    """What was written: where, the earlier book, and how many rows of Summary are new or replaced."""
 
     path: Path
-    former: Path | None
+    earlier: Path | None
     new: int
     replaced: int
 
 
-def write_book(path: Path, runs: Sequence[Run], checks: Checks | None = None, force: bool = False) -> Written:
-    """Writes the results of runs into a book, or into the one that is there.
+def write_book(path: Path, runs: DataFrame, force: bool = False) -> Written:
+    """Writes runs, and those that the book holds already, into a book.
 
-    Of a book that is there, rows with the key of a new one are replaced and others appended; its other rows,
-    sheets, columns and formats stay, and it is kept as NAME.bak. The charts are drawn anew from all rows.
+    Of a run that the book holds the new row counts. The earlier book is kept as NAME.bak.
 
     Args:
         path: .xlsx, .xlsm, .xltx or .xltm.
-        runs: as of `collect`.
-        checks: of best networks that were measured again, by `run_key`; none: none was.
-        force: whether what openpyxl cannot keep may go.
+        runs: as of `frame`.
+        force: whether what cannot be kept of an earlier book may be dropped.
 
     Raises:
-        UserError: the book is not one of these, or cannot be written; it stays as it was.
+        UserError: the book is not one of neq, or holds what cannot be kept, or cannot be written; it stays
+            as it was.
     """
-    file, groups = BookFile(path), group(runs)
-    book = file.load(force)
-    old = check_ours(book, file.name) if book is not None else {}
-    if book is None:
-        book = Workbook()
-        book.remove(book.worksheets[0])
-        book.properties.creator = "neq"
-    rows = write_summary(_sheet(book, SUMMARY), groups, old.get(SUMMARY), checks)
-    write_runs(_sheet(book, RUNS), runs, old.get(RUNS), checks)
-    write_charts(_sheet(book, CHARTS), rows.every, old.get(CHARTS))
-    for name, give in FURTHER.items():
-        _write_further(book, name, give(groups), old.get(name))
-    return Written(path, file.save(book), rows.new, rows.replaced)
+    file = BookFile(path)
+    book, stored = _load(file, force)
+    before = set() if stored is None else set(stored["setting"])
+    if stored is not None:
+        runs = _joined(stored, runs)
+    table = groups(runs)
+    # Runs whose images became known belong to another setting by its text, not by what it is.
+    fresh = set(table.index) - before
+    _write_summary(_anew(book, SUMMARY), table)
+    _write_runs(_anew(book, RUNS), runs, table)
+    write_charts(_anew(book, CHARTS), table)
+    for title, further in FURTHER.items():
+        _write_further(book, title, further.table(table))
+    book.active = book.sheetnames.index(SUMMARY)
+    for sheet in book.worksheets:
+        sheet.sheet_view.tabSelected = sheet.title == SUMMARY
+    return Written(path, file.save(book), len(fresh), 0)
 
 
 def check_book(path: Path, force: bool = False) -> None:
-    """Makes sure that `write_book` could write there, before what may take long.
+    """Raises what `write_book` would raise, before anything that takes long.
 
     Args:
         path, force: as of `write_book`.
@@ -88,67 +119,4 @@ def check_book(path: Path, force: bool = False) -> None:
     Raises:
         UserError: as of `write_book`.
     """
-    file = BookFile(path)
-    book = file.load(force)
-    if book is not None:
-        check_ours(book, file.name)
-
-
-def check_ours(book: Workbook, name: str) -> dict[str, Place]:
-    """Where our tables stand in a book, by the names of their sheets.
-
-    Raises:
-        UserError: it is not a book of ours.
-    """
-    wanted = {
-        SUMMARY: (KEY, MODEL, METHOD),
-        RUNS: (KEY, STATE),
-        CHARTS: [one.header for one in CHART_COLUMNS],
-    }
-    found: dict[str, Place] = {}
-    for title, headers in {**wanted, **dict.fromkeys(FURTHER, ())}.items():
-        if title not in book.sheetnames:
-            continue
-        sheet = book[title]
-        place = find_table(sheet, headers) if isinstance(sheet, Worksheet) else None
-        if place is None and not _is_empty(sheet):
-            raise UserError(f"output {shown(name)}: its sheet {title} is not of neq; give another name")
-        if place is not None and place.last_row > MOST_ROWS:
-            raise UserError(
-                f"output {shown(name)}: its sheet {title} holds something in row {place.last_row}, "
-                "far below any row of neq; delete it there, or give another name"
-            )
-        if place is not None:
-            found[title] = place
-    if SUMMARY not in found:
-        raise UserError(f"output {shown(name)} is not a book of neq (no sheet {SUMMARY}); give another name")
-    return found
-
-
-def _is_empty(sheet: object) -> bool:
-    return isinstance(sheet, Worksheet) and not any(filled(sheet))
-
-
-def _sheet(book: Workbook, title: str) -> Worksheet:
-    sheet = book[title] if title in book.sheetnames else book.create_sheet(title)
-    assert isinstance(sheet, Worksheet)
-    return sheet
-
-
-def _write_further(book: Workbook, title: str, rows: Rows, place: Place | None) -> None:
-    """A sheet that is written anew each time: what stood in the columns of its rows goes."""
-    if not rows:
-        return
-    sheet = _sheet(book, title)
-    headers = list(dict.fromkeys(header for row in rows for header in row))
-    if place is not None:
-        place = place.only([header for header in headers if header in place.columns])
-        place.clear()
-    columns = [Column(header, _format(row.get(header) for row in rows)) for header in headers]
-    write_table(sheet, Table(columns, {str(at): row for at, row in enumerate(rows)}), place)
-
-
-def _format(values: Iterable[Value]) -> str:
-    """A number format for a column: whole numbers, or two digits after the point."""
-    numbers = [value for value in values if isinstance(value, int | float)]
-    return COUNT if all(isinstance(value, int) for value in numbers) else POINTS
+    _load(BookFile(path), force)
