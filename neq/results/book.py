@@ -1,17 +1,15 @@
-"""The Excel book of a sweep's results, written anew from the DataFrame of runs: Summary, Runs and Charts.
+"""The Excel book of sweeps' runs, written anew from their DataFrame: Summary, Runs and Charts.
 
-The book is derived data: what stands in Runs already is read back, joined with the new runs, and all sheets
-of neq are written again. Sheets that users added stay.
+The book is derived data: the rows of Runs are read back, joined with the new ones, and the sheets of neq are
+written again. Sheets that users added stay.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import json
 
 import pandas as pd
 from openpyxl import Workbook
@@ -19,16 +17,13 @@ from openpyxl.styles import PatternFill
 from openpyxl.worksheet.worksheet import Worksheet
 from pandas import DataFrame
 
-from neq.config.leaves import LEAVES
-from neq.errors import UserError, shown
 from neq.results import published
 from neq.results.book_file import BookFile
-from neq.results.charts import COLUMNS as CHART_COLUMNS
+from neq.results.book_reader import CHARTS, RUNS, SUMMARY, foreign_content, stored_runs
 from neq.results.charts import write_charts
 from neq.results.columns import (
     COUNT,
     EVALUATION,
-    KEY,
     METHOD,
     POINTS,
     STATE,
@@ -39,24 +34,25 @@ from neq.results.columns import (
     summary_columns,
     summary_rows,
 )
-from neq.results.excel import Column, read_table, restyle, write_table
-from neq.results.frame import Value, of_records, record, settings_of_key
+from neq.results.excel import Column, restyle, write_table
+from neq.results.frame import CHECKED, of_records
 from neq.results.grouping import groups, varying_settings
-from neq.results.reevaluation import AS_RECORDED
-from neq.results.runs_of_sweep import IMAGES, SEED, key_of
+from neq.results.runs_of_sweep import IMAGES, key_of
+from neq.results.verdicts import AS_RECORDED
+from neq.utils.errors import UserError, shown
 
-SUMMARY, RUNS, CHARTS = "Summary", "Runs", "Charts"
 STATES = {"unfinished": "FFF2CC", "missing": "EDEDED", "damaged": "F8D7DA"}
 WRONG = "B00020"
 
 
 @dataclass(frozen=True)
 class FurtherSheet:
-    """A sheet beside the three: its columns, and the function that makes its table from the groups.
+    """A sheet beside the three.
 
     Args:
-        headers: all columns that it can have.
-        table: from the DataFrame of `groups`; without rows there is no sheet.
+        headers: all columns that it may have.
+        table: makes it from the DataFrame of `groups`, its columns named by their headers; without rows there
+            is no sheet.
     """
 
     headers: Sequence[str]
@@ -69,18 +65,25 @@ FURTHER = {"Published": FurtherSheet(published.HEADERS, published.comparison)}
 
 @dataclass(frozen=True)
 class Written:
-    """What was written: where, the earlier book, and how many rows of Summary are new or replaced."""
+    """What was written.
+
+    Args:
+        path: of the book.
+        earlier: where the earlier book is kept; none: there was none.
+        settings: how many rows of Summary are of the given runs.
+        new: how many of them the book did not have.
+    """
 
     path: Path
     earlier: Path | None
+    settings: int
     new: int
-    replaced: int
 
 
 def write_book(path: Path, runs: DataFrame, force: bool = False) -> Written:
-    """Writes runs, and those that the book holds already, into a book.
+    """Writes runs into a book, together with those that it holds already.
 
-    Of a run that the book holds the new row counts. The earlier book is kept as NAME.bak.
+    A run that the book holds is replaced by its new row. The earlier book is kept as NAME.bak.
 
     Args:
         path: .xlsx, .xlsm, .xltx or .xltm.
@@ -88,30 +91,28 @@ def write_book(path: Path, runs: DataFrame, force: bool = False) -> Written:
         force: whether what cannot be kept of an earlier book may be dropped.
 
     Raises:
-        UserError: the book is not one of neq, or holds what cannot be kept, or cannot be written; it stays
-            as it was.
+        UserError: the book is not of neq, holds what cannot be kept, or cannot be written; it stays as it was.
     """
     file = BookFile(path)
     book, stored = _load(file, force)
-    before = set() if stored is None else set(stored["setting"])
-    if stored is not None:
-        runs = _joined(stored, runs)
+    given, known = set(runs["setting"]), _known(stored, runs)
+    runs = _joined(stored, runs)
     table = groups(runs)
-    # Runs whose images became known belong to another setting by its text, not by what it is.
-    fresh = set(table.index) - before
-    _write_summary(_anew(book, SUMMARY), table)
-    _write_runs(_anew(book, RUNS), runs, table)
+    is_evaluated = bool(runs["evaluation"].notna().any())
+    _write_summary(_anew(book, SUMMARY), table, is_evaluated)
+    _write_runs(_anew(book, RUNS), runs, table, is_evaluated)
     write_charts(_anew(book, CHARTS), table)
     for title, further in FURTHER.items():
         _write_further(book, title, further.table(table))
     book.active = book.sheetnames.index(SUMMARY)
     for sheet in book.worksheets:
         sheet.sheet_view.tabSelected = sheet.title == SUMMARY
-    return Written(path, file.save(book), len(fresh), 0)
+    earlier = file.save(book)
+    return Written(path, earlier, len(given), len(given - known))
 
 
 def check_book(path: Path, force: bool = False) -> None:
-    """Raises what `write_book` would raise, before anything that takes long.
+    """Raises what `write_book` would, before work that takes long.
 
     Args:
         path, force: as of `write_book`.
@@ -120,3 +121,104 @@ def check_book(path: Path, force: bool = False) -> None:
         UserError: as of `write_book`.
     """
     _load(BookFile(path), force)
+
+
+def _load(file: BookFile, force: bool) -> tuple[Workbook, DataFrame]:
+    """The book to write into, and the runs that it holds."""
+    loaded = file.load()
+    if loaded is None:
+        book = Workbook()
+        book.remove(book.worksheets[0])
+        book.properties.creator = "neq"
+        return book, of_records([])
+    book, lost = loaded
+    stored = stored_runs(book, file.name)
+    lost += foreign_content(book, {title: further.headers for title, further in FURTHER.items()})
+    if lost and not force:
+        raise UserError(
+            f"output {shown(file.name)} holds what would be lost when it is written anew "
+            f"({', '.join(lost)}); give another name, or --force (the book as it is stays as .bak)"
+        )
+    return book, stored
+
+
+def _joined(stored: DataFrame, runs: DataFrame) -> DataFrame:
+    """The runs of a book and the new ones, each once."""
+    new = set(runs["key"]) | {_without_images(key) for key in runs["key"]}
+    runs = _with_verdicts(stored, runs)
+    kept = stored[~stored["key"].isin(new)]
+    return pd.concat([kept, runs], ignore_index=True) if len(kept) else runs
+
+
+def _known(stored: DataFrame, runs: DataFrame) -> set[str]:
+    """The settings of the new runs that the book has already, perhaps from before their images were known."""
+    before = set(stored["setting"])
+    return {setting for setting in runs["setting"] if {setting, _without_images(setting)} & before}
+
+
+def _without_images(key: str) -> str:
+    return key_of(json.loads(key), IMAGES)
+
+
+def _with_verdicts(stored: DataFrame, runs: DataFrame) -> DataFrame:
+    """The new runs; one that was evaluated again earlier keeps its verdict while its test figure stays."""
+    before = stored[stored["evaluation"].notna()].set_index("key")
+    runs = runs.copy()
+    for at, key in runs["key"].items():
+        if key in before.index and pd.isna(runs.at[at, "evaluation"]):
+            row = before.loc[key]
+            if row["test_top1"] == runs.at[at, "test_top1"]:
+                for name in (*CHECKED, "evaluation"):
+                    runs.at[at, name] = row[name]
+    return runs
+
+
+def _anew(book: Workbook, title: str) -> Worksheet:
+    """An empty sheet in the place of the one of that title."""
+    if title not in book.sheetnames:
+        return book.create_sheet(title)
+    at, earlier = book.sheetnames.index(title), book[title]
+    book.remove(earlier)
+    sheet = book.create_sheet(title, at)
+    sheet.sheet_properties.codeName = earlier.sheet_properties.codeName  # macros know it by that
+    return sheet
+
+
+def _write_summary(sheet: Worksheet, table: DataFrame, is_evaluated: bool) -> None:
+    columns = summary_columns(varying_settings(table), is_evaluated)
+    write_table(sheet, columns, summary_rows(table), fit_to_width=True)
+    places = {column.header: at for at, column in enumerate(columns, 1)}
+    for row, is_best in enumerate(table["is_best"], 2):
+        for header in (METHOD, TEST):
+            if is_best:
+                restyle(sheet.cell(row, places[header]), b=True)
+
+
+def _write_runs(sheet: Worksheet, runs: DataFrame, table: DataFrame, is_evaluated: bool) -> None:
+    """The sheet Runs: in the order of Summary and of the seeds."""
+    order = {setting: at for at, setting in enumerate(table.index)}
+    runs = runs.assign(order=runs["setting"].map(order)).sort_values(["order", "seed"], kind="stable")
+    columns = runs_columns(settings_of_runs(map(json.loads, runs["key"])), is_evaluated)
+    rows = rows_of(runs)
+    write_table(sheet, columns, rows, fit_to_width=False)
+    places = {column.header: at for at, column in enumerate(columns, 1)}
+    for at, row in enumerate(rows, 2):
+        if row["state"] in STATES:
+            fill = PatternFill("solid", fgColor=STATES[str(row["state"])])
+            sheet.cell(at, places[STATE]).fill = fill
+        if row.get("evaluation", AS_RECORDED) != AS_RECORDED:
+            restyle(sheet.cell(at, places[EVALUATION]), color=WRONG)
+
+
+def _write_further(book: Workbook, title: str, table: DataFrame) -> None:
+    if table.empty:
+        if title in book.sheetnames:
+            book.remove(book[title])
+        return
+    rows = rows_of(table)
+    columns = []
+    for header in table.columns:
+        numbers = [row[header] for row in rows if isinstance(row.get(header), int | float)]
+        is_whole = all(isinstance(value, int) for value in numbers)
+        columns.append(Column(header, header, COUNT if is_whole else POINTS))
+    write_table(_anew(book, title), columns, rows, fit_to_width=False)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from openpyxl import Workbook, load_workbook
 
-from neq.errors import UserError, first_line, shown
-from neq.files import atomic_file
+from neq.utils.errors import UserError, first_line, shown
+from neq.utils.atomic_files import atomic_file
 
 # Suffix -> whether it may hold macros, whether it is a template.
 FORMATS = {".xlsx": (False, False), ".xlsm": (True, False), ".xltx": (False, True), ".xltm": (True, True)}

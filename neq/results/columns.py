@@ -7,7 +7,7 @@ from typing import Any
 
 from pandas import DataFrame
 
-from neq.config.leaves import LEAVES
+from neq.config.keys import LEAVES
 from neq.results.excel import Column
 from neq.results.frame import Value
 from neq.results.grouping import ALWAYS_SHOWN

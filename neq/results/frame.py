@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from pandas import DataFrame, Series
 
 from neq.config import Config, network
-from neq.errors import UserError
-from neq.results.recorded import number
-from neq.results.reevaluation import Checks
+from neq.utils.atomic_files import atomic_file, write_text
+from neq.utils.errors import UserError
+from neq.runs.run_reader import number
+from neq.results.verdicts import Checks
 from neq.results.runs_of_sweep import SEED, Files, Run, collect, key_of, run_key, settings_of
 from neq.runs.metrics import summary_metrics
 
@@ -172,3 +175,20 @@ def _text(value: object) -> str | None:
     if value is None or value is pd.NA:
         return None
     return str(value).encode("utf-8", "backslashreplace").decode()
+
+
+def write_csv(table: DataFrame, path: Path) -> None:
+    """Writes a DataFrame as CSV, UTF-8, atomically; what is missing is empty."""
+    write_text(path, table.to_csv(index=False))
+
+
+def write_parquet(table: DataFrame, path: Path) -> None:
+    """Writes a DataFrame as Parquet, atomically.
+
+    Raises:
+        ImportError: pyarrow is not installed.
+    """
+    content = io.BytesIO()
+    table.to_parquet(content, index=False)
+    with atomic_file(path) as file:
+        file.write(content.getvalue())

@@ -9,12 +9,11 @@ import pandas as pd
 from pandas import DataFrame, Series
 
 from neq.results.frame import CHECKED, FIGURES, TEXTS, WHOLE, cell_value, settings_of_key
-from neq.results.reevaluation import AS_RECORDED, DIFFERS, NOT_MEASURED
+from neq.results.verdicts import AS_RECORDED, DIFFERS, NOT_MEASURED
+from neq.results.policies import rank
 from neq.results.runs_of_sweep import SEED, key_of
 from neq.runs.metrics import cost_metrics, summary_metrics
 
-# Until the policies are objects in a registry that has their order: the one place that lists their names.
-POLICY_ORDER = ("SU", "velocity", "random", "full")
 LISTS = ("n_bias_update", "manual_weight_idx", "weight_update_ratio")
 # A method, and what bounds it; settings that share all others are compared with one another.
 OF_METHOD = ("neuron_selection", "initialization", *LISTS)
@@ -27,7 +26,9 @@ ALWAYS_SHOWN = (
 # These usually follow from data set, scheme and budget; they are shown where they do not.
 FOLLOWING = ("new_num_classes", "mean_std", "ratio", *LISTS)
 
-LONGEST_NAME = 16  # characters of a value in the name of a series
+# In the name of a series: shorter names of settings, and the characters of a value.
+SHORT = {"initialization": "init", "norm_mode": "norms"}
+LONGEST_NAME = 16
 
 
 def groups(runs: DataFrame) -> DataFrame:
@@ -110,15 +111,10 @@ def _order(settings: Mapping[str, Any], amount: float) -> tuple[Any, ...]:
         rest_of(settings),
         str(settings["budget_unit"]),
         -1 if pd.isna(amount) else amount,
-        *policy_rank(str(settings["neuron_selection"])),
+        *rank(str(settings["neuron_selection"])),
         str(settings["initialization"]),
         key_of(settings, SEED),
     )
-
-
-def policy_rank(name: str) -> tuple[int, str]:
-    """Where a policy stands among others: the known ones first, in their order, then by name."""
-    return (POLICY_ORDER.index(name) if name in POLICY_ORDER else len(POLICY_ORDER)), name
 
 
 def rest_of(settings: Mapping[str, Any]) -> str:
@@ -186,7 +182,7 @@ def series_names(table: DataFrame) -> list[str]:
     for at, one in enumerate(several):
         policy = str(one["neuron_selection"])
         named = [name for name in names if name != "initialization" or len(starts[policy]) > 1]
-        found.append(", ".join([policy, *(f"{name} {shown[name][at]}" for name in named)]))
+        found.append(", ".join([policy, *(f"{SHORT.get(name, name)} {shown[name][at]}" for name in named)]))
     return found
 
 

@@ -6,21 +6,21 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from neq.config.leaves import LEAVES, SECTIONS
-from neq.errors import UserError, first_line, shown
-from neq.results.recorded import Recorded, check_summary, how_far, identity_of
+from neq.config.keys import LEAVES, SECTIONS
+from neq.runs.run_reader import Recorded, check_summary, how_far, identity_of
+from neq.utils.errors import UserError, first_line, shown
 
 PATH = re.compile(r"[^/\s]+/[^/\s]+/[^/\s]+")
 PATIENCE = 60  # seconds that W&B has for an answer
 
 
-def wandb_runs(sweeps: Iterable[str], api: Any = None, tell: Callable[[str], None] = print) -> list[Recorded]:
+def wandb_runs(sweeps: Iterable[str], api: Any = None, notify: Callable[[str], None] = print) -> list[Recorded]:
     """The runs of W&B sweeps.
 
     Args:
         sweeps: each ENTITY/PROJECT/SWEEP.
         api: as wandb.Api; none: the client's own, as it is logged in.
-        tell: called with a line for every run that is none of ours.
+        notify: called with a line for every run that neq did not log.
 
     Raises:
         UserError: W&B is not installed, or does not give a sweep.
@@ -41,13 +41,13 @@ def wandb_runs(sweeps: Iterable[str], api: Any = None, tell: Callable[[str], Non
             try:
                 found.append(_recorded(run))
             except UserError as error:
-                tell(f"{run.url}: {error}; left out")
+                notify(f"{run.url}: {error}; left out")
     return found
 
 
 def _api() -> Any:
     """The client's own, which would ask for a key on the terminal."""
-    from neq.tracking import why_no_wandb  # imports torch
+    from neq.runs import why_no_wandb  # imports torch
 
     if missing := why_no_wandb():
         raise UserError(missing)
