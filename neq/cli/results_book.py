@@ -18,9 +18,9 @@ from neq.runs.run_reader import Recorded, recorded_runs
 from neq.utils.console import Console
 from neq.utils.errors import UserError
 
-DESCRIPTION = """Gather every run of the sweep files' cells, found by its recorded configuration, into an Excel
-book: Summary (a row a setting, over seeds), Runs and Charts. A book of that name is written anew with the
-runs that it holds already; sheets that you added stay, and the earlier book is kept as NAME.bak."""
+DESCRIPTION = """Gather every run of the sweep files' cells, found by its recorded configuration, into an
+Excel book: Summary (a row a setting, over seeds), Runs and Charts. A book of that name is written anew with
+the runs that it holds already; sheets that you added stay, and the earlier book is kept as NAME.bak."""
 # Further reasons are in the book.
 MOST_PRINTED = 10
 
@@ -68,7 +68,12 @@ def command(arguments: list[str]) -> int:
 def _parser() -> ResultsParser:
     parser = ResultsParser("book", DESCRIPTION, needs_file=False)
     parser.add_argument(
-        *("-w", "--sweeps"), nargs="+", action="extend", default=[], metavar="FILE", help="further sweep files"
+        *("-w", "--sweeps"),
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FILE",
+        help="further sweep files",
     )
     parser.add_argument(
         *("-o", "--output"),

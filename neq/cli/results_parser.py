@@ -26,6 +26,6 @@ class ResultsParser(Parser):
         self.add_argument(
             "--config-file",
             metavar="NAME|PATH",
-            help="the configuration that cells start from unless their sweep file names one (default: transfer)",
+            help="configuration that cells start from unless their sweep file names one (default: transfer)",
         )
         self.add_argument("--debug", action="store_true", help="show tracebacks")

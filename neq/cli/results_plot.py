@@ -24,9 +24,9 @@ def command(arguments: list[str]) -> int:
     """Draws the pictures of sweeps; returns the exit code."""
     parser = ResultsParser(
         "plot",
-        "Draw accuracy against budget and against measured cost (time, saved bytes, peak memory), and for each "
-        "setting's first finished run the velocities and the chosen neurons by layer and epoch; each as PNG "
-        "and SVG.",
+        "Draw accuracy against budget and against measured cost (time, saved bytes, peak memory), and for "
+        "each setting's first finished run the velocities and the chosen neurons by layer and epoch; each as "
+        "PNG and SVG.",
     )
     parser.add_argument(
         "-o",

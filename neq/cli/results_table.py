@@ -26,8 +26,8 @@ def command(arguments: list[str]) -> int:
     parser = ResultsParser(
         "table",
         "Print a table of the runs of sweeps, a row a setting with the mean and the standard deviation over "
-        "its seeds. --csv and --parquet write every run as a row: its settings, seed, state, metrics, cost and "
-        "folder.",
+        "its seeds. --csv and --parquet write every run as a row: its settings, seed, state, metrics, cost "
+        "and folder.",
     )
     parser.add_argument("--csv", metavar="FILE", help="write the runs as CSV")
     parser.add_argument("--parquet", metavar="FILE", help="write the runs as Parquet; needs pyarrow")

@@ -91,7 +91,7 @@ def write_book(path: Path, runs: DataFrame, force: bool = False) -> Written:
         force: whether what cannot be kept of an earlier book may be dropped.
 
     Raises:
-        UserError: the book is not of neq, holds what cannot be kept, or cannot be written; it stays as it was.
+        UserError: the book is not of neq, holds what cannot be kept, or cannot be written; it is unchanged.
     """
     file = BookFile(path)
     book, stored = _load(file, force)

@@ -12,16 +12,16 @@ from pathlib import Path
 
 from openpyxl import Workbook, load_workbook
 
-from neq.utils.errors import UserError, first_line, shown
 from neq.utils.atomic_files import atomic_file
+from neq.utils.errors import UserError, first_line, shown
 
 # Suffix -> whether it may hold macros, whether it is a template.
 FORMATS = {".xlsx": (False, False), ".xlsm": (True, False), ".xltx": (False, True), ".xltm": (True, True)}
 MACROS = "xl/vbaProject.bin"
 # Larger than any book of ours; what unpacks to more is no book.
 MOST_BYTES = 2**28
-# The parts of a book that openpyxl reads and writes again, or that Excel makes anew. Charts and their drawings
-# are among them: those of neq are drawn anew, those of others are found in the sheets.
+# The parts of a book that openpyxl reads and writes again, or that Excel makes anew. Charts and drawings are
+# among them: those of neq are drawn anew, those of others are found in the sheets.
 KEPT = re.compile(
     r"\[Content_Types\]\.xml|_rels/\.rels|docProps/(core|app|custom)\.xml|xl/workbook\.xml|"
     r"xl/_rels/workbook\.xml\.rels|xl/(styles|sharedStrings|calcChain)\.xml|xl/theme/theme\d+\.xml|"
@@ -146,7 +146,7 @@ class BookFile:
         try:
             if (self.path.read_bytes() if self.path.exists() else None) != self._loaded:
                 raise UserError(
-                    f"output {shown(self.name)} was changed by another program meanwhile; run the same command again"
+                    f"output {shown(self.name)} was changed by another program meanwhile; run again"
                 )
             if self._loaded is not None:
                 with atomic_file(earlier) as file:

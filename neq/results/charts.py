@@ -107,7 +107,9 @@ def _figures(title: str, panel: Panel, series: PointSeries) -> list[dict[str, Va
     ]
 
 
-def _chart(sheet: Worksheet, title: str, panel: Panel, starts: Sequence[int], policies: Sequence[str]) -> ScatterChart:
+def _chart(
+    sheet: Worksheet, title: str, panel: Panel, starts: Sequence[int], policies: Sequence[str]
+) -> ScatterChart:
     """A chart.
 
     Args:

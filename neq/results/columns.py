@@ -27,15 +27,23 @@ KEY, METHOD, TEST, STATE, EVALUATION = (
     *("Key (neq)", "Method", "test/top1 at valid/best (%)", "State", "Evaluation"),
 )
 FIRST = (
-    Column("Model", "net_name"), Column("Scheme", "scheme"), Column("Budget", "budget_amount", COUNT, width=12),
-    Column("Initialization", "initialization"), Column(METHOD, "neuron_selection", width=10),
+    Column("Model", "net_name"), Column("Scheme", "scheme"),
+    Column("Budget", "budget_amount", COUNT, width=12), Column("Initialization", "initialization"),
+    Column(METHOD, "neuron_selection", width=10),
 )  # fmt: skip
 DATA = (
     Column("Dataset", "dataset"),
     Column("Norm mode", "norm_mode"),
     Column("Budget unit", "budget_unit", width=12),
 )
-PLACED = ("val_top1", "val_loss", "test_top1", "budget_used_max", "selected_parameters_max", "selectable_parameters")
+PLACED = (
+    "val_top1",
+    "val_loss",
+    "test_top1",
+    "budget_used_max",
+    "selected_parameters_max",
+    "selectable_parameters",
+)
 
 
 def figure(key: str, suffix: str = "", header: str = "", number_format: str = "") -> Column:
@@ -63,7 +71,10 @@ def summary_columns(settings: Iterable[str], is_evaluated: bool) -> list[Column]
     columns = [*FIRST, figure("val_top1"), epoch, figure("test_top1")]
     columns += [Column("Average Stopping Epoch", "last_epoch", "0.0"), *DATA, *_settings(settings)]
     columns += [Column("Seeds done", "seeds_done", "0"), Column("Seeds expected", "seeds_expected", "0")]
-    columns += [figure("val_top1", "_std", "valid/best std, n-1"), figure("test_top1", "_std", "test/top1 std, n-1")]
+    columns += [
+        figure("val_top1", "_std", "valid/best std, n-1"),
+        figure("test_top1", "_std", "test/top1 std, n-1"),
+    ]
     for key, metric in _further():
         columns += [figure(key), figure(key, "_std", f"{metric.header} std, n-1")]
     columns += [figure("selected_parameters_max"), figure("selectable_parameters")]
@@ -84,8 +95,12 @@ def runs_columns(settings: Iterable[str], is_evaluated: bool) -> list[Column]:
     columns += [figure("val_top1"), Column("valid/best at epoch", "best_epoch", "0"), figure("test_top1")]
     columns += [figure("val_loss"), *(figure(key) for key, _ in _further()), Column("Epochs", "epochs", "0")]
     columns += [*DATA, *_settings(settings)]
-    columns += [figure(key) for key in ("budget_used_max", "selected_parameters_max", "selectable_parameters")]
-    columns += [Column(f"Trained beside: {kind}", f"trained_{kind}", COUNT) for kind in ("biases", "norms", "head")]
+    columns += [
+        figure(key) for key in ("budget_used_max", "selected_parameters_max", "selectable_parameters")
+    ]
+    columns += [
+        Column(f"Trained beside: {kind}", f"trained_{kind}", COUNT) for kind in ("biases", "norms", "head")
+    ]
     columns += [*map(_cost, cost_metrics()), Column("Peak memory is", "peak_memory_kind")]
     columns += [Column("Device", "device"), Column("Images left out", "skipped_images", COUNT)]
     columns += [Column("Run", "folder"), Column("The same run lies in", "copies")]
@@ -146,9 +161,7 @@ def _settings(names: Iterable[str]) -> list[Column]:
 def _further() -> list[tuple[str, Metric]]:
     """Metrics that have no place of their own."""
     return [
-        (key, metric)
-        for key, metric in summary_metrics().items()
-        if key not in PLACED and not metric.is_cost
+        (key, metric) for key, metric in summary_metrics().items() if key not in PLACED and not metric.is_cost
     ]
 
 

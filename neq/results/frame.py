@@ -13,12 +13,12 @@ import pandas as pd
 from pandas import DataFrame, Series
 
 from neq.config import Config, network
+from neq.results.runs_of_sweep import SEED, Files, Run, collect, key_of, run_key, settings_of
+from neq.results.verdicts import Checks
+from neq.runs.metrics import summary_metrics
+from neq.runs.run_reader import number
 from neq.utils.atomic_files import atomic_file, write_text
 from neq.utils.errors import UserError
-from neq.runs.run_reader import number
-from neq.results.verdicts import Checks
-from neq.results.runs_of_sweep import SEED, Files, Run, collect, key_of, run_key, settings_of
-from neq.runs.metrics import summary_metrics
 
 # Columns beside the settings and the metrics of summary.json.
 WHOLE = ("seed", "epochs")

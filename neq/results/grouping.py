@@ -9,9 +9,9 @@ import pandas as pd
 from pandas import DataFrame, Series
 
 from neq.results.frame import CHECKED, FIGURES, TEXTS, WHOLE, cell_value, settings_of_key
-from neq.results.verdicts import AS_RECORDED, DIFFERS, NOT_MEASURED
 from neq.results.policies import rank
 from neq.results.runs_of_sweep import SEED, key_of
+from neq.results.verdicts import AS_RECORDED, DIFFERS, NOT_MEASURED
 from neq.runs.metrics import cost_metrics, summary_metrics
 
 LISTS = ("n_bias_update", "manual_weight_idx", "weight_update_ratio")
@@ -142,7 +142,9 @@ def varying_settings(table: DataFrame) -> list[str]:
     """
     several = [settings_of_key(key) or {} for key in table.index]
     shown = [
-        key_of({**{name: one.get(name) for name in ALWAYS_SHOWN}, "budget": None if pd.isna(amount) else amount})
+        key_of(
+            {**{name: one.get(name) for name in ALWAYS_SHOWN}, "budget": None if pd.isna(amount) else amount}
+        )
         for one, amount in zip(several, table["budget_amount"], strict=True)
     ]
     return [

@@ -18,7 +18,7 @@ from matplotlib.ticker import (
 )
 
 from neq.results.run_pictures import save_figure
-from neq.results.series import Panel, Point, PointSeries, Value, pareto_front
+from neq.results.series import Panel, Point, Value, pareto_front
 from neq.runs.metrics import Metric, cost_metrics
 
 # Colour, marker and line differ together, and colours in lightness too: legible in black and white.
@@ -57,7 +57,9 @@ def accuracy_by_budget(panel: Panel) -> Figure:
         places = [_dodged(point.budget / size, shift, budgets, is_log) for point in series.points]
         tops = [point.top1 for point in series.points]
         _errorbar(axes, at, series.name, places, tops, joined=series.is_joined)
-        if len(series.points) == 1 and series.points[0].share >= 100:  # everything is trained: a level to reach
+        if (
+            len(series.points) == 1 and series.points[0].share >= 100
+        ):  # everything is trained: a level to reach
             colour, _, line = STYLES[at % len(STYLES)]
             axes.axhline(series.points[0].top1.mean, color=colour, linestyle=line, linewidth=0.8, alpha=0.6)
     _budget_ticks(axes, budgets, is_log)

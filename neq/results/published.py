@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any
@@ -17,7 +17,6 @@ from neq.config.schema import Section
 from neq.results.frame import settings_of_key
 from neq.results.policies import STATIC, settings_of_others
 from neq.results.series import Value, value_of
-from neq.runs.run_reader import number
 
 FILE = "published_results.yaml"
 SOURCE = "Quelennec et al., arXiv 2312.05282"
@@ -102,7 +101,9 @@ def compare(groups: DataFrame) -> list[Comparison]:
         if row is not None and name in row.top1:
             counts = int(group["seeds_done"]), int(group["seeds_expected"])
             differs = _differences(config, row)
-            found.append(Comparison(config, row, value_of(group, "test_top1"), *counts, row.top1[name], differs))
+            found.append(
+                Comparison(config, row, value_of(group, "test_top1"), *counts, row.top1[name], differs)
+            )
     return found
 
 

@@ -47,7 +47,9 @@ def evaluate_runs(runs: Iterable[Run], notify: Notify, device: str = "auto") -> 
     return checks
 
 
-def _with_data(members: Sequence[tuple[Run, Config]], notify: Notify, device: torch.device) -> dict[str, Check]:
+def _with_data(
+    members: Sequence[tuple[Run, Config]], notify: Notify, device: torch.device
+) -> dict[str, Check]:
     """The runs on one set of images."""
     run, config = members[0]
     settings = config.data_provider
@@ -57,7 +59,9 @@ def _with_data(members: Sequence[tuple[Run, Config]], notify: Notify, device: to
             if known is not None and data.fingerprint != known:
                 raise UserError("these are not the images it was trained on")
             count = "network" if len(members) == 1 else "networks"
-            notify(f"{settings.dataset}: {data.counts['test']} test images, {len(members)} {count} on {device}")
+            notify(
+                f"{settings.dataset}: {data.counts['test']} test images, {len(members)} {count} on {device}"
+            )
             return {run_key(run): _check(run, config, data, device) for run, config in members}
     except (UserError, OSError) as error:
         return {run_key(run): _unmeasured(run, error) for run, _ in members}

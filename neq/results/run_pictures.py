@@ -37,7 +37,8 @@ def plot_curves(metrics: list[dict[str, Any]], path: Path) -> None:
     """
     drawn = {name: splits for name, splits in sorted(curves().items()) if _curves(metrics, splits)}
     figure = Figure(figsize=(4.5 * max(len(drawn), 1), 3.6), layout="constrained")
-    for axes, (name, splits) in zip(np.atleast_1d(figure.subplots(1, max(len(drawn), 1))), drawn.items()):
+    panels = np.atleast_1d(figure.subplots(1, max(len(drawn), 1)))
+    for axes, (name, splits) in zip(panels, drawn.items(), strict=False):
         for metric, points in _curves(metrics, splits):
             label, style = SPLITS.get(metric.split, (metric.split, "-."))
             axes.plot(*zip(*points, strict=True), style, marker=".", markersize=4, label=label)

@@ -107,7 +107,9 @@ def panels(table: DataFrame, most: int = MOST_SERIES) -> list[Panel]:
         most: series in a panel; where there would be more, each policy is one, of points that are not joined.
     """
     found = []
-    for (dataset, network, unit), members in table.groupby(["dataset", "net_name", "budget_unit"], sort=False):
+    for (dataset, network, unit), members in table.groupby(
+        ["dataset", "net_name", "budget_unit"], sort=False
+    ):
         share = 100 * members["selected_parameters_max"] / members["selectable_parameters"]
         rated = members.assign(share=share)[members["test_top1"].notna()]
         if len(rated):
@@ -148,7 +150,9 @@ def _series(rated: DataFrame, most: int) -> tuple[PointSeries, ...]:
         names = policies.where(~several, policies + ", various settings")
     found = []
     for name, rows in rated.groupby(names, sort=False):
-        points = sorted((_point(row) for _, row in rows.iterrows()), key=lambda point: (point.budget, point.share))
+        points = sorted(
+            (_point(row) for _, row in rows.iterrows()), key=lambda point: (point.budget, point.share)
+        )
         budgets = {point.budget for point in points}
         is_joined = not is_merged and len(budgets) == len(points)
         found.append(PointSeries(str(name), str(rows["neuron_selection"].iloc[0]), tuple(points), is_joined))

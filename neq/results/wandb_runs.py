@@ -14,7 +14,9 @@ PATH = re.compile(r"[^/\s]+/[^/\s]+/[^/\s]+")
 PATIENCE = 60  # seconds that W&B has for an answer
 
 
-def wandb_runs(sweeps: Iterable[str], api: Any = None, notify: Callable[[str], None] = print) -> list[Recorded]:
+def wandb_runs(
+    sweeps: Iterable[str], api: Any = None, notify: Callable[[str], None] = print
+) -> list[Recorded]:
     """The runs of W&B sweeps.
 
     Args:
