@@ -32,16 +32,16 @@ def stored_runs(book: Workbook, name: str) -> DataFrame:
     Raises:
         UserError: neq did not write the book.
     """
-    if SUMMARY not in book.sheetnames:
-        raise UserError(f"output {shown(name)} is not a book of neq (no sheet {SUMMARY}); give another name")
     for title, headers in {SUMMARY: (KEY, METHOD), RUNS: (KEY, STATE)}.items():
         if title in book.sheetnames and not set(headers) <= set(_headers(book[title])):
             raise UserError(
                 f"output {shown(name)}: its sheet {title} is not of neq (its first row has no "
                 f"{' and '.join(headers)}); give another name"
             )
-    rows = read_table(book[RUNS]) if RUNS in book.sheetnames else []
-    return of_records([found for row in rows if (found := _record(row)) is not None])
+    if SUMMARY not in book.sheetnames:
+        raise UserError(f"output {shown(name)} is not a book of neq (no sheet {SUMMARY}); give another name")
+    rows = read_table(book[RUNS]) if RUNS in book.sheetnames else {}
+    return of_records([found for row in rows.values() if (found := _record(row)) is not None])
 
 
 def foreign_content(book: Workbook, further: Mapping[str, Sequence[str]]) -> list[str]:
@@ -70,19 +70,23 @@ def foreign_content(book: Workbook, further: Mapping[str, Sequence[str]]) -> lis
 
 def _foreign(sheet: Worksheet, headers: Sequence[str]) -> Iterator[str]:
     rows = read_table(sheet)
-    names = dict.fromkeys([*_headers(sheet), *(name for row in rows for name in row)])
-    others = [name for name in names if name not in headers]
+    names = dict.fromkeys([*_headers(sheet), *(name for row in rows.values() for name in row)])
+    others = [shown(name) for name in names if name not in headers]
     if others:
-        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-        yield f"{shown(others[0])}{more}"
+        yield _first(others)
     if KEY in headers:
         is_known = _run_settings if sheet.title == RUNS else settings_of_key
-        if any(is_known(row.get(KEY)) is None for row in rows):
-            yield "rows without a key of neq"
+        others = [f"row {at}" for at, row in rows.items() if is_known(row.get(KEY)) is None]
+        if others:
+            yield f"{_first(others)}, not of neq,"
     if any(cell.comment is not None for cell in sheet._cells.values()):
         yield "notes"
     if sheet.tables:
         yield "Excel tables"
+
+
+def _first(names: Sequence[str]) -> str:
+    return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
 
 
 def _headers(sheet: object) -> list[str]:
@@ -104,7 +108,7 @@ def _record(row: Mapping[str, Value]) -> Record | None:
         if column.scale != 1:
             figure = number(value)
             value = None if figure is None else figure * column.scale
-        if column.key != "epochs" or type(value) is int:
+        if column.key != "epochs" or (type(value) is int and abs(value) < 2**63):
             known[column.key] = value
     return record(str(row[KEY]), settings, **known)
 

@@ -73,10 +73,10 @@ def write_table(
         sheet.page_setup.fitToHeight = 0
 
 
-def read_table(sheet: Worksheet) -> list[dict[str, Value]]:
-    """The rows below a sheet's header, header -> value, without their formats.
+def read_table(sheet: Worksheet) -> dict[int, dict[str, Value]]:
+    """The rows below a sheet's header by their numbers: header -> value.
 
-    A row with a cell that is below no header holds it by its coordinate.
+    The value of a cell that is below no header stands under its coordinate.
     """
     headers: dict[int, str] = {}
     rows: dict[int, dict[str, Value]] = {}
@@ -86,7 +86,7 @@ def read_table(sheet: Worksheet) -> list[dict[str, Value]]:
             headers[cell.column] = str(value)
         else:
             rows.setdefault(cell.row, {})[headers.get(cell.column, cell.coordinate)] = value
-    return list(rows.values())
+    return rows
 
 
 def filled(sheet: Worksheet) -> Iterator[Cell]:

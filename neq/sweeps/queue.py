@@ -15,6 +15,7 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from neq.runs.metrics import epoch_keys
 from neq.sweeps import history
 from neq.sweeps.cells import grid, varying
 from neq.sweeps.claim import Claim
@@ -22,7 +23,7 @@ from neq.sweeps.history import CellState, by_cell, cell_state
 from neq.sweeps.parameters import Choice, Parameter
 from neq.sweeps.search import draw, labels, pruner, sampler
 from neq.sweeps.storage import close_storage, patiently, quiet
-from neq.sweeps.sweep_file import METRICS, Sweep
+from neq.sweeps.sweep_file import Sweep
 from neq.sweeps.trials import Trials
 
 # What a search and the status go by where the file names no metric that runs log.
@@ -217,7 +218,7 @@ class CellQueue:
 
 def _goal(sweep: Sweep) -> tuple[str, bool]:
     """The metric that is gone by, and whether more of it is better."""
-    if sweep.metric is None or sweep.metric.name not in METRICS:
+    if sweep.metric is None or sweep.metric.name not in epoch_keys():
         return METRIC, True
     return sweep.metric.name, sweep.metric.goal == "maximize"
 

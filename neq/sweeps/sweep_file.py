@@ -12,16 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from neq.config import Options, parse_flags, read_yaml
 from neq.config.explain import expected
 from neq.config.keys import find_leaf
+from neq.runs.metrics import epoch_keys
 from neq.sweeps.parameters import Parameter, read_parameters
 from neq.utils.errors import UserError, shown, unknown_name
 
 PROGRAM = "train_classification.py"
 MACROS = ("${env}", "${interpreter}", "${program}", "${args}")
-# What every run logs once an epoch and a search can go by.
-METRICS = (
-    *("train.train/top1", "train.train/loss", "valid.val/top1", "valid.val/loss", "valid.val/best"),
-    *("test.test/top1", "test.test/loss", "test.test/best", "test.test/top1_at_valid_best"),
-)
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1, strict=True)]
 Number = Annotated[float, Field(strict=True)]
@@ -33,7 +29,7 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Metric(Part):
+class SweepMetric(Part):
     """What the sweep is after; W&B minimizes where the file does not say."""
 
     name: Text
@@ -75,7 +71,7 @@ class Sweep(Part):
     program: str
     method: Literal["grid", "random", "bayes"]
     parameters: Mapping[str, Parameter]
-    metric: Metric | None = None
+    metric: SweepMetric | None = None
     early_terminate: EarlyTerminate | None = None
     run_cap: Count | None = None
     command: tuple[Text, ...] | None = None
@@ -167,5 +163,5 @@ def _check_metric(sweep: Sweep) -> None:
         return
     if sweep.metric is None:
         raise UserError(f"{by} needs a metric, as metric: {{name: valid.val/best, goal: maximize}}")
-    if sweep.metric.name not in METRICS:
-        raise unknown_name("metric.name", sweep.metric.name, METRICS)
+    if sweep.metric.name not in epoch_keys():
+        raise unknown_name("metric.name", sweep.metric.name, epoch_keys())
