@@ -62,10 +62,16 @@ SECTIONS: dict[str, type[BaseModel]] = {
     if isinstance(field.default, BaseModel)
 }
 KEYS: dict[str, Key] = {
-    name: Key(name, section, field, name)
-    for section, kind in [(None, Config), *SECTIONS.items()]
-    for name, field in kind.model_fields.items()
-    if name not in SECTIONS
+    **{
+        name: Key(name, None, field, name)
+        for name, field in Config.model_fields.items()
+        if name not in SECTIONS
+    },
+    **{
+        name: Key(name, section, field, name)
+        for section, kind in SECTIONS.items()
+        for name, field in kind.model_fields.items()
+    },
 }
 PUBLISHED: dict[str, Key] = {
     name: Key(name, SECTION_OF[name], field, name) for name, field in PublishedKeys.model_fields.items()

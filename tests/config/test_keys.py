@@ -126,9 +126,10 @@ def planning() -> Iterator[None]:
     sections, table, model = dict(SECTIONS), dict(KEYS), keys._model
     register_section("planning", Planning)
     yield
-    for current, before in ((SECTIONS, sections), (KEYS, table)):
-        current.clear()
-        current.update(before)
+    SECTIONS.clear()
+    SECTIONS.update(sections)
+    KEYS.clear()
+    KEYS.update(table)
     keys._model = model
 
 
