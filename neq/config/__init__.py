@@ -14,6 +14,7 @@ from neq.config.catalog import (
     schemes,
 )
 from neq.config.flags import Options, load, parse_flags
+from neq.config.policies import POLICIES, Policy, register
 from neq.config.reading import configs_folder, find_config, parse_value, read_yaml
 from neq.config.resolve import Resolved, resolve
 from neq.config.schema import (
@@ -25,7 +26,7 @@ from neq.config.schema import (
     NEqConfig,
     NetConfig,
     NormMode,
-    Policy,
+    PolicyName,
     RunSettings,
 )
 from neq.config.wandb_values import by_path, in_wandb_sweep, own_flags, wandb_values
@@ -33,6 +34,7 @@ from neq.config.writing import to_mapping, to_yaml
 from neq.utils.errors import UserError, shown, unknown_name
 
 __all__ = [
+    "POLICIES",
     "PRE_TRAINED",
     "WEIGHTS_BY_NAME",
     "BackwardConfig",
@@ -46,6 +48,7 @@ __all__ = [
     "NormMode",
     "Options",
     "Policy",
+    "PolicyName",
     "Resolved",
     "RunSettings",
     "SchemeEntry",
@@ -64,6 +67,7 @@ __all__ = [
     "parse_flags",
     "parse_value",
     "read_yaml",
+    "register",
     "resolve",
     "scheme",
     "schemes",

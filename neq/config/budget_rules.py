@@ -6,6 +6,7 @@ from collections.abc import Mapping, Set
 
 from neq.config.catalog import PRE_TRAINED, SchemeEntry, check_lists, network, scheme
 from neq.config.keys import flatten_config
+from neq.config.policies import POLICIES
 from neq.config.schema import Config
 from neq.utils.errors import UserError
 
@@ -110,15 +111,15 @@ def _budget_of_scheme(
     return {"ratio": ratio, "budget": None, **NO_LISTS}, [note]
 
 
-def check_su(config: Config, scheme_name: str | None) -> None:
-    """Holds the lists of a settled configuration, and the policies that need them.
+def check_lists_given(config: Config, scheme_name: str | None) -> None:
+    """Checks the lists of a settled configuration, and that policies that need lists have them.
 
     Args:
         config: the settled configuration.
         scheme_name: the scheme that was asked for.
 
     Raises:
-        UserError: when the lists do not fit together, or SU has none.
+        UserError: when the lists do not fit together, or are missing.
     """
     lists, chosen = config.backward_config, config.NEq_config
     try:
@@ -126,7 +127,7 @@ def check_su(config: Config, scheme_name: str | None) -> None:
     except ValueError as error:
         raise UserError(str(error)) from None
     policies = {"neuron_selection": chosen.neuron_selection, "initialization": chosen.initialization}
-    using = [key for key, policy in policies.items() if policy == "SU"]
+    using = [f"{key} {name!r}" for key, name in policies.items() if POLICIES[name].needs == "lists"]
     if not using or lists.manual_weight_idx:
         return
     net_name = config.net_config.net_name
@@ -137,6 +138,6 @@ def check_su(config: Config, scheme_name: str | None) -> None:
         if entry.network is not None and not at_home(entry, net_name):
             reason = f"scheme {scheme_name!r} belongs to {entry.network} and lends its ratio only"
     raise UserError(
-        f"{using[0]} 'SU' needs lists for network {net_name!r}: {reason}; "
+        f"{using[0]} needs lists for network {net_name!r}: {reason}; "
         "give one of its own schemes, or manual_weight_idx and weight_update_ratio"
     )

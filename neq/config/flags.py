@@ -135,7 +135,7 @@ def _value(name: str, text: str) -> object:
     assert leaf is not None
     if not text:
         raise UserError(f"{leaf.name} is given an empty value; leave the flag out, or give null")
-    if str in _types(leaf):
+    if str in _types(leaf) and not leaf.choices:
         return None if text in NULLS else text
     try:
         return parse_value(text)

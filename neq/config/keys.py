@@ -10,7 +10,7 @@ from typing import Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from neq.config.schema import Config
+from neq.config.schema import Config, OneOf
 from neq.utils.errors import UserError, shown, unknown_name
 
 SYNONYMS = {"eval_per_epochs": "test_per_epochs"}
@@ -37,7 +37,8 @@ class Leaf:
     @property
     def choices(self) -> tuple[str, ...]:
         """The allowed words, for a key that is one of a few or a list of them."""
-        return _words(self.field.annotation)
+        named = (tuple(mark.words()) for mark in self.field.metadata if isinstance(mark, OneOf))
+        return next(named, None) or _words(self.field.annotation)
 
 
 def _words(annotation: object) -> tuple[str, ...]:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from neq.config.amounts import spelled_out
-from neq.config.budget_rules import check_su, settle_budget
+from neq.config.budget_rules import check_lists_given, settle_budget
 from neq.config.catalog import dataset, dataset_name, network
 from neq.config.explain import expected
 from neq.config.keys import LEAVES, flatten_config, flatten_file, flatten_overrides, nest
+from neq.config.policies import POLICIES
 from neq.config.schema import Config, DataProvider
 from neq.utils.errors import UserError, shown, unknown_name
 
@@ -42,7 +43,7 @@ def resolve(file_values: Mapping[str, object], overrides: Mapping[str, object]) 
     changes, notes = _catalog_changes(asked, overridden)
     budget_changes, budget_notes = settle_budget(asked, overridden)
     config = _validated({**flatten_config(asked), **changes, **budget_changes})
-    check_su(config, asked.NEq_config.scheme)
+    check_lists_given(config, asked.NEq_config.scheme)
     _check_together(config)
     return Resolved(config, (*notes, *budget_notes, *_redundant_totals(asked, config)))
 
@@ -117,11 +118,13 @@ def _check_together(config: Config) -> None:
     if data.dataset == "npz" and not data.root:
         raise UserError("dataset 'npz' needs its file; give it with --dataset npz:FILE")
     neq = config.NEq_config
-    if neq.unit == "input_channel" and neq.neuron_selection == "velocity":
-        raise UserError(
-            "neuron_selection 'velocity' measures output neurons; "
-            "with unit 'input_channel' take SU, random or full"
-        )
+    for key, name in (("neuron_selection", neq.neuron_selection), ("initialization", neq.initialization)):
+        if neq.unit not in POLICIES[name].units:
+            able = (each.name for each in POLICIES.values() if neq.unit in each.units)
+            raise UserError(
+                f"{key} {name!r} does not rank by unit {neq.unit!r}; take unit "
+                f"{POLICIES[name].units[0]!r}, or one of {', '.join(able)}"
+            )
     if run.lr_schedule_name == "multi_step" and isinstance(run.lr_step_size, int):
         raise UserError(
             f"lr_step_size {run.lr_step_size} is not allowed: "
