@@ -8,6 +8,7 @@ from decimal import Decimal
 
 from neq.config.catalog import PRE_TRAINED, SchemeEntry, check_lists, network, scheme
 from neq.config.keys import flatten_config
+from neq.config.policies import POLICIES
 from neq.config.schema import Config
 from neq.utils.errors import UserError, shown
 
@@ -153,7 +154,7 @@ def _budget_of_scheme(
     return {"ratio": ratio, "budget": None, **NO_LISTS}, [note]
 
 
-def check_su(config: Config, scheme_name: str | None) -> None:
+def check_lists_given(config: Config, scheme_name: str | None) -> None:
     """Checks the lists of a resolved configuration against the policies that need them.
 
     Args:
@@ -161,7 +162,7 @@ def check_su(config: Config, scheme_name: str | None) -> None:
         scheme_name: the scheme that was asked for.
 
     Raises:
-        UserError: the lists do not fit together, or SU has none.
+        UserError: the lists do not fit together, or are missing.
     """
     lists, chosen = config.backward_config, config.NEq_config
     try:
@@ -169,7 +170,7 @@ def check_su(config: Config, scheme_name: str | None) -> None:
     except ValueError as error:
         raise UserError(str(error)) from None
     policies = {"neuron_selection": chosen.neuron_selection, "initialization": chosen.initialization}
-    using = [key for key, policy in policies.items() if policy == "SU"]
+    using = [f"{key} {name!r}" for key, name in policies.items() if POLICIES[name].needs == "lists"]
     if not using or lists.manual_weight_idx:
         return
     net_name = config.net_config.net_name
@@ -180,6 +181,6 @@ def check_su(config: Config, scheme_name: str | None) -> None:
         if entry.network is not None and not at_home(entry, net_name):
             reason = f"scheme {scheme_name!r} is of {entry.network}, of which only the ratio applies"
     raise UserError(
-        f"{using[0]} 'SU' needs lists for network {net_name!r}: {reason}; "
+        f"{using[0]} needs lists for network {net_name!r}: {reason}; "
         "give one of its own schemes, or manual_weight_idx and weight_update_ratio"
     )

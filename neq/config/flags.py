@@ -136,7 +136,7 @@ def _value(name: str, text: str) -> object:
     assert key is not None
     if not text:
         raise UserError(f"{key.flat_name} is given an empty value; leave the flag out, or give null")
-    if str in _types(key):
+    if str in _types(key) and not key.choices:
         return None if text in NULLS else text
     try:
         return parse_value(text)

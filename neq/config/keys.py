@@ -11,7 +11,7 @@ from pydantic import BaseModel, create_model
 from pydantic.fields import FieldInfo
 
 from neq.config.compat import SECTION_OF, SYNONYMS, PublishedKeys
-from neq.config.schema import Config, Section
+from neq.config.schema import Config, OneOf, Section
 from neq.utils.errors import UserError, shown, unknown_name
 
 S = TypeVar("S", bound=Section)
@@ -47,7 +47,8 @@ class Key:
     @property
     def choices(self) -> tuple[str, ...]:
         """The allowed words, for a key that takes one of a few words or a list of them."""
-        return _words(self.field.annotation)
+        named = (tuple(mark.words()) for mark in self.field.metadata if isinstance(mark, OneOf))
+        return next(named, None) or _words(self.field.annotation)
 
 
 def _words(annotation: object) -> tuple[str, ...]:

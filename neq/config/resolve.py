@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from neq.config import compat
-from neq.config.budget_rules import check_su, resolve_budget, spelled_out
+from neq.config.budget_rules import check_lists_given, resolve_budget, spelled_out
 from neq.config.catalog import dataset, dataset_name, network
 from neq.config.explain import expected
 from neq.config.keys import (
@@ -22,6 +22,7 @@ from neq.config.keys import (
     flatten_overrides,
     nest,
 )
+from neq.config.policies import POLICIES
 from neq.config.schema import Config, DataProvider
 from neq.utils.errors import UserError, shown, unknown_name
 
@@ -53,7 +54,7 @@ def resolve(file_values: Mapping[str, object], overrides: Mapping[str, object]) 
     changes, notes = _catalog_changes(asked, overridden)
     budget_changes, budget_notes = resolve_budget(asked, overridden, published.glob_num_params)
     config = _validated({**flatten_config(asked), **changes, **budget_changes})
-    check_su(config, asked.NEq_config.scheme)
+    check_lists_given(config, asked.NEq_config.scheme)
     _check_together(config)
     ratio = config.NEq_config.ratio
     if ratio is not None and ratio > 1:
@@ -154,11 +155,13 @@ def _check_together(config: Config) -> None:
     if data.dataset == "npz" and not data.root:
         raise UserError("dataset 'npz' needs its file; give it with --dataset npz:FILE")
     neq = config.NEq_config
-    if neq.unit == "input_channel" and neq.neuron_selection == "velocity":
-        raise UserError(
-            "neuron_selection 'velocity' measures output neurons; "
-            "with unit 'input_channel' take SU, random or full"
-        )
+    for key, name in (("neuron_selection", neq.neuron_selection), ("initialization", neq.initialization)):
+        if neq.unit not in POLICIES[name].units:
+            able = (each.name for each in POLICIES.values() if neq.unit in each.units)
+            raise UserError(
+                f"{key} {name!r} does not rank by unit {neq.unit!r}; take unit "
+                f"{POLICIES[name].units[0]!r}, or one of {', '.join(able)}"
+            )
     if run.lr_schedule_name == "multi_step" and isinstance(run.lr_step_size, int):
         raise UserError(
             f"lr_step_size {run.lr_step_size} is not allowed: "

@@ -7,12 +7,23 @@ no section; a wing adds a section of its own by `register_section`.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError, core_schema
 
-Policy = Literal["SU", "velocity", "random", "full"]
+from neq.config.policies import POLICIES, initializers
+
 NormMode = Literal["train", "frontier", "frozen"]
 Augmentation = Literal["photo", "square", "none"]
 # Values of `weights` that are not a path.
@@ -46,6 +57,27 @@ def mean_std_pair(value: object) -> object:
     return value
 
 
+@dataclass(frozen=True)
+class OneOf:
+    """Validates a word of a list that may grow while the program runs, with the error of a Literal.
+
+    Args:
+        words: gives the allowed words at the time of validation.
+    """
+
+    words: Callable[[], Collection[str]]
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self._checked, handler(source))
+
+    def _checked(self, value: object) -> object:
+        words = self.words()
+        if not isinstance(value, str) or value not in words:
+            raise PydanticKnownError("literal_error", {"expected": ", ".join(map(repr, words))})
+        return value
+
+
+PolicyName = Annotated[str, OneOf(lambda: POLICIES)]
 Epochs = Annotated[int, Field(ge=1)]
 Indices = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_dash_list)]
 Shares = Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], BeforeValidator(_dash_list)]
@@ -158,8 +190,10 @@ class NetConfig(Section):
 class NEqConfig(Section):
     """Which neurons are updated, and how many."""
 
-    neuron_selection: Policy = Field("velocity", description="policy of every epoch but the first")
-    initialization: Literal["SU", "random", "full"] = Field("random", description="policy of the first epoch")
+    neuron_selection: PolicyName = Field("velocity", description="policy of every epoch but the first")
+    initialization: Annotated[str, OneOf(initializers)] = Field(
+        "random", description="policy of the first epoch"
+    )
     scheme: str | None = Field(None, description="named budget with its SU lists")
     ratio: float | None = Field(None, ge=0, le=10**6, description="budget as a share of all parameters")
     budget: int | None = Field(
