@@ -280,7 +280,7 @@ def _summary(run: Training, progress: Progress) -> dict[str, Any]:
         "selected_parameters_max": progress.selected_parameters_max,
         "trained_beside_max": progress.trained_beside_max,
         "selectable_parameters": run.table.total_parameters,
-        "step_seconds": sorted(progress.step_seconds)[len(progress.step_seconds) // 2],
+        "step_seconds": statistics.median(progress.step_seconds),
         "saved_bytes": progress.saved_bytes,
         "peak_memory_bytes": run.processes.largest(memory),
         "peak_memory_kind": memory_kind,
