@@ -123,8 +123,8 @@ def test_a_network_of_which_only_the_head_is_selectable_is_refused():
         neuron_table(network, SHAPE)
     assert str(error.value) == (
         "the network has no layer to select besides its head '4': modules with parameters: 2 Standardized; "
-        "allowed are Conv2d and Linear modules that forward calls, with torch's own forward and a weight that "
-        "no other module shares"
+        "allowed are Conv2d and Linear modules that forward calls, with torch's own forward and a weight "
+        "that no other module shares"
     )
 
 
