@@ -9,7 +9,7 @@ from openpyxl import Workbook
 from openpyxl.worksheet.worksheet import Worksheet
 from pandas import DataFrame
 
-from neq.config.keys import LEAVES
+from neq.config.keys import KEYS
 from neq.results.charts import COLUMNS as CHART_COLUMNS
 from neq.results.charts import chart_titles
 from neq.results.columns import KEY, METHOD, STATE, runs_columns, summary_columns
@@ -51,7 +51,7 @@ def foreign_content(book: Workbook, further: Mapping[str, Sequence[str]]) -> lis
         book: as it was read.
         further: title -> headers of the sheets beside the three.
     """
-    settings = (*LEAVES, IMAGES)
+    settings = (*KEYS, IMAGES)
     allowed = {
         SUMMARY: [*settings, *(column.header for column in summary_columns((), is_evaluated=True))],
         RUNS: [*settings, *(column.header for column in runs_columns((), is_evaluated=True))],

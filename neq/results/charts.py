@@ -20,9 +20,10 @@ from openpyxl.utils import get_column_letter
 from openpyxl.worksheet.worksheet import Worksheet
 from pandas import DataFrame
 
+from neq.config.policies import POLICIES
 from neq.results.excel import Column, write_table
 from neq.results.frame import Value
-from neq.results.policies import ORDER
+from neq.results.grouping import policy_rank
 from neq.results.series import Panel, PointSeries, panels
 
 # The figures that the charts show stand in these columns; the charts stand to the right of them.
@@ -52,8 +53,7 @@ def write_charts(sheet: Worksheet, table: DataFrame) -> None:
         table: as of `groups`.
     """
     drawn = _drawn(panels(table, MOST_SERIES))
-    others = {str(name) for name in table["neuron_selection"]} - set(ORDER)
-    policies = [*ORDER, *sorted(others)]
+    policies = sorted({*POLICIES, *(str(name) for name in table["neuron_selection"])}, key=policy_rank)
     rows: list[dict[str, Value]] = []
     charts = []
     for title, panel in drawn:

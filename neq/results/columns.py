@@ -7,7 +7,7 @@ from typing import Any
 
 from pandas import DataFrame
 
-from neq.config.keys import LEAVES
+from neq.config.keys import KEYS
 from neq.results.excel import Column
 from neq.results.frame import Value
 from neq.results.grouping import ALWAYS_SHOWN
@@ -118,7 +118,7 @@ def settings_of_runs(named: Iterable[Mapping[str, Any]]) -> list[str]:
         named: the settings in the keys of runs.
     """
     names = dict.fromkeys(name for one in named for name in one)
-    places = {name: at for at, name in enumerate(LEAVES)}
+    places = {name: at for at, name in enumerate(KEYS)}
     return sorted(
         (name for name in names if name not in ALWAYS_SHOWN and name != SEED),
         key=lambda name: places.get(name, len(places)),

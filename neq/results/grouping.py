@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 from pandas import DataFrame, Series
 
+from neq.config.policies import POLICIES
 from neq.results.frame import CHECKED, FIGURES, TEXTS, WHOLE, cell_value, settings_of_key
-from neq.results.policies import rank
 from neq.results.runs_of_sweep import SEED, key_of
 from neq.results.verdicts import AS_RECORDED, DIFFERS, NOT_MEASURED
 from neq.runs.metrics import cost_metrics, summary_metrics
@@ -111,10 +111,16 @@ def _order(settings: Mapping[str, Any], amount: float) -> tuple[Any, ...]:
         rest_of(settings),
         str(settings["budget_unit"]),
         -1 if pd.isna(amount) else amount,
-        *rank(str(settings["neuron_selection"])),
+        *policy_rank(str(settings["neuron_selection"])),
         str(settings["initialization"]),
         key_of(settings, SEED),
     )
+
+
+def policy_rank(name: str) -> tuple[int, str]:
+    """Where a policy stands among others: in the order of the registry, unknown ones after it by name."""
+    order = list(POLICIES)
+    return (order.index(name) if name in POLICIES else len(order)), name
 
 
 def rest_of(settings: Mapping[str, Any]) -> str:

@@ -10,12 +10,13 @@ from typing import Annotated, Any
 from pandas import DataFrame
 from pydantic import Field
 
-from neq.config import Policy, configs_folder, find_config, network, read_yaml, resolve, to_mapping
+from neq.config import PolicyName, configs_folder, find_config, network, read_yaml, resolve, to_mapping
 from neq.config.catalog import read_entries
 from neq.config.keys import flatten_file
+from neq.config.policies import POLICIES
 from neq.config.schema import Section
 from neq.results.frame import settings_of_key
-from neq.results.policies import STATIC, settings_of_others
+from neq.results.grouping import LISTS
 from neq.results.series import Value, value_of
 
 FILE = "published_results.yaml"
@@ -27,7 +28,7 @@ class PublishedRow(Section):
     """One row: a budget in conv weights, a policy, test top-1 in per cent by data set; SU's scheme."""
 
     budget: Annotated[int, Field(ge=0)]
-    neuron_selection: Policy
+    neuron_selection: PolicyName
     top1: Mapping[str, Percent]
     scheme: str | None = None
 
@@ -79,6 +80,13 @@ _NOT_COMPARED = frozenset(
         *("scheme", "ratio", "budget", "budget_unit", "new_num_classes"),
     }
 )
+
+
+# What a policy needs -> the settings that matter under such a policy only.
+_NEEDED = {
+    "lists": LISTS,
+    "velocity": ("velocity_mu", "velocity_rule", "velocity_images", "use_validation_for_velocity"),
+}
 
 
 @cache
@@ -160,7 +168,8 @@ def _row(config: Mapping[str, Any]) -> PublishedRow | None:
 def _differences(config: Mapping[str, Any], row: PublishedRow) -> tuple[str, ...]:
     """The settings in which a configuration differs from the published runs."""
     theirs = _published_settings(config["net_name"], config["dataset"], row.neuron_selection, row.scheme)
-    ignored = _NOT_COMPARED | settings_of_others(row.neuron_selection)
+    needs = POLICIES[row.neuron_selection].needs
+    ignored = _NOT_COMPARED.union(*(names for need, names in _NEEDED.items() if need != needs))
     return tuple(
         f"{name} {_shown(value)} ({_shown(theirs[name])})"
         for name, value in config.items()
@@ -176,7 +185,7 @@ def _published_settings(net: str, data: str, policy: str, scheme: str | None) ->
         "dataset": data,
         "base_lr": published_results()[net].base_lr,
         "neuron_selection": policy,
-        "initialization": policy if policy in STATIC else "random",
+        "initialization": policy if POLICIES[policy].is_static else "random",
         "scheme": scheme or "scheme_baseline",
     }
     config = resolve(read_yaml(find_config(str(configs_folder() / "published.yaml"))), given).config

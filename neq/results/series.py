@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 from pandas import DataFrame, Series
 
-from neq.results.grouping import series_names
-from neq.results.policies import rank
+from neq.results.grouping import policy_rank, series_names
 from neq.runs.metrics import cost_metrics
 
 MOST_SERIES = 12
@@ -156,7 +155,7 @@ def _series(rated: DataFrame, most: int) -> tuple[PointSeries, ...]:
         budgets = {point.budget for point in points}
         is_joined = not is_merged and len(budgets) == len(points)
         found.append(PointSeries(str(name), str(rows["neuron_selection"].iloc[0]), tuple(points), is_joined))
-    return tuple(sorted(found, key=lambda series: rank(series.policy)))
+    return tuple(sorted(found, key=lambda series: policy_rank(series.policy)))
 
 
 def _point(row: Series) -> Point:

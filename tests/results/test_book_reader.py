@@ -113,5 +113,5 @@ def test_rows_may_be_sorted_and_columns_moved(swept):
 
 
 def test_an_empty_book_is_not_ours(tmp_path):
-    with pytest.raises(UserError, match="'x.xlsx' is not a book of neq"):
+    with pytest.raises(UserError, match=r"'x\.xlsx' is not a book of neq"):
         stored_runs(openpyxl.Workbook(), "x.xlsx")

@@ -108,7 +108,8 @@ def test_a_csv_file_holds_every_run_and_column(swept, tmp_path):
 def test_neq_and_training_do_not_import_pandas():
     """scikit-learn imports pandas if it can, so that it is made impossible here."""
     code = (
-        "import sys; sys.modules['pandas'] = None; import neq, neq.experiment.run, neq.results, neq.runs.metrics; "
+        "import sys; sys.modules['pandas'] = None; "
+        "import neq, neq.experiment.run, neq.results, neq.runs.metrics; "
         "from neq.results import plot_curves, plot_selection, summary_table"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

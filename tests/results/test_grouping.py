@@ -82,7 +82,8 @@ def test_groups_hold_seeds_and_never_mix_settings(tmp_path):
         (one["ratio"], one["neuron_selection"]): (one["seeds_done"], one["seeds_expected"]) for one in found
     }
     assert counts == {
-        (0.1, "velocity"): (2, 3), (0.1, "random"): (1, 3), (0.3, "velocity"): (1, 3), (0.3, "random"): (1, 3),
+        (0.1, "velocity"): (2, 3), (0.1, "random"): (1, 3),
+        (0.3, "velocity"): (1, 3), (0.3, "random"): (1, 3),
     }  # fmt: skip
     assert "manual_seed" not in table.columns
 
