@@ -32,6 +32,7 @@ from neq.runs import (
     why_no_wandb,
 )
 from neq.runs.layout import CONFIG, CURVES, SELECTION_PICTURE
+from neq.tasks import Classification
 from neq.training import (
     Checkpoints,
     Stopped,
@@ -141,7 +142,9 @@ def prepare(
     network, table = open_network(config, len(data.classes))
     network.to(device).to(memory_format=torch.channels_last)
     checkpoints = Checkpoints(record.checkpoints, writes=processes.is_first)
-    run = Training(config, network, table, data, device, checkpoints, processes=processes)
+    run = Training(
+        config, network, table, data, Classification(data, device), device, checkpoints, processes=processes
+    )
     for policy in (config.NEq_config.initialization, config.NEq_config.neuron_selection):
         run.check(policy)
     return run
@@ -176,10 +179,10 @@ def _train(console: Console, run: Training, record: RunRecord, fresh: bool, cell
         progress = restore(run, found)
     environment = current_environment(run.device, run.processes.count)
     if found is not None:
-        so_far, whole = progress.so_far, run.data.steps_per_epoch
-        stretch = Stretch(environment, progress.epoch, 0 if so_far is None else so_far.step)
+        state, whole = progress.epoch_state, run.task.steps_per_epoch
+        stretch = Stretch(environment, progress.epoch, 0 if state is None else state.step)
         changed = record.resume(stretch, cell)
-        steps = "" if so_far is None else f" and {so_far.step} of {whole} steps"
+        steps = "" if state is None else f" and {state.step} of {whole} steps"
         tell(f"resumed after {progress.epoch} epochs{steps}")
         if changed:
             tell(f"resumed in another environment, which may change the result: {changed}")
