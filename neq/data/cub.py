@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from neq.config.places import data_folder
+from neq.config.paths import data_folder
 from neq.data.image_folder import open_prepared
 from neq.data.sources import Source, Split, file_size, source_of_files
-from neq.errors import UserError
+from neq.utils.errors import UserError
 
 _FOLDER = "CUB_200_2011"
 _PAGE = "https://data.caltech.edu/records/65de6-vp158"

@@ -18,8 +18,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from neq.config.places import data_folder
-from neq.errors import UserError
+from neq.config.paths import data_folder
+from neq.utils.errors import UserError
 
 _TIMEOUT_S = 30.0
 # Makes the data sets of torchvision of one folder: (folder, download).

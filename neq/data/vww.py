@@ -14,12 +14,12 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from neq.config.places import data_folder
+from neq.config.paths import data_folder
 from neq.data.image_folder import open_prepared
 from neq.data.remembering import remembered, stamp
 from neq.data.sources import Source, Split, file_size, source_of_files
-from neq.errors import UserError
 from neq.preparing.coco import SHARE, labelled
+from neq.utils.errors import UserError
 
 CLASSES = ("not_person", "person")
 _YEARS = ("2017", "2014")

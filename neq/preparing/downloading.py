@@ -17,9 +17,9 @@ from typing import IO
 
 from rich.console import Console
 
-from neq.errors import UserError
 from neq.preparing.progress import bar
 from neq.preparing.published import Download
+from neq.utils.errors import UserError
 
 TRIES = 5
 PAUSE_SECONDS = 1.0

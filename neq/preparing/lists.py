@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from neq.errors import UserError, shown
+from neq.utils.errors import UserError, shown
 
 
 @contextlib.contextmanager

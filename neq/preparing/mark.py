@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from neq.errors import UserError, shown
 from neq.preparing.published import Split
+from neq.utils.errors import UserError, shown
 
 MARK = ".neq-split.json"
 UNFINISHED = ".unfinished"

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from neq.errors import UserError
 from neq.preparing.published import SPLITS, Listed, Split, class_folder
+from neq.utils.errors import UserError
 
 _SEED = "neq validation split"
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from neq.errors import UserError
-from neq.files import write_text
 from neq.preparing.downloading import check, fetch
 from neq.preparing.mark import Mark, Source, finished_mark
 from neq.preparing.planning import check_counts, digest, make_plan
 from neq.preparing.published import SPLITS, Download, Published
 from neq.preparing.unpacking import unpack
 from neq.preparing.writing import only_writer, write_split
+from neq.utils.atomic_files import write_text
+from neq.utils.errors import UserError
 
 
 def prepare(

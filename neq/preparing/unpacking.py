@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 
 from rich.console import Console
 
-from neq.errors import UserError, shown
 from neq.preparing.progress import bar
+from neq.utils.errors import UserError, shown
 
 # What a disk answers to names that clash with one another, or that none can have.
 _BY_NAMES = (

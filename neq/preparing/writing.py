@@ -17,13 +17,13 @@ from filelock import FileLock, Timeout
 from PIL import Image, ImageOps
 from rich.console import Console
 
-from neq.errors import UserError, shown
-from neq.files import write_text
-from neq.image_file import open_image
 from neq.preparing.mark import MARK, STARTED, UNFINISHED, Mark, read_mark, visible
 from neq.preparing.planning import Item
 from neq.preparing.progress import bar
 from neq.preparing.published import SPLITS, Split
+from neq.utils.atomic_files import write_text
+from neq.utils.errors import UserError, shown
+from neq.utils.images import open_image
 
 # Train comes last: without it no reader takes the folder for a data set.
 _PUBLISHING_ORDER: tuple[Split, ...] = ("test", "val", "train")

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from neq.config import Config, find_config, read_yaml, resolve
-from neq.config.identity import NOT_IDENTITY
-from neq.config.leaves import find_leaf
-from neq.errors import UserError
-from neq.results.recorded import plain_identity
+from neq.config.keys import find_key
+from neq.runs.identity import NOT_IDENTITY
+from neq.runs.run_reader import plain_identity
 from neq.sweeps import Choice, Drawn, Parameter, Sweep, check_search
+from neq.utils.errors import UserError
 
 # Of the values that a run may have come from; beyond it a file is not gone through.
 MOST_COMBINATIONS = 1000
@@ -73,9 +73,9 @@ class SearchSpace:
 
 
 def _leaf(name: str) -> str:
-    leaf = find_leaf(name.rpartition(".")[2])
-    assert leaf is not None, "check_search has resolved it"
-    return leaf.name
+    key = find_key(name)
+    assert key is not None, "check_search has resolved it"
+    return key.flat_name
 
 
 def _likely(choice: Choice, value: object) -> tuple[object, ...]:

@@ -5,8 +5,8 @@ import torch
 
 from neq.training import Stopped, load_checkpoint, restore, train
 from tests.faults.test_mid_epoch import Stopping
+from tests.training.distributed.together import ended, start
 from tests.training.runs import run_of
-from tests.training.together import ended, start
 
 # Statistics of its own in each process, and dropout that each draws for itself.
 # Each process has running statistics of its own within an epoch.
@@ -15,7 +15,7 @@ WORKER = """
 import shutil, sys, torch
 from pathlib import Path
 from torch import nn
-from neq.cli.joining import joined
+from neq.training.distributed.process_group import joined
 from neq.training import Stopped, restore, train
 from tests.faults.test_mid_epoch import Stopping
 from tests.faults.test_mid_epoch_processes import SETTINGS
@@ -79,9 +79,9 @@ def test_one_goes_on_from_the_mid_epoch_of_two(together, tmp_path):
     """With the statistics, losses and hits of both; from there on with whole batches."""
     found, folder = together
     state = load_checkpoint(folder / "stopped.pt")
-    assert state["progress"]["so_far"]["step"] == 18
-    assert len(state["own"]) == 2
-    seen = state["progress"]["so_far"]["images"]
+    assert state["progress"]["epoch_state"]["step"] == 18
+    assert len(state["ranks"]) == 2
+    seen = state["progress"]["epoch_state"]["counts"]["images"]
     with run_of(tmp_path, **SETTINGS) as (run, diary):
         train(run, restore(run, state))
     whole, metrics = found[0]["whole"][0], diary.reports[0].metrics
