@@ -1,4 +1,4 @@
-"""Answers that are kept in the cache folder, as they take long to find and depend on files alone."""
+"""Slow results that depend on files alone, kept in the cache folder."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from neq.config.places import cache_folder
 from neq.files import write_text
 
 
-def stamp(files: Iterable[str], *more: object) -> str:
-    """What changes when one of the files does: sha256 over paths, sizes and times of change.
+def file_stamp(files: Iterable[str], *more: object) -> str:
+    """A key that changes if one of the files does: sha256 of paths, sizes and modification times.
 
     Args:
-        files: paths; one that is not there counts as such.
-        more: what else the answer depends on.
+        files: paths; a missing file has a state of its own.
+        more: whatever else the result depends on.
     """
     digest = hashlib.sha256(repr(more).encode())
     for file in files:
@@ -32,19 +32,19 @@ def stamp(files: Iterable[str], *more: object) -> str:
     return digest.hexdigest()
 
 
-def remembered(kind: str, key: str, find: Callable[[], Any]) -> Any:
-    """The answer that was found before, else the one found now.
+def memoize(kind: str, key: str, compute: Callable[[], Any]) -> Any:
+    """The stored result; computed and stored if there is none, or it cannot be read.
 
     Args:
-        kind: of answer; names a folder in the cache folder.
-        key: as `stamp` gives it.
-        find: gives the answer, as JSON can hold it.
+        kind: of result; names a folder in the cache folder.
+        key: as returned by `file_stamp`.
+        compute: returns a result that JSON can represent.
     """
     path = cache_folder() / kind / f"{key}.json"
     with contextlib.suppress(OSError, ValueError, RecursionError):
         return json.loads(path.read_text(encoding="utf-8"))
-    answer = find()
-    with contextlib.suppress(OSError):  # a full or read-only disk only means to ask again
+    result = compute()
+    with contextlib.suppress(OSError):  # a full or read-only disk only means computing again
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(answer))
-    return answer
+        write_text(path, json.dumps(result))
+    return result

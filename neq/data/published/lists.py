@@ -1,4 +1,4 @@
-"""Reading official lists, with one line for a list that is missing or damaged."""
+"""Readers of official lists; a missing or damaged list is an error of one line."""
 
 from __future__ import annotations
 
@@ -8,38 +8,40 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from neq.errors import UserError, shown
+from neq.errors import UserError, first_line, shown
+
+_REMEDY = "delete it and run again to get the published one"
 
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Whatever goes wrong while a list is read is an error of the list."""
+    """Report any error inside the block as an error of the list.
+
+    Raises:
+        UserError: the list is missing or cannot be read.
+    """
     try:
         yield
     except UserError:
         raise
     except FileNotFoundError as error:
         raise UserError(
-            f"list {str(path)!r} is missing; every official list is needed; run again with the published "
-            "archive in place, or download it anew."
+            f"list {str(path)!r} is missing; every official list is needed; {_REMEDY}"
         ) from error
     except Exception as error:  # parsers of text, JSON and MATLAB files raise nearly anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(
-            f"list {str(path)!r} cannot be read ({type(error).__name__}: {shown(reason)}); delete it and run "
-            "again with the published archive in place."
-        ) from error
+        reason = f"{type(error).__name__}: {shown(first_line(error))}"
+        raise UserError(f"list {str(path)!r} cannot be read ({reason}); {_REMEDY}") from error
 
 
 def rows(path: Path, columns: int) -> list[list[str]]:
-    """The rows of a text list, blank lines and comments (#) left out.
+    """The rows of a text list, without blank lines and comments (#).
 
     Args:
-        path: the list, UTF-8.
-        columns: how many fields each row has; the last one may hold blanks.
+        path: the list, in UTF-8.
+        columns: fields of each row; the last one may contain blanks.
 
     Raises:
-        UserError: the list is missing, is no text, or has a row with fewer fields.
+        UserError: the list is missing, is not text, or has a row with fewer fields.
     """
     with reading(path):
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -51,14 +53,14 @@ def rows(path: Path, columns: int) -> list[list[str]]:
         if len(fields) != columns:
             raise UserError(
                 f"line {number} of list {str(path)!r} is {shown(line)}, but {columns} fields are needed; "
-                "delete the list and run again with the published archive in place."
+                f"{_REMEDY}"
             )
-        table.append(fields)
+        table.append([*fields[:-1], fields[-1].rstrip()])
     return table
 
 
 def read_json(path: Path) -> Any:
-    """A list published as JSON.
+    """The content of a list in JSON.
 
     Raises:
         UserError: it is missing or not JSON.

@@ -1,4 +1,4 @@
-"""The mark of a split: what was written, from what, with which settings."""
+"""The mark of a prepared split: what was written, from which files, with which settings."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from neq.data.published.published_set import SplitFolder
 from neq.errors import UserError, shown
-from neq.preparing.published import Split
 
 MARK = ".neq-split.json"
 UNFINISHED = ".unfinished"
 STARTED = "started.json"
 
 
-class Source(BaseModel):
-    """A published file; its md5 as found, none where it was unpacked by somebody else."""
+class PublishedFile(BaseModel):
+    """A published file and its md5 as found; None if it was unpacked by somebody else."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     file: str
@@ -26,28 +26,28 @@ class Source(BaseModel):
 
 
 class Mark(BaseModel):
-    """What a split is.
+    """Record of a prepared split.
 
     Attributes:
         settings: the set's name and every option that decides where images go.
-        plan: `neq.preparing.planning.digest` of what was written.
-        counts: images of each split that has any.
+        plan: `neq.data.published.split_plan.digest` of what was written.
+        counts: images in the folder of each split that has any.
         classes: class folders of each split.
         official_counts: whether the official splits had the official numbers of images.
-        sources: what it was made from.
+        sources: the files it was made from.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     settings: dict[str, str | int | float | None]
     plan: str
-    counts: dict[Split, int]
+    counts: dict[SplitFolder, int]
     classes: int
     official_counts: bool
-    sources: list[Source]
+    sources: list[PublishedFile]
 
 
 def read_mark(path: Path) -> Mark | None:
-    """A mark, or none where there is none.
+    """The mark in a file; None if there is no file.
 
     Raises:
         UserError: the file is something else.
@@ -58,26 +58,26 @@ def read_mark(path: Path) -> Mark | None:
         return None
     except ValidationError as error:
         raise UserError(
-            f"{str(path)!r} is not a mark that this script wrote; delete {str(path.parent)!r} or give "
-            "another --out."
+            f"{str(path)!r} is not a mark written by this script; delete {str(path.parent)!r} or give "
+            "another --out"
         ) from error
 
 
 def finished_mark(out: Path, settings: Mapping[str, object]) -> Mark | None:
-    """What OUT holds already.
+    """The mark of a finished split in a folder.
 
     Args:
         out: the folder, which may not exist.
-        settings: what is to be built: the set's name and every option that decides where images go.
+        settings: of the split that is wanted: the set's name and every option that decides where images go.
 
     Returns:
-        The mark of a finished split of these settings; none if there is nothing, or an unfinished one.
+        The mark; None if the folder is empty or holds an unfinished split of these settings.
 
     Raises:
-        UserError: OUT holds something else, a split of other settings, or one that was changed since.
+        UserError: the folder holds something else, a split of other settings, or one that was changed since.
     """
     if out.exists() and not out.is_dir():
-        raise UserError(f"--out {str(out)!r} is a file; give a folder.")
+        raise UserError(f"--out {str(out)!r} is a file; give a folder")
     mark = read_mark(out / MARK)
     if mark is not None:
         _check_same(mark.settings, settings, "a finished split", f"delete {str(out)!r}")
@@ -92,13 +92,13 @@ def finished_mark(out: Path, settings: Mapping[str, object]) -> Mark | None:
     if others:
         raise UserError(
             f"--out {str(out)!r} holds {others[0]!r} ({len(others)} entries in all) and no mark of this "
-            "script; an empty or new folder is needed; give another --out."
+            "script; an empty or new folder is needed; give another --out"
         )
     return None
 
 
 def visible(folder: Path) -> list[str]:
-    """The names in a folder, hidden ones left out."""
+    """The names in a folder that are not hidden."""
     return [name for name in os.listdir(folder) if not name.startswith(".")]
 
 
@@ -107,17 +107,17 @@ def _check_same(found: Mapping[str, object], wanted: Mapping[str, object], what:
     for key in different[:1]:
         raise UserError(
             f"--out holds {what} with {key} {shown(found.get(key))}, but {key} {shown(wanted.get(key))} is "
-            f"asked for; {remedy}, or give another --out."
+            f"requested; {remedy}, or give another --out"
         )
 
 
 def _check_unchanged(out: Path, mark: Mark) -> None:
-    """Counts the images of a finished split again."""
+    """Count the images of a finished split again."""
     for split, count in mark.counts.items():
         folders = list((out / split).iterdir()) if (out / split).is_dir() else []
         found = sum(len(visible(folder)) for folder in folders if folder.is_dir())
         if found != count:
             raise UserError(
                 f"{str(out / split)!r} has {found:,} images, but {count:,} were written; it was changed "
-                f"since; delete {str(out)!r} and run again."
+                f"since; delete {str(out)!r} and run again"
             )
