@@ -15,12 +15,11 @@ import torchvision
 from rich.table import Table
 
 from benchmarks.common import run_benchmark
-from neq.budget import Budget
-from neq.cli.console import Console
+from neq.budget import Budget, BudgetAllocator, CostModel
 from neq.cli.parsing import Parser
-from neq.neurons import neuron_table
+from neq.networks.neurons import neuron_table
 from neq.selection import SelectionState
-from neq.selective import Allowance, CostModel
+from neq.utils.console import Console
 
 SHAPE = (32, 3, 128, 128)
 
@@ -36,7 +35,7 @@ def bought(norm_mode: str, ratio: float) -> tuple[int, float, float]:
     table = neuron_table(network, SHAPE[1:])
     stream = torch.Generator().manual_seed(1)
     velocity = torch.rand(len(table), dtype=torch.float64, generator=stream) ** 4
-    allowance = Allowance(CostModel(network, table, SHAPE, norm_mode), Budget("bytes", ratio=ratio))
+    allowance = BudgetAllocator(CostModel(network, table, SHAPE, norm_mode), Budget("bytes", ratio=ratio))
     state = SelectionState(table, network, stream, None, velocity)
     choices = [allowance.choose("velocity", state, cost_aware) for cost_aware in (False, True)]
     ranked, aware = (float(velocity[choice.chosen].sum() / velocity.sum()) for choice in choices)

@@ -17,10 +17,10 @@ import torch
 from rich.table import Table
 
 from benchmarks.common import at_least, run_benchmark
-from neq.cli.console import Console
 from neq.cli.parsing import Parser
-from neq.networks import build_network
+from neq.networks.build import build_network
 from neq.training import Checkpoints
+from neq.utils.console import Console
 
 NETWORKS = ("mcunet-in0", "mbv2")
 

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from neq.errors import UserError, shown, unknown_name
-from neq.networks import build_network, replace_head
-from neq.seeds import generator, seed_for
+from neq.networks.build import build_network
+from neq.networks.heads import replace_head
+from neq.utils.errors import UserError, shown, unknown_name
+from neq.utils.seeds import generator, seed_for
 
 TORCHVISION = "torchvision:"
 

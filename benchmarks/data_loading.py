@@ -35,8 +35,8 @@ from neq.data import Data, open_data
 from neq.data.decoding import read_image, why_unreadable
 from neq.data.image_folder import open_image_folder
 from neq.data.transforms import eval_transform, normalization, train_transform
-from neq.errors import UserError
-from neq.files import write_text
+from neq.utils.atomic_files import write_text
+from neq.utils.errors import UserError
 
 CPU = torch.device("cpu")
 # A photo of Oxford Flowers is about as large.

@@ -13,10 +13,10 @@ from unittest.mock import patch
 import torch
 from torch import nn
 
-import neq.cli.training as training_command
+import neq.experiment.run as training_command
 from neq.cli import main
 from neq.config import Config
-from neq.neurons import NeuronTable, neuron_table
+from neq.networks.neurons import NeuronTable, neuron_table
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["benchmarks.forked_runs"])

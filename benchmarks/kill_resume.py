@@ -28,10 +28,10 @@ from torch import Tensor
 
 from benchmarks.common import at_least, run_benchmark
 from benchmarks.forked_runs import code_of, start
-from neq.cli.console import Console
 from neq.cli.parsing import Parser
-from neq.tracking import read_metrics, read_selection, read_summary
+from neq.runs import read_metrics, read_selection, read_summary
 from neq.training import load_checkpoint
+from neq.utils.console import Console
 
 # As often as a checkpoint in mid-epoch may be: hardly a step passes without one.
 OFTEN = ("--checkpoint_minutes", "0.0005")

@@ -23,15 +23,15 @@ import torch.nn.functional as F
 from rich.table import Table
 
 from benchmarks.common import open_device, random_batch, run_benchmark
-from neq.cli.console import Console
-from neq.cli.network import open_network
 from neq.cli.parsing import Parser
 from neq.config import dataset, resolve
 from neq.data import open_data
-from neq.errors import UserError
+from neq.experiment.network import open_network
 from neq.training import Checkpoints, Progress, Training, choose_neurons, held_now, make_plan, predict
-from neq.training.measure import peak_memory
 from neq.training.optimizer import make_optimizer
+from neq.training.profiling import peak_memory
+from neq.utils.console import Console
+from neq.utils.errors import UserError
 
 CASES: tuple[dict[str, object], ...] = (
     {"image_size": 48, "base_batch_size": 32},
@@ -93,7 +93,7 @@ def measure(settings: dict[str, object], device: str, memory: str) -> tuple[int,
         device: cpu or cuda.
         memory: "fast" or "tight".
     """
-    code = "from neq.tight_memory import give_back_at_once; give_back_at_once(); " * (memory == "tight")
+    code = "from neq.utils.malloc import give_back_at_once; give_back_at_once(); " * (memory == "tight")
     code += "from benchmarks.memory_prediction import main; raise SystemExit(main())"
     asked = ["--device", device, "--case", json.dumps(settings)]
     done = subprocess.run([sys.executable, "-c", code, *asked], capture_output=True, text=True)

@@ -20,11 +20,11 @@ from benchmarks.common import at_least, run_benchmark
 from benchmarks.selections import chooser
 from benchmarks.training_step import CLASSES, open_network, random_batch
 from benchmarks.variants import VARIANTS, Task
-from neq.cli.console import Console
 from neq.cli.parsing import Parser
-from neq.errors import UserError
-from neq.neurons import neuron_table
+from neq.networks.neurons import neuron_table
 from neq.training import peak_memory
+from neq.utils.console import Console
+from neq.utils.errors import UserError
 
 # Variant and selection, norm mode; the first is what the others are compared with.
 CASES = (

@@ -10,12 +10,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from neq.budget import Budget
+from neq.budget import Budget, choose
 from neq.config import scheme
-from neq.errors import UserError, shown
-from neq.neurons import NeuronTable
-from neq.seeds import generator
-from neq.selection import SelectionState, StaticScheme, bias_layers, choose, listed_parameters
+from neq.networks.neurons import NeuronTable
+from neq.selection import SelectionState, StaticScheme, bias_layers, listed_parameters
+from neq.utils.errors import UserError, shown
+from neq.utils.seeds import generator
 
 
 @dataclass(frozen=True)

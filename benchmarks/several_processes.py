@@ -19,13 +19,13 @@ from rich.table import Table
 
 from benchmarks.common import at_least, open_network, random_batch, run_benchmark
 from benchmarks.selections import chooser
-from neq.cli.console import Console
-from neq.cli.joining import joined
+from neq.backward import Plan, SharedBatch, average_gradients
 from neq.cli.parsing import Parser
-from neq.errors import UserError
-from neq.neurons import neuron_table
-from neq.selective import Plan, SharedBatch, average_gradients
-from neq.training import Processes
+from neq.networks.neurons import neuron_table
+from neq.training.distributed import ProcessGroup
+from neq.training.distributed.process_group import joined
+from neq.utils.console import Console
+from neq.utils.errors import UserError
 
 CLASSES = 10
 # Selection, norm mode, and whether batch norms take the statistics of the whole batch.
@@ -38,7 +38,7 @@ CASES = (
 
 
 def measure(
-    processes: Processes,
+    processes: ProcessGroup,
     case: tuple[str, str, bool],
     network: str,
     image_size: int,

@@ -24,7 +24,7 @@ from rich.table import Table
 
 from benchmarks.common import at_least, machine, run_benchmark
 from neq.cli.parsing import Parser
-from neq.files import write_text
+from neq.utils.atomic_files import write_text
 
 SETTINGS = {"dataset": "digits", "net_name": "mcunet-in0", "image_size": 32, "warmup_epochs": 0, "ratio": 0.3}
 PROBE_EPOCHS = 4

@@ -31,11 +31,12 @@ from benchmarks.common import (
 )
 from benchmarks.selections import Chooser, chooser
 from benchmarks.variants import VARIANTS, Task, Variant, copied, norms
+from neq.backward import NORM_MODES, Plan
+from neq.budget import CostModel, StepCost
 from neq.cli.parsing import Parser
-from neq.errors import UserError, first_line, shown, unknown_name
-from neq.files import write_text
-from neq.neurons import neuron_table
-from neq.selective import NORM_MODES, CostModel, Plan, StepCost
+from neq.networks.neurons import neuron_table
+from neq.utils.atomic_files import write_text
+from neq.utils.errors import UserError, first_line, shown, unknown_name
 
 CLASSES = 10
 

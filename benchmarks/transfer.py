@@ -27,7 +27,7 @@ from benchmarks.transfer_report import Report
 from benchmarks.transfer_runs import CELLS, Setting, Task, train_task, weights_identity
 from benchmarks.transfer_table import chosen_rate, tables
 from neq.cli.parsing import Parser
-from neq.errors import UserError, shown, unknown_name
+from neq.utils.errors import UserError, shown, unknown_name
 
 DATASETS = ("flowers12", "caltech101", "cifar10")
 GRID = (0.05, 0.0125)

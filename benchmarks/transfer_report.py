@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.transfer_runs import Task
-from neq.errors import UserError, shown
-from neq.files import write_text
+from neq.utils.atomic_files import write_text
+from neq.utils.errors import UserError, shown
 
 
 class Report:

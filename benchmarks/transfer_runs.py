@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from benchmarks.common import machine
-from neq.cli.device import pick_device
-from neq.cli.training import run_training
-from neq.config import Options, Resolved, identity, resolve
+from neq.config import Options, Resolved, resolve
 from neq.data.image_folder import open_image_folder
-from neq.tracking import read_metrics, read_summary
+from neq.experiment.run import run_training
+from neq.runs import identity, read_metrics, read_summary
 from neq.training import TrainingDiverged
+from neq.utils.device import pick_device
 
 # A cell: its policy and its norm mode. `head` trains the classifier alone.
 CELLS = {

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neq.neurons import NORMS, NeuronTable, Selection
-from neq.selective import Plan, trained_parts
-from neq.training.measure import SavedBytes
+from neq.backward import Plan, trained_parts
+from neq.networks.neurons import NORMS, NeuronTable, Selection
+from neq.training.profiling import SavedBytes
 
 
 @dataclass(frozen=True)

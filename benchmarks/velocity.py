@@ -26,13 +26,13 @@ from benchmarks.common import (
     run_benchmark,
     settle,
 )
+from neq.backward import Plan
+from neq.budget.knapsack import Costs, fill
 from neq.cli.parsing import Parser
-from neq.errors import UserError
-from neq.files import write_text
-from neq.filling import Costs, fill
-from neq.neurons import NeuronTable, neuron_table
+from neq.networks.neurons import NeuronTable, neuron_table
 from neq.selection import previous_values, similarity
-from neq.selective import Plan
+from neq.utils.atomic_files import write_text
+from neq.utils.errors import UserError
 
 CLASSES = 10
 CPU = torch.device("cpu")

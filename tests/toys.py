@@ -6,7 +6,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from neq.networks import build_network
+from neq.networks.build import build_network
 
 # Settings of `neq train` for a run of a few seconds, and those of the fixture `tiny_run`.
 ONE_EPOCH = ["--n_epochs", "1", "--warmup_epochs", "0", "--image_size", "24", "--device", "cpu"]

@@ -6,9 +6,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from neq.cli.preparing import run_script
-from neq.errors import UserError
 from neq.preparing import Download, Listed, Published
 from neq.preparing.lists import rows
+from neq.utils.errors import UserError
 
 ABOUT = """\
 Caltech-UCSD Birds 200-2011: 11,788 photos of 200 birds, official train and test splits.

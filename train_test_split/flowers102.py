@@ -6,9 +6,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from neq.cli.preparing import run_script
-from neq.errors import UserError
 from neq.preparing import Download, Listed, Published, Split
 from neq.preparing.lists import reading
+from neq.utils.errors import UserError
 
 ABOUT = """\
 Oxford 102 Flowers: 8,189 photos of 102 flowers, official train, validation and test splits.

@@ -6,9 +6,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from neq.cli.preparing import run_script
-from neq.errors import UserError
 from neq.preparing import Download, Listed, Published, Split
 from neq.preparing.lists import read_json
+from neq.utils.errors import UserError
 
 ABOUT = """\
 Food-101: 101,000 photos of 101 dishes, official train and test splits.

@@ -6,9 +6,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from neq.cli.preparing import run_script
-from neq.errors import UserError
 from neq.preparing import Download, Listed, Published, Split
 from neq.preparing.lists import rows
+from neq.utils.errors import UserError
 
 ABOUT = """\
 Oxford-IIIT Pets: 7,349 photos of 37 breeds of cats and dogs, official train (trainval) and test splits.

@@ -7,10 +7,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from neq.cli.preparing import run_script
-from neq.errors import UserError
 from neq.preparing import Download, Listed, Published, Split
 from neq.preparing.coco import labelled
 from neq.preparing.lists import reading
+from neq.utils.errors import UserError
 
 ABOUT = """\
 Visual Wake Words (Chowdhery et al. 2019, arXiv 1906.05721): is a person in the photo? 123,287 photos of COCO.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 from neq.cli.dispatch import Commands, dispatch
-from neq.cli.run import RUN_STOPPED, run_command
-from neq.cli.several import may_be_heard
+from neq.utils.exit_codes import RUN_STOPPED, run_command
+from neq.utils.launch_env import may_be_heard
 
 COMMANDS: Commands = {
     "train": ("neq.cli.train", "train one run under a budget; neq train --help lists every setting"),

@@ -6,17 +6,17 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from neq.cli.console import Console
 from neq.cli.results_parser import ResultsParser
-from neq.errors import UserError
 from neq.results.book import check_book, write_book
 from neq.results.book_file import BookFile
 from neq.results.check import Check
 from neq.results.collect import NO_RUN, Run, group, match, read_sweeps
 from neq.results.failures import with_failures
-from neq.results.recorded import Recorded, recorded_runs
 from neq.results.tables import run_key
 from neq.results.wandb_runs import wandb_runs
+from neq.runs.run_reader import Recorded, recorded_runs
+from neq.utils.console import Console
+from neq.utils.errors import UserError
 
 DESCRIPTION = """Gathers every run of the sweep files' cells, by its recorded configuration, into an Excel
 book: Summary (a row a setting, over seeds), Runs and Charts. A book that is there is updated: its rows are
@@ -50,7 +50,7 @@ def command(arguments: list[str]) -> int:
     runs = with_failures(match(sweeps, recorded, options.runs_dir), sweeps, options.runs_dir)
     checks = None
     if options.evaluate:
-        from neq.cli.evaluating import evaluate_runs  # imports torch
+        from neq.results.evaluation import evaluate_runs  # imports torch
 
         checks = evaluate_runs(runs, tell)
     written = write_book(output, runs, checks, options.force)

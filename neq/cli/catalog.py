@@ -9,10 +9,10 @@ from pathlib import Path
 from rich import box
 from rich.table import Table
 
-from neq.cli.console import Console
 from neq.config import PRE_TRAINED, DatasetEntry, datasets, network, networks
-from neq.config.places import data_folder
-from neq.errors import UserError
+from neq.config.paths import data_folder
+from neq.utils.console import Console
+from neq.utils.errors import UserError
 
 
 def command(arguments: list[str]) -> int:
@@ -47,7 +47,7 @@ others:     torchvision:NAME and timm:NAME, any classification network of these;
 
 def _networks(names: list[str]) -> Table:
     """A row a network; without names, all that have one of their own, each graph once."""
-    from neq.cli.network import outline
+    from neq.experiment.network import outline
 
     table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     table.add_column("network")

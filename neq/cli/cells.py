@@ -9,11 +9,12 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from neq.cli.console import Console
 from neq.cli.parsing import Parser
-from neq.errors import UserError
-from neq.sweeps import Cell, Choice, Parameter, Sweep, cells, check_search, find_run, read_sweep
+from neq.runs import find_run
+from neq.sweeps import Cell, Choice, Parameter, Sweep, cells, check_search, read_sweep
 from neq.sweeps.cells import varying
+from neq.utils.console import Console
+from neq.utils.errors import UserError
 
 WIDEST = 240
 

@@ -15,7 +15,7 @@ def command(arguments: list[str]) -> int:
     options = parse_flags(arguments[1:], "neq cost")
     overrides = {**_network_of_scheme(options), **options.overrides}
     resolved = resolve(read_yaml(find_config(options.config_file)), overrides)
-    from neq.cli.console import Console
+    from neq.utils.console import Console
 
     console = Console()
     for note in resolved.notes:
@@ -39,14 +39,14 @@ def _report(config: Config) -> list[object]:
     import torch
     from rich.table import Table
 
-    from neq.budget import amount_shown
-    from neq.cli.console import figures_table, short
-    from neq.cli.network import open_network
-    from neq.seeds import generator
+    from neq.backward import trained_parts
+    from neq.budget import CostModel, amount_shown, costs
+    from neq.budget.cost_model import input_gradient_macs
+    from neq.experiment.network import open_network
     from neq.selection import SelectionState, StaticScheme, bias_layers
-    from neq.selective import CostModel, costs, trained_parts
-    from neq.selective.cost import input_gradient_macs
     from neq.training import allowance_of, optimizer_kind
+    from neq.utils.console import figures_table, short
+    from neq.utils.seeds import generator
 
     data, neq = config.data_provider, config.NEq_config
     size, batch = data.image_size, data.base_batch_size

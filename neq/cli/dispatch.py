@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import import_module
 
-from neq.errors import unknown_name
+from neq.utils.errors import unknown_name
 
 # Command -> its module, whose `command(arguments)` gives the exit code; and what it does.
 Commands = Mapping[str, tuple[str, str]]

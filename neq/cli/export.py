@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from neq.cli.parsing import Parser
-from neq.errors import UserError
+from neq.utils.errors import UserError
 
 
 def command(arguments: list[str]) -> int:
@@ -48,9 +48,9 @@ def _check_place(path: Path, force: bool) -> None:
 
 
 def _export(folder: Path, path: Path, image_size: int | None) -> None:
-    from neq.cli.console import Console
     from neq.results.best_network import best_weights, load_best
     from neq.results.onnx_file import check_packages, export_onnx
+    from neq.utils.console import Console
 
     check_packages()
     best_weights(folder)

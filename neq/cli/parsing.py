@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import NoReturn
 
-from neq.errors import UserError
+from neq.utils.errors import UserError
 
 
 class Parser(argparse.ArgumentParser):

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from rich.table import Table
 
-from neq.cli.console import Console
 from neq.cli.parsing import Parser
-from neq.cli.run import run_command
-from neq.errors import UserError
 from neq.preparing import Mark, Published, prepare
+from neq.utils.console import Console
+from neq.utils.errors import UserError
+from neq.utils.exit_codes import run_command
 
 _STOPPED = "stopped; the same command goes on from here"
 _VALIDATION = (

@@ -6,8 +6,8 @@ from typing import Any, Self
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from neq.cli.console import Console
 from neq.training import EpochReport
+from neq.utils.console import Console
 
 
 class ProgressDisplay:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from neq.cli.console import Console
 from neq.cli.results_parser import ResultsParser
 from neq.results.best import DEFAULT, METRICS, best_run, copy_best, settings_of, value_of
 from neq.results.collect import collect
+from neq.utils.console import Console
 
 
 def command(arguments: list[str]) -> int:

@@ -6,10 +6,10 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from neq.cli.console import Console
 from neq.cli.results_parser import ResultsParser
 from neq.results.collect import collect, group
 from neq.results.published import SOURCE, Comparison, compare, published_results
+from neq.utils.console import Console
 
 WIDEST = 240
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from neq.budget import amount_shown
-from neq.cli.console import Console
 from neq.cli.results_parser import ResultsParser
-from neq.errors import UserError
 from neq.results.collect import Group, Run, collect, group
 from neq.results.pictures import accuracy_by_budget, accuracy_by_cost, save_picture
-from neq.results.recorded import number
 from neq.results.run_pictures import Choices, chosen_picture, read_choices, velocity_picture
 from neq.results.series import panels
+from neq.runs.run_reader import number
+from neq.utils.console import Console
+from neq.utils.errors import UserError
 
 
 def command(arguments: list[str]) -> int:

@@ -9,16 +9,16 @@ from pathlib import Path
 
 from rich.live import Live
 
-from neq.cli.console import Console
 from neq.cli.parsing import Parser
 from neq.cli.sweep_table import best_line, counts, ended_line, failures, overview
-from neq.cli.sweep_workers import Workers, cores, is_here, workers_that_fit
 from neq.config import find_config, read_yaml
-from neq.errors import UserError
 from neq.sweeps import Sweep, cells, check_search, history, read_sweep
 from neq.sweeps.history import CellState
 from neq.sweeps.queue import CellQueue, sweep_name
 from neq.sweeps.storage import FILE, open_storage, patiently
+from neq.sweeps.worker_pool import Workers, cores, is_here, workers_that_fit
+from neq.utils.console import Console
+from neq.utils.errors import UserError
 
 POLL = 0.5
 MAX_FAILURES = 5

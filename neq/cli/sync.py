@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from neq.cli.console import Console
 from neq.cli.parsing import Parser
 from neq.config import read_yaml
-from neq.errors import UserError
-from neq.tracking import RunRecord, WandbMirror, why_no_wandb
-from neq.tracking.wandb_mirror import KILLED, run_name
+from neq.runs import RunRecord, WandbMirror, why_no_wandb
+from neq.runs.wandb.mirror import KILLED, run_name
+from neq.utils.console import Console
+from neq.utils.errors import UserError
 
 
 def command(arguments: list[str]) -> int:

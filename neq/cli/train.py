@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from neq.cli.several import first_tells, one_output
 from neq.config import Options, Resolved, by_path, in_wandb_sweep, load, own_flags, wandb_values
-from neq.errors import UserError
-from neq.tight_memory import give_back_at_once
+from neq.utils.errors import UserError
+from neq.utils.launch_env import first_tells, one_output
+from neq.utils.malloc import give_back_at_once
 
 
 def command(arguments: list[str]) -> int:
@@ -19,7 +19,7 @@ def command(arguments: list[str]) -> int:
             options, resolved = _read(arguments[1:])
             if resolved.config.memory == "tight":
                 give_back_at_once()  # before torch is imported
-        from neq.cli.training import run_training
+        from neq.experiment.run import run_training
 
         run_training(options, resolved)
     return 0

@@ -14,7 +14,6 @@ from neq.config.catalog import (
     schemes,
 )
 from neq.config.flags import Options, load, parse_flags
-from neq.config.identity import identity, run_folder
 from neq.config.reading import configs_folder, find_config, parse_value, read_yaml
 from neq.config.resolve import Resolved, resolve
 from neq.config.schema import (
@@ -31,7 +30,7 @@ from neq.config.schema import (
 )
 from neq.config.wandb_values import by_path, in_wandb_sweep, own_flags, wandb_values
 from neq.config.writing import to_mapping, to_yaml
-from neq.errors import UserError, shown, unknown_name
+from neq.utils.errors import UserError, shown, unknown_name
 
 __all__ = [
     "PRE_TRAINED",
@@ -57,7 +56,6 @@ __all__ = [
     "dataset_name",
     "datasets",
     "find_config",
-    "identity",
     "in_wandb_sweep",
     "load",
     "network",
@@ -67,7 +65,6 @@ __all__ = [
     "parse_value",
     "read_yaml",
     "resolve",
-    "run_folder",
     "scheme",
     "schemes",
     "shown",

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from decimal import Decimal
 
-from neq.errors import UserError, shown
+from neq.utils.errors import UserError, shown
 
 _MULTIPLES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 _SIZES = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 
 from neq.config.catalog import PRE_TRAINED, SchemeEntry, check_lists, network, scheme
-from neq.config.leaves import flatten_config
+from neq.config.keys import flatten_config
 from neq.config.schema import Config
-from neq.errors import UserError
+from neq.utils.errors import UserError
 
 NO_LISTS: Mapping[str, object] = {"n_bias_update": 0, "manual_weight_idx": (), "weight_update_ratio": ()}
 

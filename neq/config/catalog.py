@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from neq.config.explain import expected
 from neq.config.reading import configs_folder, read_yaml
 from neq.config.schema import Augmentation, Indices, MeanStd, Section, Shares, mean_std_pair
-from neq.errors import UserError, shown, unknown_name
+from neq.utils.errors import UserError, shown, unknown_name
 
 Entry = TypeVar("Entry", bound=Section)
 Count = Annotated[int, Field(ge=1)]

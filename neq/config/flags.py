@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, NoReturn, get_args, get_origin
 
-from neq.config.leaves import ALL_LEAVES, SECTIONS, SYNONYMS, Leaf, find_leaf, flatten_file, flatten_overrides
+from neq.config.keys import ALL_LEAVES, SECTIONS, SYNONYMS, Leaf, find_leaf, flatten_file, flatten_overrides
 from neq.config.reading import find_config, parse_value, read_yaml
 from neq.config.resolve import Resolved, resolve
 from neq.config.writing import flow_value
-from neq.config.yaml12 import NULLS
-from neq.errors import UserError, shown, unknown_name
+from neq.config.yaml import NULLS
+from neq.utils.errors import UserError, shown, unknown_name
 
 DEFAULT_CONFIG = "transfer"
 SWITCHES = {

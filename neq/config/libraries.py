@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from neq.errors import UserError, unknown_name
+from neq.utils.errors import UserError, unknown_name
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 

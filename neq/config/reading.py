@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from neq.config.yaml12 import YamlProblem, parse
-from neq.errors import UserError, shown, unknown_name
+from neq.config.yaml import YamlProblem, parse
+from neq.utils.errors import UserError, shown, unknown_name
 
 MAX_BYTES = 256 * 1024
 CATALOG_FILES = ("networks", "datasets", "schemes")

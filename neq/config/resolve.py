@@ -12,9 +12,9 @@ from neq.config.amounts import spelled_out
 from neq.config.budget_rules import check_su, settle_budget
 from neq.config.catalog import dataset, dataset_name, network
 from neq.config.explain import expected
-from neq.config.leaves import LEAVES, flatten_config, flatten_file, flatten_overrides, nest
+from neq.config.keys import LEAVES, flatten_config, flatten_file, flatten_overrides, nest
 from neq.config.schema import Config, DataProvider
-from neq.errors import UserError, shown, unknown_name
+from neq.utils.errors import UserError, shown, unknown_name
 
 
 @dataclass(frozen=True)

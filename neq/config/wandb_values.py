@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
-from neq.config.leaves import SECTIONS
+from neq.config.keys import SECTIONS
 from neq.config.reading import read_yaml
-from neq.errors import UserError, shown
+from neq.utils.errors import UserError, shown
 
 
 def in_wandb_sweep() -> bool:

@@ -20,12 +20,12 @@ import numpy as np
 import PIL
 import torchvision
 
-from neq.config.places import cache_folder
+from neq.config.paths import cache_folder
 from neq.config.schema import DataProvider
 from neq.data.caching import DiskCache, MemoryCache, Read, Room
 from neq.data.remembering import stamp
 from neq.data.sources import Source
-from neq.image_file import open_image
+from neq.utils.images import open_image
 
 # A set that is smaller than this is kept in memory without being asked.
 _AUTO_BYTES = 256_000_000

@@ -17,7 +17,7 @@ from rich.progress import track
 from neq.data.decoding import why_unreadable
 from neq.data.remembering import remembered, stamp
 from neq.data.sources import Source, without
-from neq.errors import UserError
+from neq.utils.errors import UserError
 
 # Fewer are checked in a moment.
 _MANY = 5000

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from neq.errors import UserError
-from neq.image_file import open_image
+from neq.utils.errors import UserError
+from neq.utils.images import open_image
 
 
 def read_image(path: str) -> torch.Tensor:

@@ -9,8 +9,8 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from neq.config.places import cache_folder
-from neq.files import write_text
+from neq.config.paths import cache_folder
+from neq.utils.atomic_files import write_text
 
 
 def file_stamp(files: Iterable[str], *more: object) -> str:

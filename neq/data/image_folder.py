@@ -13,9 +13,9 @@ from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from neq.config.places import data_folder
+from neq.config.paths import data_folder
 from neq.data.sources import Source, Split, source_of_files
-from neq.errors import UserError
+from neq.utils.errors import UserError
 
 _VALIDATION_NAMES = ("val", "valid", "validation")
 _SPLIT_NAMES = ("train", "test", *_VALIDATION_NAMES)

@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision.transforms import v2
 
 from neq.data.caching import Read
-from neq.errors import UserError
-from neq.seeds import generator, seed_for
+from neq.utils.errors import UserError
+from neq.utils.seeds import generator, seed_for
 
 # The epoch is none for an image that is evaluated.
 Key = tuple[int | None, int]

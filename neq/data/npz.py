@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 
 from neq.data.sources import Source, Split, source_of_arrays
-from neq.errors import UserError, shown
+from neq.utils.errors import UserError, shown
 
 _KEYS: dict[Split, tuple[str, str]] = {
     "train": ("x_train", "y_train"),

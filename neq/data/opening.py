@@ -32,7 +32,7 @@ from neq.data.torchvision_sets import (
 )
 from neq.data.transforms import eval_transform, normalization, train_transform
 from neq.data.vww import open_vww
-from neq.errors import UserError, unknown_name
+from neq.utils.errors import UserError, unknown_name
 
 # A data set by name: from its root folder to its source.
 SOURCES: dict[str, Callable[[str | None], Source]] = {

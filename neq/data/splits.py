@@ -15,8 +15,8 @@ from sklearn.model_selection import train_test_split
 
 from neq.config.schema import DataProvider
 from neq.data.sources import Source
-from neq.errors import UserError
-from neq.seeds import generator, seed_for
+from neq.utils.errors import UserError
+from neq.utils.seeds import generator, seed_for
 
 TEST_SHARE = 0.2
 _TEST_SEED = seed_for(0, "test")

@@ -14,7 +14,7 @@ from torchvision import datasets
 
 from neq.data.published import Download, provide
 from neq.data.sources import Source, source_of_arrays
-from neq.errors import UserError
+from neq.utils.errors import UserError
 
 _DIGITS = tuple("0123456789")
 # Images and labels of one split.

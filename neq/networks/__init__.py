@@ -1,8 +1,6 @@
-"""Networks by name, with a head of the wanted size."""
+"""Networks by name, their heads and weights, and the table of their neurons."""
 
-from neq.networks.build import build_network
-from neq.networks.heads import head_name, replace_head
-from neq.networks.mcunet import MCUNet
-from neq.networks.weights import load_weights, read_weights
+from neq.networks.neurons import NORMS, Layer, NeuronTable, Selection, neuron_table
+from neq.networks.parameter_slice import ParameterSlice
 
-__all__ = ["MCUNet", "build_network", "head_name", "load_weights", "read_weights", "replace_head"]
+__all__ = ["NORMS", "Layer", "NeuronTable", "ParameterSlice", "Selection", "neuron_table"]

@@ -10,7 +10,7 @@ from neq.networks.from_torchvision import torchvision_network
 from neq.networks.heads import head_name, replace_head
 from neq.networks.mcunet import MCUNet
 from neq.networks.weights import load_weights
-from neq.seeds import seed_for
+from neq.utils.seeds import seed_for
 
 
 def build_network(net_name: str, num_classes: int, seed: int = 0, weights: str = "default") -> nn.Module:

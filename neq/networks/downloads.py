@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.error import URLError
 
-from neq.errors import UserError, first_line
+from neq.utils.errors import UserError, first_line
 
 SWITCH = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 

@@ -15,8 +15,8 @@ from huggingface_hub import constants
 from huggingface_hub.file_download import repo_folder_name
 from torch import nn
 
-from neq.errors import UserError
 from neq.networks.downloads import not_loaded, tensors_alone
+from neq.utils.errors import UserError
 
 SECONDS_TO_ANSWER = 10
 FILE_NAMES = ["model.safetensors", "pytorch_model.bin"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from neq.errors import UserError
+from neq.utils.errors import UserError
 
 
 def head_name(network: nn.Module) -> str:

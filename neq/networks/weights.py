@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from neq.config import WEIGHTS_BY_NAME
-from neq.errors import UserError, first_line, shown
+from neq.utils.errors import UserError, first_line, shown
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
 # Where checkpoints of torchvision's and timm's scripts, of others and of neq keep the state_dict.

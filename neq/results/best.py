@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from neq.errors import UserError, unknown_name
-from neq.files import atomic_file, write_text
 from neq.results.collect import Run
-from neq.results.recorded import number
+from neq.runs.run_reader import number
+from neq.utils.atomic_files import atomic_file, write_text
+from neq.utils.errors import UserError, unknown_name
 
 # Metric -> whether the highest is the best.
 METRICS = {"val_top1": True, "val_loss": False, "test_top1": True}

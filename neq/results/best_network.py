@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from neq.config import Config, DatasetEntry, MeanStd, dataset, read_yaml, resolve
-from neq.config.places import data_folder
+from neq.config.paths import data_folder
 from neq.data import SOURCES
 from neq.data.splits import split
 from neq.data.transforms import eval_transform, normalization
-from neq.errors import UserError
-from neq.networks import build_network, head_name, load_weights, read_weights, replace_head
+from neq.networks.build import build_network
+from neq.networks.heads import head_name, replace_head
+from neq.networks.weights import load_weights, read_weights
+from neq.utils.errors import UserError
 
 WEIGHTS = "best.safetensors"
 

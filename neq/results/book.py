@@ -9,7 +9,6 @@ from pathlib import Path
 from openpyxl import Workbook
 from openpyxl.worksheet.worksheet import Worksheet
 
-from neq.errors import UserError, shown
 from neq.results.book_file import BookFile
 from neq.results.book_parts import CHARTS
 from neq.results.charts import COLUMNS as CHART_COLUMNS
@@ -20,6 +19,7 @@ from neq.results.published import comparison_rows
 from neq.results.row_sheets import write_runs, write_summary
 from neq.results.sheet import Column, Place, Table, filled, find_table, write_table
 from neq.results.tables import KEY, METHOD, MODEL, STATE, Checks, Value
+from neq.utils.errors import UserError, shown
 
 SUMMARY, RUNS = "Summary", "Runs"
 # Ten of the largest sweeps; every row up to the last one is gone through.

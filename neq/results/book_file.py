@@ -10,10 +10,10 @@ from pathlib import Path
 
 from openpyxl import Workbook, load_workbook
 
-from neq.errors import UserError, first_line, shown
-from neq.files import atomic_file
 from neq.results.book_parts import CHARTS, MACROS, lost_parts
 from neq.results.sheet import filled
+from neq.utils.atomic_files import atomic_file
+from neq.utils.errors import UserError, first_line, shown
 
 # Ending -> whether it may hold macros, whether it is a template.
 FORMATS = {".xlsx": (False, False), ".xlsm": (True, False), ".xltx": (False, True), ".xltm": (True, True)}

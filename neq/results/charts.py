@@ -21,7 +21,6 @@ from openpyxl.drawing.text import CharacterProperties, Paragraph, RegularTextRun
 from openpyxl.utils import get_column_letter
 from openpyxl.worksheet.worksheet import Worksheet
 
-from neq.results.recorded import number
 from neq.results.sheet import Column, Place, Table, fit_to_width, write_table
 from neq.results.tables import (
     BUDGET,
@@ -34,6 +33,7 @@ from neq.results.tables import (
     setting_value,
     varying_settings,
 )
+from neq.runs.run_reader import number
 
 CHART, SERIES = "Chart", "Series"
 COLUMNS = (

@@ -11,15 +11,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from neq.config import Config, run_folder
+from neq.config import Config
 from neq.config.flags import DEFAULT_CONFIG
-from neq.config.identity import NOT_IDENTITY
-from neq.config.leaves import LEAVES, flatten_file
+from neq.config.keys import LEAVES, flatten_file
 from neq.config.writing import to_mapping
-from neq.errors import UserError, shown
-from neq.results.recorded import Recorded, plain_identity, recorded_runs
 from neq.results.search_space import SearchSpace
+from neq.runs import run_folder
+from neq.runs.identity import NOT_IDENTITY
+from neq.runs.run_reader import Recorded, plain_identity, recorded_runs
 from neq.sweeps import Sweep, cells, read_sweep
+from neq.utils.errors import UserError, shown
 
 SEED, IMAGES = "manual_seed", "data_fingerprint"
 NO_RUN = "no run"

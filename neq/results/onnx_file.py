@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neq.errors import UserError, first_line
-from neq.files import atomic_file
 from neq.results.best_network import BestNetwork, sample_images
-from neq.seeds import generator
+from neq.utils.atomic_files import atomic_file
+from neq.utils.errors import UserError, first_line
+from neq.utils.seeds import generator
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 # Most that an output may differ, as a share of the largest output (of 1 where all are smaller).

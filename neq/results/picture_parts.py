@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
-from neq.files import atomic_file
+from neq.utils.atomic_files import atomic_file
 
 
 def heat_map(axes: Axes, values: NDArray[np.floating], epochs: Sequence[int], **scale: Any) -> AxesImage:

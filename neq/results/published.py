@@ -12,10 +12,10 @@ from pydantic import Field
 
 from neq.config import Policy, configs_folder, find_config, network, read_yaml, resolve, to_mapping
 from neq.config.catalog import read_entries
-from neq.config.leaves import flatten_file
+from neq.config.keys import flatten_file
 from neq.config.schema import Section
 from neq.results.collect import Group
-from neq.results.recorded import number
+from neq.runs.run_reader import number
 
 FILE = "published_results.yaml"
 SOURCE = "Quelennec et al., arXiv 2312.05282"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from openpyxl.styles import PatternFill
 from openpyxl.worksheet.worksheet import Worksheet
 
-from neq.config.leaves import LEAVES
+from neq.config.keys import LEAVES
 from neq.results.collect import IMAGES, Group, Run, key_of
 from neq.results.columns import CHECKED, LAST, RUNS_FIRST, RUNS_REST, SUMMARY_FIRST, SUMMARY_REST
 from neq.results.sheet import Column, Place, Table, fit_to_width, put, restyle, write_table

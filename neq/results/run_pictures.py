@@ -15,9 +15,9 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from neq.errors import UserError, first_line
 from neq.results.picture_parts import heat_map
-from neq.tracking.selection_file import read_selection
+from neq.runs.selection_file import read_selection
+from neq.utils.errors import UserError, first_line
 
 QUANTILES = (0.1, 0.5, 0.9)
 

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from neq.config import Config, find_config, read_yaml, resolve
-from neq.config.identity import NOT_IDENTITY
-from neq.config.leaves import find_leaf
-from neq.errors import UserError
-from neq.results.recorded import plain_identity
+from neq.config.keys import find_leaf
+from neq.runs.identity import NOT_IDENTITY
+from neq.runs.run_reader import plain_identity
 from neq.sweeps import Choice, Drawn, Parameter, Sweep, check_search
+from neq.utils.errors import UserError
 
 # Of the values that a run may have come from; beyond it a file is not gone through.
 MOST_COMBINATIONS = 1000

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from neq.results.collect import Group, differing
-from neq.results.recorded import number
 from neq.results.tables import LISTS
+from neq.runs.run_reader import number
 
 COSTS = ("step_seconds", "saved_bytes", "peak_memory_bytes")
 MOST_SERIES = 12

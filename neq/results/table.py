@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from neq.budget import amount_shown
-from neq.errors import UserError
+from neq.utils.errors import UserError
 
 
 def summary_table(summary: dict[str, Any]) -> Table:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from neq.config import Config, network
-from neq.errors import UserError
 from neq.results.check import Check, Checks
 from neq.results.collect import SEED, Group, Run, differing, key_of, settings_of
-from neq.results.recorded import number
+from neq.runs.run_reader import number
+from neq.utils.errors import UserError
 
 MIB = 2**20
 KEY = "Key (neq)"

@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from neq.config.leaves import LEAVES, SECTIONS
-from neq.errors import UserError, first_line, shown
-from neq.results.recorded import Recorded, check_summary, how_far, identity_of
+from neq.config.keys import LEAVES, SECTIONS
+from neq.runs.run_reader import Recorded, check_summary, how_far, identity_of
+from neq.utils.errors import UserError, first_line, shown
 
 PATH = re.compile(r"[^/\s]+/[^/\s]+/[^/\s]+")
 PATIENCE = 60  # seconds that W&B has for an answer
@@ -47,7 +47,7 @@ def wandb_runs(sweeps: Iterable[str], api: Any = None, tell: Callable[[str], Non
 
 def _api() -> Any:
     """The client's own, which would ask for a key on the terminal."""
-    from neq.tracking import why_no_wandb  # imports torch
+    from neq.runs import why_no_wandb  # imports torch
 
     if missing := why_no_wandb():
         raise UserError(missing)

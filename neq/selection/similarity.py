@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from neq.modes import eval_mode
-from neq.neurons import NeuronTable
-from neq.parts import Part
+from neq.networks.neurons import NeuronTable
+from neq.networks.parameter_slice import ParameterSlice
+from neq.utils.eval_mode import eval_mode
 
 # Name of a parameter or buffer -> which part of it was kept, and its values.
-PreviousValues = Mapping[str, tuple[Part, Tensor]]
+PreviousValues = Mapping[str, tuple[ParameterSlice, Tensor]]
 
 
-def previous_values(network: nn.Module, parts: Mapping[str, Part]) -> PreviousValues:
+def previous_values(network: nn.Module, parts: Mapping[str, ParameterSlice]) -> PreviousValues:
     """Copies of all that an epoch can change.
 
     Args:
@@ -29,7 +29,7 @@ def previous_values(network: nn.Module, parts: Mapping[str, Part]) -> PreviousVa
         parts: the parameters that the epoch trains, and which part of each. Buffers are kept whole.
     """
     kept = {name: (part, part.take(network.get_parameter(name).detach())) for name, part in parts.items()}
-    return kept | {name: (Part(), buffer.clone()) for name, buffer in network.named_buffers()}
+    return kept | {name: (ParameterSlice(), buffer.clone()) for name, buffer in network.named_buffers()}
 
 
 @torch.no_grad()

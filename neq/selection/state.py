@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from neq.config import BackwardConfig
-from neq.neurons import NeuronTable
+from neq.networks.neurons import NeuronTable
+
+if TYPE_CHECKING:  # the core needs no configuration
+    from neq.config import BackwardConfig
 
 
 @dataclass(frozen=True)

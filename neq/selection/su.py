@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from neq.errors import UserError
-from neq.neurons import Layer, NeuronTable
+from neq.networks.neurons import Layer, NeuronTable
 from neq.selection.state import SelectionState, StaticScheme
+from neq.utils.errors import UserError
 
 
 def score(state: SelectionState) -> Tensor:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from neq.errors import UserError
 from neq.selection.state import SelectionState
+from neq.utils.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ listing cells does not wait for it.
 
 from neq.sweeps.cells import MAX_CELLS, Cell, cells, check_search, grid, grid_size
 from neq.sweeps.parameters import Choice, Drawn, Parameter
-from neq.sweeps.progress import Place, find_run
 from neq.sweeps.sweep_file import EarlyTerminate, Metric, Sweep, read_sweep
 
 __all__ = [
@@ -17,11 +16,9 @@ __all__ = [
     "EarlyTerminate",
     "Metric",
     "Parameter",
-    "Place",
     "Sweep",
     "cells",
     "check_search",
-    "find_run",
     "grid",
     "grid_size",
     "read_sweep",

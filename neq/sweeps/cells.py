@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from neq.config import Config, find_config, read_yaml, resolve
-from neq.errors import UserError, shown
 from neq.sweeps.parameters import Choice, Drawn, Parameter
 from neq.sweeps.sweep_file import Sweep
+from neq.utils.errors import UserError, shown
 
 MAX_CELLS = 10_000
 GRID_DISTRIBUTIONS = ("int_uniform", "q_uniform")

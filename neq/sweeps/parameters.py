@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from neq.errors import UserError, shown, unknown_name
+from neq.utils.errors import UserError, shown, unknown_name
 
 RANGE = ("min", "max")
 # Distribution -> the numbers that it takes; those in DEFAULTS may be left out.

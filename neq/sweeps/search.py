@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 import optuna
 
-from neq.errors import UserError, shown
 from neq.sweeps.parameters import Choice, Drawn, Parameter
 from neq.sweeps.sweep_file import EarlyTerminate, Sweep
+from neq.utils.errors import UserError, shown
 
 # The ends of (0, 1) that a quantile is drawn from: a normal's own ends are infinite.
 LEAST, MOST = 1e-9, 1 - 1e-9

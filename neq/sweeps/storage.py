@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import optuna
 from filelock import FileLock
 
-from neq.errors import UserError, first_line
+from neq.utils.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage, RDBStorage

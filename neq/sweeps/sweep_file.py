@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from neq.config import Options, parse_flags, read_yaml
 from neq.config.explain import expected
-from neq.config.leaves import find_leaf
-from neq.errors import UserError, shown, unknown_name
+from neq.config.keys import find_leaf
 from neq.sweeps.parameters import Parameter, read_parameters
+from neq.utils.errors import UserError, shown, unknown_name
 
 PROGRAM = "train_classification.py"
 MACROS = ("${env}", "${interpreter}", "${program}", "${args}")

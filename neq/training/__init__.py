@@ -1,25 +1,20 @@
 """Training under a budget: the loop and what it needs."""
 
 from neq.training.checkpoint import Checkpoints, load_checkpoint
+from neq.training.context import Progress, Training, allowance_of, choose_neurons, make_plan
 from neq.training.evaluation import Scores, evaluate
 from neq.training.loop import TrainingDiverged, train
-from neq.training.measure import forget_peak_memory, peak_memory
 from neq.training.memory import held_now, is_out_of_memory, memory_limit, predict, taken, what_fits
 from neq.training.optimizer import optimizer_kind
-from neq.training.processes import ALONE, PATIENCE, Processes, ProcessLost
-from neq.training.restoring import restore
-from neq.training.run import Progress, Training, allowance_of, choose_neurons, make_plan
+from neq.training.profiling import forget_peak_memory, peak_memory
+from neq.training.resume import restore
 from neq.training.schedule import total_epochs
 from neq.training.stopping import Stop, Stopped, stop_on_signals
 from neq.training.tracker import EpochReport, Tracker
 
 __all__ = [
-    "ALONE",
-    "PATIENCE",
     "Checkpoints",
     "EpochReport",
-    "ProcessLost",
-    "Processes",
     "Progress",
     "Scores",
     "Stop",

@@ -15,8 +15,8 @@ from typing import Any, BinaryIO
 import safetensors.torch
 import torch
 
-from neq.errors import UserError, first_line
-from neq.files import atomic_file
+from neq.utils.atomic_files import atomic_file
+from neq.utils.errors import UserError, first_line
 
 FORMAT = 1
 

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neq.modes import eval_mode
-from neq.training.processes import ALONE, Processes
+from neq.training.distributed.collectives import SINGLE_PROCESS, ProcessGroup
+from neq.utils.eval_mode import eval_mode
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def evaluate(
     batches: Iterable[tuple[Tensor, Tensor]],
     device: torch.device,
     precision: str = "fp32",
-    processes: Processes = ALONE,
+    processes: ProcessGroup = SINGLE_PROCESS,
 ) -> Scores:
     """Top-1 and loss of the plain network in eval mode; it is left in the mode it was in.
 

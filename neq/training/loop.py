@@ -10,19 +10,19 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from neq.seeds import seed_for
+from neq.backward import Plan, carry_optimizer_state, optimizer_state
 from neq.selection import VelocityState, previous_values, similarity
-from neq.selective import Plan, carry_optimizer_state, optimizer_state
-from neq.training.epoch_so_far import EpochSoFar
+from neq.training.context import Progress, Training, choose_neurons, make_plan
+from neq.training.epoch_state import EpochState
 from neq.training.evaluation import Scores, cross_entropy, evaluate
-from neq.training.measure import SavedBytes, StepClock, peak_memory
 from neq.training.metrics import score_metrics, selection_metrics
 from neq.training.optimizer import make_optimizer
-from neq.training.own import own_of_all
-from neq.training.run import Progress, Training, choose_neurons, make_plan
+from neq.training.profiling import SavedBytes, StepClock, peak_memory
+from neq.training.rank_state import own_of_all
 from neq.training.schedule import learning_rate, total_epochs
 from neq.training.stopping import Stopped
 from neq.training.tracker import EpochReport
+from neq.utils.seeds import seed_for
 
 
 class TrainingDiverged(RuntimeError):
@@ -76,7 +76,7 @@ def _train_epoch(run: Training, progress: Progress, epoch: int) -> bool:
     config, settings = run.config, run.config.run_config
     policy = run.policy(epoch)
     # An epoch that was left in its middle goes on from there.
-    so_far = progress.so_far or EpochSoFar.start(
+    so_far = progress.so_far or EpochState.start(
         choose_neurons(run, progress, epoch), run.data.steps_per_epoch, run.device
     )
     choice = so_far.choice
@@ -153,7 +153,7 @@ def _train_epoch(run: Training, progress: Progress, epoch: int) -> bool:
 def _train_steps(
     run: Training,
     progress: Progress,
-    so_far: EpochSoFar,
+    so_far: EpochState,
     plan: Plan,
     optimizer: torch.optim.Optimizer,
     epoch: int,
@@ -207,7 +207,7 @@ def _train_steps(
     return Scores(100 * int(hits) / images_seen, float(losses.mean())), lr
 
 
-def _check_finite(run: Training, so_far: EpochSoFar, plan: Plan, epoch: int) -> Tensor:
+def _check_finite(run: Training, so_far: EpochState, plan: Plan, epoch: int) -> Tensor:
     """Makes sure that the network may be saved; gives the losses of all processes' steps, [steps]."""
     settings, steps = run.config.run_config, run.data.steps_per_epoch
     losses = run.processes.sum(so_far.losses * run.data.share)

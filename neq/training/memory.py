@@ -18,11 +18,11 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from neq.modes import eval_mode
-from neq.parts import Part
-from neq.selective import CostModel, costs
-from neq.training.measure import peak_memory
-from neq.training.run import Progress, Training, allowance_of, choose_neurons, make_plan
+from neq.budget import CostModel, costs
+from neq.networks.parameter_slice import ParameterSlice
+from neq.training.context import Progress, Training, allowance_of, choose_neurons, make_plan
+from neq.training.profiling import peak_memory
+from neq.utils.eval_mode import eval_mode
 
 # What a process may take of what is predicted: so many times that, and so many bytes. On a CPU, by the
 # setting `memory`, it is the most that was measured (docs/reliability.md).
@@ -214,7 +214,7 @@ def _of_one_image(model: CostModel) -> tuple[int, int, int]:
     return max(passing), sum(maps), max(maps)
 
 
-def _of_parts(parts: dict[str, Part], tensors: dict[str, nn.Parameter]) -> int:
+def _of_parts(parts: dict[str, ParameterSlice], tensors: dict[str, nn.Parameter]) -> int:
     total = 0
     for name, part in parts.items():
         whole = tensors[name]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from neq.neurons import NeuronTable
-from neq.selective import Choice
+from neq.budget import Allocation
+from neq.networks.neurons import NeuronTable
 from neq.training.evaluation import Scores
 
 
-def selection_metrics(table: NeuronTable, choice: Choice) -> dict[str, Any]:
+def selection_metrics(table: NeuronTable, choice: Allocation) -> dict[str, Any]:
     """What an epoch updates, in per cent by layer and in total, and against its budget.
 
     Args:

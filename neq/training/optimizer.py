@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
+from neq.backward import Plan
 from neq.config import RunSettings
-from neq.neurons import NORMS
-from neq.selective import Plan
+from neq.networks.neurons import NORMS
 
 
 def optimizer_kind(settings: RunSettings) -> str:

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 from benchmarks.several_processes import main
-from tests.training.together import ENV, ROOT, free_port
+from tests.training.distributed.together import ENV, ROOT, free_port
 
 
 def test_one_process_has_nobody_to_exchange_with(capsys):

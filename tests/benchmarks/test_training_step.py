@@ -8,9 +8,9 @@ from benchmarks.common import peak_bytes, settle
 from benchmarks.selections import chooser
 from benchmarks.training_step import Settings, floor, gradient_error, main, make_task, measure, parse
 from benchmarks.variants import VARIANTS, Task
-from neq.errors import UserError
-from neq.neurons import neuron_table
-from neq.selective import Plan
+from neq.backward import Plan
+from neq.networks.neurons import neuron_table
+from neq.utils.errors import UserError
 from tests.toys import batch, toy
 
 TINY = {"network": "mcunet-in0", "image_size": 32, "batch_size": 4, "rounds": 2}

@@ -10,8 +10,8 @@ import benchmarks.transfer
 from benchmarks.transfer import GRID, Report, main, sweep
 from benchmarks.transfer_runs import CELLS, Setting, Task, resolved, train_task
 from benchmarks.transfer_table import chosen_rate, paired, tables
-from neq.errors import UserError
 from neq.training import TrainingDiverged
+from neq.utils.errors import UserError
 
 TINY = {
     "network": "mcunet-in1",
@@ -170,7 +170,7 @@ def test_a_run_that_was_stopped_goes_on(photos, tmp_path, monkeypatch):
     task = Task(Setting("flowers12", str(photos), **TINY), "head", 0.05, 0, tmp_path / "run")
     whole = train_task(Task(task.setting, task.cell, task.base_lr, task.seed, tmp_path / "whole"))
 
-    from neq.tracking import RunRecord
+    from neq.runs import RunRecord
 
     kept = RunRecord.epoch
 
@@ -192,7 +192,7 @@ def test_a_run_that_diverges_is_an_entry(photos, tmp_path, monkeypatch):
     def diverges(*args):
         raise TrainingDiverged("the loss is nan")
 
-    monkeypatch.setattr("neq.cli.training.train", diverges)
+    monkeypatch.setattr("neq.experiment.run.train", diverges)
     entry = train_task(Task(Setting("flowers12", str(photos), **TINY), "head", 0.05, 0, tmp_path / "run"))
     assert (entry["outcome"], entry["reason"], entry["test_top1"]) == ("diverged", "the loss is nan", None)
     assert json.loads(json.dumps(entry)) == entry

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from neq.cli import main
-from neq.tracking import read_summary
+from neq.runs import read_summary
 from tests.data.miniatures import jpeg, offer
 
 

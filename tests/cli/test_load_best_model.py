@@ -10,8 +10,9 @@ from pathlib import Path
 import openpyxl
 import pytest
 
-from neq.cli import evaluating, main
+from neq.cli import main
 from neq.results import book_file, collect
+from neq.results import evaluation as evaluating
 from tests.results.run_folders import configs, sweep_file, write_run
 
 ROOT = Path(__file__).resolve().parents[2]

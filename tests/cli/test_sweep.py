@@ -13,10 +13,10 @@ import psutil
 import pytest
 
 from neq.cli import main
-from neq.cli.sweep_worker import metric_of
-from neq.cli.sweep_workers import cores, is_here, workers_that_fit
+from neq.runs import read_metrics, read_summary
 from neq.sweeps import history
-from neq.tracking import read_metrics, read_summary
+from neq.sweeps.worker import metric_of
+from neq.sweeps.worker_pool import cores, is_here, workers_that_fit
 from tests.cli.sweeping import ENV, open_queue, run_sweep, start_sweep, states, wait_for, write_sweep
 
 CELLS = "manual_seed: {values: [0, 1, 2]}, neuron_selection: {values: [velocity, random]}"

@@ -7,8 +7,8 @@ import psutil
 import pytest
 from optuna.trial import TrialState
 
+from neq.runs import read_metrics
 from neq.sweeps.history import cell_of
-from neq.tracking import read_metrics
 from tests.cli.sweeping import TIMEOUT, open_queue, postgresql, start_sweep, write_sweep
 
 CELLS = (

@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 
 from neq.cli import main as neq_main
-from neq.networks import build_network
-from neq.tracking import read_metrics, read_selection, read_summary
+from neq.networks.build import build_network
+from neq.runs import read_metrics, read_selection, read_summary
 from neq.training.checkpoint import FORMAT
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -239,7 +239,7 @@ def test_a_fault_is_code_1_and_one_line(monkeypatch, capsys):
     def broken(*_):
         raise RuntimeError("the disk is on fire\nsecond line")
 
-    monkeypatch.setattr("neq.cli.training.open_network", broken)
+    monkeypatch.setattr("neq.experiment.run.open_network", broken)
     assert main(FAST) == 1
     err = capsys.readouterr().err
     assert err == "neq: the disk is on fire (RuntimeError; --debug shows where)\n"
@@ -332,7 +332,7 @@ def test_a_picture_that_cannot_be_written_costs_nothing_else(finished, tmp_path,
     def refuse(metrics, path):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr("neq.cli.training.plot_curves", refuse)
+    monkeypatch.setattr("neq.experiment.run.plot_curves", refuse)
     assert main([*FAST, "--run-dir", str(folder)]) == 0
     captured = capsys.readouterr()
     assert "neq: curves.png cannot be written (Permission denied)" in captured.out
@@ -352,7 +352,7 @@ def test_a_place_that_cannot_be_used_is_one_line_and_code_2(monkeypatch, capsys,
     def refuse(*_):
         raise OSError(number, os.strerror(number), "/root/runs")
 
-    monkeypatch.setattr("neq.cli.training.run_training", refuse)
+    monkeypatch.setattr("neq.experiment.run.run_training", refuse)
     assert main(FAST) == 2
     assert capsys.readouterr().err == f"neq: '/root/runs' {said}\n"
 

@@ -14,7 +14,7 @@ from neq.config.schema import DataProvider
 from neq.data.cache_plan import CachePlan, plan_cache
 from neq.data.caching import DiskCache, MemoryCache, Room
 from neq.data.sources import Source, source_of_arrays, source_of_files
-from neq.seeds import generator
+from neq.utils.seeds import generator
 from tests.data.miniatures import jpeg
 
 # Images are 3 x 5 x (4 + number).

@@ -12,7 +12,7 @@ from neq.data.decoding import read_image, why_unreadable
 from neq.data.image_folder import open_image_folder
 from neq.data.sources import Source
 from neq.data.splits import split
-from neq.errors import UserError
+from neq.utils.errors import UserError
 from tests.data.miniatures import jpeg
 
 

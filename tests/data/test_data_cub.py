@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from neq.data.cub import open_cub
-from neq.errors import UserError
+from neq.utils.errors import UserError
 from tests.data.miniatures import jpeg
 
 CLASSES = ("001.Black_footed_Albatross", "002.Laysan_Albatross", "010.Red_winged_Blackbird")

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from neq.data.decoding import read_image
-from neq.errors import UserError
+from neq.utils.errors import UserError
 
 # Each corner of a 6 x 4 image has its own grey.
 GREY = np.array([[0, 40, 80, 120], [10, 50, 90, 130], [20, 60, 100, 255]], dtype=np.uint8).repeat(2, axis=0)

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from neq.data.image_folder import open_image_folder, open_prepared
-from neq.errors import UserError
+from neq.utils.errors import UserError
 
 
 def fill(folder: Path, count: int = 2, grey: int = 0) -> None:

@@ -11,7 +11,7 @@ import torch
 from neq.config.schema import Augmentation, DataProvider
 from neq.data.loading import Batch, Images, Loader, eval_keys, train_keys
 from neq.data.transforms import eval_transform, train_transform
-from neq.errors import UserError
+from neq.utils.errors import UserError
 
 
 def pixel(pixels: torch.Tensor, index: int) -> torch.Tensor:

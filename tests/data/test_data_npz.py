@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from neq.data.npz import open_npz
-from neq.errors import UserError
+from neq.utils.errors import UserError
 
 GREY = np.arange(6 * 4 * 5, dtype=np.uint8).reshape(6, 4, 5)
 COLOUR = np.stack([GREY, GREY + 1, GREY + 2], axis=3)

@@ -12,7 +12,7 @@ from neq.config import datasets
 from neq.config.schema import DataProvider, MeanStd
 from neq.data import Data, open_data
 from neq.data.opening import SOURCES
-from neq.errors import UserError
+from neq.utils.errors import UserError
 
 PLAIN = MeanStd(mean=(0, 0, 0), std=(1, 1, 1))
 DIGITS = SimpleNamespace(classes=10, augmentation="none", mean_std=PLAIN)

@@ -5,7 +5,7 @@ import torch
 from neq.config.schema import DataProvider
 from neq.data.sources import Source, Split
 from neq.data.splits import split
-from neq.errors import UserError
+from neq.utils.errors import UserError
 
 
 def no_image(index: int) -> torch.Tensor:

@@ -9,7 +9,7 @@ import pytest
 from neq.config.schema import DataProvider
 from neq.data.opening import SOURCES
 from neq.data.splits import split
-from neq.errors import UserError
+from neq.utils.errors import UserError
 from tests.data.miniatures import CLASSES, NAMES, TEST, TRAIN, Server, jpeg, offer, serving
 
 # Their images are files.

@@ -7,7 +7,7 @@ import pytest
 
 from neq.data import remembering
 from neq.data.vww import open_vww, person_labels
-from neq.errors import UserError
+from neq.utils.errors import UserError
 from tests.data.miniatures import jpeg
 
 PERSON, DOG = 1, 18

@@ -49,7 +49,7 @@ ENDINGS = {
     "LOAD_TRUNCATED_IMAGES": "takes half an image for one",
     "MAX_IMAGE_PIXELS": "lets image bombs through",
 }
-IMAGES = "neq/image_file.py"
+IMAGES = "neq/utils/images.py"
 
 
 def faults(source: str, path: str = "x.py") -> list[str]:

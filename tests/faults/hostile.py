@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from neq.cli import main
-from neq.errors import UserError
+from neq.utils.errors import UserError
 
 # The same cases every time, and a new one has to be put in by hand: a red run is a fault of the change.
 FUZZ = settings(

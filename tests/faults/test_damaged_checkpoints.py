@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from benchmarks.kill_resume import same
-from neq.errors import UserError
 from neq.training import Checkpoints, load_checkpoint, restore, train
+from neq.utils.errors import UserError
 from tests.training.runs import run_of
 from tests.training.test_loop import without_times
 

@@ -9,11 +9,11 @@ from functools import partial
 
 import pytest
 
-import neq.files
 import neq.training.checkpoint as checkpoint_module
+import neq.utils.atomic_files
 from benchmarks.forked_runs import code_of, start
 from benchmarks.kill_resume import differences
-from neq.tracking import RunRecord, read_metrics
+from neq.runs import RunRecord, read_metrics
 from neq.training import Checkpoints, load_checkpoint
 from neq.training import loop as loop_module
 
@@ -73,7 +73,7 @@ def delete(run):
 
 def no_room(name, run):
     """Every write of a file of that name fails, as on a full disk."""
-    real = neq.files.atomic_file.__wrapped__
+    real = neq.utils.atomic_files.atomic_file.__wrapped__
 
     def failing(path):
         if path.name == name:

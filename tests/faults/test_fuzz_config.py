@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from neq.cli import COMMANDS
 from neq.config import configs_folder, load, read_yaml, resolve
-from neq.config.leaves import LEAVES, SECTIONS
+from neq.config.keys import LEAVES, SECTIONS
 from neq.sweeps import cells, check_search, read_sweep
 from neq.sweeps.queue import sweep_name
 from tests.faults.hostile import FUZZ, WORDS, refusal, refused, run_refused

@@ -16,9 +16,9 @@ from neq.cli import main
 from neq.results import collect
 from neq.results.best_network import load_best
 from neq.results.book import check_book, write_book
-from neq.results.recorded import recorded_runs
 from neq.results.run_pictures import read_choices
-from neq.tracking import RunRecord, read_metrics, read_summary
+from neq.runs import RunRecord, read_metrics, read_summary
+from neq.runs.run_reader import recorded_runs
 from tests.faults.hostile import WORDS, content_of, damaged, refusal, refused, run_refused
 from tests.results.run_folders import configs, sweep_file, write_run
 from tests.toys import TINY_RUN

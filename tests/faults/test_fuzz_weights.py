@@ -14,7 +14,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from neq.networks import build_network, head_name, load_weights, read_weights
+from neq.networks.build import build_network
+from neq.networks.heads import head_name
+from neq.networks.weights import load_weights, read_weights
 from neq.training import load_checkpoint
 from tests.faults.hostile import damaged, refusal, refused, run_refused
 

@@ -12,11 +12,12 @@ import torch
 from benchmarks.forked_runs import code_of, start
 from benchmarks.memory_prediction import measure
 from neq.cli import main
-from neq.cli.memory import OutOfMemory, memory_explained, predicted_line
-from neq.tight_memory import can_give_back
-from neq.training import Processes, is_out_of_memory, load_checkpoint, predict, train, what_fits
+from neq.experiment.memory_report import OutOfMemory, memory_explained, predicted_line
+from neq.training import is_out_of_memory, load_checkpoint, predict, train, what_fits
 from neq.training import loop as loop_module
+from neq.training.distributed import ProcessGroup
 from neq.training.memory import _TAKEN
+from neq.utils.malloc import can_give_back
 from tests.training.runs import run_of
 
 TIMES, MORE = _TAKEN["fast"]
@@ -93,7 +94,7 @@ def test_what_fits_fits_by_prediction(tmp_path):
 
 def test_what_fits_gives_every_process_two_images(tmp_path):
     with run_of(
-        tmp_path, Processes(0, 4), neuron_selection="random", base_batch_size=64, sync_batch_norm=False
+        tmp_path, ProcessGroup(0, 4), neuron_selection="random", base_batch_size=64, sync_batch_norm=False
     ) as (run, _):
         for images, fitting in ((4, 16), (2, 8), (1, None)):
             room = TIMES * predict(run, images).peak + MORE + 1
@@ -115,9 +116,10 @@ def test_the_line_says_what_to_do_and_the_last_good_state_is_kept(tmp_path, monk
 
         monkeypatch.setattr(loop_module, "_forward", greedy)
         monkeypatch.setitem(_TAKEN, "tight", (1.0, 0))  # MiB are nothing to a real network
-        monkeypatch.setattr("neq.cli.memory.memory_limit", lambda device: 0)
+        monkeypatch.setattr("neq.experiment.memory_report.memory_limit", lambda device: 0)
         monkeypatch.setattr(
-            "neq.cli.memory.held_now", lambda device: -int(0.8 * TIMES * predict(run).peak) - MORE
+            "neq.experiment.memory_report.held_now",
+            lambda device: -int(0.8 * TIMES * predict(run).peak) - MORE,
         )
         with pytest.raises(OutOfMemory) as raised, memory_explained(run):
             train(run)
@@ -133,7 +135,7 @@ def test_the_line_says_what_to_do_and_the_last_good_state_is_kept(tmp_path, monk
 
 def test_a_run_that_is_tight_already_is_not_told_to_be(tmp_path, monkeypatch):
     with run_of(tmp_path, neuron_selection="random", memory="tight") as (run, _):
-        monkeypatch.setattr("neq.cli.memory.memory_limit", lambda device: 2**40)
+        monkeypatch.setattr("neq.experiment.memory_report.memory_limit", lambda device: 2**40)
         with pytest.raises(OutOfMemory) as raised, memory_explained(run):
             raise MemoryError
     assert "tight" not in str(raised.value)

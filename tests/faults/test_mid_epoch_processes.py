@@ -5,8 +5,8 @@ import torch
 
 from neq.training import Stopped, load_checkpoint, restore, train
 from tests.faults.test_mid_epoch import Stopping
+from tests.training.distributed.together import ended, start
 from tests.training.runs import run_of
-from tests.training.together import ended, start
 
 # Statistics of its own in each process, and dropout that each draws for itself.
 # Each process has running statistics of its own within an epoch.
@@ -15,7 +15,7 @@ WORKER = """
 import shutil, sys, torch
 from pathlib import Path
 from torch import nn
-from neq.cli.joining import joined
+from neq.training.distributed.process_group import joined
 from neq.training import Stopped, restore, train
 from tests.faults.test_mid_epoch import Stopping
 from tests.faults.test_mid_epoch_processes import SETTINGS

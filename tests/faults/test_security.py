@@ -11,11 +11,11 @@ import pytest
 import torch
 import torchvision
 
-import neq.cli.training
+import neq.experiment.run
 from neq.cli import main
 from neq.config import configs_folder
 from neq.data.torchvision_sets import open_c10
-from neq.networks import build_network
+from neq.networks.build import build_network
 from neq.networks.downloads import SWITCH, tensors_alone
 from neq.sweeps.storage import open_storage
 from tests.cli.sweeping import postgresql, run_sweep, write_sweep
@@ -224,11 +224,11 @@ def test_a_key_is_not_told_where_something_goes_wrong(key, tmp_path, monkeypatch
         raise RuntimeError("a fault of the program")
 
     if kind == "fault":
-        monkeypatch.setattr(neq.cli.training, "prepare", broken)
+        monkeypatch.setattr(neq.experiment.run, "prepare", broken)
     argv = ["train", *FAST, "--debug"] if kind != "mistake" else ["train", "--n_epochs", "x", "--debug"]
     if kind == "refused key":
         pytest.importorskip("wandb")
-        from neq.tracking import WandbMirror
+        from neq.runs import WandbMirror
 
         monkeypatch.setenv("WANDB_MODE", "online")
         monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:1")

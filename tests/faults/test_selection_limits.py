@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from neq.neurons import neuron_table
-from neq.seeds import generator
-from neq.selection import SelectionState, choose
+from neq.budget import choose
+from neq.networks.neurons import neuron_table
+from neq.selection import SelectionState
 from neq.training import train
+from neq.utils.seeds import generator
 from tests.toys import SHAPE, toy
 from tests.training.runs import run_of
 

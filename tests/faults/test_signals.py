@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.forked_runs import code_of, start
 from benchmarks.kill_resume import differences
-from neq.tracking import read_metrics
+from neq.runs import read_metrics
 from neq.training import Stop, Stopped, load_checkpoint, restore, stop_on_signals, train
 from neq.training import loop as loop_module
 from tests.training.runs import run_of

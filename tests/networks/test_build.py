@@ -3,9 +3,10 @@ import torch
 from torch import nn
 
 from neq.config import networks
-from neq.errors import UserError
-from neq.networks import build_network, head_name
-from neq.neurons import neuron_table
+from neq.networks.build import build_network
+from neq.networks.heads import head_name
+from neq.networks.neurons import neuron_table
+from neq.utils.errors import UserError
 
 RANDOM_START = [name for name, entry in networks().items() if not entry.pretrained]
 

@@ -9,8 +9,9 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from neq.errors import UserError
-from neq.networks import build_network, head_name
+from neq.networks.build import build_network
+from neq.networks.heads import head_name
+from neq.utils.errors import UserError
 
 SMALL = "test_resnet"  # timm's own miniature
 REPOSITORY = "models--timm--test_resnet.r160_in1k"

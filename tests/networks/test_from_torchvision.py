@@ -5,8 +5,8 @@ import torch
 import torchvision
 from torch import nn
 
-from neq.errors import UserError
-from neq.networks import build_network
+from neq.networks.build import build_network
+from neq.utils.errors import UserError
 
 
 def test_pretrained_weights_without_network_are_one_clear_line(monkeypatch):

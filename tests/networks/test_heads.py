@@ -4,8 +4,8 @@ import torchvision
 from torch import nn
 from torchvision.models import get_model, list_models
 
-from neq.errors import UserError
-from neq.networks import head_name, replace_head
+from neq.networks.heads import head_name, replace_head
+from neq.utils.errors import UserError
 
 # Built with other operations than the rest: on the meta device these cannot be.
 ON_META = [name for name in list_models(module=torchvision.models) if not name.startswith("regnet")]

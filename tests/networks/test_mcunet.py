@@ -3,7 +3,8 @@ import torch
 from torch import nn
 
 from neq.config import networks
-from neq.networks import MCUNet, build_network
+from neq.networks.build import build_network
+from neq.networks.mcunet import MCUNet
 
 TABLES = {name: entry for name, entry in networks().items() if entry.first is not None}
 

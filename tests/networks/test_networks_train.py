@@ -8,11 +8,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from neq.backward import Plan
 from neq.config import network as entry_of
 from neq.config import networks
-from neq.networks import build_network, head_name
-from neq.neurons import NORMS, neuron_table
-from neq.selective import Plan
+from neq.networks.build import build_network
+from neq.networks.heads import head_name
+from neq.networks.neurons import NORMS, neuron_table
 
 OWN = [name for name, entry in networks().items() if not entry.pretrained]
 OTHERS = [

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torchvision.transforms.v2 import functional as F
 
 from neq.config import network
-from neq.networks import build_network
+from neq.networks.build import build_network
 
 ASSETS = Path(os.environ.get("NEQ_TEST_ASSETS", "/nowhere"))
 pytestmark = pytest.mark.skipif(

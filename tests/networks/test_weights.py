@@ -8,9 +8,9 @@ import torch
 import torchvision
 
 from neq.cli import main
-from neq.errors import UserError
-from neq.networks import build_network
+from neq.networks.build import build_network
 from neq.networks.weights import load_weights, read_weights
+from neq.utils.errors import UserError
 from tests.toys import toy
 
 FAST = ["--image_size", "16", "--n_epochs", "1", "--warmup_epochs", "0", "--base_batch_size", "256"]

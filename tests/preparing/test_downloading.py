@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from neq.errors import UserError
 from neq.preparing import Download, downloading
 from neq.preparing.downloading import fetch
+from neq.utils.errors import UserError
 from tests.preparing.serving import serving
 
 DATA = bytes(range(256)) * 4000

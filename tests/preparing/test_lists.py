@@ -1,7 +1,7 @@
 import pytest
 
-from neq.errors import UserError
 from neq.preparing.lists import read_json, rows
+from neq.utils.errors import UserError
 
 
 def test_rows(tmp_path):

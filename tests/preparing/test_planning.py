@@ -1,9 +1,9 @@
 import pytest
 
-from neq.errors import UserError
 from neq.preparing import Listed
 from neq.preparing.planning import check_counts, digest, make_plan
 from neq.preparing.published import class_folder
+from neq.utils.errors import UserError
 
 
 def listed(train=10, val=0, test=4, classes=2):

@@ -6,8 +6,8 @@ import zipfile
 import pytest
 from rich.console import Console
 
-from neq.errors import UserError
 from neq.preparing.unpacking import unpack
+from neq.utils.errors import UserError
 from tests.preparing.small_sets import tar, zipped
 
 QUIET = Console(quiet=True)

@@ -11,10 +11,10 @@ from PIL import Image
 from rich.console import Console
 
 from neq.data.image_folder import open_image_folder
-from neq.errors import UserError
 from neq.preparing.mark import MARK, UNFINISHED, Mark, finished_mark, read_mark
 from neq.preparing.planning import digest, make_plan
 from neq.preparing.writing import write_split
+from neq.utils.errors import UserError
 from tests.preparing.small_sets import content, jpeg
 from tests.preparing.test_planning import listed
 

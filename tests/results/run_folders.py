@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from neq.config import Config, identity, run_folder, to_yaml
+from neq.config import Config, to_yaml
+from neq.runs import identity, run_folder
 from neq.sweeps import cells, read_sweep
 
 SWEEP = """program: train_classification.py

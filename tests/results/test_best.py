@@ -13,10 +13,10 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from neq.cli import main
-from neq.errors import UserError
 from neq.results import collect
 from neq.results.best import best_run, copy_best
 from neq.results.best_network import load_best
+from neq.utils.errors import UserError
 from tests.results.run_folders import configs, sweep_file, write_run
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,12 +10,12 @@ from openpyxl.styles import Font, PatternFill
 from openpyxl.worksheet.table import Table as ExcelTable
 from PIL import Image
 
-from neq.errors import UserError
 from neq.results import book as book_module
 from neq.results import collect
 from neq.results.book import write_book
 from neq.results.check import Check
 from neq.results.tables import run_key
+from neq.utils.errors import UserError
 from tests.results.run_folders import configs, sweep_file, write_run
 
 TEST = "test/top1 at valid/best (%)"

@@ -4,10 +4,10 @@ import zipfile
 import openpyxl
 import pytest
 
-from neq.errors import UserError
 from neq.results import book_file, collect
 from neq.results.book import check_book, write_book
 from neq.results.book_file import BookFile
+from neq.utils.errors import UserError
 from tests.results.run_folders import configs, sweep_file, write_run
 
 TYPES = {

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from neq.config import identity, resolve
-from neq.errors import UserError
+from neq.config import resolve
 from neq.results import collect, group
 from neq.results.collect import differing
-from neq.results.recorded import recorded_runs
+from neq.runs import identity
+from neq.runs.run_reader import recorded_runs
+from neq.utils.errors import UserError
 from tests.results.run_folders import configs, summary_of, sweep_file, write_run
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -306,7 +306,7 @@ def test_the_command_draws_everything_and_says_what_it_could_not(swept, tmp_path
 
 
 def test_selections_that_cannot_be_read(swept, tmp_path, tiny_run):
-    from neq.errors import UserError
+    from neq.utils.errors import UserError
 
     (folder,) = {path.parent.parent for path in (tmp_path / "runs").rglob("table.json")}
     epoch = folder / "selection" / "00000.npz"

@@ -4,11 +4,11 @@ from typing import Any
 import pytest
 
 from neq.config import to_mapping
-from neq.errors import UserError
 from neq.results import wandb_runs as module
 from neq.results.collect import group, match, read_sweeps
-from neq.results.recorded import recorded_runs
 from neq.results.wandb_runs import wandb_runs
+from neq.runs.run_reader import recorded_runs
+from neq.utils.errors import UserError
 from tests.results.run_folders import configs, summary_of, sweep_file, write_run
 
 URL = "https://wandb.ai/somebody/neq/runs/"

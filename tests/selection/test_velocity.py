@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from neq.neurons import neuron_table
+from neq.backward import Plan
+from neq.networks.neurons import neuron_table
 from neq.selection import VelocityState, previous_values, similarity
-from neq.selective import Plan
 from tests.toys import SHAPE, Toy, batch, toy
 
 LAYERS = ("stem", "grouped", "depthwise", "pointwise", "hidden")

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from neq.cli.network import check_scheme, outline
-from neq.config import load, read_yaml, run_folder, scheme
+from neq.config import load, read_yaml, scheme
 from neq.config.budget_rules import at_home
-from neq.errors import UserError
+from neq.experiment.network import check_scheme, outline
+from neq.runs import run_folder
 from neq.selection import StaticScheme, listed_parameters
 from neq.sweeps import cells, check_search, read_sweep
+from neq.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "policies").rglob("*.yaml"))

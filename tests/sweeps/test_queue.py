@@ -4,11 +4,11 @@ from collections import Counter
 import optuna
 import pytest
 
-from neq.errors import UserError
 from neq.sweeps import history, read_sweep
 from neq.sweeps import queue as queues
 from neq.sweeps.queue import CellQueue, sweep_name
 from neq.sweeps.storage import open_storage, quiet
+from neq.utils.errors import UserError
 
 GRID = """method: grid
 parameters: {manual_seed: {values: [0, 1, 2]}, neuron_selection: {values: [velocity, random]}}"""

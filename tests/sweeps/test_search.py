@@ -5,10 +5,10 @@ import optuna
 import pytest
 from scipy import stats
 
-from neq.errors import UserError
 from neq.sweeps import Choice, Drawn, EarlyTerminate, Sweep
 from neq.sweeps.search import draw, labels, pruner, sampler
 from neq.sweeps.storage import quiet
+from neq.utils.errors import UserError
 
 DRAWS = 400
 

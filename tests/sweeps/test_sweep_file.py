@@ -1,7 +1,7 @@
 import pytest
 
-from neq.errors import UserError
 from neq.sweeps import Choice, cells, read_sweep
+from neq.utils.errors import UserError
 
 # Shapes of the published code's sweep files, values of our own; the program line is already ours.
 PUBLISHED = """\

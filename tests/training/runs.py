@@ -12,8 +12,9 @@ from torch import nn
 
 from neq.config import dataset, resolve
 from neq.data import open_data
-from neq.neurons import neuron_table
-from neq.training import ALONE, Checkpoints, EpochReport, Processes, Training
+from neq.networks.neurons import neuron_table
+from neq.training import Checkpoints, EpochReport, Training
+from neq.training.distributed import SINGLE_PROCESS, ProcessGroup
 from tests.toys import toy
 
 BASE = {
@@ -49,7 +50,7 @@ class Diary:
 
 @contextmanager
 def run_of(
-    folder: Path, processes: Processes = ALONE, network: nn.Module | None = None, **settings: Any
+    folder: Path, processes: ProcessGroup = SINGLE_PROCESS, network: nn.Module | None = None, **settings: Any
 ) -> Iterator[tuple[Training, Diary]]:
     """A run of a network, the toy if none is given, and its diary."""
     if settings.get("budget") is not None:

@@ -4,8 +4,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from neq.errors import UserError
 from neq.training import Checkpoints, load_checkpoint, train
+from neq.utils.errors import UserError
 from tests.toys import toy
 from tests.training.runs import run_of
 

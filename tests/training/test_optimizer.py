@@ -1,9 +1,9 @@
 import pytest
 import torch
 
+from neq.backward import Plan
 from neq.config import RunSettings
-from neq.neurons import neuron_table
-from neq.selective import Plan
+from neq.networks.neurons import neuron_table
 from neq.training.optimizer import make_optimizer
 from tests.toys import SHAPE, toy
 

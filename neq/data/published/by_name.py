@@ -7,13 +7,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from neq.config.places import data_folder
+from neq.config.paths import data_folder
 from neq.data.image_folder import open_prepared
 from neq.data.published.download import Download, fetch
 from neq.data.published.obtain import is_complete, obtain
 from neq.data.published.published_set import SPLIT_FOLDERS, ListedImage, PublishedSet, check_lists
 from neq.data.sources import Source, file_size, source_of_files
-from neq.errors import UserError
+from neq.utils.errors import UserError
 
 
 def open_published(published: PublishedSet, root: str | None) -> Source:

@@ -6,13 +6,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from neq.config.places import data_folder
+from neq.config.paths import data_folder
 from neq.data.published.by_name import open_published
 from neq.data.published.download import Download
 from neq.data.published.lists import rows
 from neq.data.published.published_set import ListedImage, PublishedSet
 from neq.data.sources import Source
-from neq.errors import UserError
+from neq.utils.errors import UserError
 
 _TOP = "CUB_200_2011/"
 _LISTS = ("images.txt", "classes.txt", "image_class_labels.txt", "train_test_split.txt")

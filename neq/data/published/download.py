@@ -19,7 +19,7 @@ from typing import IO
 from rich.console import Console
 
 from neq.data.published.progress_bar import progress_bar
-from neq.errors import UserError
+from neq.utils.errors import UserError
 
 TRIES = 5
 PAUSE_SECONDS = 1.0

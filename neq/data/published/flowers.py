@@ -9,7 +9,7 @@ from neq.data.published.download import Download
 from neq.data.published.lists import reading
 from neq.data.published.published_set import ListedImage, PublishedSet
 from neq.data.sources import Source, Split
-from neq.errors import UserError
+from neq.utils.errors import UserError
 
 _PAGE = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
 _KEYS: dict[str, Split] = {"trnid": "train", "valid": "validation", "tstid": "test"}

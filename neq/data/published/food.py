@@ -9,7 +9,7 @@ from neq.data.published.download import Download
 from neq.data.published.lists import read_json
 from neq.data.published.published_set import ListedImage, PublishedSet
 from neq.data.sources import Source, Split
-from neq.errors import UserError
+from neq.utils.errors import UserError
 
 _TOP = "food-101"
 _LISTS: dict[Split, str] = {"train": f"{_TOP}/meta/train.json", "test": f"{_TOP}/meta/test.json"}

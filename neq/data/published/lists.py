@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from neq.errors import UserError, first_line, shown
+from neq.utils.errors import UserError, first_line, shown
 
 _REMEDY = "delete it and run again to get the published one"
 

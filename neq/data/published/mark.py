@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from neq.data.published.published_set import SplitFolder
-from neq.errors import UserError, shown
+from neq.utils.errors import UserError, shown
 
 MARK = ".neq-split.json"
 UNFINISHED = ".unfinished"

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from neq.data.published.download import Download, fetch, verify_md5
 from neq.data.published.unpack import unpack
-from neq.files import write_text
+from neq.utils.atomic_files import write_text
 
 
 def is_complete(downloads: Sequence[Download], raw: Path) -> bool:

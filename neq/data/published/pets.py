@@ -9,7 +9,7 @@ from neq.data.published.download import Download
 from neq.data.published.lists import rows
 from neq.data.published.published_set import ListedImage, PublishedSet
 from neq.data.sources import Source, Split
-from neq.errors import UserError
+from neq.utils.errors import UserError
 
 _PAGE = "https://www.robots.ox.ac.uk/~vgg/data/pets/"
 _LISTS: dict[Split, str] = {"train": "annotations/trainval.txt", "test": "annotations/test.txt"}

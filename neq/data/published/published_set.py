@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from neq.data.published.download import Download
 from neq.data.sources import Split
-from neq.errors import UserError
+from neq.utils.errors import UserError
 
 SplitFolder = Literal["train", "val", "test"]
 # The folder of each split on disk, in the order in which splits are listed.

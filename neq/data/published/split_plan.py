@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from neq.data.published.published_set import SPLIT_FOLDERS, ListedImage, SplitFolder, check_lists
 from neq.data.sources import Split
-from neq.errors import UserError
+from neq.utils.errors import UserError
 
 _SEED = "neq validation split"
 

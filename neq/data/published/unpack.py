@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from rich.console import Console
 
 from neq.data.published.progress_bar import progress_bar
-from neq.errors import UserError, first_line, shown
+from neq.utils.errors import UserError, first_line, shown
 
 # What the system reports for member names that clash, or that no file can have.
 _NAME_ERRORS = (

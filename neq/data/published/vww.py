@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from neq.config.places import data_folder
+from neq.config.paths import data_folder
 from neq.data.disk_memo import file_stamp, memoize
 from neq.data.image_folder import open_prepared
 from neq.data.published.by_name import source_of_lists
@@ -22,7 +22,7 @@ from neq.data.published.download import Download
 from neq.data.published.lists import read_json, reading
 from neq.data.published.published_set import ListedImage, PublishedSet
 from neq.data.sources import Source, Split
-from neq.errors import UserError
+from neq.utils.errors import UserError
 
 # A person counts above this share of the photo.
 SHARE = 0.005

@@ -1,0 +1,109 @@
+"""Activations that a fused function applies, and what their backward needs to keep."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from neq.backward.bitmask import pack_where, times_mask
+
+
+@dataclass(frozen=True)
+class Clamp:
+    """ReLU, or a ReLU cut off above: clamps to 0 .. upper. Its result tells where the gradient passes.
+
+    Args:
+        upper: 6 for ReLU6, infinity for ReLU.
+    """
+
+    upper: float
+
+    def apply(self, y: Tensor) -> Tensor:
+        """Applies itself, in place."""
+        return y.relu_() if self.upper == math.inf else y.clamp_(0, self.upper)
+
+    def mask(self, out: Tensor) -> Tensor:
+        """Where the gradient passes, a bit an element, from the result."""
+        if self.upper == math.inf:
+            return pack_where(lambda piece: piece > 0, out)
+        return pack_where(lambda piece: (piece > 0).logical_and_(piece < self.upper), out)
+
+    def masked(self, grad_output: Tensor, bits: Tensor, layout: torch.memory_format) -> Tensor:
+        """The gradient of the input, from what `mask` gave.
+
+        Args:
+            grad_output: of the result.
+            bits: the mask.
+            layout: of the result.
+        """
+        return times_mask(grad_output, bits, layout)
+
+    def backward(self, grad_output: Tensor, kept: Tensor) -> Tensor:
+        """The gradient of the input, from the result or the value that was clamped.
+
+        Args:
+            grad_output: of the result.
+            kept: the result, or the value before.
+        """
+        if self.upper == math.inf:
+            return torch.ops.aten.threshold_backward(grad_output, kept, 0)
+        return torch.ops.aten.hardtanh_backward(grad_output, kept, 0, self.upper)
+
+
+@dataclass(frozen=True)
+class Smooth:
+    """Hardswish or SiLU: the gradient needs the value before.
+
+    Args:
+        function: of that value.
+        gradient: of the result's gradient and that value.
+    """
+
+    function: Callable[[Tensor], Tensor]
+    gradient: Callable[[Tensor, Tensor], Tensor]
+
+    def apply(self, y: Tensor) -> Tensor:
+        """Applies itself; y stays as it is."""
+        return self.function(y)
+
+    def backward(self, grad_output: Tensor, kept: Tensor) -> Tensor:
+        """The gradient of the input, from the value before.
+
+        Args:
+            grad_output: of the result.
+            kept: the value before.
+        """
+        return self.gradient(grad_output, kept)
+
+
+Activation = Clamp | Smooth
+
+RELU, RELU6 = Clamp(math.inf), Clamp(6.0)
+HARDSWISH = Smooth(F.hardswish, torch.ops.aten.hardswish_backward)
+SILU = Smooth(F.silu, torch.ops.aten.silu_backward)
+
+
+def activation_of(module: nn.Module) -> Activation | None:
+    """The activation that a module is, if it can be fused."""
+    if "forward" in vars(module):
+        return None
+    kinds: dict[type, Activation] = {nn.ReLU: RELU, nn.Hardswish: HARDSWISH, nn.SiLU: SILU}
+    if type(module) in kinds:
+        return kinds[type(module)]
+    if type(module) is nn.ReLU6 or (
+        type(module) is nn.Hardtanh and module.min_val == 0 and module.max_val > 0
+    ):
+        return Clamp(float(module.max_val))
+    return None
+
+
+FUNCTIONS: dict[object, Activation] = {
+    **{F.relu: RELU, torch.relu: RELU, F.relu6: RELU6},
+    **{F.hardswish: HARDSWISH, F.silu: SILU},
+}
+METHODS: dict[str, Activation] = {"relu": RELU, "relu_": RELU}

@@ -1,0 +1,292 @@
+"""Finding what can be fused: convolution, norm and activation that follow one another in a traced network.
+
+A network is traced once. The trace calls a placeholder where a convolution, its norm and its activation
+stood; a plan puts its own module in each placeholder's place. A network that cannot be traced is run layer
+by layer.
+"""
+
+from __future__ import annotations
+
+import logging
+import operator
+import weakref
+from dataclasses import dataclass
+from itertools import chain
+
+import torch
+from torch import fx, nn
+
+from neq.backward.activations import FUNCTIONS, METHODS, Activation, Clamp, activation_of
+from neq.backward.module_views import is_plain_batch_norm
+from neq.networks.graph import graph_of
+from neq.networks.neurons import NORMS, NeuronTable, is_selectable
+from neq.utils.errors import first_line
+
+log = logging.getLogger("neq")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A convolution and what follows it.
+
+    Args:
+        conv: name of the convolution.
+        norm: name of the batch norm that alone takes its output, if there is one.
+        activation: that alone takes what comes then.
+        parts: the modules that are fused, in order; their hooks would not be called.
+        placeholder: what stands for it in the trace.
+        readers: names of the fused convolutions that take its output; none where something changes it in
+            place.
+    """
+
+    conv: str
+    norm: str | None
+    activation: Activation | None
+    parts: tuple[nn.Module, ...]
+    placeholder: nn.Module
+    readers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Lone:
+    """An activation that clamps, behind something else than a convolution.
+
+    Args:
+        activation: it.
+        parts: its module, if it is one.
+        placeholder: what stands for it in the trace.
+        readers: as in `Block`.
+    """
+
+    activation: Clamp
+    parts: tuple[nn.Module, ...]
+    placeholder: nn.Module
+    readers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A traced network.
+
+    Args:
+        module: takes what the network takes; shares its modules and tensors.
+        blocks: what was fused.
+        lone: activations that stand alone.
+        containers: modules that are not called any more, since the trace goes through them.
+    """
+
+    module: fx.GraphModule
+    blocks: tuple[Block, ...]
+    lone: tuple[Lone, ...]
+    containers: tuple[nn.Module, ...]
+
+
+# id of a network -> what it was when it was traced, its trace, and what removes both when it is gone.
+_traces: dict[int, tuple[object, Trace | None, weakref.ref[nn.Module]]] = {}
+
+
+def traced(network: nn.Module, table: NeuronTable) -> Trace | None:
+    """The network's trace, made once as long as the network stays what it is; none if it cannot be traced.
+
+    Args:
+        network: any module.
+        table: its neurons.
+    """
+    key, now = id(network), _structure(network, table)
+    known = _traces.get(key)
+    if known is None or known[2]() is not network or known[0] != now:
+        try:
+            trace = _trace(network, table)
+        except Exception as error:  # a trace runs the network's own code on stand-ins: anything can happen
+            reason = first_line(error)
+            log.info("%s cannot be traced (%s): it trains layer by layer", type(network).__name__, reason)
+            trace = None
+        known = (now, trace, weakref.ref(network, lambda _: _traces.pop(key, None)))
+        _traces[key] = known
+    return known[1]
+
+
+def _structure(network: nn.Module, table: NeuronTable) -> object:
+    """What a trace depends on: the modules, their tensors as objects, and their plain settings."""
+    plain = (bool, int, float, str, type(None))
+    modules = tuple(
+        (
+            name,
+            id(module),
+            type(module),
+            tuple(map(id, chain(module._parameters.values(), module._buffers.values()))),
+            tuple((k, v) for k, v in vars(module).items() if isinstance(v, plain) and k != "training"),
+        )
+        for name, module in network.named_modules()
+    )
+    return modules, tuple(layer.name for layer in table.layers), table.head
+
+
+def _trace(network: nn.Module, table: NeuronTable) -> Trace:
+    graph = graph_of(network)
+    modules = dict(network.named_modules())
+    calls: dict[str, list[fx.Node]] = {}
+    for node in graph.nodes:
+        if node.op == "call_module":
+            calls.setdefault(str(node.target), []).append(node)
+    needed = {layer.name for layer in table.layers} | table.norm_order.keys() | {table.head}
+    if not needed <= calls.keys():
+        raise ValueError(f"it does not call {min(needed - calls.keys())} as a module")
+    convs = {layer.name for layer in table.layers if layer.kind == "conv"}
+    found = [
+        (nodes[0], *_chain(nodes[0], modules, calls))
+        for name, nodes in calls.items()
+        if name in convs and len(nodes) == 1 and _is_plain_call(nodes[0])
+    ]
+    fused_too = {node for *_, nodes in found for node in nodes}
+    clamps = [
+        (node, activation)
+        for node in graph.nodes
+        if node not in fused_too
+        and isinstance(activation := _activation(node, modules), Clamp)
+        and _is_lone(node, modules)
+    ]
+    placeholders: dict[str, nn.Module] = {}
+    ends: dict[fx.Node, str] = {}
+    for number, (conv, _, _, last, _) in enumerate(found):
+        name = f"_neq_block_{number}"
+        placeholders[name] = nn.Identity()
+        with graph.inserting_after(conv):
+            fused = graph.call_module(name, (conv.args[0],))
+        last.replace_all_uses_with(fused)
+        ends[fused] = str(conv.target)
+    for *_, fused_nodes in found:
+        for node in reversed(fused_nodes):
+            graph.erase_node(node)
+    lone: dict[fx.Node, tuple[Clamp, tuple[nn.Module, ...]]] = {}
+    for number, (node, activation) in enumerate(clamps):
+        name = f"_neq_clamp_{number}"
+        placeholders[name] = nn.Identity()
+        with graph.inserting_after(node):
+            stand_in = graph.call_module(name, (node.args[0],))
+        node.replace_all_uses_with(stand_in)
+        lone[stand_in] = activation, (modules[str(node.target)],) if node.op == "call_module" else ()
+        graph.erase_node(node)
+    called = {str(node.target) for node in graph.nodes if node.op == "call_module"}
+    root = {name: placeholders.get(name) or modules[name] for name in called}
+    root |= {str(n.target): _attribute(network, str(n.target)) for n in graph.nodes if n.op == "get_attr"}
+    traced_module = fx.GraphModule(root, graph, type(network).__name__)
+
+    def readers(node: fx.Node) -> tuple[str, ...]:
+        # A result that something changes in place must not be kept for backward.
+        if any(_works_in_place(user, modules) for user in node.users):
+            return ()
+        return tuple(ends[user] for user in node.users if user in ends)
+
+    fused_by_conv = {name: node for node, name in ends.items()}
+    blocks = tuple(
+        Block(
+            str(conv.target),
+            None if norm is None else str(norm.target),
+            activation,
+            tuple(modules[str(node.target)] for node in fused_nodes if node.op == "call_module"),
+            placeholders[f"_neq_block_{number}"],
+            readers(fused_by_conv[str(conv.target)]),
+        )
+        for number, (conv, norm, activation, _, fused_nodes) in enumerate(found)
+    )
+    kept = {modules[name] for name in called if name in modules}
+    leaves = {module for name in calls for module in modules[name].modules()}
+    # Not the network itself: the trace would keep alive what it is to be forgotten with.
+    passed = {m for m in modules.values() if m not in leaves | kept and m is not network}
+    alone = tuple(
+        Lone(activation, parts, placeholders[str(node.target)], readers(node))
+        for node, (activation, parts) in lone.items()
+    )
+    return Trace(traced_module, blocks, alone, tuple(passed))
+
+
+def _chain(
+    conv: fx.Node, modules: dict[str, nn.Module], calls: dict[str, list[fx.Node]]
+) -> tuple[fx.Node | None, Activation | None, fx.Node, list[fx.Node]]:
+    """The norm and activation behind a convolution, the last node of them, and all of them."""
+    chain, norm = [conv], None
+    follower = _only_user(conv)
+    if follower is not None and follower.op == "call_module":
+        name = str(follower.target)
+        if is_plain_batch_norm(modules[name]) and len(calls[name]) == 1 and modules[name].affine:
+            norm = follower
+            chain.append(norm)
+            follower = _only_user(norm)
+    activation = None if follower is None else _activation(follower, modules)
+    if activation is not None:
+        assert follower is not None
+        chain.append(follower)
+    return norm, activation, chain[-1], chain
+
+
+def _only_user(node: fx.Node) -> fx.Node | None:
+    """The one node that takes this one's result, as its first argument."""
+    users = list(node.users)
+    if len(users) != 1 or not users[0].args or users[0].args[0] is not node:
+        return None
+    return users[0]
+
+
+def _activation(node: fx.Node, modules: dict[str, nn.Module]) -> Activation | None:
+    if node.op == "call_module":
+        return activation_of(modules[str(node.target)])
+    if node.op == "call_function":
+        return FUNCTIONS.get(node.target)
+    return METHODS.get(str(node.target)) if node.op == "call_method" else None
+
+
+def _is_lone(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    """Whether nobody sees if a node changes its input: it may work in place, and its stand-in does not."""
+    source = node.args[0] if node.args else None
+    if not isinstance(source, fx.Node):
+        return False
+    if not _works_in_place(node, modules):
+        return True
+    return _is_made_new(source, modules)
+
+
+def _is_made_new(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    """Whether a result is a tensor of its own that one node alone takes."""
+    if len(node.users) != 1:
+        return False
+    if node.op == "call_module":
+        module = modules[str(node.target)]
+        return isinstance(module, NORMS) or is_selectable(module)
+    if node.target is operator.iadd:
+        into = node.args[0]
+        return isinstance(into, fx.Node) and _is_made_new(into, modules)
+    return node.target in (operator.add, torch.add)
+
+
+def _works_in_place(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    """Whether a node may change its input."""
+    if node.kwargs.get("inplace"):
+        return True
+    if node.op == "call_module":
+        return bool(getattr(modules.get(str(node.target)), "inplace", False))
+    name = str(getattr(node.target, "__name__", node.target))
+    if node.op == "call_method":
+        return name.endswith("_") or name == "__setitem__"
+    return node.op == "call_function" and (name.endswith("_") or name in _IN_PLACE)
+
+
+_IN_PLACE = {name for name in vars(operator) if name.startswith("i") and hasattr(operator, f"__{name}__")}
+_IN_PLACE |= {"setitem"}
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether someone listens to a module's calls, which fusing would leave out."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(module, kind, None) for kind in kinds)
+
+
+def _is_plain_call(node: fx.Node) -> bool:
+    return len(node.args) == 1 and isinstance(node.args[0], fx.Node) and not node.kwargs
+
+
+def _attribute(network: nn.Module, name: str) -> object:
+    found: object = network
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found

@@ -1,0 +1,40 @@
+"""Averaging gradients over processes: those of what trains, in one exchange."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from neq.backward.plan import Plan
+
+
+def average_gradients(plan: Plan, share: float | None = None) -> int:
+    """Averages the gradients of a plan over all processes, after backward and before the optimizer steps.
+
+    Only the chosen rows, norms and head are exchanged, so that traffic shrinks with the budget too. Every
+    process needs the same selection. (A process whose loss did not reach a parameter counts as zeros.)
+
+    Args:
+        plan: on each process, of the same network and selection.
+        share: this process' weight in the mean, 0 .. 1, all of them together 1: of all images of the step
+            those of this process. None: the same weight for each.
+
+    Returns:
+        Bytes that each process gave to the exchange.
+    """
+    leaves = list(plan.parameters())
+    sent = 0
+    for dtype in sorted({leaf.dtype for leaf in leaves}, key=str):
+        group = [leaf for leaf in leaves if leaf.dtype == dtype]
+        flat = torch.cat([_gradient(leaf).reshape(-1) for leaf in group])
+        flat *= 1 / dist.get_world_size() if share is None else share
+        dist.all_reduce(flat)
+        for leaf, mean in zip(group, flat.split([leaf.numel() for leaf in group]), strict=True):
+            leaf.grad = mean.view_as(leaf).clone(memory_format=torch.preserve_format)
+        sent += flat.nbytes
+    return sent
+
+
+def _gradient(leaf: Tensor) -> Tensor:
+    return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad

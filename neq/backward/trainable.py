@@ -1,0 +1,122 @@
+"""What trains: the parameters, and the parts of them, that a selection and a norm mode leave free."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from neq.networks.neurons import NORMS, NeuronTable, Selection
+from neq.networks.parameter_slice import ParameterSlice
+from neq.utils.errors import UserError, unknown_name
+
+NORM_MODES = ("train", "frontier", "frozen")
+
+
+def trained_parts(
+    network: nn.Module,
+    table: NeuronTable,
+    selection: Selection,
+    norm_mode: str,
+    bias_layers: Collection[str] = (),
+) -> dict[str, ParameterSlice]:
+    """The network's parameters that train, by name, and which part of each.
+
+    Args:
+        network: the plain network.
+        table: its neurons.
+        selection: layer name -> chosen channels, ascending; a chosen neuron's bias trains with it.
+        norm_mode: "train" (all norms train), "frontier" (those called after the earliest chosen layer) or
+            "frozen" (none).
+        bias_layers: layers whose bias trains whole; in norm mode "frozen", where a norm takes the layer's
+            output, that norm's bias too.
+
+    Raises:
+        UserError: unknown norm mode, layer or channel.
+    """
+    if norm_mode not in NORM_MODES:
+        raise unknown_name("norm_mode", norm_mode, NORM_MODES)
+    selection = checked(table, selection)
+    layers = {layer.name: layer for layer in table.layers}
+    for name in bias_layers:
+        if name not in layers:
+            raise unknown_name("bias layer", name, layers)
+    parts: dict[str, ParameterSlice] = {}
+    for name, layer in layers.items():
+        module = network.get_submodule(name)
+        if name in selection:
+            channels = selection[name]
+            part = (
+                ParameterSlice() if len(channels) == layer.neurons else ParameterSlice(channels, layer.axis)
+            )
+            parts[f"{name}.weight"] = part
+            if module.bias is not None and layer.axis == 0:
+                parts[f"{name}.bias"] = part
+        if name in bias_layers:
+            if module.bias is not None:
+                parts[f"{name}.bias"] = ParameterSlice()
+            norm = layer.norm if norm_mode == "frozen" else None
+            if norm is not None and network.get_submodule(norm).bias is not None:
+                parts[f"{norm}.bias"] = ParameterSlice()
+    frontier = min((layers[name].order for name in selection), default=float("inf"))
+    for name, module in network.named_modules():
+        trains = norm_mode == "train" or table.norm_order.get(name, -1) > frontier
+        if isinstance(module, NORMS) and trains and norm_mode != "frozen":
+            parts |= _own(name, module)
+    return parts | _own(table.head, network.get_submodule(table.head))
+
+
+def trained_values(
+    network: nn.Module, table: NeuronTable, parts: Mapping[str, ParameterSlice]
+) -> dict[str, int]:
+    """How many values train: chosen weights, biases of selectable layers, norms, head."""
+    counts = {"weights": 0, "biases": 0, "norms": 0, "head": 0}
+    for name, part in parts.items():
+        module_name, _, key = name.rpartition(".")
+        if module_name == table.head:
+            kind = "head"
+        elif isinstance(network.get_submodule(module_name), NORMS):
+            kind = "norms"
+        else:
+            kind = "biases" if key == "bias" else "weights"
+        parameter = network.get_parameter(name)
+        slices = parameter.shape[part.axis] if part.index is None else len(part.index)
+        counts[kind] += parameter.numel() // parameter.shape[part.axis] * slices
+    return counts
+
+
+def checked(table: NeuronTable, selection: Selection) -> dict[str, Tensor]:
+    """A selection with empty layers left out.
+
+    Args:
+        table: the network's neurons.
+        selection: layer name -> channels, as an int64 tensor or a list.
+
+    Raises:
+        UserError: unknown layer, or channels that it does not have, twice or out of order.
+    """
+    neurons = {layer.name: layer.neurons for layer in table.layers}
+    result = {}
+    for name, given in selection.items():
+        if name not in neurons:
+            raise unknown_name("selectable layer", name, neurons)
+        channels = torch.as_tensor(given, dtype=torch.int64, device="cpu")
+        last = neurons[name] - 1
+        if len(channels) and not (int(channels.min()) >= 0 and int(channels.max()) <= last):
+            raise UserError(f"layer {name!r} has the channels 0 .. {last}, not {channels.tolist()}")
+        if not torch.equal(channels, channels.unique()):
+            raise UserError(f"the channels of layer {name!r} must be ascending, each once")
+        if len(channels):
+            result[name] = channels
+    return result
+
+
+def _own(name: str, module: nn.Module) -> dict[str, ParameterSlice]:
+    """All of a module's own parameters."""
+    prefix = f"{name}." if name else ""
+    return {
+        f"{prefix}{key}": ParameterSlice()
+        for key, parameter in module._parameters.items()
+        if parameter is not None
+    }

@@ -1,0 +1,155 @@
+"""What a plan's training step costs, without taking one.
+
+Operations are counted in closed form. What is kept for backward is read off one forward pass of the plan over
+fake tensors, exact for every norm mode, network and precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import nn
+
+from neq.backward.plan import Plan
+from neq.budget.saved_tensors import Kept, fake_copy, kept_for_backward
+from neq.networks.neurons import NeuronTable, Selection
+from neq.networks.parameter_slice import ParameterSlice
+
+# Values of state that an optimizer keeps for each value that trains.
+STATE_PER_VALUE = {"sgd": 0, "sgd with momentum": 1, "adam": 2, "adamw": 2}
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """One training step of a plan. Layers are the selectable ones and the head.
+
+    Args:
+        parameters: weights of selectable neurons that train.
+        values: everything that trains: those, biases, norms and head.
+        forward_macs: multiply-accumulates of the layers' forward pass, for the batch.
+        input_gradient_macs: of their input gradients.
+        weight_gradient_macs: of the chosen neurons' and the head's weight gradients.
+        saved_bytes: kept from forward for backward, weights and the caller's input apart.
+        gradient_bytes: of all that trains.
+        optimizer_bytes: of the optimizer's state for all that trains.
+    """
+
+    parameters: int
+    values: int
+    forward_macs: int
+    input_gradient_macs: int
+    weight_gradient_macs: int
+    saved_bytes: int
+    gradient_bytes: int
+    optimizer_bytes: int
+
+    @property
+    def macs(self) -> int:
+        """All multiply-accumulates of the step."""
+        return self.forward_macs + self.backward_macs
+
+    @property
+    def backward_macs(self) -> int:
+        """Multiply-accumulates of the backward pass: what a budget in MACs limits."""
+        return self.input_gradient_macs + self.weight_gradient_macs
+
+    @property
+    def training_bytes(self) -> int:
+        """What training needs beside the weights and the input: what a budget in bytes limits."""
+        return self.saved_bytes + self.gradient_bytes + self.optimizer_bytes
+
+
+class CostModel:
+    """The cost of any selection of a network, for one kind of training step.
+
+    Args:
+        network: the plain network; it is left as it was.
+        table: its neurons.
+        input_shape: of a batch: images, channels, height, width; in channels_last.
+        norm_mode: of the plans.
+        optimizer: a key of STATE_PER_VALUE.
+        precision: "fp32" or "bf16".
+        saved_precision: of the plans.
+        bias_layers: as for the plans.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        table: NeuronTable,
+        input_shape: tuple[int, int, int, int],
+        norm_mode: str = "frontier",
+        optimizer: str = "sgd with momentum",
+        precision: str = "fp32",
+        bias_layers: Collection[str] = (),
+        saved_precision: str = "exact",
+    ) -> None:
+        self._network = network
+        self.table = table
+        self.input_shape = input_shape
+        self.norm_mode = norm_mode
+        self.precision = precision
+        self.bias_layers = tuple(bias_layers)
+        self.saved_precision = saved_precision
+        width = next(network.parameters()).element_size()
+        self.bytes_per_value = width * (1 + STATE_PER_VALUE[optimizer])
+        self._width = width
+
+    @cached_property
+    def network(self) -> nn.Module:
+        """The network without its values."""
+        return fake_copy(self._network)
+
+    def step(self, selection: Selection) -> StepCost:
+        """What a step costs.
+
+        Args:
+            selection: layer name -> chosen channels.
+        """
+        plan = self._plan(selection)
+        trained = plan.trained_values()
+        values = sum(trained.values())
+        passed_on = input_gradient_macs(self.table, plan.parts)
+        chosen = self.table.mask(plan.selection)
+        images = self.input_shape[0]
+        return StepCost(
+            parameters=trained["weights"],
+            values=values,
+            forward_macs=images * (self.table.total_macs + self.table.head_macs),
+            input_gradient_macs=images * sum(passed_on.values()),
+            weight_gradient_macs=images * (int(self.table.macs[chosen].sum()) + self.table.head_macs),
+            saved_bytes=kept_for_backward(plan, self.input_shape, self.precision).bytes,
+            gradient_bytes=self._width * values,
+            optimizer_bytes=(self.bytes_per_value - self._width) * values,
+        )
+
+    def kept(self, selection: Selection) -> Kept:
+        """What a forward pass keeps for backward, layer by layer."""
+        return kept_for_backward(self._plan(selection), self.input_shape, self.precision)
+
+    def _plan(self, selection: Selection) -> Plan:
+        return Plan(
+            self.network, self.table, selection, self.norm_mode, self.bias_layers, self.saved_precision
+        )
+
+
+def input_gradient_macs(table: NeuronTable, parts: Mapping[str, ParameterSlice]) -> dict[str, int]:
+    """Multiply-accumulates of each layer's input gradient for one image, by layer, the head included.
+
+    A layer passes a gradient on if something that is called before its last call trains: as if the layers
+    were one behind another, so that a parallel branch counts though no gradient passes it.
+
+    Args:
+        table: the network's neurons.
+        parts: what trains, as `trained_parts` gives it.
+    """
+    order = {layer.name: layer.order for layer in table.layers} | dict(table.norm_order)
+    owners = {name.rpartition(".")[0] for name in parts}
+    start = min((order[owner] for owner in owners if owner in order), default=None)
+    macs = {layer.name: layer.neurons * layer.macs for layer in table.layers}
+    last = {layer.name: layer.last for layer in table.layers}
+    return {name: macs[name] if start is not None and last[name] > start else 0 for name in macs} | {
+        table.head: 0 if start is None else table.head_macs
+    }

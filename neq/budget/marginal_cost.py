@@ -1,0 +1,107 @@
+"""What each neuron and each layer adds to the cost of a step: the figures that a budget is filled by.
+
+In bytes they come from one forward pass over fake tensors with a gradient that flows through the whole
+network, so they are exact where layers follow one another, and a little too high or too low where they share
+an input or lie on parallel branches. `allowance` holds every choice against the exact cost.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from neq.backward.trainable import trained_parts, trained_values
+from neq.budget.cost_model import CostModel, input_gradient_macs
+from neq.budget.knapsack import Costs
+from neq.networks.neurons import Layer
+from neq.networks.parameter_slice import ParameterSlice
+
+
+def costs(model: CostModel, unit: str) -> Costs:
+    """What neurons cost under a cost model.
+
+    Args:
+        model: of the step.
+        unit: "parameters", "bytes" of a step's training memory, or "macs" of a step's backward pass for one
+            image.
+    """
+    table = model.table
+    if unit == "parameters":
+        return Costs.per_neuron(table.parameters)
+    sizes = torch.tensor([layer.neurons for layer in table.layers])
+    layer = torch.arange(len(sizes)).repeat_interleave(sizes)
+    if unit == "macs":
+        base = _passed_on(model, None)
+        depth = [_passed_on(model, chosen) - base for chosen in table.layers]
+        return Costs(
+            table.macs,
+            layer,
+            torch.zeros_like(sizes),
+            torch.tensor(depth).clamp(min=0),
+            base + table.head_macs,
+        )
+    assert unit == "bytes", unit
+    return _byte_costs(model, layer, sizes)
+
+
+def _parts(model: CostModel, chosen: Layer | None) -> dict[str, ParameterSlice]:
+    """What trains if one neuron of a layer, or none at all, is chosen."""
+    selection = {} if chosen is None else {chosen.name: torch.tensor([0])}
+    return trained_parts(model.network, model.table, selection, model.norm_mode, model.bias_layers)
+
+
+def _passed_on(model: CostModel, chosen: Layer | None) -> int:
+    """MACs of the input gradients, for one image, if a layer is the earliest chosen one."""
+    return sum(input_gradient_macs(model.table, _parts(model, chosen)).values())
+
+
+def _byte_costs(model: CostModel, layer_of: Tensor, sizes: Tensor) -> Costs:
+    table = model.table
+    none, norms = model.step({}), _norm_bytes(model, None)
+    first = min(table.layers, key=lambda layer: layer.order)
+    kept = model.kept({first.name: torch.tensor([0])})
+    neuron, opening, depth = [], [], []
+    for layer in table.layers:
+        module = model.network.get_submodule(layer.name)
+        assert isinstance(module, (nn.Conv2d, nn.Linear))
+        values = layer.parameters + (module.bias is not None and layer.axis == 0)
+        position, x = kept.inputs[layer.name]
+        size = x.numel() * _element_size(x, model)
+        # Parts of the input that are kept one by one: the channels of a group, or each chosen channel.
+        parts = layer.neurons if layer.axis == 1 else module.groups if isinstance(module, nn.Conv2d) else 1
+        own = values * model.bytes_per_value
+        if parts > 1:
+            neuron.append(own if _has_source(x) else own + size // parts)
+            opening.append(0)
+        else:
+            as_it_is = model.saved_precision == "exact" and x.element_size() == _element_size(x, model)
+            shares = _has_source(x) or (as_it_is and kept.keeps(x))
+            neuron.append(own)
+            opening.append(0 if shares else size)
+        behind = kept.bytes_from(position) - none.saved_bytes + _norm_bytes(model, layer) - norms
+        if model.norm_mode != "train" and parts == 1:
+            behind += size - opening[-1]  # nothing before it keeps its input
+        depth.append(0 if model.norm_mode == "train" else max(0, behind))
+    return Costs(
+        torch.tensor(neuron).repeat_interleave(sizes),
+        layer_of,
+        torch.tensor(opening),
+        torch.tensor(depth),
+        none.training_bytes,
+    )
+
+
+def _norm_bytes(model: CostModel, chosen: Layer | None) -> int:
+    """Of gradients and state of the norms that train if a layer is the earliest chosen one."""
+    trained = trained_values(model.network, model.table, _parts(model, chosen))
+    return trained["norms"] * model.bytes_per_value
+
+
+def _element_size(x: Tensor, model: CostModel) -> int:
+    is_half = "bf16" in (model.precision, model.saved_precision)
+    return min(2, x.element_size()) if is_half else x.element_size()
+
+
+def _has_source(x: Tensor) -> bool:
+    """Whether a layer's input can be made again from what is kept for the layer before it."""
+    return getattr(x, "_neq_source", None) is not None

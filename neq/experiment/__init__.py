@@ -1,0 +1,1 @@
+"""A run from its resolved configuration to its folder."""

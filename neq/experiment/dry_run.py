@@ -1,0 +1,81 @@
+"""--dry-run: what a run would do, without doing it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from neq.budget import amount_shown, costs
+from neq.config import to_yaml
+from neq.experiment.memory_report import predicted_line
+from neq.runs import RunRecord
+from neq.training import Progress, Training, choose_neurons, make_plan, total_epochs
+from neq.utils.console import Console, figures_table, short
+from neq.utils.errors import UserError
+
+
+def describe(console: Console, run: Training, record: RunRecord, identity: dict[str, Any]) -> None:
+    """Prints the resolved configuration, the network's cost, the budget and the first epoch's update.
+
+    Args:
+        console: where to print.
+        run: what would be trained.
+        record: where it would be recorded.
+        identity: of the run.
+    """
+    table, epochs = run.table, total_epochs(run.config.run_config)
+    policy = run.policy(0)
+    choice = choose_neurons(run, Progress(), 0)
+    chosen = choice.chosen
+    plan = make_plan(run, policy, chosen)
+    updated = int(table.parameters[chosen].sum())
+    cost = run.allowance(policy).model.step(table.selection(chosen))
+    trained = plan.trained_values()
+    also = ", ".join(f"{count:,} values of {kind}" for kind, count in trained.items() if kind != "weights")
+    counts = ", ".join(f"{count:,} {name}" for name, count in run.data.counts.items())
+    lines = [
+        to_yaml(run.config).rstrip(),
+        "",
+        f"images: {counts}; {run.data.steps_per_epoch} steps an epoch, {epochs} epochs",
+        f"network: {len(table):,} selectable neurons in {len(table.layers)} layers, "
+        f"{table.total_parameters:,} parameters, {table.total_macs:,} MACs an image forward; "
+        f"head {table.head} outside",
+        f"budget: {amount_shown(choice.limit, choice.unit)} an epoch",
+        f"epoch 0 ({policy}) would use {amount_shown(choice.used, choice.unit)} of it "
+        f"for {int(chosen.sum()):,} neurons with {updated:,} parameters, "
+        f"{100 * updated / table.total_parameters:.2f} % of all;",
+        f"  beside them train {also};",
+        f"  a step takes {cost.backward_macs:,} MACs backward and {cost.training_bytes / 2**20:,.1f} MiB: "
+        f"{cost.saved_bytes / 2**20:,.1f} kept for backward, "
+        f"{cost.gradient_bytes / 2**20:,.1f} of gradients, "
+        f"{cost.optimizer_bytes / 2**20:,.1f} of optimizer state",
+        predicted_line(run),
+        f"run_dir: {record.folder} ({_state(record, identity)}); nothing is written",
+    ]
+    console.print("\n".join(lines), highlight=False, markup=False)
+    console.print(_by_layer(run, policy, chosen))
+
+
+def _state(record: RunRecord, identity: dict[str, Any]) -> str:
+    """What the run's folder holds."""
+    try:
+        record.check(identity, resume=False, overwrite=False)
+    except UserError as error:
+        return str(error)
+    return "holds this run, finished" if record.is_finished() else "free"
+
+
+def _by_layer(run: Training, policy: str, chosen: torch.Tensor) -> Table:
+    """The first epoch's update by layer, and what choosing there costs."""
+    bytes_of = costs(run.allowance(policy).model, "bytes")
+    headings = ("neurons", "weights each", "MACs each", "bytes each", "bytes to open", "chosen", "updated")
+    table = figures_table("layer", headings)
+    for number, layer in enumerate(run.table.layers):
+        place = run.table.slice_of(layer.name)
+        count = int(chosen[place].sum())
+        memory = (int(bytes_of.neuron[place.start]), int(bytes_of.opening[number]))
+        numbers = (layer.neurons, layer.parameters, layer.macs, *memory, count, count * layer.parameters)
+        table.add_row(layer.name, *map(short, numbers))
+    return table

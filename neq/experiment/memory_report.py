@@ -1,0 +1,77 @@
+"""What is said about memory: before a run, and where there was too little."""
+
+from __future__ import annotations
+
+import gc
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from neq.training import Training, held_now, is_out_of_memory, memory_limit, predict, taken, what_fits
+from neq.training.profiling import peak_memory
+from neq.utils.malloc import can_give_back
+
+
+class OutOfMemory(RuntimeError):
+    """There was no memory left."""
+
+
+def predicted_line(run: Training) -> str:
+    """The peak of training, in one line."""
+    memory = predict(run)
+    parts = {
+        "weights and chosen rows": memory.weights + memory.rows,
+        "batch": memory.batch,
+        "kept for backward": memory.kept,
+        "gradients": memory.gradients,
+        "optimizer state": memory.optimizer,
+        "passing through a layer": memory.passing,
+        "values before the epoch": memory.before,
+    }
+    listed = ", ".join(f"{size / 2**20:,.1f} {name}" for name, size in parts.items() if size)
+    velocity = f"; measuring velocity {memory.measuring / 2**20:,.1f}" if memory.measuring else ""
+    process = ""
+    if run.device.type == "cpu":
+        fast, tight = (f"{taken(run, how) / 2**20:,.0f} MiB" for how in ("fast", "tight"))
+        process = f"; for them a process takes up to {fast}"
+        process += f", under --memory tight {tight}" if can_give_back() else ""
+    return f"memory: tensors take at most {memory.peak / 2**20:,.1f} MiB: {listed}{velocity}{process}"
+
+
+def _would_fit_tight(run: Training, room: int) -> bool:
+    """Whether the same run should fit under --memory tight, which it does not have yet."""
+    could = run.config.memory == "fast" and run.device.type == "cpu" and can_give_back()
+    return could and taken(run, "tight") <= room
+
+
+@contextmanager
+def memory_explained(run: Training) -> Iterator[None]:
+    """Says, where memory runs out, what was predicted, what was measured and what would fit.
+
+    Raises:
+        OutOfMemory: in place of what torch or Python raised.
+    """
+    before = held_now(run.device)
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        limit = memory_limit(run.device)
+        measured, whose = peak_memory(run.device)
+        traceback.clear_frames(error.__traceback__)  # which hold the tensors of the step
+        gc.collect()
+        predicted = predict(run)
+        # On a CPU the process holds Python and the libraries too, and the weights.
+        room = limit - before + predicted.weights
+        images, budget = what_fits(run, room)
+        ways = [] if images is None else [f"--base_batch_size {images}"]
+        ways += [] if budget is None else [f"--budget {budget // 2**20}MiB"] if budget >= 2**20 else []
+        fits = " or ".join(ways) + " should fit, as a run of its own" if ways else "take smaller images"
+        if _would_fit_tight(run, room):
+            fits = f"--resume --memory tight should fit, with longer steps; or {fits}"
+        raise OutOfMemory(
+            f"out of memory: predicted {predicted.peak / 2**20:,.0f} MiB of tensors, measured "
+            f"{measured / 2**20:,.0f} MiB ({whose}) of {limit / 2**20:,.0f} MiB; {fits}; what was "
+            "saved before is kept"
+        ) from error

@@ -1,0 +1,101 @@
+"""A network's graph in train mode, as torch.fx sees it, or the reason why there is none."""
+
+from __future__ import annotations
+
+import inspect
+import operator
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx, nn
+
+from neq.networks.neurons import NORMS, is_selectable
+
+
+class _Proxy(fx.Proxy):
+    """A stand-in that stays the same tensor under `+=` and its like, which fx itself takes for new ones."""
+
+    def __iadd__(self, other: Any) -> fx.Proxy:
+        return self._in_place(operator.iadd, other)
+
+    def __isub__(self, other: Any) -> fx.Proxy:
+        return self._in_place(operator.isub, other)
+
+    def __imul__(self, other: Any) -> fx.Proxy:
+        return self._in_place(operator.imul, other)
+
+    def __itruediv__(self, other: Any) -> fx.Proxy:
+        return self._in_place(operator.itruediv, other)
+
+    def _in_place(self, function: Callable[..., Any], other: Any) -> fx.Proxy:
+        made: fx.Proxy = self.tracer.create_proxy("call_function", function, (self, other), {})
+        return made
+
+
+class _Tracer(fx.Tracer):
+    """Goes through everything but the layers that a plan replaces, and refuses what a graph cannot hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._regions = _regions()
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Selectable layers and norms stay whole, whoever defined their class."""
+        return isinstance(m, NORMS) or is_selectable(m) or super().is_leaf_module(m, module_qualified_name)
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """A node's stand-in."""
+        return _Proxy(node, self)
+
+    def create_proxy(self, *args: Any, **kwargs: Any) -> fx.Proxy:
+        """A graph has no regions of its own: without gradients, under autocast, or checkpointed."""
+        if _regions() != self._regions:
+            raise ValueError("its forward switches gradients, autocast or checkpointing")
+        return super().create_proxy(*args, **kwargs)
+
+
+def _regions() -> tuple[bool, bool, bool, bool]:
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    cpu, cuda = (torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda"))
+    return torch.is_grad_enabled(), cpu, cuda, hooks is not None
+
+
+def graph_of(network: nn.Module) -> fx.Graph:
+    """The network's graph in train mode.
+
+    Raises:
+        ValueError: its forward takes more than one input, draws random numbers, or changes its modules: a
+            trace would do so once and never again. The network and all random states are left as they were.
+    """
+    if len(inspect.signature(network.forward).parameters) != 1:
+        raise ValueError("its forward takes more than one input")
+    modules = list(network.modules())
+    before = [dict(vars(module)) for module in modules]
+    buffers = [(buffer, buffer._version, buffer.clone()) for buffer in network.buffers()]
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    network.train()  # a plan trains: branches on `training` are to be taken that way
+    try:
+        graph = _Tracer().trace(network)
+    finally:
+        changed = False
+        for module, attributes in zip(modules, before, strict=True):
+            now = {name: value for name, value in vars(module).items() if name != "training"}
+            former = {name: value for name, value in attributes.items() if name != "training"}
+            changed |= now.keys() != former.keys() or any(now[name] is not former[name] for name in now)
+            vars(module).clear()
+            vars(module).update(attributes)
+        for buffer, version, value in buffers:
+            if buffer._version != version:
+                changed = True
+                buffer.copy_(value)
+        drew = not torch.equal(states[0], torch.get_rng_state()) or states[1] != random.getstate()
+        drew |= not np.array_equal(states[2][1], np.random.get_state()[1])  # type: ignore[index]
+        torch.set_rng_state(states[0])
+        random.setstate(states[1])
+        np.random.set_state(states[2])
+    if changed or drew:
+        raise ValueError("its forward " + ("changes its modules" if changed else "draws random numbers"))
+    return graph

@@ -1,0 +1,251 @@
+"""The neuron table: every selectable neuron of a network, and what it costs.
+
+A neuron is one output channel of a Conv2d or one output feature of a Linear, the classifier head
+excepted; or, where input channels are chosen instead, one of those. Neurons are numbered 0 .. N-1 by layer in
+module order, then by channel.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from neq.utils.errors import UserError, unknown_name
+from neq.utils.eval_mode import eval_mode
+
+NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
+
+CHOSEN_UNITS = ("neuron", "input_channel")
+
+# What is chosen: layer name -> its chosen channels, ascending.
+Selection = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer whose neurons can be selected.
+
+    Args:
+        name: of the module.
+        kind: "conv" or "linear".
+        neurons: output channels or features, or input ones.
+        parameters: weights of one neuron, its bias not counted.
+        macs: forward multiply-accumulates of one neuron for one image; its weight gradient costs as much.
+        order: position of the layer's first call among all calls of a forward pass.
+        last: position of its last call.
+        norm: name of the norm layer that takes this layer's output, if one does.
+        axis: of the weight that its neurons number: 0 for outputs, 1 for inputs.
+    """
+
+    name: str
+    kind: str
+    neurons: int
+    parameters: int
+    macs: int
+    order: int
+    last: int
+    norm: str | None
+    axis: int = 0
+
+
+@dataclass(frozen=True)
+class NeuronTable:
+    """Every selectable neuron of a network.
+
+    Args:
+        layers: in module order, without the head.
+        head: name of the classifier head.
+        head_macs: its forward multiply-accumulates for one image.
+        norm_order: norm layer -> position of its first call in a forward pass.
+        unselectable: modules with parameters of their own that are neither selectable, norm nor head; they
+            stay frozen.
+    """
+
+    layers: tuple[Layer, ...]
+    head: str
+    head_macs: int
+    norm_order: Mapping[str, int]
+    unselectable: tuple[str, ...] = ()
+    _slices: dict[str, slice] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        slices, start = {}, 0
+        for layer in self.layers:
+            slices[layer.name] = slice(start, start + layer.neurons)
+            start += layer.neurons
+        object.__setattr__(self, "_slices", slices)
+
+    def __len__(self) -> int:
+        return sum(layer.neurons for layer in self.layers)
+
+    def slice_of(self, name: str) -> slice:
+        """The positions of a layer's neurons."""
+        return self._slices[name]
+
+    @cached_property
+    def parameters(self) -> Tensor:
+        """Weights of each neuron, int64 [N]."""
+        return self._per_neuron([layer.parameters for layer in self.layers])
+
+    @cached_property
+    def macs(self) -> Tensor:
+        """Forward multiply-accumulates of each neuron for one image, int64 [N]."""
+        return self._per_neuron([layer.macs for layer in self.layers])
+
+    @property
+    def total_parameters(self) -> int:
+        """Weights of all selectable neurons: what a ratio of 1 means."""
+        return sum(layer.neurons * layer.parameters for layer in self.layers)
+
+    @property
+    def total_macs(self) -> int:
+        """Forward multiply-accumulates of all selectable neurons for one image."""
+        return sum(layer.neurons * layer.macs for layer in self.layers)
+
+    def selection(self, chosen: Tensor) -> dict[str, Tensor]:
+        """The chosen channels by layer, layers without any left out.
+
+        Args:
+            chosen: bool [N].
+        """
+        assert chosen.dtype == torch.bool
+        assert chosen.shape == (len(self),)
+        found = {layer.name: chosen[self.slice_of(layer.name)].nonzero().flatten() for layer in self.layers}
+        return {name: channels for name, channels in found.items() if len(channels)}
+
+    def mask(self, selection: Selection) -> Tensor:
+        """The neurons of a selection, bool [N].
+
+        Args:
+            selection: layer name -> channels.
+        """
+        chosen = torch.zeros(len(self), dtype=torch.bool)
+        for name, channels in selection.items():
+            chosen[self.slice_of(name).start + channels.cpu()] = True
+        return chosen
+
+    def _per_neuron(self, values: list[int]) -> Tensor:
+        counts = torch.tensor([layer.neurons for layer in self.layers])
+        return torch.tensor(values, dtype=torch.int64).repeat_interleave(counts)
+
+
+def is_selectable(module: nn.Module) -> bool:
+    """Whether the neurons of a module can be selected: a Conv2d or Linear that computes as torch's do."""
+    if "forward" in vars(module) or not isinstance(module._parameters.get("weight"), nn.Parameter):
+        return False  # patched, parametrized, or its weight made anew by a hook
+    if isinstance(module, nn.Conv2d):
+        kind = type(module)
+        return kind.forward is nn.Conv2d.forward and kind._conv_forward is nn.Conv2d._conv_forward
+    return type(module).forward is nn.Linear.forward
+
+
+def neuron_table(
+    network: nn.Module, input_shape: tuple[int, int, int], head: str | None = None, unit: str = "neuron"
+) -> NeuronTable:
+    """The neuron table of any network, from one forward pass of one image of zeros in eval mode.
+
+    Args:
+        network: any module that takes a batch of images; it is left as it was.
+        input_shape: of one image: channels, height, width.
+        head: name of the classifier head; by default the Conv2d or Linear that is called last.
+        unit: "neuron" for output channels, or "input_channel", where only the chosen channels of a layer's
+            input need to be kept (Lin et al., NeurIPS 2022). In grouped convolutions an output channel reads
+            the inputs of its group alone: there it is the unit in both cases.
+
+    Raises:
+        UserError: no selectable layer, a head that is none, or an unknown unit.
+    """
+    if unit not in CHOSEN_UNITS:
+        raise unknown_name("unit", unit, CHOSEN_UNITS)
+    calls = _trace(network, input_shape)
+    named = dict(network.named_modules())
+    called = [name for name in calls if is_selectable(named[name])]
+    if not called:
+        raise UserError("the network calls no Conv2d or Linear: there is nothing to select")
+    head = head or called[-1]
+    if head not in called:
+        raise unknown_name("head", head, called)
+    shared = _shared_weights(network)
+    layers = []
+    unselectable = []
+    for name, module in named.items():
+        if name == head or isinstance(module, NORMS):
+            continue
+        if name in called and id(module.weight) not in shared:
+            layers.append(_layer(name, module, calls[name], unit))
+        elif next(module.parameters(recurse=False), None) is not None:
+            unselectable.append(name)
+    norm_order = {name: call.order for name, call in calls.items() if isinstance(named[name], NORMS)}
+    head_macs = named[head].get_parameter("weight").numel() * calls[head].positions
+    return NeuronTable(tuple(layers), head, head_macs, norm_order, tuple(unselectable))
+
+
+def _shared_weights(network: nn.Module) -> set[int]:
+    """The ids of parameters that several modules hold: their rows cannot train apart."""
+    holders = Counter(id(p) for module in network.modules() for p in module._parameters.values())
+    return {parameter for parameter, count in holders.items() if count > 1}
+
+
+@dataclass
+class _Call:
+    """What a forward pass shows of one module."""
+
+    order: int
+    last: int = 0
+    positions: int = 0
+    norm: str | None = None
+
+
+def _layer(name: str, module: nn.Module, call: _Call, unit: str) -> Layer:
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    is_conv = isinstance(module, nn.Conv2d)
+    is_grouped = isinstance(module, nn.Conv2d) and module.groups > 1
+    axis = 1 if unit == "input_channel" and not is_grouped else 0
+    neurons = weight.shape[axis]
+    parameters = weight.numel() // neurons
+    macs = parameters * call.positions
+    kind = "conv" if is_conv else "linear"
+    return Layer(name, kind, neurons, parameters, macs, call.order, call.last, call.norm, axis)
+
+
+def _trace(network: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, _Call]:
+    """Runs one image through the network and notes each selectable and each norm layer's calls."""
+    calls: dict[str, _Call] = {}
+    handles = []
+    count = itertools.count()
+
+    def watch(name: str, module: nn.Module) -> None:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+            now = next(count)
+            call = calls.setdefault(name, _Call(now))
+            call.last = now
+            if isinstance(module, NORMS):
+                # The mark is a layer's, as long as nothing has changed the tensor in place since.
+                source, version = getattr(inputs[0], "_neq_made_by", (None, None))
+                if source is not None and version == inputs[0]._version:
+                    calls[source].norm = name
+            else:
+                call.positions += output.numel() // len(module.get_parameter("weight"))
+                output._neq_made_by = (name, output._version)  # type: ignore[attr-defined]
+
+        handles.append(module.register_forward_hook(hook))
+
+    for name, module in network.named_modules():
+        if is_selectable(module) or isinstance(module, NORMS):
+            watch(name, module)
+    example = next(network.parameters())
+    try:
+        with torch.no_grad(), eval_mode(network):
+            network(torch.zeros(1, *input_shape, device=example.device, dtype=example.dtype))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls

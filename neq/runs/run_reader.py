@@ -1,0 +1,199 @@
+"""The runs that a folder of runs holds, as they recorded themselves: read once, without torch."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from neq.config import Config, read_yaml
+from neq.runs.identity import identity
+from neq.utils.errors import UserError, first_line, shown
+
+# What only a run leaves behind, beside its identity.json.
+TRACES = frozenset({"summary.json", "metrics.jsonl", "checkpoint"})
+# What is counted with, and must be a number (or null, where it may be unknown) in a summary.
+NEEDED = ("epochs", "best_epoch", "test_top1")
+# No figure of a run comes near it; JSON has numbers that no float can hold.
+LARGEST = 1e300
+NUMBERS = (
+    *(*NEEDED, "val_top1", "val_loss", "budget", "budget_used_max", "selected_parameters_max"),
+    *("selectable_parameters", "step_seconds", "saved_bytes", "peak_memory_bytes"),
+)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A run as it recorded itself, wherever that lies.
+
+    Args:
+        identity: the settings that can change its result, as in identity.json; none: they cannot be read.
+        state: "unfinished": it has no summary; "damaged": what it recorded cannot be used.
+        reason: why it is not done, in one line.
+        summary: as in summary.json, of a run that is done.
+        epochs: recorded so far.
+        folder: of the run; none: W&B has it.
+        url: of the run on W&B; none: it lies in a folder.
+    """
+
+    identity: Mapping[str, Any] | None
+    state: Literal["done", "unfinished", "damaged"]
+    reason: str = ""
+    summary: dict[str, Any] | None = None
+    epochs: int = 0
+    folder: Path | None = None
+    url: str | None = None
+
+    @property
+    def place(self) -> str:
+        """Where the run is to be found: its folder, or its address on W&B."""
+        return str(self.folder) if self.url is None else self.url
+
+
+def recorded_runs(runs: Path) -> list[Recorded]:
+    """Every run below a folder, in the order of their paths; none where there is no such folder.
+
+    Raises:
+        UserError: it is not a folder, or cannot be read.
+    """
+    if not runs.exists():
+        return []
+    if not runs.is_dir():
+        raise UserError(f"runs_dir {shown(str(runs))} is a file; give the folder of the runs")
+    try:
+        os.listdir(runs)
+    except OSError as error:
+        raise UserError(f"runs_dir {shown(str(runs))} cannot be read ({error.strerror})") from error
+    return [_read(folder, names) for folder, names in _run_folders(runs)]
+
+
+def _run_folders(runs: Path) -> Iterator[tuple[Path, frozenset[str]]]:
+    """The folders of runs with the names in them; nothing inside a run is looked at."""
+    # Real paths, so that a link back up ends nowhere.
+    seen: set[str] = set()
+    unreadable: list[OSError] = []
+    for path, folders, files in os.walk(runs, onerror=unreadable.append, followlinks=True):
+        names = frozenset((*folders, *files))
+        if "identity.json" in names or len(TRACES & names) > 1:
+            folders.clear()
+            yield Path(path), names
+            continue
+        folders.sort()
+        for name in [name for name in folders if os.path.islink(os.path.join(path, name))]:
+            real = os.path.realpath(os.path.join(path, name))
+            if real in seen or Path(path).resolve().is_relative_to(real):
+                folders.remove(name)
+            seen.add(real)
+    yield from ((Path(error.filename), frozenset()) for error in unreadable)
+
+
+def _read(folder: Path, names: frozenset[str]) -> Recorded:
+    found = Recorded(None, "damaged", folder=folder)
+    try:
+        named = _mapping(folder / "identity.json")
+    except UserError as error:
+        return replace(found, identity=_from_config(folder), reason=str(error), epochs=_epochs(folder))
+    found = replace(found, identity=named)
+    if "summary.json" not in names:
+        epochs = _epochs(folder)
+        return replace(found, state="unfinished", reason=how_far(named, epochs), epochs=epochs)
+    try:
+        summary = _mapping(folder / "summary.json")
+        check_summary(summary, "summary.json")
+    except UserError as error:
+        return replace(found, reason=str(error), epochs=_epochs(folder))
+    return replace(found, state="done", summary=summary, epochs=summary["epochs"])
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    """What a file of JSON holds."""
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path.name} cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path.name} is damaged ({first_line(error)})") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path.name} is damaged (it holds {shown(value)})")
+    return value
+
+
+def check_summary(summary: Mapping[str, Any], called: str) -> None:
+    """Makes sure that a summary can be counted with.
+
+    Raises:
+        UserError: naming the first value that is missing or no number.
+    """
+    for name in NEEDED:
+        if name not in summary:
+            raise UserError(f"{called} is damaged ({name} is missing)")
+    for name in NUMBERS:
+        value = summary.get(name)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and (not is_number or LARGEST <= abs(value) < math.inf):
+            raise UserError(f"{called} is damaged ({name} is {shown(value)})")
+    for name in ("epochs", "best_epoch"):
+        if not isinstance(summary[name], int):
+            raise UserError(f"{called} is damaged ({name} is {shown(summary[name])})")
+
+
+def number(value: object) -> float | None:
+    """A number that is one; JSON's null and whatever is not finite are none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if abs(value) < LARGEST else None
+
+
+def how_far(named: Mapping[str, Any], epochs: int) -> str:
+    """How far an unfinished run is, in one line."""
+    settings = Config().run_config
+    wanted = [named.get(name, getattr(settings, name)) for name in ("n_epochs", "warmup_epochs")]
+    whole = sum(wanted) if all(isinstance(value, int) for value in wanted) else "?"
+    return f"unfinished, {epochs} of {whole} epochs"
+
+
+def _epochs(folder: Path) -> int:
+    """The whole lines of metrics.jsonl."""
+    try:
+        with (folder / "metrics.jsonl").open("rb") as file:
+            return sum(piece.count(b"\n") for piece in iter(lambda: file.read(1 << 20), b""))
+    except OSError:
+        return 0
+
+
+def _from_config(folder: Path) -> dict[str, Any] | None:
+    """The identity by the run's config.yaml, where identity.json does not tell it."""
+    try:
+        return identity_of(read_yaml(folder / "config.yaml"))
+    except UserError:
+        return None
+
+
+def identity_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The identity of a resolved configuration that was written down, as JSON gives it back.
+
+    Args:
+        values: nested, complete.
+
+    Raises:
+        UserError: it is not a configuration, or starts from a file of weights that cannot be read.
+    """
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(f"its configuration cannot be read ({where}: {first['msg']})") from None
+    return plain_identity(config)
+
+
+def plain_identity(config: Config) -> dict[str, Any]:
+    """The identity of a configuration, as JSON gives it back; images that lie in files are no part of it."""
+    named: dict[str, Any] = json.loads(json.dumps(identity(config)))
+    return named

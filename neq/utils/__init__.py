@@ -1,0 +1,1 @@
+"""Errors, files, seeds, devices, images and console output: what every room uses."""

@@ -1,0 +1,503 @@
+import copy
+import itertools
+import types
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from neq.backward import Plan
+from neq.backward import plan as plan_module
+from neq.budget.knapsack import Costs, fill
+from neq.networks.build import build_network
+from neq.networks.neurons import neuron_table
+from tests.toys import SHAPE, batch, toy
+
+
+def some(table, share, seed=0):
+    """A random selection of a share of the parameters."""
+    scores = torch.rand(len(table), generator=torch.Generator().manual_seed(seed))
+    return table.selection(
+        fill(scores, Costs.per_neuron(table.parameters), round(share * table.total_parameters))
+    )
+
+
+def reference(network, norm_mode, frontier_norms=()):
+    """A copy of the network that stock PyTorch trains in the same norm mode."""
+    network = copy.deepcopy(network).train()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d) and norm_mode == "frozen":
+            module.eval()
+    return network
+
+
+def assert_same_gradients(plan, network, images, labels, tolerance):
+    F.cross_entropy(plan(images), labels).backward()
+    F.cross_entropy(network(images), labels).backward()
+    for name, leaf in plan.named_parameters():
+        expected = network.get_parameter(name).grad
+        channels = plan.parts[name].index
+        if channels is not None:
+            expected = expected[channels]
+        assert (leaf.grad - expected).abs().max() <= tolerance * expected.abs().max().clamp_min(1e-30), name
+
+
+@pytest.mark.parametrize("norm_mode", ["train", "frontier", "frozen"])
+@pytest.mark.parametrize("share", [0, 0.05, 0.3, 0.8, 1])
+def test_gradients_of_chosen_rows_are_those_of_the_full_backward(norm_mode, share):
+    network = toy()
+    table = neuron_table(network, SHAPE)
+    stock = reference(network, norm_mode)
+    plan = Plan(network, table, some(table, share), norm_mode)
+    assert_same_gradients(plan, stock, *batch(), tolerance=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_gradients_of_random_convolutions(data):
+    """Any geometry: groups, multipliers, strides, dilations, padding, bias, uneven groups."""
+    groups = data.draw(st.sampled_from([1, 2, 3, 6]), "groups")
+    inputs = groups * data.draw(st.integers(1, 3), "inputs per group")
+    outputs = groups * data.draw(st.integers(1, 3), "outputs per group")
+    kernel = data.draw(st.sampled_from([1, (1, 3), 3, 5]), "kernel")
+    padding = data.draw(st.sampled_from([0, 1, "same", "valid"]), "padding")
+    stride = 1 if padding == "same" else data.draw(st.sampled_from([1, 2, (2, 1)]), "stride")
+    mode = data.draw(st.sampled_from(["zeros", "reflect", "circular"]), "padding mode")
+    dilation = data.draw(st.sampled_from([1, 2]), "dilation")
+    bias = data.draw(st.booleans(), "bias")
+    layout = data.draw(st.sampled_from([torch.contiguous_format, torch.channels_last]), "layout")
+    torch.manual_seed(data.draw(st.integers(0, 99), "seed"))
+    network = (
+        nn.Sequential(
+            nn.Conv2d(3, inputs, 1),
+            nn.Conv2d(
+                inputs, outputs, kernel, stride, padding, dilation, groups, bias=bias, padding_mode=mode
+            ),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
+            nn.Linear(4 * outputs, 5),
+        )
+        .double()
+        .to(memory_format=layout)
+    )
+    images, labels = batch()
+    images = images.contiguous(memory_format=layout)
+    table = neuron_table(network, SHAPE)
+    chosen = torch.rand(len(table)) < data.draw(st.sampled_from([0.2, 0.5, 0.9]), "share")
+    stock = copy.deepcopy(network)
+    plan = Plan(network, table, table.selection(chosen))
+    assert_same_gradients(plan, stock, images, labels, tolerance=1e-9)
+
+
+def small_vit(num_classes):
+    return torchvision.models.VisionTransformer(32, 8, 2, 2, 32, 64, num_classes=num_classes)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        torchvision.models.mobilenet_v2,
+        torchvision.models.resnext50_32x4d,
+        torchvision.models.mobilenet_v3_small,
+        small_vit,
+    ],
+)
+def test_gradients_on_real_networks(make):
+    torch.manual_seed(0)
+    network = make(num_classes=10).double()
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.02)
+    table = neuron_table(network, (3, 32, 32))
+    stock = reference(network, "train")
+    plan = Plan(network, table, some(table, 0.2), "train")
+    assert_same_gradients(plan, stock, torch.randn(3, 3, 32, 32).double(), torch.tensor([1, 2, 3]), 1e-9)
+
+
+def gradients(model, network, images, labels):
+    """All gradients of a model by the name of the network's parameter, rows in their place, as float64."""
+    F.cross_entropy(model(images), labels).backward()
+    if not isinstance(model, Plan):
+        return {name: p.grad.double() for name, p in network.named_parameters() if p.grad is not None}
+    return {name: leaf.grad.double() for name, leaf in model.named_parameters()}
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("norm_mode", ["train", "frozen"])
+@pytest.mark.parametrize(("fused", "tolerance"), [(False, 1e-5), (True, 1e-4)])
+def test_gradients_in_float32(layout, norm_mode, fused, tolerance, monkeypatch):
+    """On smooth activations: at a kink, a rounding error decides whether a whole gradient passes."""
+    if not fused:
+        monkeypatch.setattr(plan_module, "traced", lambda network, table: None)
+    network = toy(dtype=torch.float32).to(memory_format=layout)
+    network.act = nn.Tanh()
+    images, labels = batch(dtype=torch.float32)
+    images = images.contiguous(memory_format=layout)
+    table = neuron_table(network, SHAPE)
+    stock = reference(network, norm_mode)
+    plan = Plan(network, table, some(table, 0.4), norm_mode)
+    expected = gradients(stock, stock, images, labels)
+    overall = torch.stack([gradient.norm() for gradient in expected.values()]).norm()
+    for name, found in gradients(plan, network, images, labels).items():
+        right = plan.parts[name].take(expected[name])
+        # A bias ahead of a norm on batch statistics has no gradient but rounding.
+        assert (found - right).norm() <= tolerance * max(right.norm(), 1e-2 * overall), name
+
+
+@pytest.mark.parametrize("norm_mode", ["train", "frozen"])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_float32_is_as_close_to_float64_as_stock_pytorch_is(norm_mode, layout):
+    """A real network with its kinks, fused: the error is held against what stock float32 has itself."""
+    torch.manual_seed(0)
+    network = build_network("mcunet-in0", 5).to(memory_format=layout)
+    images = torch.randn(8, 3, 48, 48).contiguous(memory_format=layout)
+    labels = torch.arange(8) % 5
+    with torch.no_grad():  # running statistics that fit
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = None
+        network.train()(images)
+    table = neuron_table(network, (3, 48, 48))
+    selection = some(table, 0.3)
+    errors = []
+    exact_net = copy.deepcopy(network).double()
+    exact = Plan(exact_net, table, selection, norm_mode)
+    right = gradients(exact, exact_net, images.double(), labels)
+    overall = torch.stack([gradient.norm() for gradient in right.values()]).norm()
+    stock = reference(network, norm_mode)
+    plan = Plan(network, table, selection, norm_mode)
+    for model, net in ((plan, network), (stock, stock)):
+        found = gradients(model, net, images, labels)
+        if model is stock:
+            found = {name: plan.parts[name].take(found[name]) for name in right}
+        errors.append(
+            sorted(
+                (found[name] - exactly).norm() / max(exactly.norm(), 1e-3 * overall)
+                for name, exactly in right.items()
+            )
+        )
+    ours, theirs = errors
+    assert ours[len(ours) // 2] <= 3 * theirs[len(theirs) // 2] + 1e-6
+    assert ours[-1] <= 0.05  # at a kink, a rounding error decides whether a gradient passes
+
+
+def test_the_weight_gradient_is_computed_for_chosen_rows_only(monkeypatch):
+    """Fault 1 of the published code: a full backward whose gradients are zeroed afterwards."""
+    network = toy()
+    table = neuron_table(network, SHAPE)
+    selection = {"grouped": torch.tensor([1, 2, 9]), "pointwise": torch.tensor([4])}
+    plan = Plan(network, table, selection)
+    computed = []
+    real = torch.ops.aten.convolution_backward
+
+    def spy(grad_output, x, weight, *rest):
+        if rest[-1][1]:
+            computed.append(tuple(weight.shape))
+        return real(grad_output, x, weight, *rest)
+
+    monkeypatch.setattr(torch.ops.aten, "convolution_backward", spy)
+    images, labels = batch()
+    F.cross_entropy(plan(images), labels).backward()
+    # One row of pointwise; of grouped one row in group 0 (of 3 outputs each), one more, one in group 3.
+    assert computed == [(1, 24, 1, 1), (4, 2, 3, 3)]
+
+
+def test_an_input_is_stored_only_where_a_row_is_chosen():
+    """Fault 1: stock PyTorch stores the input of every convolution, frozen or not."""
+    network = toy()
+    table = neuron_table(network, SHAPE)
+    images, labels = batch()
+
+    def saved_shapes(model):
+        shapes = []
+
+        def pack(tensor):
+            shapes.append(tuple(tensor.shape))
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss = F.cross_entropy(model(images), labels)
+        loss.backward()
+        return shapes
+
+    plan = Plan(network, table, {"depthwise": torch.tensor([0, 5])}, "frozen")
+    maps = [shape for shape in saved_shapes(plan) if len(shape) == 4 and shape[0] == 6]
+    # Channels 0 and 2 of depthwise's input (two outputs share one), and the activations behind it; nothing
+    # below depthwise, and not pointwise's input.
+    assert (6, 2, 6, 6) in maps
+    assert (6, 8, 6, 6) not in maps
+    assert (6, 12, 6, 6) not in maps
+    assert (6, 24, 6, 6) not in maps  # the activation behind the addition keeps its bits
+    stock = [shape for shape in saved_shapes(copy.deepcopy(network)) if len(shape) == 4 and shape[0] == 6]
+    assert len(stock) > 3 * len(maps)
+
+
+def test_nothing_below_the_earliest_chosen_layer_enters_the_graph():
+    network = toy()
+    table = neuron_table(network, SHAPE)
+    seen = {}
+    hook = network.norm3.register_forward_hook(lambda m, i, o: seen.update(norm3=o.requires_grad))
+    plan = Plan(network, table, {"pointwise": torch.tensor([1])})
+    plan(batch()[0])
+    hook.remove()
+    assert seen == {"norm3": False}
+
+
+@pytest.mark.parametrize(
+    ("norm_mode", "trained"),
+    [("train", {"norm1", "norm2", "norm3"}), ("frontier", {"norm2", "norm3"}), ("frozen", set())],
+)
+def test_norm_modes_train_the_norms_they_name(norm_mode, trained):
+    network = toy()
+    table = neuron_table(network, SHAPE)
+    plan = Plan(network, table, {"grouped": torch.tensor([3])}, norm_mode)
+    names = {name.partition(".")[0] for name, _ in plan.named_parameters()}
+    assert names == {"grouped", "head"} | trained
+
+
+def test_norm_modes_use_the_statistics_they_name():
+    images, _ = batch()
+    for norm_mode, moves in (("train", True), ("frontier", True), ("frozen", False)):
+        network = toy()
+        before = {k: v.clone() for k, v in network.state_dict().items() if "running" in k or "tracked" in k}
+        plan = Plan(network, neuron_table(network, SHAPE), {"pointwise": torch.tensor([3])}, norm_mode)
+        stock = reference(network, norm_mode)
+        assert torch.allclose(plan(images), stock(images), rtol=1e-12, atol=1e-12)
+        now = network.state_dict()
+        assert all(torch.equal(now[name], stock.state_dict()[name]) for name in before)
+        assert any(not torch.equal(now[name], tensor) for name, tensor in before.items()) == moves
+
+
+def test_bias_layers_train_their_norms_bias_when_norms_are_frozen():
+    network = toy()
+    table = neuron_table(network, SHAPE)
+    layers = ("grouped", "depthwise", "pointwise")
+    plan = Plan(network, table, {"depthwise": torch.tensor([1])}, "frozen", bias_layers=layers)
+    names = {name for name, _ in plan.named_parameters()}
+    assert names == {
+        "norm2.bias", "norm3.bias", "depthwise.weight", "depthwise.bias", "pointwise.bias", "head.weight",
+        "head.bias",
+    }  # fmt: skip
+    assert plan.parts["pointwise.bias"].is_whole
+    assert_same_gradients(plan, reference(network, "frozen"), *batch(), tolerance=1e-9)
+
+
+def test_a_chosen_neurons_bias_trains_with_it():
+    network = toy()
+    table = neuron_table(network, SHAPE)
+    plan = Plan(network, table, {"hidden": torch.tensor([2, 7])})
+    leaves = dict(plan.named_parameters())
+    assert leaves["hidden.weight"].shape == (2, 24)
+    assert leaves["hidden.bias"].shape == (2,)
+    assert plan.parts["hidden.bias"].index.tolist() == [2, 7]
+    assert plan.trained_values()["biases"] == 2
+
+
+def test_trained_values_are_counted_by_kind():
+    network = toy()
+    table = neuron_table(network, SHAPE)
+    plan = Plan(network, table, {"grouped": torch.tensor([3]), "pointwise": torch.tensor([1])})
+    assert plan.trained_values() == {"weights": 18 + 24, "biases": 1, "norms": 2 * (12 + 24), "head": 85}
+
+
+def test_write_back_reaches_the_plain_network_and_only_the_chosen_rows():
+    network = toy()
+    table = neuron_table(network, SHAPE)
+    before = copy.deepcopy(network.state_dict())
+    plan = Plan(network, table, {"grouped": torch.tensor([0, 11])}, "frozen")
+    dict(plan.named_parameters())["grouped.weight"].data.add_(0)  # no step: nothing to write
+    with torch.no_grad():
+        dict(plan.named_parameters())["grouped.weight"].add_(1)
+    plan.write_back()
+    moved = (network.grouped.weight != before["grouped.weight"]).flatten(1).any(1)
+    assert moved.nonzero().flatten().tolist() == [0, 11]
+    del before["grouped.weight"]
+    assert all(torch.equal(network.state_dict()[name], tensor) for name, tensor in before.items())
+
+
+def test_calling_the_plan_uses_the_stepped_rows_without_write_back():
+    network = toy()
+    table = neuron_table(network, SHAPE)
+    plan = Plan(network, table, {"stem": torch.tensor([0])})
+    images, _ = batch()
+    first = plan(images)
+    with torch.no_grad():
+        dict(plan.named_parameters())["stem.weight"].mul_(-3)
+    assert not torch.equal(plan(images), first)
+
+
+def test_the_plain_network_never_sees_the_plan():
+    network = toy()
+    keys = list(network.state_dict())
+    modules = {name: type(module) for name, module in network.named_modules()}
+    table = neuron_table(network, SHAPE)
+    plan = Plan(network, table, some(table, 0.3))
+    plan(batch()[0]).sum().backward()
+    assert list(network.state_dict()) == keys
+    assert {name: type(module) for name, module in network.named_modules()} == modules
+    assert "forward" not in vars(network.stem)
+
+
+def test_a_layer_called_twice_gets_both_gradients():
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Conv2d(3, 6, 1)
+            self.shared = nn.Conv2d(6, 6, 3, padding=1)
+            self.head = nn.Linear(6, 5)
+
+        def forward(self, x):
+            x = self.shared(self.shared(self.stem(x)).tanh()).tanh()
+            return self.head(x.mean((2, 3)))
+
+    torch.manual_seed(0)
+    network = Twice().double()
+    table = neuron_table(network, SHAPE)
+    stock = copy.deepcopy(network)
+    plan = Plan(network, table, {"shared": torch.tensor([1, 4])})
+    assert table.layers[1].macs == 54 * 2 * 144
+    assert_same_gradients(plan, stock, *batch(), tolerance=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("selection", "message"),
+    [
+        ({"nothing": [0]}, "selectable layer"),
+        ({"head": [0]}, "selectable layer"),
+        ({"stem": [8]}, r"0 \.\. 7"),
+        ({"stem": [-1]}, r"0 \.\. 7"),
+        ({"stem": [3, 1]}, "ascending"),
+        ({"stem": [1, 1]}, "ascending"),
+    ],
+)
+def test_an_impossible_selection_is_refused(selection, message):
+    network = toy()
+    with pytest.raises(ValueError, match=message):
+        Plan(network, neuron_table(network, SHAPE), {k: torch.tensor(v) for k, v in selection.items()})
+
+
+def test_an_unknown_norm_mode_is_refused():
+    network = toy()
+    with pytest.raises(ValueError, match="Allowed: frontier, frozen, train"):
+        Plan(network, neuron_table(network, SHAPE), {}, "batch")
+
+
+def test_autocast_computes_in_bf16_and_keeps_float32_rows():
+    network = toy(dtype=torch.float32)
+    table = neuron_table(network, SHAPE)
+    images, labels = batch(dtype=torch.float32)
+    stock = reference(network, "train")
+    plan = Plan(network, table, some(table, 0.3), "train")
+    grads = []
+    for model in (plan, stock):
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs = model(images)
+        assert outputs.dtype == torch.bfloat16
+        F.cross_entropy(outputs.float(), labels).backward()
+        grads.append(outputs)
+    assert torch.equal(grads[0], grads[1])
+    for name, leaf in plan.named_parameters():
+        expected, channels = stock.get_parameter(name).grad, plan.parts[name].index
+        expected = expected if channels is None else expected[channels]
+        assert leaf.grad.dtype == torch.float32
+        assert (leaf.grad - expected).norm() <= 2e-2 * expected.norm(), name
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
+def test_full_selection_trains_as_plain_pytorch_does(dtype, tolerance):
+    """Parity: 20 steps of SGD with momentum and weight decay, the same losses."""
+    losses = []
+    for selective in (True, False):
+        network = toy(dtype=dtype)
+        table = neuron_table(network, SHAPE)
+        full = table.selection(torch.ones(len(table), dtype=torch.bool))
+        model = Plan(network, table, full, "train") if selective else network.train()
+        optimizer = torch.optim.SGD(list(model.parameters()), lr=0.05, momentum=0.9, weight_decay=1e-3)
+        for step in range(20):
+            images, labels = batch(seed=step, dtype=dtype)
+            loss = F.cross_entropy(model(images), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    assert all(abs(a - b) <= tolerance for a, b in zip(losses[:20], losses[20:], strict=True))
+    assert losses[0] != losses[19]
+
+
+def test_almost_full_selection_trains_as_plain_pytorch_does():
+    """The same through our own functions: every row but one, which plain PyTorch holds still by hand."""
+    losses = []
+    for selective in (True, False):
+        network = toy()
+        table = neuron_table(network, SHAPE)
+        chosen = torch.ones(len(table), dtype=torch.bool)
+        for layer in table.layers:
+            chosen[table.slice_of(layer.name).start] = False
+        model = Plan(network, table, table.selection(chosen), "train") if selective else network.train()
+        optimizer = torch.optim.SGD(list(model.parameters()), lr=0.05, momentum=0.9)
+        first = {layer.name: copy.deepcopy(network.get_submodule(layer.name)) for layer in table.layers}
+        for step in range(20):
+            images, labels = batch(seed=step)
+            loss = F.cross_entropy(model(images), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if not selective:
+                with torch.no_grad():
+                    for name, old in first.items():
+                        module = network.get_submodule(name)
+                        module.weight[0] = old.weight[0]
+                        if module.bias is not None:
+                            module.bias[0] = old.bias[0]
+            losses.append(loss.item())
+    assert all(abs(a - b) <= 1e-9 for a, b in itertools.zip_longest(losses[:20], losses[20:]))
+
+
+def test_a_block_whose_forward_is_bound_to_it_trains_too():
+    network = toy()
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(24, 24, 1).double()
+
+    def forward(self, x):
+        return self.conv(x)
+
+    block = Block()
+    block.forward = types.MethodType(forward, block)
+    network.pointwise = block
+    table = neuron_table(network, SHAPE)
+    plan = Plan(network, table, {"pointwise.conv": [3]})
+    images, labels = batch()
+    F.cross_entropy(plan(images), labels).backward()
+    assert dict(plan.named_parameters())["pointwise.conv.weight"].grad is not None
+    assert block.conv.weight.grad is None
+
+
+def test_an_unknown_bias_layer_is_refused():
+    network = toy()
+    with pytest.raises(ValueError, match="did you mean 'pointwise'"):
+        Plan(network, neuron_table(network, SHAPE), {}, bias_layers=("poitnwise",))
+
+
+def test_an_unbatched_image_is_understood():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Linear(10, 2)).double()
+    table = neuron_table(network, SHAPE)
+    plan = Plan(network, table, {"0": [1]})
+    image = batch()[0][0]
+    assert torch.allclose(plan(image), network(image))
+
+
+def test_autocast_leaves_float64_alone():
+    network = toy()
+    table = neuron_table(network, SHAPE)
+    plan = Plan(network, table, {"stem": [1]}, "train")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert plan(batch()[0]).dtype == torch.float64

@@ -1,0 +1,150 @@
+"""Budgets in every unit, under every policy: what is reported as used is exact and never above the budget."""
+
+from itertools import chain
+
+import pytest
+import torch
+import torchvision
+
+from neq.backward import Plan
+from neq.budget import Budget, BudgetAllocator, CostModel
+from neq.networks.build import build_network
+from neq.networks.neurons import neuron_table
+from neq.selection import SelectionState, StaticScheme, bias_layers
+from neq.training.profiling import SavedBytes
+from neq.utils.errors import UserError
+from tests.toys import SHAPE, toy
+
+LISTS = StaticScheme((0, 2, 3), (0.5, 0.125, 0.25), n_bias_update=2)
+NETWORKS = {
+    "toy": lambda: toy(0, torch.float32),
+    "mobilenet_v3_small": lambda: torchvision.models.mobilenet_v3_small(num_classes=10),
+    "resnet18": lambda: torchvision.models.resnet18(num_classes=10),
+    "mcunet-in1": lambda: build_network("mcunet-in1", 10),
+    "vit": lambda: torchvision.models.VisionTransformer(32, 8, 2, 2, 32, 64, num_classes=10),
+}
+BATCH = 4
+
+
+def opened(name):
+    network = NETWORKS[name]().to(memory_format=torch.channels_last)
+    shape = SHAPE if name == "toy" else (3, 32, 32)
+    return network, neuron_table(network, shape), (BATCH, *shape)
+
+
+def state(network, table, epoch=0):
+    stream = torch.Generator().manual_seed(epoch)
+    velocity = torch.rand(len(table), generator=stream, dtype=torch.float64) ** 3
+    return SelectionState(table, network, stream, LISTS, velocity)
+
+
+def measured(network, table, chosen, norm_mode, shape, biases=()):
+    """Training memory of one step of SGD with momentum, as it is."""
+    plan = Plan(network, table, table.selection(chosen), norm_mode, biases)
+    optimizer = torch.optim.SGD(plan.parameters(), lr=1e-3, momentum=0.9)
+    images = torch.randn(shape).contiguous(memory_format=torch.channels_last)
+    saved = SavedBytes(chain(network.parameters(), network.buffers(), plan.parameters(), [images]))
+    with saved.counting():
+        outputs = plan(images)
+    outputs.square().mean().backward()
+    optimizer.step()
+    gradients = sum(p.grad.nbytes for p in plan.parameters())
+    states = sum(v.nbytes for s in optimizer.state.values() for v in s.values() if torch.is_tensor(v))
+    return saved.total + gradients + states
+
+
+@pytest.mark.parametrize("norm_mode", ["train", "frontier", "frozen"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_no_choice_exceeds_a_memory_budget_by_model_or_measurement(name, norm_mode):
+    network, table, shape = opened(name)
+    model = CostModel(network, table, shape, norm_mode)
+    least = model.step({}).training_bytes
+    total = BudgetAllocator(model, Budget("bytes", ratio=1)).limit
+    for share in (0.02, 0.3, 0.8):
+        allowance = BudgetAllocator(model, Budget("bytes", round(least + share * (total - least))))
+        for policy, aware in (("random", False), ("velocity", False), ("velocity", True), ("full", True)):
+            choice = allowance.choose(policy, state(network, table), aware)
+            real = measured(network, table, choice.chosen, norm_mode, shape)
+            assert real <= choice.used + 16, (policy, share)
+            assert choice.used <= choice.limit
+            assert choice.used == model.step(table.selection(choice.chosen)).training_bytes
+
+
+@pytest.mark.parametrize("unit", ["bytes", "macs"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_budget_is_used_up(name, unit):
+    """What is left is about less than what any further neuron would cost; in a tiny network, a bit more."""
+    network, table, shape = opened(name)
+    allowance = BudgetAllocator(CostModel(network, table, shape, "frozen"), Budget(unit, ratio=0.4))
+    choice = allowance.choose("random", state(network, table))
+    assert choice.used >= 0.8 * choice.limit
+    for position in (~choice.chosen).nonzero().flatten()[:: max(1, len(table) // 12)].tolist():
+        more = choice.chosen.clone()
+        more[position] = True
+        assert allowance.used(more) > choice.limit * (0.8 if name == "toy" else 0.99)
+
+
+@pytest.mark.parametrize("unit", ["parameters", "bytes", "macs"])
+def test_by_value_a_budget_buys_more_velocity(unit):
+    network, table, shape = opened("mcunet-in1")
+    allowance = BudgetAllocator(CostModel(network, table, shape, "frozen"), Budget(unit, ratio=0.2))
+    given = state(network, table)
+    plain, aware = (allowance.choose("velocity", given, aware) for aware in (False, True))
+    worth = [float(given.velocity[choice.chosen].sum()) for choice in (plain, aware)]
+    if unit == "parameters":  # velocity per parameter is the published rank
+        assert worth[1] == pytest.approx(worth[0], rel=0.01)
+    else:
+        assert worth[1] > 1.15 * worth[0]
+
+
+@pytest.mark.parametrize("unit", ["parameters", "bytes", "macs"])
+def test_ratio_one_is_everything_and_su_is_its_lists(unit):
+    network, table, shape = opened("toy")
+    biases = bias_layers(table, LISTS)
+    allowance = BudgetAllocator(
+        CostModel(network, table, shape, "frozen", bias_layers=biases), Budget(unit, ratio=1)
+    )
+    for policy in ("random", "velocity", "full"):
+        assert allowance.choose(policy, state(network, table)).chosen.all()
+    lists = allowance.choose("SU", state(network, table))
+    assert int(lists.chosen.sum()) == 4 + 3 + 6
+    assert lists.used == allowance.used(lists.chosen) <= lists.limit
+    exact = BudgetAllocator(allowance.model, Budget(unit, lists.used))
+    assert torch.equal(exact.choose("SU", state(network, table)).chosen, lists.chosen)
+    least = exact.costs.base
+    short = round(least + 0.9 * (lists.used - least))
+    with pytest.raises(UserError, match=f"{lists.used:,}.*more than the budget of {short:,}"):
+        BudgetAllocator(allowance.model, Budget(unit, short)).choose("SU", state(network, table))
+
+
+@pytest.mark.parametrize("unit", ["bytes", "macs"])
+def test_what_always_trains_must_fit(unit):
+    network, table, shape = opened("toy")
+    model = CostModel(network, table, shape, "train")
+    least = BudgetAllocator(model, Budget(unit, ratio=1)).costs.base
+    with pytest.raises(UserError, match=rf"a budget of {least - 1:,} .*head and norms need {least:,} "):
+        BudgetAllocator(model, Budget(unit, least - 1)).choose("random", state(network, table))
+    nothing = BudgetAllocator(model, Budget(unit, least)).choose("random", state(network, table))
+    assert nothing.used == least
+    assert unit == "bytes" or not nothing.chosen.any()
+
+
+def test_macs_are_those_of_the_step():
+    network, table, shape = opened("resnet18")
+    for norm_mode in ("train", "frozen"):
+        model = CostModel(network, table, shape, norm_mode)
+        allowance = BudgetAllocator(model, Budget("macs", ratio=0.85))
+        choice = allowance.choose("random", state(network, table))
+        step = model.step(table.selection(choice.chosen))
+        assert BATCH * choice.used == step.backward_macs
+
+
+def test_precision_and_optimizer_count():
+    network, table, shape = opened("mcunet-in1")
+    everything = {layer.name: range(layer.neurons) for layer in table.layers}
+    fp32, bf16 = (
+        CostModel(network, table, shape, "frozen", "sgd", p).step(everything) for p in ("fp32", "bf16")
+    )
+    assert 0.4 < bf16.saved_bytes / fp32.saved_bytes < 0.75
+    adam = CostModel(network, table, shape, "frozen", "adam").step(everything)
+    assert adam.training_bytes - fp32.training_bytes == 2 * fp32.gradient_bytes

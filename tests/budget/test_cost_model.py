@@ -1,0 +1,122 @@
+import copy
+from itertools import chain
+
+import pytest
+import torch
+
+from neq.backward import Plan
+from neq.budget import CostModel
+from neq.budget.knapsack import Costs, fill
+from neq.networks.build import build_network
+from neq.networks.neurons import neuron_table
+from neq.training.profiling import SavedBytes
+from tests.toys import NETWORKS
+
+
+def some(table, share):
+    scores = torch.rand(len(table), generator=torch.Generator().manual_seed(0))
+    return table.selection(
+        fill(scores, Costs.per_neuron(table.parameters), round(share * table.total_parameters))
+    )
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("norm_mode", ["train", "frontier", "frozen"])
+@pytest.mark.parametrize("share", [0, 0.1, 1])
+def test_predicted_saved_bytes_are_the_measured_ones(name, norm_mode, share):
+    network = NETWORKS[name](num_classes=10).to(memory_format=torch.channels_last)
+    table = neuron_table(network, (3, 32, 32))
+    selection = some(table, share)
+    before = copy.deepcopy(network.state_dict())
+    predicted = CostModel(network, table, (4, 3, 32, 32), norm_mode).step(selection).saved_bytes
+    assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
+    plan = Plan(network, table, selection, norm_mode)
+    images = torch.randn(4, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    saved = SavedBytes(chain(network.parameters(), network.buffers(), plan.parameters(), [images]))
+    with saved.counting():
+        plan(images)
+    assert predicted == pytest.approx(saved.total, rel=0.05, abs=64)
+    assert predicted > 0
+
+
+def test_operations_and_bytes_in_closed_form():
+    network = build_network("mbv2", 10)
+    table = neuron_table(network, (3, 64, 64))
+    late = {table.layers[-1].name: range(1280)}
+    cost = CostModel(network, table, (2, 3, 64, 64), "frozen", "adam").step(late)
+    assert cost.parameters == 320 * 1280
+    assert cost.values == 320 * 1280 + 12810
+    assert cost.forward_macs == 2 * (table.total_macs + 12800)
+    assert cost.input_gradient_macs == 2 * 12800  # the head's: nothing before the last convolution trains
+    assert cost.weight_gradient_macs == 2 * (320 * 1280 * 4 + 12800)
+    assert cost.gradient_bytes == 4 * cost.values
+    assert cost.optimizer_bytes == 8 * cost.values
+    assert cost.training_bytes == cost.saved_bytes + 12 * cost.values
+    everything = CostModel(network, table, (2, 3, 64, 64), "train").step(
+        {layer.name: range(layer.neurons) for layer in table.layers}
+    )
+    first = table.layers[0]
+    assert everything.macs == 2 * (3 * (table.total_macs + 12800) - first.neurons * first.macs)
+
+
+def test_norms_that_train_carry_the_gradient_to_the_first_layer():
+    network = build_network("mbv2", 10)
+    table = neuron_table(network, (3, 64, 64))
+    late = {table.layers[-1].name: [0]}
+    frozen, train = (
+        CostModel(network, table, (2, 3, 64, 64), mode).step(late) for mode in ("frozen", "train")
+    )
+    first = table.layers[0]
+    assert frozen.input_gradient_macs == 2 * 12800
+    assert train.input_gradient_macs == 2 * (table.total_macs + 12800 - first.neurons * first.macs)
+    assert train.saved_bytes > 5 * frozen.saved_bytes
+
+
+def test_a_byte_budget_is_a_matter_of_layers_not_of_parameters():
+    """The same parameters in the last layers or spread over all of them."""
+    network = build_network("mbv2", 10)
+    table = neuron_table(network, (3, 64, 64))
+    spread = some(table, 0.2)
+    late = table.selection(
+        fill(torch.arange(len(table)).double(), Costs.per_neuron(table.parameters), round(0.2 * 2189760))
+    )
+    costs = [CostModel(network, table, (2, 3, 64, 64), "frozen").step(chosen) for chosen in (spread, late)]
+    assert costs[0].parameters == pytest.approx(costs[1].parameters, rel=0.01)
+    assert costs[0].saved_bytes > 3 * costs[1].saved_bytes
+
+
+class Twice(torch.nn.Module):
+    """A layer that is called before and after another."""
+
+    def __init__(self):
+        super().__init__()
+        self.i, self.a, self.b = (torch.nn.Conv2d(inputs, 8, 3, padding=1) for inputs in (3, 8, 8))
+        self.head = torch.nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.head(self.a(self.b(self.a(self.i(x)))).mean((2, 3)))
+
+
+def test_a_layer_called_again_behind_the_earliest_chosen_one_counts():
+    network = Twice()
+    table = neuron_table(network, (3, 8, 8))
+    step = CostModel(network, table, (1, 3, 8, 8), "frozen").step({"b": [0]})
+    assert step.input_gradient_macs >= 8 * 8 * 9 * 64 + 16
+
+
+@pytest.mark.parametrize("norm_mode", ["train", "frontier", "frozen"])
+@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_small", "resnet18", "mcunet-in1"])
+def test_under_autocast_too(name, norm_mode):
+    network = NETWORKS[name](num_classes=10).to(memory_format=torch.channels_last)
+    table = neuron_table(network, (3, 32, 32))
+    selection = some(table, 0.1)
+    predicted = (
+        CostModel(network, table, (2, 3, 32, 32), norm_mode, precision="bf16").step(selection).saved_bytes
+    )
+    plan = Plan(network, table, selection, norm_mode)
+    images = torch.randn(2, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    saved = SavedBytes(chain(network.parameters(), network.buffers(), plan.parameters(), [images]))
+    with saved.counting(), torch.autocast("cpu", torch.bfloat16):
+        plan(images)
+    assert saved.total <= predicted + 64
+    assert predicted <= 1.05 * saved.total + 64

@@ -1,0 +1,182 @@
+"""What names a run."""
+
+import json
+from pathlib import PurePosixPath
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neq.config.keys import LEAVES, flatten_config, nest
+from neq.config.resolve import resolve
+from neq.config.schema import Config, DataProvider, NEqConfig, NetConfig
+from neq.runs.identity import NOT_IDENTITY, PATH_KEYS, identity, run_folder
+from neq.utils.errors import UserError
+
+CONFIG = resolve({"NEq_config": {"ratio": 0.3}}, {}).config
+
+OTHER = {
+    "project_name": "other",
+    "run_dir": "elsewhere",
+    "manual_seed": 5,
+    "resume": True,
+    "wandb_sweep": True,
+    "device": "cpu",
+    "memory": "tight",
+    "dataset": "image_folder",
+    "root": "elsewhere",
+    "image_size": 40,
+    "resize_scale": 0.5,
+    "color_aug": 0.1,
+    "base_batch_size": 7,
+    "n_worker": 3,
+    "new_num_classes": 12,
+    "validation_percentage": 0.5,
+    "use_validation": False,
+    "use_validation_for_velocity": False,
+    "velocity_images": 3,
+    "mean_std": [[0.5, 0.5, 0.5], [1, 1, 1]],
+    "augmentation": "square",
+    "on_bad_image": "skip",
+    "cache": "disk",
+    "cache_gib": 7,
+    "n_epochs": 3,
+    "base_lr": 0.5,
+    "warmup_epochs": 2,
+    "warmup_lr": 0.1,
+    "lr_schedule_name": "gamma_step",
+    "final_lr": 0.01,
+    "lr_step_size": [3],
+    "lr_step_gamma": 0.5,
+    "weight_decay": 0.1,
+    "no_wd_keys": [],
+    "optimizer_name": "adam",
+    "momentum": 0.5,
+    "test_per_epochs": 2,
+    "precision": "bf16",
+    "checkpoint_minutes": 3.5,
+    "sync_batch_norm": False,
+    "net_name": "mbv2",
+    "weights": "none",
+    "fine_tuning": False,
+    "neuron_selection": "random",
+    "initialization": "full",
+    "scheme": "scheme_baseline",
+    "ratio": 0.4,
+    "budget": 5,
+    "budget_unit": "bytes",
+    "cost_aware": True,
+    "unit": "input_channel",
+    "saved_precision": "bf16",
+    "velocity_mu": 0.25,
+    "velocity_rule": "reference",
+    "norm_mode": "frozen",
+    "total_num_params": 1,
+    "glob_num_params": 1,
+    "n_bias_update": 3,
+    "manual_weight_idx": [3],
+    "weight_update_ratio": [1],
+}
+
+
+def changed(name: str) -> Config:
+    """CONFIG with another value of one leaf."""
+    return Config.model_validate(nest({**flatten_config(CONFIG), name: OTHER[name]}))
+
+
+def test_every_leaf_has_another_value() -> None:
+    """A new key needs a value here, and with it the question whether it belongs to the identity."""
+    assert set(OTHER) == set(LEAVES)
+
+
+@pytest.mark.parametrize("name", sorted(OTHER))
+def test_a_setting_renames_the_run_when_it_can_change_the_result(name: str) -> None:
+    other = changed(name)
+    assert other != CONFIG
+    same = name in NOT_IDENTITY
+    assert (run_folder(other) == run_folder(CONFIG)) is same
+    assert (identity(other) == identity(CONFIG)) is same
+
+
+def test_what_does_not_change_a_result() -> None:
+    assert {"project_name", "run_dir", "resume", "device", "root", "n_worker"} <= NOT_IDENTITY
+    assert not NOT_IDENTITY & set(PATH_KEYS)
+    assert set(PATH_KEYS) | NOT_IDENTITY <= set(LEAVES)
+
+
+def test_folder() -> None:
+    folder = run_folder(CONFIG)
+    assert isinstance(folder, PurePosixPath)
+    assert folder.parts[:6] == ("digits", "mcunet-in0", "random", "velocity", "no_scheme", "0.3")
+    seed, digest = folder.parts[6].split("-")
+    assert seed == "0"
+    assert len(digest) == 10
+    assert set(digest) <= set("0123456789abcdef")
+
+
+def test_this_folder_keeps_its_name() -> None:
+    """Renaming runs orphans those that exist: change the identity only on purpose."""
+    config = Config(
+        data_provider=DataProvider(image_size=48, new_num_classes=10),
+        NEq_config=NEqConfig(scheme="scheme_fixed_budget", budget=192311),
+        net_config=NetConfig(net_name="mbv2"),
+        manual_seed=42,
+    )
+    assert str(run_folder(config)) == ("digits/mbv2/random/velocity/scheme_fixed_budget/192311/42-aae8d73e38")
+
+
+def test_seeds_share_the_hash() -> None:
+    folders = [run_folder(CONFIG.model_copy(update={"manual_seed": seed})) for seed in (0, 42)]
+    assert folders[0].parent == folders[1].parent
+    assert folders[0].name.split("-")[1] == folders[1].name.split("-")[1]
+    assert folders[0] != folders[1]
+
+
+def test_a_ratio_and_an_equal_looking_budget_differ() -> None:
+    names = {
+        run_folder(CONFIG.model_copy(update={"NEq_config": NEqConfig(ratio=ratio, budget=budget)})).parts[5]
+        for ratio, budget in ((1.0, None), (None, 1), (0.0878233231, None), (None, 0))
+    }
+    assert names == {"1.0", "1", "0.0878233231", "0"}
+
+
+def test_the_fingerprint_of_the_data_counts() -> None:
+    assert identity(CONFIG, "abc")["data_fingerprint"] == "abc"
+    assert "data_fingerprint" not in identity(CONFIG)
+    assert len({run_folder(CONFIG), run_folder(CONFIG, "a"), run_folder(CONFIG, "b")}) == 3
+
+
+def test_weights_count_by_their_content(tmp_path) -> None:
+    def of(name: str, content: bytes) -> Config:
+        (tmp_path / name).write_bytes(content)
+        net = NetConfig(net_name="mbv2", weights=str(tmp_path / name))
+        return CONFIG.model_copy(update={"net_config": net})
+
+    one, moved, other = of("a.pth", b"one"), of("b.pth", b"one"), of("c.pth", b"two")
+    assert identity(one) == identity(moved)
+    assert run_folder(one) == run_folder(moved)
+    assert run_folder(one) != run_folder(other)
+    (tmp_path / "a.pth").write_bytes(b"two")
+    assert identity(one) == identity(other)
+    (tmp_path / "a.pth").unlink()
+    with pytest.raises(UserError, match=r"weights '.*a\.pth' is not a file that can be read"):
+        identity(one)
+
+
+def test_defaults_are_left_out_and_path_keys_are_not() -> None:
+    settings = identity(Config())
+    assert set(settings) == set(PATH_KEYS)
+    assert "n_epochs" in identity(changed("n_epochs"))
+    assert json.loads(json.dumps(identity(CONFIG))) == identity(CONFIG)
+
+
+@given(st.text(max_size=8))
+def test_parts_are_safe_folder_names(name: str) -> None:
+    config = CONFIG.model_copy(update={"data_provider": DataProvider(dataset=name, image_size=8)})
+    parts = run_folder(config).parts
+    assert len(parts) == (7 if name else 6)
+    assert all(
+        set(part) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._+-")
+        for part in parts
+    )
+    assert not any(part.startswith(".") for part in parts)
