@@ -33,7 +33,7 @@ def open_c100(root: str | None) -> Source:
 
 def open_svhn(root: str | None) -> Source:
     """Street View House Numbers: 73,257 and 26,032 colour digits of 32 x 32."""
-    files = [Download(name, url, md5) for url, name, md5 in map(datasets.SVHN.split_list.get, ("train", "test"))]
+    files = _files(datasets.SVHN)
     folder = provide("svhn", files, root, "http://ufldl.stanford.edu/housenumbers/")
     train, test = _read(
         "svhn", folder, files, lambda split: datasets.SVHN(folder, split=split), ("train", "test")
@@ -45,7 +45,8 @@ def open_mnist(root: str | None) -> Source:
     """MNIST: 60,000 and 10,000 grey digits of 28 x 28."""
     host = datasets.MNIST.mirrors[0]
     files = [
-        Download(name, host + name, md5, (name.removesuffix(".gz"),)) for name, md5 in datasets.MNIST.resources
+        Download(name, host + name, md5, (name.removesuffix(".gz"),))
+        for name, md5 in datasets.MNIST.resources
     ]
     folder = provide("mnist", files, root, host, folder="MNIST/raw")
     base = folder.parents[1]
@@ -55,7 +56,7 @@ def open_mnist(root: str | None) -> Source:
 
 def open_usps(root: str | None) -> Source:
     """USPS: 7,291 and 2,007 grey digits of 16 x 16."""
-    files = [Download(name, url, md5) for url, name, md5 in map(datasets.USPS.split_list.get, ("train", "test"))]
+    files = _files(datasets.USPS)
     page = "https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/multiclass.html"
     folder = provide("usps", files, root, page)
     train, test = _read("usps", folder, files, lambda train: datasets.USPS(folder, train=train))
@@ -67,6 +68,12 @@ def _cifar(name: str, kind: Any, root: str | None) -> Source:
     folder = provide(name, files, root, "https://www.cs.toronto.edu/~kriz/cifar.html")
     train, test = _read(name, folder, files, lambda train: kind(folder, train=train))
     return _source(train.classes, *((part.data, part.targets) for part in (train, test)))
+
+
+def _files(kind: Any) -> list[Download]:
+    """The files of a torchvision class that lists one for each split."""
+    listed = (kind.split_list[split] for split in ("train", "test"))
+    return [Download(name, url, md5) for url, name, md5 in listed]
 
 
 def _read(

@@ -81,7 +81,7 @@ def source_of_lists(
     name: str,
     listed: Sequence[ListedImage],
     raw: Path,
-    display_name: Callable[[int, str], str],
+    display_name: Callable[[str], str],
     remedy: str,
     folder: Path | None = None,
     notes: tuple[str, ...] = (),
@@ -92,7 +92,7 @@ def source_of_lists(
         name: of the data set.
         listed: every image, in the order of the lists.
         raw: the folder that the paths are relative to.
-        display_name: the class name that is recorded, from the class's number and name.
+        display_name: from a class name of the lists to the one that a run records.
         remedy: what to do if images are missing, for the message.
         folder: as in `source_of_files`.
         notes: as in `source_of_files`.
@@ -101,12 +101,10 @@ def source_of_lists(
         UserError: the lists contradict themselves, or an image is missing.
     """
     check_lists(listed)
-    names = {image.class_id: display_name(image.class_id, image.class_name) for image in listed}
+    names = {image.class_id: display_name(image.class_name) for image in listed}
     labels = {class_id: label for label, class_id in enumerate(sorted(names))}
     splits = {
-        split: [
-            (str(raw / image.path), labels[image.class_id]) for image in listed if image.split == split
-        ]
+        split: [(str(raw / image.path), labels[image.class_id]) for image in listed if image.split == split]
         for split in SPLIT_FOLDERS
     }
     missing = [file for images in splits.values() for file, _ in images if file_size(file) < 0]

@@ -19,7 +19,7 @@ _LISTS = ("images.txt", "classes.txt", "image_class_labels.txt", "train_test_spl
 
 
 def open_cub(root: str | None) -> Source:
-    """The birds from ROOT/cub (image folders), or from ROOT/CUB_200_2011 as the archive unpacks, or ROOT itself.
+    """The birds from ROOT/cub (image folders), or from ROOT/CUB_200_2011 or ROOT (as the archive unpacks).
 
     Args:
         root: the data folder; None: that of all data sets.
@@ -33,9 +33,7 @@ def open_cub(root: str | None) -> Source:
 def _read(raw: Path, top: str = _TOP) -> list[ListedImage]:
     """The official splits: four lists, joined by the numbers of images and classes."""
     folder = raw / top
-    names, classes, labels, trained = (
-        {key: value for key, value in rows(folder / name, 2)} for name in _LISTS
-    )
+    names, classes, labels, trained = (dict(rows(folder / name, 2)) for name in _LISTS)
     if not names.keys() == labels.keys() == trained.keys():
         raise UserError(
             f"the lists in {str(folder)!r} have {len(names)}, {len(labels)} and {len(trained)} images; "
@@ -52,7 +50,7 @@ def _read(raw: Path, top: str = _TOP) -> list[ListedImage]:
         ListedImage(
             "train" if trained[image] == "1" else "test",
             int(labels[image]),
-            classes[labels[image]].removeprefix(f"{int(labels[image]):03d}."),
+            classes[labels[image]],
             f"{top}images/{path}",
         )
         for image, path in names.items()
@@ -73,5 +71,4 @@ CUB = PublishedSet(
     ),
     counts={"train": 5994, "test": 5794},
     read=_read,
-    display_name=lambda number, name: f"{number:03d}.{name}",
 )

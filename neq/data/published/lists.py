@@ -25,9 +25,7 @@ def reading(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except FileNotFoundError as error:
-        raise UserError(
-            f"list {str(path)!r} is missing; every official list is needed; {_REMEDY}"
-        ) from error
+        raise UserError(f"list {str(path)!r} is missing; every official list is needed; {_REMEDY}") from error
     except Exception as error:  # parsers of text, JSON and MATLAB files raise nearly anything
         reason = f"{type(error).__name__}: {shown(first_line(error))}"
         raise UserError(f"list {str(path)!r} cannot be read ({reason}); {_REMEDY}") from error

@@ -42,7 +42,7 @@ def _read(raw: Path) -> list[ListedImage]:
     return listed
 
 
-def _display_name(_: int, name: str) -> str:
+def _display_name(name: str) -> str:
     """`american_bulldog` as American Bulldog, as torchvision names the breed."""
     return " ".join(part.title() for part in name.split("_"))
 

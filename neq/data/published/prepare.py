@@ -32,8 +32,8 @@ from neq.data.published.obtain import obtain
 from neq.data.published.progress_bar import progress_bar
 from neq.data.published.published_set import SPLIT_FOLDERS, PublishedSet, SplitFolder, count_deviations
 from neq.data.published.split_plan import PlannedImage, digest, plan_split
-from neq.utils.errors import UserError, first_line, shown
 from neq.utils.atomic_files import write_text
+from neq.utils.errors import UserError, first_line, shown
 from neq.utils.images import open_image
 
 # Train is last: without it no reader takes the folder for a data set.

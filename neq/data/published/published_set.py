@@ -38,7 +38,7 @@ class PublishedSet:
         counts: the official number of images of each split.
         read: reads the official lists: raw folder -> every image of the splits.
         folder: its raw folder below the data folder.
-        display_name: the class name that a run records, from the class's official number and name.
+        display_name: from a class name of the lists to the one that a run records.
         options: its own settings that decide what is prepared.
         small_side: shrink prepared images whose smaller side has more pixels than this; None: keep all sizes.
     """
@@ -50,7 +50,7 @@ class PublishedSet:
     counts: Mapping[Split, int]
     read: Callable[[Path], list[ListedImage]]
     folder: str = ""
-    display_name: Callable[[int, str], str] = lambda class_id, class_name: class_name
+    display_name: Callable[[str], str] = str
     options: Mapping[str, str | int | None] = field(default_factory=dict)
     small_side: int | None = None
 

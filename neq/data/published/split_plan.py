@@ -1,4 +1,4 @@
-"""The plan of a prepared split: which image goes to which folder, with every check before anything is written."""
+"""Plan of a prepared split: which image goes to which folder, checked before anything is written."""
 
 from __future__ import annotations
 
@@ -80,12 +80,13 @@ def class_folder(number: int, name: str, largest: int) -> str:
 
     Args:
         number: the official number of the class, from 0 or 1.
-        name: the official name; blanks become underscores, characters that a file system may refuse are
-            dropped.
+        name: the official name, which may begin with the number (`007.Name`); blanks become underscores,
+            characters that a file system may refuse are dropped.
         largest: the largest number of the set; all numbers are padded to its width, so that the names sort
             like the numbers.
     """
     safe = re.sub(r"[^\w.-]", "", re.sub(r"\s+", "_", name.strip()), flags=re.ASCII)
+    safe = re.sub(rf"^0*{number}\.(?=.)", "", safe)
     return f"{number:0{len(str(largest))}d}" + (f".{safe}" if safe else "")
 
 

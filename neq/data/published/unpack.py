@@ -32,7 +32,7 @@ def unpack(archive: Path, wanted: Sequence[str], raw: Path, console: Console) ->
 
     Args:
         archive: a zip, a tar however compressed, or one gzipped file; the suffix matters for the last alone.
-        wanted: folders and files in the archive, with slashes; afterwards each lies at the same path in `raw`.
+        wanted: folders and files in the archive, with slashes; each gets the same path in `raw`.
         raw: the folder to unpack into.
         console: shows the progress.
 
@@ -52,8 +52,8 @@ def unpack(archive: Path, wanted: Sequence[str], raw: Path, console: Console) ->
             if isinstance(error, OSError) and error.errno not in (None, *_NAME_ERRORS):
                 raise  # an error of the disk; a damaged stream has no error number
             raise UserError(
-                f"archive {str(archive)!r} is damaged ({shown(first_line(error))}); delete it and run again to "
-                "download it"
+                f"archive {str(archive)!r} is damaged ({shown(first_line(error))}); delete it and run again "
+                "to download it"
             ) from error
         for name in missing:
             if not (partial / name).exists():

@@ -1,7 +1,7 @@
 """Visual Wake Words: is a person in the photo? 123,287 photos of COCO in two classes.
 
-A photo shows a person if the box of some person covers over 0.5 % of it; crowds count as persons. The published
-test split is the minival list; without it, a set opened by name uses COCO's own val.
+A photo shows a person if the box of some person covers over 0.5 % of it; crowds count as persons. The
+published test split is the minival list; without it, a set opened by name uses COCO's own val.
 
 Source: Chowdhery et al., Visual Wake Words Dataset, arXiv 1906.05721.
 """
@@ -120,7 +120,9 @@ def labelled_images(path: Path, area: Area) -> list[tuple[int, str, bool]]:
         instances = read_json(path)
         with reading(path):
             persons = person_images(instances, area)
-            return [(image["id"], image["file_name"], image["id"] in persons) for image in instances["images"]]
+            return [
+                (image["id"], image["file_name"], image["id"] in persons) for image in instances["images"]
+            ]
 
     # The training annotations are half a gigabyte of JSON.
     images: list[tuple[int, str, bool]] = memoize("vww", file_stamp([str(path)], SHARE, area), compute)
@@ -157,7 +159,7 @@ def _open_coco(folder: Path, year: int) -> Source:
     division = f"the list {_MINIVAL}" if lists else "COCO's own train and val"
     notes = (f"vww is read from COCO {year}, divided by {division}",)
     remedy = f"unpack train{year}.zip and val{year}.zip there"
-    source = source_of_lists("vww", listed, folder, lambda _, name: name, remedy, folder, notes)
+    source = source_of_lists("vww", listed, folder, str, remedy, folder, notes)
     # File names do not show the labels and splits.
     digest = hashlib.sha256(f"{source.fingerprint} {division}".encode() + source.labels.tobytes())
     return replace(source, fingerprint=digest.hexdigest())
@@ -170,13 +172,15 @@ def _read_published(raw: Path, year: int, area: Area) -> list[ListedImage]:
     lacking = minival - {number for number, _ in images}
     if lacking:
         raise UserError(
-            f"{len(lacking):,} of {len(minival):,} images of {_MINIVAL} are not in COCO's lists of {year}; all "
-            "are needed; put the published lists into --raw"
+            f"{len(lacking):,} of {len(minival):,} images of {_MINIVAL} are not in COCO's lists of {year}; "
+            "all are needed; put the published lists into --raw"
         )
     return [image for _, image in images]
 
 
-def _read_coco(folder: Path, year: int, area: Area, minival: set[int] | None) -> list[tuple[int, ListedImage]]:
+def _read_coco(
+    folder: Path, year: int, area: Area, minival: set[int] | None
+) -> list[tuple[int, ListedImage]]:
     """Every image of COCO's train and val with its id, in the order of the annotations."""
     listed = []
     for part in ("train", "val"):

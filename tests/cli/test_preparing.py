@@ -1,6 +1,5 @@
 """The five scripts, each on a miniature of its set, as a user calls them."""
 
-import argparse
 import errno
 import json
 import os
@@ -16,21 +15,23 @@ from scipy.io import savemat
 
 from neq.cli.preparing import run_script
 from neq.data.image_folder import open_image_folder
-from neq.preparing import downloading
-from neq.preparing.coco import person_images
-from neq.preparing.mark import MARK, read_mark
-from neq.preparing.planning import check_counts
-from tests.preparing.serving import serving
-from tests.preparing.small_sets import MAKERS, content, jpeg, miniature, vww_files
+from neq.data.published import download
+from neq.data.published.mark import MARK, read_mark
+from neq.data.published.published_set import count_deviations
+from neq.data.published.split_plan import digest, plan_split
+from tests.data.miniatures import jpeg
+from tests.data.published.server import serving
+from tests.data.published.small_sets import MAKERS, SETS, content, miniature, vww_files
 from train_test_split import cub200, flowers102, food101, pets, vww
 
 ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = {"cub200": cub200, "flowers102": flowers102, "food101": food101, "pets": pets, "vww": vww}
 EVERY = pytest.mark.parametrize("name", list(MAKERS))
 
 
 @pytest.fixture(autouse=True)
 def _no_pause(monkeypatch):
-    monkeypatch.setattr(downloading, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(download, "PAUSE_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -41,12 +42,11 @@ def published(tmp_path):
     with serving(folder) as server:
 
         def make(name):
-            module, maker = MAKERS[name]
-            tree = maker(folder)
+            module, tree = SCRIPTS[name], MAKERS[name](folder)
 
             def call(*flags):
                 def describe(parsed):
-                    whole = module.describe(parsed) if name == "vww" else module.SET
+                    whole = module.describe(parsed) if name == "vww" else SETS[name]
                     return miniature(whole, folder, server.url, tree)
 
                 arguments = ["--raw", str(tmp_path / "raw"), "--out", str(tmp_path / "out"), *flags]
@@ -66,7 +66,6 @@ def test_a_set_is_downloaded_split_and_read(name, published, tmp_path, capsys):
     tree, server, call = published(name)
     assert call() == 0
     assert content(tmp_path / "out") == ordered(tree)
-    module = MAKERS[name][0]
     source = open_image_folder(str(tmp_path / "out"))
     assert set(source.official) == {"train", "test", *(["validation"] if name == "flowers102" else [])}
     assert source.image(0).shape[0] == 3
@@ -85,13 +84,7 @@ def test_a_set_is_downloaded_split_and_read(name, published, tmp_path, capsys):
     assert call() == 0
     assert "finished already; nothing was done" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
-    assert len(server.asked) == asked == len(getattr(module, "SET", vww_set()).downloads)
-
-
-def vww_set(*flags):
-    parser = argparse.ArgumentParser()
-    vww.add_flags(parser)
-    return vww.describe(parser.parse_args(list(flags)))
+    assert len(server.asked) == asked == len(SETS[name].downloads)
 
 
 @EVERY
@@ -137,24 +130,62 @@ def test_a_raw_folder_that_has_everything_is_only_read(published, tmp_path, monk
     assert call() == 0
     shutil.rmtree(tmp_path / "out")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "raw").rglob("*")}
-    (tmp_path / "raw/.lock").unlink()
+    lock = tmp_path / "raw/.flowers.lock"
+    lock.unlink()
 
     def refuse(*_):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr("neq.preparing.steps.only_writer", refuse)
+    monkeypatch.setattr("neq.data.published.obtain._taking_turns", refuse)
     assert call() == 0
-    del before[tmp_path / "raw/.lock"]
+    del before[lock]
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
-    assert not (tmp_path / "raw/.lock").exists()
+    assert not lock.exists()
 
 
 def test_the_official_numbers():
-    assert cub200.SET.counts == {"train": 5994, "test": 5794}
-    assert flowers102.SET.counts == {"train": 1020, "val": 1020, "test": 6149}
-    assert food101.SET.counts == {"train": 75750, "test": 25250}
-    assert pets.SET.counts == {"train": 3680, "test": 3669}
-    assert vww_set().counts == {"train": 115228, "test": 8059}
+    counts = {name: dict(published.counts) for name, published in SETS.items()}
+    assert counts == {
+        "cub200": {"train": 5994, "test": 5794},
+        "flowers102": {"train": 1020, "validation": 1020, "test": 6149},
+        "food101": {"train": 75750, "test": 25250},
+        "pets": {"train": 3680, "test": 3669},
+        "vww": {"train": 115228, "test": 8059},
+    }
+
+
+# Of version 0.1.0: the official splits, and with --validation 0.34.
+PLANS = {
+    "cub200": (
+        "a6d9ae0b81b264ee9e9c23bb149ec997f4cebb3431beb5d9ca4c49d00ff0b79e",
+        "5638fad8a61a1797b9b131966ae178eef63ca618e3640cccaf75e8b799db3618",
+    ),
+    "flowers102": (
+        "1f43ee996553bec904224130f7a597f680f8619109755083e325d6561433c697",
+        "b780732a8d2354cc982b073288df20ed1ecc4e48d62f011a51488c8310eceb92",
+    ),
+    "food101": (
+        "4ec562da87189dd916b963e6862cc934cb34c2c8daa9c5ad83aadeffa12d9ded",
+        "a733a6532dc6794a0b7f3f01c0ad0b75a62f5264dd4c76b32c3db84d33c8c808",
+    ),
+    "pets": (
+        "32fa53a3dbe996d88a1b24fe12eeee2604c83ce3d97e592f1e70f6cc931df80b",
+        "f85daf5ceae8446a30a20519bb8f4a9227d1be999a0636b89009f4112e960498",
+    ),
+    "vww": (
+        "d86cacb70fd2096ce9411b2001c1ea6ee89da255c52dd73ace57b579ce9cf484",
+        "9c1718b18fbab46468bc72fc6abb8d9c86e4ff47ab6e29d9cda4cb2aae5b9d6f",
+    ),
+}
+
+
+@EVERY
+def test_every_image_goes_to_the_same_place_as_before(name, published, tmp_path):
+    _, _, call = published(name)
+    assert call() == 0
+    listed = SETS[name].read(tmp_path / "raw")
+    plans = tuple(digest(plan_split(listed, tmp_path / "raw", share)) for share in (None, 0.34))
+    assert plans == PLANS[name]
 
 
 def full_cub(raw, missing):
@@ -194,30 +225,30 @@ def full_pets(raw, missing):
 
 
 @pytest.mark.parametrize(
-    ("module", "lists", "classes"),
+    ("name", "lists", "classes"),
     [
-        (cub200, full_cub, 200),
-        (flowers102, full_flowers, 102),
-        (food101, full_food, 101),
-        (pets, full_pets, 37),
+        ("cub200", full_cub, 200),
+        ("flowers102", full_flowers, 102),
+        ("food101", full_food, 101),
+        ("pets", full_pets, 37),
     ],
 )
 @pytest.mark.parametrize("missing", [0, 1])
-def test_lists_of_full_size_give_the_official_numbers(module, lists, classes, missing, tmp_path):
+def test_lists_of_full_size_give_the_official_numbers(name, lists, classes, missing, tmp_path):
     lists(tmp_path, missing)
-    listed = module.read(tmp_path)
+    published = SETS[name]
+    listed = published.read(tmp_path)
     assert len({image.class_id for image in listed}) == classes
-    deviations = check_counts(listed, module.SET.counts)
-    assert deviations == ([f"test has {module.SET.counts['test'] - 1:,} images, officially "
-                           f"{module.SET.counts['test']:,}"] if missing else [])  # fmt: skip
+    deviations = count_deviations(listed, published.counts)
+    assert deviations == ([f"test has {published.counts['test'] - 1:,} images, officially "
+                           f"{published.counts['test']:,}"] if missing else [])  # fmt: skip
 
 
 @EVERY
 def test_the_script_itself_refuses_a_miniature_unless_told_otherwise(name, tmp_path):
     """The whole program, with the real checksums and counts, on files that lie in --raw."""
-    _, maker = MAKERS[name]
     (tmp_path / "raw").mkdir()
-    tree = maker(tmp_path / "raw")
+    tree = MAKERS[name](tmp_path / "raw")
     script = [sys.executable, str(ROOT / "train_test_split" / f"{name}.py"), "--raw", "raw", "--out", "out"]
 
     def run(*flags):
@@ -227,6 +258,7 @@ def test_the_script_itself_refuses_a_miniature_unless_told_otherwise(name, tmp_p
     assert refused.returncode == 2
     assert refused.stderr.count("\n") == 1
     assert "has md5" in refused.stderr
+    assert refused.stderr.endswith("or give --unverified to use it as it is\n")
     assert not (tmp_path / "out").exists()
     taken = run("--unverified")
     assert taken.returncode == 0, taken.stderr
@@ -330,7 +362,7 @@ def test_ctrl_c_and_then_the_same_command(published, tmp_path, capsys, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "copyfile", stop_at_the_third)
         assert call() == 130
-    assert capsys.readouterr().err == "neq: stopped; the same command goes on from here\n"
+    assert capsys.readouterr().err == "neq: stopped; run the same command again to continue\n"
     assert content(tmp_path / "out") == {}
     assert call() == 0
     assert content(tmp_path / "out") == ordered(tree)
@@ -372,7 +404,7 @@ def test_a_disk_that_does_not_take_it(code, where, published, tmp_path, capsys, 
 def test_wrong_flags_end_with_one_line(flags, message, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folders = ["--raw", "raw", "--out", "out"]
-    assert run_script(pets.ABOUT, lambda _: pets.SET, None, [*folders, *flags]) == 2
+    assert run_script(pets.ABOUT, lambda _: SETS["pets"], None, [*folders, *flags]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
@@ -380,12 +412,12 @@ def test_wrong_flags_end_with_one_line(flags, message, tmp_path, capsys, monkeyp
 
 
 def test_both_folders_are_needed(capsys):
-    assert run_script(pets.ABOUT, lambda _: pets.SET, None, ["--raw", "x"]) == 2
+    assert run_script(pets.ABOUT, lambda _: SETS["pets"], None, ["--raw", "x"]) == 2
     assert "required: --out; see --help" in capsys.readouterr().err
 
 
 @EVERY
-def test_help_tells_source_and_licence(name):
+def test_help_states_source_and_licence(name):
     script = ROOT / "train_test_split" / f"{name}.py"
     done = subprocess.run(
         [sys.executable, str(script), "--help"], cwd="/", capture_output=True, text=True, check=False
@@ -420,19 +452,3 @@ def test_vww_of_2017_by_segmentation_and_small(published, tmp_path, capsys):
         assert call("--small-side", "0") == 2
         assert call("--link") == 2
         assert "a link cannot be shrunk" in capsys.readouterr().err
-
-
-def test_the_threshold_is_over_half_a_percent():
-    def instances(box, crowd=0):
-        return {
-            "categories": [{"id": 1, "name": "person"}],
-            "images": [{"id": 7, "width": 200, "height": 100}],
-            "annotations": [
-                {"image_id": 7, "category_id": 1, "bbox": [0, 0, *box], "area": 1e9, "iscrowd": crowd}
-            ],
-        }
-
-    assert person_images(instances((10, 10)), "box") == set()
-    assert person_images(instances((10, 10.001)), "box") == {7}
-    assert person_images(instances((10, 11), crowd=1), "box") == {7}
-    assert person_images(instances((1, 1)), "segment") == {7}

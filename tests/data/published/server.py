@@ -1,4 +1,4 @@
-"""A loopback server of a folder that continues files, and fails when it is told to."""
+"""A loopback server of a folder that supports ranges, and fails on request."""
 
 import contextlib
 import threading
@@ -10,10 +10,15 @@ from pathlib import Path
 
 @dataclass
 class Server:
-    """What was asked (path, Range header), and how to behave.
+    """The requests received, and how to answer.
 
-    `cut_after` bytes of an answer the connection breaks, `cuts` times; `answers` are status codes that are
-    given first; `ranges` false: Range headers are ignored; `length` false: no Content-Length.
+    Attributes:
+        asked: path and Range header of each request.
+        answers: status codes of the first answers.
+        cut_after: bytes of an answer after which the connection breaks, `cuts` times.
+        ranges: whether Range headers are followed.
+        length: whether Content-Length is sent.
+        shift: bytes by which a range starts too late.
     """
 
     url: str

@@ -1,6 +1,6 @@
 import pytest
 
-from neq.preparing.lists import read_json, rows
+from neq.data.published.lists import read_json, rows
 from neq.utils.errors import UserError
 
 

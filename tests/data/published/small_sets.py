@@ -1,38 +1,21 @@
-"""The five published sets in miniature: archives of the same structure, images of 8 x 8 pixels and up."""
+"""The five published sets in miniature: archives of the same structure with few small images."""
 
 import dataclasses
 import hashlib
-import io
 import json
-import tarfile
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
-from PIL import Image
+import pytest
 from scipy.io import savemat
 
-from neq.preparing import Published
-from train_test_split import cub200, flowers102, food101, pets, vww
+from neq.data.published import PublishedSet, cub, flowers, food, pets
+from neq.data.published.vww import published_vww
+from tests.data.miniatures import jpeg, tar
 
 Tree = dict[str, list[str]]
-
-
-def jpeg(number: int, size: tuple[int, int] = (8, 8)) -> bytes:
-    """An image that differs from those of other numbers."""
-    buffer = io.BytesIO()
-    Image.new("RGB", size, (number % 256, number // 256 * 7 % 256, 99)).save(buffer, "JPEG")
-    return buffer.getvalue()
-
-
-def tar(path: Path, files: Mapping[str, bytes], mode: str = "w:gz") -> None:
-    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
 
 
 def zipped(path: Path, files: Mapping[str, bytes]) -> None:
@@ -170,17 +153,21 @@ def vww_files(raw: Path, year: int = 2014) -> Tree:
     return tree
 
 
-MAKERS: dict[str, tuple[ModuleType, Callable[[Path], Tree]]] = {
-    "cub200": (cub200, cub200_files),
-    "flowers102": (flowers102, flowers102_files),
-    "food101": (food101, food101_files),
-    "pets": (pets, pets_files),
-    "vww": (vww, vww_files),
+MAKERS: dict[str, Callable[[Path], Tree]] = {
+    "cub200": cub200_files,
+    "flowers102": flowers102_files,
+    "food101": food101_files,
+    "pets": pets_files,
+    "vww": vww_files,
+}
+SETS: dict[str, PublishedSet] = {
+    published.script: published
+    for published in (cub.CUB, flowers.FLOWERS, food.FOOD, pets.PETS, published_vww(2014, "box", None))
 }
 
 
-def miniature(published: Published, files: Path, url: str, tree: Tree) -> Published:
-    """A set as its script has it, but published at `url`, with the checksums and counts of its miniature."""
+def miniature(published: PublishedSet, files: Path, url: str, tree: Tree) -> PublishedSet:
+    """A set as if it were published at `url`, with the checksums and counts of its miniature."""
     downloads = tuple(
         dataclasses.replace(
             download,
@@ -192,10 +179,36 @@ def miniature(published: Published, files: Path, url: str, tree: Tree) -> Publis
         for download in published.downloads
     )
     counts = {
-        split: sum(len(names) for folder, names in tree.items() if folder.startswith(split))
+        split: sum(len(names) for folder, names in tree.items() if folder.startswith(split[:3]))
         for split in published.counts
     }
     return dataclasses.replace(published, downloads=downloads, counts=counts)
+
+
+def offer(name: str, folder: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> tuple[PublishedSet, Tree]:
+    """Put the archives of a miniature into a folder, as if they were published at a URL.
+
+    Args:
+        name: in `--dataset`: cub, flowers, food or pets.
+        folder: of the archives.
+        url: of the folder.
+        monkeypatch: replaces the published set by the miniature.
+
+    Returns:
+        The miniature, and its images: SPLIT/CLASS -> names.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    module, constant = {
+        "cub": (cub, "CUB"),
+        "flowers": (flowers, "FLOWERS"),
+        "food": (food, "FOOD"),
+        "pets": (pets, "PETS"),
+    }[name]
+    published: PublishedSet = getattr(module, constant)
+    tree = MAKERS[published.script](folder)
+    small = miniature(published, folder, url, tree)
+    monkeypatch.setattr(module, constant, small)
+    return small, tree
 
 
 def content(folder: Path) -> Tree:

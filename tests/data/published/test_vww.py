@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from neq.data import remembering
-from neq.data.vww import open_vww, person_labels
+from neq.data.published.vww import labelled_images, open_vww, person_images
 from neq.utils.errors import UserError
 from tests.data.miniatures import jpeg
 
@@ -44,8 +43,8 @@ def coco(root: Path, year: str = "2017", photos: dict[int, Any] = PHOTOS) -> Pat
 
 def test_the_published_rule(tmp_path: Path) -> None:
     coco(tmp_path)
-    listed = person_labels(tmp_path / "annotations" / "instances_train2017.json")
-    assert {number: label for number, _, label in listed} == {
+    listed = labelled_images(tmp_path / "annotations" / "instances_train2017.json", "box")
+    assert {number: int(label) for number, _, label in listed} == {
         number: label for number, (_, label) in PHOTOS.items()
     }
 
@@ -74,7 +73,7 @@ def test_the_published_test_list_is_used_where_it_is(tmp_path: Path) -> None:
     assert len(source.official["train"]) == 9
     assert source.fingerprint != before
     (tmp_path / "mscoco_minival_ids.txt").write_text("eleven\n")
-    with pytest.raises(UserError, match="list of numbers"):
+    with pytest.raises(UserError, match=r"mscoco_minival_ids\.txt' cannot be read \(ValueError"):
         open_vww(str(tmp_path))
 
 
@@ -87,7 +86,7 @@ def test_the_annotations_are_read_once_and_again_when_they_change(
     kept = list((tmp_path / "cache" / "vww").glob("*.json"))
     assert len(kept) == 2
     with monkeypatch.context() as patch:
-        patch.setattr("neq.data.vww.person_labels", lambda path: [])
+        patch.setattr("neq.data.published.vww.read_json", lambda path: {})
         again = open_vww(str(root))
     assert np.array_equal(again.labels, first.labels)
     assert again.fingerprint == first.fingerprint
@@ -98,19 +97,6 @@ def test_the_annotations_are_read_once_and_again_when_they_change(
     other = open_vww(str(root))
     assert other.labels[other.official["train"]].sum() == 0
     assert other.fingerprint != first.fingerprint
-
-
-def test_what_is_remembered_may_be_lost_or_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NEQ_CACHE", str(tmp_path / "cache"))
-    key = remembering.stamp([])
-    assert remembering.remembered("kind", key, lambda: [1, 2]) == [1, 2]
-    assert remembering.remembered("kind", key, lambda: [3]) == [1, 2]
-    (path,) = (tmp_path / "cache" / "kind").iterdir()
-    path.write_text("[1, ")
-    assert remembering.remembered("kind", key, lambda: [3]) == [3]
-    assert remembering.remembered("kind", key, lambda: [4]) == [3]
-    monkeypatch.setenv("NEQ_CACHE", str(path / "no" / "folder"))
-    assert remembering.remembered("kind", key, lambda: [5]) == [5]
 
 
 def test_image_folders_are_read(tmp_path: Path) -> None:
@@ -132,7 +118,10 @@ def test_it_is_not_there(tmp_path: Path) -> None:
 def test_photos_that_are_missing(tmp_path: Path) -> None:
     coco(tmp_path)
     next((tmp_path / "val2017").iterdir()).unlink()
-    with pytest.raises(UserError, match=r"incomplete \(1 of 12 photos are missing, the first val2017/"):
+    with pytest.raises(
+        UserError,
+        match=r"incomplete or damaged \(1 of 12 images are missing, the first val2017/.*unpack train",
+    ):
         open_vww(str(tmp_path))
 
 
@@ -145,3 +134,18 @@ def test_damaged_annotations(tmp_path: Path, content: str) -> None:
     with pytest.raises(UserError, match=r"instances_val2017\.json' cannot be read") as caught:
         open_vww(str(tmp_path))
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_the_threshold_is_over_half_a_percent() -> None:
+    def instances(box: tuple[float, float], crowd: int = 0) -> dict[str, Any]:
+        entry = {"image_id": 7, "category_id": 1, "bbox": [0, 0, *box], "area": 1e9, "iscrowd": crowd}
+        return {
+            "categories": [{"id": 1, "name": "person"}],
+            "images": [{"id": 7, "width": 200, "height": 100}],
+            "annotations": [entry],
+        }
+
+    assert person_images(instances((10, 10)), "box") == set()
+    assert person_images(instances((10, 10.001)), "box") == {7}
+    assert person_images(instances((10, 11), crowd=1), "box") == {7}
+    assert person_images(instances((1, 1)), "segment") == {7}

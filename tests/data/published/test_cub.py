@@ -1,13 +1,23 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from neq.data.cub import open_cub
+from neq.data.published import cub
+from neq.data.published.cub import open_cub
 from neq.utils.errors import UserError
 from tests.data.miniatures import jpeg
 
 CLASSES = ("001.Black_footed_Albatross", "002.Laysan_Albatross", "010.Red_winged_Blackbird")
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Published where nobody listens."""
+    (download,) = cub.CUB.downloads
+    away = replace(download, url="http://127.0.0.1:9/CUB_200_2011.tgz")
+    monkeypatch.setattr(cub, "CUB", replace(cub.CUB, downloads=(away,)))
 
 
 def original(root: Path) -> Path:
@@ -57,7 +67,7 @@ def test_image_folders_are_read(tmp_path: Path) -> None:
 
 def test_it_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match=r"cub is not in '.*'; put CUB_200_2011.tgz from https://\S+ there.*cub200"
+        UserError, match=r"cub is not in '.*': http\S+ cannot be downloaded .* put CUB_200_2011.tgz into"
     ):
         open_cub(str(tmp_path / "nowhere"))
 
@@ -66,16 +76,30 @@ def test_images_that_are_missing(tmp_path: Path) -> None:
     folder = original(tmp_path)
     for path in sorted(folder.glob("images/*/*.jpg"))[:2]:
         path.unlink()
-    with pytest.raises(UserError, match=r"incomplete \(2 of 12 images are missing, the first .*0000\.jpg"):
+    missing = r"2 of 12 images are missing, the first .*0000\.jpg"
+    with pytest.raises(UserError, match=rf"damaged \({missing}\); remove CUB_200_2011 there and run again"):
         open_cub(str(tmp_path))
+    with pytest.raises(UserError, match=rf"damaged \({missing}\); unpack the files from https://"):
+        open_cub(str(folder))
 
 
-@pytest.mark.parametrize("change", ["missing", "cut", "other"])
-def test_damaged_lists(tmp_path: Path, change: str) -> None:
-    path = original(tmp_path) / "image_class_labels.txt"
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("missing", r"image_class_labels\.txt' is missing"),
+        ("cut", r"line 12 of list .*image_class_labels\.txt' is '1'"),
+        ("short", "have 12, 1 and 12 images; .* must have the same"),
+        ("other", "image 12 has class '9' and split '0'"),
+    ],
+)
+def test_damaged_lists(tmp_path: Path, change: str, message: str) -> None:
+    folder = original(tmp_path)
+    path = folder / "image_class_labels.txt"
+    text = path.read_text()
     if change == "missing":
         path.unlink()
     else:
-        path.write_text(path.read_text()[:-4] if change == "cut" else "1 99\n")
-    with pytest.raises(UserError, match=r"incomplete \(its lists cannot be read"):
-        open_cub(str(tmp_path))
+        path.write_text({"cut": text[:-4], "short": "1 1\n", "other": text[:-2] + "9\n"}[change])
+    with pytest.raises(UserError, match=message) as caught:
+        open_cub(str(folder))
+    assert len(str(caught.value).splitlines()) == 1

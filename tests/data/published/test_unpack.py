@@ -6,9 +6,9 @@ import zipfile
 import pytest
 from rich.console import Console
 
-from neq.preparing.unpacking import unpack
+from neq.data.published.unpack import unpack
 from neq.utils.errors import UserError
-from tests.preparing.small_sets import tar, zipped
+from tests.data.published.small_sets import tar, zipped
 
 QUIET = Console(quiet=True)
 FILES = {"top/a.txt": b"a", "top/deep/b.txt": b"b" * 5000, "other/c.txt": b"c", "d.txt": b"d"}

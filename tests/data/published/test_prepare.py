@@ -11,12 +11,12 @@ from PIL import Image
 from rich.console import Console
 
 from neq.data.image_folder import open_image_folder
-from neq.preparing.mark import MARK, UNFINISHED, Mark, finished_mark, read_mark
-from neq.preparing.planning import digest, make_plan
-from neq.preparing.writing import write_split
+from neq.data.published.mark import MARK, UNFINISHED, Mark, finished_mark, read_mark
+from neq.data.published.prepare import write_split
+from neq.data.published.split_plan import digest, plan_split
 from neq.utils.errors import UserError
-from tests.preparing.small_sets import content, jpeg
-from tests.preparing.test_planning import listed
+from tests.data.published.small_sets import content, jpeg
+from tests.data.published.test_split_plan import listed
 
 QUIET = Console(quiet=True)
 SETTINGS = {"set": "mini", "validation": 0.2}
@@ -36,7 +36,7 @@ def out(tmp_path):
 
 
 def plan_of(raw):
-    return make_plan(listed(train=5, test=2), raw, 0.2)
+    return plan_split(listed(train=5, test=2), raw, 0.2)
 
 
 def write(raw, out, link=False, side=None, plan=None):
@@ -51,7 +51,7 @@ def write(raw, out, link=False, side=None, plan=None):
 def expected(raw):
     tree = {}
     for item in plan_of(raw):
-        tree.setdefault(f"{item.split}/{item.folder}", []).append(item.name)
+        tree.setdefault(f"{item.split}/{item.class_folder}", []).append(item.name)
     return {folder: sorted(names) for folder, names in sorted(tree.items())}
 
 
@@ -73,7 +73,7 @@ def test_a_split_is_written_and_can_be_read(raw, out):
     write(raw, out)
     assert_finished(raw, out)
     for item in plan_of(raw):
-        assert (out / item.split / item.folder / item.name).read_bytes() == before[item.source]
+        assert (out / item.split / item.class_folder / item.name).read_bytes() == before[item.source]
     assert {path: path.read_bytes() for path in raw.rglob("*.jpg")} == before
 
 
@@ -81,8 +81,8 @@ def test_links_are_hard_links(raw, out):
     write(raw, out, link=True)
     assert_finished(raw, out)
     for item in plan_of(raw):
-        assert (out / item.split / item.folder / item.name).samefile(item.source)
-        assert not (out / item.split / item.folder / item.name).is_symlink()
+        assert (out / item.split / item.class_folder / item.name).samefile(item.source)
+        assert not (out / item.split / item.class_folder / item.name).is_symlink()
     shutil.rmtree(raw)
     assert len(open_image_folder(str(out)).labels) == 14
 
@@ -90,7 +90,7 @@ def test_links_are_hard_links(raw, out):
 def test_copies_share_nothing_with_the_originals(raw, out):
     write(raw, out)
     assert not any(
-        (out / item.split / item.folder / item.name).samefile(item.source) for item in plan_of(raw)
+        (out / item.split / item.class_folder / item.name).samefile(item.source) for item in plan_of(raw)
     )
 
 
@@ -100,7 +100,7 @@ def test_a_link_to_a_linked_original_is_of_its_content(raw, out):
     path.symlink_to(raw / "real.jpg")
     write(raw, out, link=True)
     item = plan_of(raw)[0]
-    assert not (out / item.split / item.folder / item.name).is_symlink()
+    assert not (out / item.split / item.class_folder / item.name).is_symlink()
 
 
 def test_links_where_there_can_be_none(raw, out, monkeypatch):
@@ -119,7 +119,7 @@ def test_images_are_shrunk_to_their_smaller_side(raw, out, size):
     item = plan_of(raw)[0]
     item.source.write_bytes(jpeg(3, size))
     write(raw, out, side=24)
-    target = out / item.split / item.folder / item.name
+    target = out / item.split / item.class_folder / item.name
     with Image.open(target) as image:
         if min(size) <= 24:
             assert target.read_bytes() == item.source.read_bytes()
@@ -135,7 +135,7 @@ def test_a_shrunk_image_stands_upright_and_is_rgb(raw, out):
     exif[0x0112] = 6
     picture.save(item.source, "JPEG", exif=exif)
     write(raw, out, side=20)
-    with Image.open(out / item.split / item.folder / item.name) as image:
+    with Image.open(out / item.split / item.class_folder / item.name) as image:
         assert (image.size, image.mode) == ((20, 30), "RGB")
 
 
@@ -175,7 +175,7 @@ def test_what_was_written_before_a_fault_is_not_written_again(raw, out, monkeypa
 KILLED = """
 import os, sys
 from pathlib import Path
-from tests.preparing.test_writing import write
+from tests.data.published.test_prepare import write
 at, count, replace = int(sys.argv[1]), 0, os.replace
 def dying(*paths):
     global count
@@ -194,7 +194,7 @@ write(Path(sys.argv[3]), Path(sys.argv[4]))
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("at", [1, 9, 16, 18, 19])
 def test_a_killed_process_leaves_no_half_split(raw, out, at, when):
-    root = str(Path(__file__).resolve().parents[2])
+    root = str(Path(__file__).resolve().parents[3])
     run = [sys.executable, "-c", KILLED, str(at), when, str(raw), str(out)]
     killed = subprocess.run(run, env={**os.environ, "PYTHONPATH": root}, check=False)
     assert killed.returncode == 9
@@ -230,7 +230,7 @@ def test_an_unfinished_split_of_other_lists_is_not_continued(raw, out, monkeypat
 def test_unfinished_and_finished_splits_of_other_settings_are_refused(raw, out, monkeypatch):
     interrupted(raw, out, monkeypatch)
     with pytest.raises(
-        UserError, match=r"unfinished split with validation 0\.2, but validation None is asked"
+        UserError, match=r"unfinished split with validation 0\.2, but validation None is requested"
     ):
         finished_mark(out, {**SETTINGS, "validation": None})
     write(raw, out)
@@ -276,7 +276,7 @@ def test_a_file_as_folder_is_refused(out):
 def test_a_mark_that_is_none(out, text):
     out.mkdir()
     (out / MARK).write_text(text)
-    with pytest.raises(UserError, match="is not a mark that this script wrote"):
+    with pytest.raises(UserError, match="is not a mark written by this script"):
         read_mark(out / MARK)
 
 

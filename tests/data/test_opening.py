@@ -8,10 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from neq.config import datasets
 from neq.config.schema import DataProvider, MeanStd
 from neq.data import Data, open_data
-from neq.data.opening import SOURCES
 from neq.utils.errors import UserError
 
 PLAIN = MeanStd(mean=(0, 0, 0), std=(1, 1, 1))
@@ -198,7 +196,3 @@ def test_a_numpy_archive(tmp_path: Path) -> None:
     assert next(data.train_batches(0))[0].shape == (32, 3, 12, 12)
     with pytest.raises(UserError, match="new_num_classes is 10, but npz has 3 classes"):
         open_data(DataProvider(**settings, new_num_classes=10), PHOTOS, 0)
-
-
-def test_every_data_set_of_the_catalog_can_be_opened_by_name() -> None:
-    assert list(SOURCES) == list(datasets())
