@@ -62,6 +62,9 @@ def command(arguments: list[str]) -> int:
     rows = f"{written.settings} settings, {written.new} of them new"
     earlier = f"; the earlier book is {written.earlier.name}" if written.earlier else ""
     console.print(f"{written.path}: {rows}{earlier}", highlight=False, markup=False)
+    if written.mixed:
+        line = f"{written.mixed} rows of Summary are over different environments; see Environments differ"
+        console.print(f"neq: warning: {line}", style="yellow", highlight=False, markup=False)
     return 1 if failed else 0
 
 

@@ -19,12 +19,13 @@ from pandas import DataFrame
 
 from neq.results import published
 from neq.results.book_file import BookFile
-from neq.results.book_reader import CHARTS, RUNS, SUMMARY, foreign_content, stored_runs
+from neq.results.book_reader import CHARTS, OPTIONAL, RUNS, SUMMARY, foreign_content, stored_runs
 from neq.results.charts import write_charts
 from neq.results.columns import (
     COUNT,
     EVALUATION,
     METHOD,
+    MIXED,
     POINTS,
     STATE,
     TEST,
@@ -72,12 +73,14 @@ class Written:
         earlier: where the earlier book is kept; none: there was none.
         settings: how many rows of Summary are of the given runs.
         new: how many of them the book did not have.
+        mixed: how many rows of Summary are over runs of several environments.
     """
 
     path: Path
     earlier: Path | None
     settings: int
     new: int
+    mixed: int
 
 
 def write_book(path: Path, runs: DataFrame, force: bool = False) -> Written:
@@ -98,9 +101,8 @@ def write_book(path: Path, runs: DataFrame, force: bool = False) -> Written:
     given, known = set(runs["setting"]), _known(stored, runs)
     runs = _joined(stored, runs)
     table = groups(runs)
-    is_evaluated = bool(runs["evaluation"].notna().any())
-    _write_summary(_anew(book, SUMMARY), table, is_evaluated)
-    _write_runs(_anew(book, RUNS), runs, table, is_evaluated)
+    _write_summary(_anew(book, SUMMARY), table)
+    _write_runs(_anew(book, RUNS), runs, table)
     write_charts(_anew(book, CHARTS), table)
     for title, further in FURTHER.items():
         _write_further(book, title, further.table(table))
@@ -108,7 +110,8 @@ def write_book(path: Path, runs: DataFrame, force: bool = False) -> Written:
     for sheet in book.worksheets:
         sheet.sheet_view.tabSelected = sheet.title == SUMMARY
     earlier = file.save(book)
-    return Written(path, earlier, len(given), len(given - known))
+    mixed = int(table["environment"].notna().sum())
+    return Written(path, earlier, len(given), len(given - known), mixed)
 
 
 def check_book(path: Path, force: bool = False) -> None:
@@ -184,21 +187,27 @@ def _anew(book: Workbook, title: str) -> Worksheet:
     return sheet
 
 
-def _write_summary(sheet: Worksheet, table: DataFrame, is_evaluated: bool) -> None:
-    columns = summary_columns(varying_settings(table), is_evaluated)
+def _shown(table: DataFrame) -> set[str]:
+    return {name for name in OPTIONAL if name in table and table[name].notna().any()}
+
+
+def _write_summary(sheet: Worksheet, table: DataFrame) -> None:
+    columns = summary_columns(varying_settings(table), _shown(table))
     write_table(sheet, columns, summary_rows(table), fit_to_width=True)
     places = {column.header: at for at, column in enumerate(columns, 1)}
-    for row, is_best in enumerate(table["is_best"], 2):
-        for header in (METHOD, TEST):
-            if is_best:
-                restyle(sheet.cell(row, places[header]), b=True)
+    for row, (is_best, environment) in enumerate(zip(table["is_best"], table["environment"], strict=True), 2):
+        if is_best:
+            restyle(sheet.cell(row, places[METHOD]), b=True)
+            restyle(sheet.cell(row, places[TEST]), b=True)
+        if not pd.isna(environment):
+            restyle(sheet.cell(row, places[MIXED]), color=WRONG)
 
 
-def _write_runs(sheet: Worksheet, runs: DataFrame, table: DataFrame, is_evaluated: bool) -> None:
+def _write_runs(sheet: Worksheet, runs: DataFrame, table: DataFrame) -> None:
     """The sheet Runs: in the order of Summary and of the seeds."""
     order = {setting: at for at, setting in enumerate(table.index)}
     runs = runs.assign(order=runs["setting"].map(order)).sort_values(["order", "seed"], kind="stable")
-    columns = runs_columns(settings_of_runs(map(json.loads, runs["key"])), is_evaluated)
+    columns = runs_columns(settings_of_runs(map(json.loads, runs["key"])), _shown(runs))
     rows = rows_of(runs)
     write_table(sheet, columns, rows, fit_to_width=False)
     places = {column.header: at for at, column in enumerate(columns, 1)}

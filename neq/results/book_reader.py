@@ -20,6 +20,8 @@ from neq.runs.run_reader import number
 from neq.utils.errors import UserError, shown
 
 SUMMARY, RUNS, CHARTS = "Summary", "Runs", "Charts"
+# Columns that a book has only where they have values.
+OPTIONAL = ("environment", "evaluation")
 
 
 def stored_runs(book: Workbook, name: str) -> DataFrame:
@@ -53,8 +55,8 @@ def foreign_content(book: Workbook, further: Mapping[str, Sequence[str]]) -> lis
     """
     settings = (*KEYS, IMAGES)
     allowed = {
-        SUMMARY: [*settings, *(column.header for column in summary_columns((), is_evaluated=True))],
-        RUNS: [*settings, *(column.header for column in runs_columns((), is_evaluated=True))],
+        SUMMARY: [*settings, *(column.header for column in summary_columns((), shown=OPTIONAL))],
+        RUNS: [*settings, *(column.header for column in runs_columns((), shown=OPTIONAL))],
         CHARTS: [column.header for column in CHART_COLUMNS],
         **further,
     }
@@ -101,7 +103,7 @@ def _record(row: Mapping[str, Value]) -> Record | None:
     if settings is None:
         return None
     known: dict[str, Any] = {"epochs": 0}
-    for column in runs_columns((), is_evaluated=True):
+    for column in runs_columns((), shown=OPTIONAL):
         value = row.get(column.header)
         if column.key in (*settings, "seed", "key") or value is None:
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 from pandas import DataFrame
@@ -26,6 +26,13 @@ UNITS = {
 KEY, METHOD, TEST, STATE, EVALUATION = (
     *("Key (neq)", "Method", "test/top1 at valid/best (%)", "State", "Evaluation"),
 )
+MIXED = "Environments differ"
+# Fields of the environment.
+HEADERS = {
+    "threads": "Threads", "processes": "Processes", "device_name": "Device name",
+    "cpu_capability": "CPU capability", "torch": "torch", "torchvision": "torchvision", "cuda": "CUDA",
+    "neq": "neq", "commit": "Commit of neq",
+}  # fmt: skip
 FIRST = (
     Column("Model", "net_name"), Column("Scheme", "scheme"),
     Column("Budget", "budget_amount", COUNT, width=12), Column("Initialization", "initialization"),
@@ -60,12 +67,12 @@ def figure(key: str, suffix: str = "", header: str = "", number_format: str = ""
     return Column((header or metric.header) + unit, key + suffix, number_format or usual, scale)
 
 
-def summary_columns(settings: Iterable[str], is_evaluated: bool) -> list[Column]:
+def summary_columns(settings: Iterable[str], shown: Container[str]) -> list[Column]:
     """The columns of Summary: the published ones in their order, settings, counts, deviations, costs.
 
     Args:
         settings: those that the rows differ in.
-        is_evaluated: whether best networks were evaluated again.
+        shown: which of the columns "environment" and "evaluation" there are.
     """
     epoch = Column("valid/best at epoch", "best_epoch", "0.0")
     columns = [*FIRST, figure("val_top1"), epoch, figure("test_top1")]
@@ -80,16 +87,17 @@ def summary_columns(settings: Iterable[str], is_evaluated: bool) -> list[Column]
     columns += [figure("selected_parameters_max"), figure("selectable_parameters")]
     for key, metric in cost_metrics().items():
         columns += [_cost(key), Column(f"{metric.header} / baseline", f"{key}_ratio", SHARE)]
-    columns += [Column(EVALUATION, "evaluation")] if is_evaluated else []
+    further = (Column(MIXED, "environment"), Column(EVALUATION, "evaluation"))
+    columns += [column for column in further if column.key in shown]
     return [*columns, _key("setting")]
 
 
-def runs_columns(settings: Iterable[str], is_evaluated: bool) -> list[Column]:
+def runs_columns(settings: Iterable[str], shown: Container[str]) -> list[Column]:
     """The columns of Runs.
 
     Args:
         settings: those that are not a default in every row.
-        is_evaluated: whether best networks were evaluated again.
+        shown: whether the columns of "evaluation" are among them.
     """
     columns = [*FIRST, Column("Seed", "seed", "0"), Column(STATE, "state"), Column("Reason", "reason")]
     columns += [figure("val_top1"), Column("valid/best at epoch", "best_epoch", "0"), figure("test_top1")]
@@ -102,9 +110,10 @@ def runs_columns(settings: Iterable[str], is_evaluated: bool) -> list[Column]:
         Column(f"Trained beside: {kind}", f"trained_{kind}", COUNT) for kind in ("biases", "norms", "head")
     ]
     columns += [*map(_cost, cost_metrics()), Column("Peak memory is", "peak_memory_kind")]
-    columns += [Column("Device", "device"), Column("Images left out", "skipped_images", COUNT)]
+    columns += [Column("Device", "device"), *(Column(header, key) for key, header in HEADERS.items())]
+    columns += [Column("Images left out", "skipped_images", COUNT)]
     columns += [Column("Run", "folder"), Column("The same run lies in", "copies")]
-    if is_evaluated:
+    if "evaluation" in shown:
         columns += [Column("test/top1 measured again (%)", "test_top1_again", POINTS)]
         columns += [Column("Difference (points)", "test_top1_difference", POINTS)]
         columns += [Column(EVALUATION, "evaluation")]

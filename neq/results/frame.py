@@ -15,6 +15,7 @@ from pandas import DataFrame, Series
 from neq.config import Config, network
 from neq.results.runs_of_sweep import SEED, Files, Run, collect, key_of, run_key, settings_of
 from neq.results.verdicts import Checks
+from neq.runs.environment import Environment
 from neq.runs.metrics import summary_metrics
 from neq.runs.run_reader import number
 from neq.utils.atomic_files import atomic_file, write_text
@@ -24,7 +25,17 @@ from neq.utils.errors import UserError
 WHOLE = ("seed", "epochs")
 FIGURES = ("best_epoch", "budget_amount", "trained_biases", "trained_norms", "trained_head", "skipped_images")
 CHECKED = ("test_top1_again", "test_top1_difference")
-TEXTS = ("state", "reason", "peak_memory_kind", "device", "folder", "copies", "evaluation", "setting", "key")
+# Of the environment; a run that was resumed in another one has `1 -> 2`.
+ENVIRONMENT = (
+    *("threads", "processes", "device_name", "cpu_capability", "torch", "torchvision", "cuda", "neq"),
+    "commit",
+)
+TEXTS = (
+    *("state", "reason", "peak_memory_kind", "device", *ENVIRONMENT, "folder", "copies", "evaluation"),
+    *("setting", "key"),
+)
+
+CHANGED = " -> "
 
 Value = str | int | float | bool | None
 Record = dict[str, Any]
@@ -44,8 +55,9 @@ def runs(
         Columns: every setting that can change a result, by its key (`net_name`, `neuron_selection`, `ratio`,
         ...; lists as JSON); `seed`; `state` (done, unfinished, damaged, missing) and `reason`; `epochs`,
         `best_epoch`, `budget_amount` (in `budget_unit`); the metrics of summary.json in their units there
-        (`test_top1` in per cent, `step_seconds`, `saved_bytes`, ...); `device`; `folder`. `setting` is the
-        same text for runs that differ in nothing but their seed, `key` identifies the run.
+        (`test_top1` in per cent, `step_seconds`, `saved_bytes`, ...); the environment (`device`, `threads`,
+        `torch`, `commit`, ...); `folder`. `setting` is the same text for runs that differ in nothing but
+        their seed, `key` identifies the run.
 
     Raises:
         UserError: a sweep file is not valid, or a file or folder cannot be read.
@@ -128,6 +140,7 @@ def _record(run: Run, checks: Checks) -> Record:
         skipped_images=summary.get("skipped_images"),
         peak_memory_kind=summary.get("peak_memory_kind"),
         device=summary.get("device"),
+        **{name: _environment(run.environments, name) for name in ENVIRONMENT},
         folder=run.place or None,
         copies="; ".join(run.copies) or None,
         **(
@@ -140,6 +153,19 @@ def _record(run: Run, checks: Checks) -> Record:
             }
         ),
     )
+
+
+def _environment(environments: Sequence[Environment], name: str) -> str | None:
+    """A field of a run's environments: one value, or those that it had one after another."""
+    values: list[str] = []
+    for one in environments:
+        value = getattr(one, name)
+        text = "" if value is None else str(value)
+        if name == "commit" and text:
+            text = text[:12] + (" modified" if one.modified else "")
+        if text and values[-1:] != [text]:
+            values.append(text)
+    return CHANGED.join(values) or None
 
 
 def _budget(run: Run) -> float | None:

@@ -9,7 +9,16 @@ import pandas as pd
 from pandas import DataFrame, Series
 
 from neq.config.policies import POLICIES
-from neq.results.frame import CHECKED, FIGURES, TEXTS, WHOLE, cell_value, settings_of_key
+from neq.results.frame import (
+    CHANGED,
+    CHECKED,
+    ENVIRONMENT,
+    FIGURES,
+    TEXTS,
+    WHOLE,
+    cell_value,
+    settings_of_key,
+)
 from neq.results.runs_of_sweep import SEED, key_of
 from neq.results.verdicts import AS_RECORDED, DIFFERS, NOT_MEASURED
 from neq.runs.metrics import cost_metrics, summary_metrics
@@ -43,7 +52,8 @@ def groups(runs: DataFrame) -> DataFrame:
         with n - 1 (`NAME_std`, missing for one seed) and the number of values (`NAME_count`); of every cost
         `NAME_ratio`, over that of the baseline: everything updated, other settings equal; `is_best`: the best
         test top-1 of several policies under one budget; `device` and `peak_memory_kind`, joined where they
-        differ; `evaluation`, where every seed was evaluated again.
+        differ; `environment`, the fields in which the environments of the seeds differ; `evaluation`, where
+        every seed was evaluated again.
     """
     settings = [name for name in runs.columns if name not in {*WHOLE, *FIGURES, *CHECKED, *TEXTS}]
     settings = [name for name in settings if name not in summary_metrics()]
@@ -58,12 +68,28 @@ def groups(runs: DataFrame) -> DataFrame:
     parts = [table, figures.mean(), figures.std().add_suffix("_std"), figures.count().add_suffix("_count")]
     texts = done[["device", "peak_memory_kind"]].agg(_joined) if len(finished) else None
     table = pd.concat([part.reindex(table.index) for part in (*parts, texts) if part is not None], axis=1)
+    table["environment"] = _environments(finished).reindex(table.index)
     table["evaluation"] = done["evaluation"].agg(_verdict) if len(finished) else None
     return _compared(table)
 
 
 def _joined(values: Series) -> str:
     return ", ".join(sorted(set(values.dropna())))
+
+
+def _environments(finished: DataFrame) -> Series:
+    """By setting: `threads: 1, 2; torch: ...` where its seeds were computed in several environments."""
+    lines: dict[str, str] = {}
+    for setting, seeds in finished.groupby("setting", sort=False):
+        fields = {name: list(dict.fromkeys(seeds[name].dropna())) for name in ("device", *ENVIRONMENT)}
+        parts = [
+            f"{name}: {', '.join(values)}"
+            for name, values in fields.items()
+            if len(values) > 1 or any(CHANGED in value for value in values)
+        ]
+        if parts:
+            lines[setting] = "; ".join(parts)
+    return Series(lines, dtype="string")
 
 
 def _verdict(verdicts: Series) -> str | None:

@@ -17,6 +17,7 @@ from neq.config.keys import KEYS, flatten_file
 from neq.config.writing import to_mapping
 from neq.results.search_space import SearchSpace
 from neq.runs import run_folder
+from neq.runs.environment import Environment
 from neq.runs.identity import NOT_IDENTITY, plain_identity
 from neq.runs.run_reader import Recorded, recorded_runs
 from neq.sweeps import Sweep, cells, read_sweep
@@ -43,6 +44,7 @@ class Run:
         epochs: number of epochs that it recorded.
         url: of the run on W&B, if it was read from there.
         copies: further places that hold the same run.
+        environments: that computed it, in their order; several where it was resumed in another one.
     """
 
     folder: Path | None
@@ -55,6 +57,7 @@ class Run:
     epochs: int
     url: str | None = None
     copies: tuple[str, ...] = ()
+    environments: tuple[Environment, ...] = ()
 
     @property
     def place(self) -> str:
@@ -175,6 +178,7 @@ def _run(same: Sequence[Recorded]) -> Run:
         epochs=best.epochs,
         url=best.url,
         copies=tuple(one.place for one in others),
+        environments=best.environments,
     )
 
 

@@ -1,6 +1,7 @@
 import io
 import math
 import zipfile
+from dataclasses import replace
 
 import openpyxl
 import pytest
@@ -16,6 +17,7 @@ from neq.results.book import FurtherSheet, write_book
 from neq.results.frame import frame
 from neq.results.runs_of_sweep import run_key
 from neq.results.verdicts import Check
+from neq.runs.environment import Environment
 from neq.utils.errors import UserError
 from tests.results.run_folders import configs, sweep_file, write_run
 
@@ -434,6 +436,23 @@ def test_a_run_that_the_book_holds_is_refreshed(tmp_path, results):
     assert [row["State"] for row in values(path, "Runs")] == ["done", "done"]
     assert values(path, "Runs")[0][TEST] == 12
     assert values(path)[0]["Seeds done"] == 2
+
+
+def test_environments_stand_in_runs_and_mixed_rows_are_marked(tmp_path, results):
+    runs = results("manual_seed: {values: [0, 1]}")
+    known = [Environment(threads=count, torch="2.9.0", commit="0123456789abcdef") for count in (1, 2)]
+    runs = [replace(run, environments=(one,)) for run, one in zip(runs, known, strict=True)]
+    path = tmp_path / "output.xlsx"
+    assert write(path, runs[:1]).mixed == 0
+    assert "Environments differ" not in values(path)[0]
+    assert write(path, runs[1:]).mixed == 1
+    (row,) = opened(path)
+    assert row["Environments differ"].value == "threads: 1, 2"
+    assert row["Environments differ"].font.color.rgb == "00B00020"
+    stored = values(path, "Runs")
+    assert [(row["Threads"], row["torch"], row["Commit of neq"]) for row in stored] == [
+        ("1", "2.9.0", "0123456789ab"), ("2", "2.9.0", "0123456789ab"),
+    ]  # fmt: skip
 
 
 def test_a_further_sheet_takes_groups_and_is_written_anew(tmp_path, results, monkeypatch):

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from neq.results.grouping import differing, series_names, varying_settings
 from neq.results.runs_of_sweep import run_key
 from neq.results.series import panels
 from neq.results.verdicts import Check
+from neq.runs.environment import Environment
 from tests.results.run_folders import configs, sweep_file, write_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -171,6 +173,18 @@ def test_devices_that_differ_over_seeds_are_both_named(collected):
     found = collected("manual_seed: {values: [0, 1, 2]}")
     found[1].summary["device"] = "cuda"
     assert list(groups(frame(found))["device"]) == ["cpu, cuda"]
+
+
+def test_seeds_of_different_environments_are_marked(collected):
+    found = collected("ratio: {values: [.1, .3]}\n  manual_seed: {values: [0, 1]}")
+    one, two = (Environment(threads=count, torch="2.9.0", device_name="a CPU") for count in (1, 2))
+    of_each = [(one,), (one,), (one,), (one, two)]
+    found = [replace(run, environments=of) for run, of in zip(found, of_each, strict=True)]
+    table = groups(frame(found))
+    assert table["environment"].fillna("same").tolist() == ["same", "threads: 1, 1 -> 2"]
+    assert frame(found)["threads"].tolist() == ["1", "1", "1", "1 -> 2"]
+    found[0].summary["device"] = "cuda"
+    assert groups(frame(found))["environment"].iloc[0] == "device: cuda, cpu"
 
 
 UNKNOWN = "magnitude"  # a policy that nothing in results knows
