@@ -1,7 +1,5 @@
 """`neq results table`: on the terminal, as CSV and as Parquet."""
 
-import importlib.util
-
 import pandas as pd
 import pytest
 
@@ -28,8 +26,10 @@ def test_a_row_a_setting_is_printed_and_a_row_a_run_written(swept, tmp_path, cap
     assert "test/top1 at valid/best (%)" in lines[0]
     velocity, random = lines[2:4]
     # run_folders: 80 + 1.5 + 10 * .3 + seed % 7 / 3
-    assert "velocity" in velocity and "2/2" in velocity and "84.67 ± 0.24" in velocity
-    assert "random" in random and "1/2" in random and "38 " in random
+    for text in ("velocity", "2/2", "84.67 ± 0.24"):
+        assert text in velocity
+    for text in ("random", "1/2", "38 "):
+        assert text in random
     assert lines[-1] == "runs.csv: 4 runs"
     table = pd.read_csv(tmp_path / "runs.csv")
     assert list(table["state"]) == ["done", "done", "done", "missing"]
@@ -49,16 +49,10 @@ def test_a_parquet_file_keeps_values_and_types(swept, tmp_path):
 
 
 def test_without_pyarrow_parquet_is_refused_in_one_line(swept, tmp_path, monkeypatch, capsys):
-    find_spec = importlib.util.find_spec
-    monkeypatch.setattr(
-        results_table, "find_spec", lambda name: None if name == "pyarrow" else find_spec(name)
-    )
+    monkeypatch.setattr(results_table, "find_spec", lambda name: None)
     assert main(["results", "table", "sweep.yaml", "--parquet", "runs.parquet"]) == 2
-    out, err = capsys.readouterr()
-    assert (out, err) == (
-        "",
-        "neq: --parquet needs pyarrow, which is not installed; pip install 'neq[parquet]'\n",
-    )
+    line = "neq: --parquet needs pyarrow, which is not installed; pip install 'neq[parquet]'\n"
+    assert capsys.readouterr() == ("", line)
     assert not (tmp_path / "runs.parquet").exists()
 
 
