@@ -1,7 +1,7 @@
 """The policies that rank neurons: one registry, read by configuration, budget, training and results.
 
-A policy is one object here and one module with its scores. The module is imported when it first scores, so that
-listing policies, or refusing an unknown one, does not load torch.
+A policy is one object here and one module with its scores. The module is imported when it first scores, so
+that listing policies, or refusing an unknown one, does not load torch.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class Policy:
     def __post_init__(self) -> None:
         if self.may_initialize and self.needs in ("velocity", "gradients"):
             raise ValueError(
-                f"policy {shown(self.name)} cannot choose the first epoch's neurons: nothing is measured before"
-                f" it, and it needs {self.needs}; leave may_initialize out"
+                f"policy {shown(self.name)} cannot choose the first epoch's neurons: it needs {self.needs}, "
+                "and nothing is measured before training; leave may_initialize out"
             )
 
     def score(self, state: SelectionState) -> Tensor:
@@ -131,5 +131,13 @@ register(
         "nothing: everything, or, under a smaller budget, the first layers as far as it goes",
         is_static=True,
         may_initialize=True,
+    )
+)
+register(
+    Policy(
+        "taylor",
+        "neq.selection.taylor",
+        "the sum of abs(weight * gradient) over a neuron's weights, on one batch",
+        needs="gradients",
     )
 )

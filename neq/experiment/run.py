@@ -124,7 +124,7 @@ def prepare(
     network.to(device).to(memory_format=torch.channels_last)
     checkpoints = Checkpoints(record.checkpoints, writes=processes.is_first)
     run = Training(config, network, table, data, device, checkpoints, processes=processes)
-    for policy in (config.NEq_config.initialization, config.NEq_config.neuron_selection):
+    for policy in (run.policy(0), run.main_policy):
         run.check(policy)
     return run
 

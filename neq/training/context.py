@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from neq.backward import NamedState, Plan, SharedBatch
-from neq.budget import STATIC, Allocation, Budget, BudgetAllocator, CostModel
-from neq.config import Config
+from neq.budget import Allocation, Budget, BudgetAllocator, CostModel, StepSpec
+from neq.config import POLICIES, Config, Policy
 from neq.data import Data
 from neq.networks.neurons import NeuronTable
-from neq.selection import SelectionState, StaticScheme, VelocityState, bias_layers
+from neq.selection import SelectionState, StaticScheme, VelocityState, batch_gradients, bias_layers
 from neq.training.checkpoint import Checkpoints
 from neq.training.distributed.collectives import SINGLE_PROCESS, ProcessGroup
 from neq.training.epoch_state import EpochState
-from neq.training.optimizer import optimizer_kind
+from neq.training.evaluation import cross_entropy
 from neq.training.stopping import Stop
 from neq.training.tracker import Tracker
 from neq.utils.seeds import generator
@@ -31,7 +31,7 @@ class Progress:
 
     Args:
         epoch: the next one, or the one that is under way.
-        policy: that the last epoch's neurons were chosen by.
+        policy: name of the policy that chose the last epoch's neurons.
         chosen: the last epoch's neurons, bool [N].
         optimizer: the last epoch's optimizer state, by name.
         velocity: under the velocity policy.
@@ -104,34 +104,38 @@ class Training:
     processes: ProcessGroup = SINGLE_PROCESS
     stop: Stop = field(default_factory=Stop)
 
-    def allowance(self, policy: str) -> BudgetAllocator:
-        """The run's budget on a step under a policy: the biases of an SU scheme train under SU alone."""
-        return self._allowances[policy == "SU"]
+    def allocator(self, policy: Policy) -> BudgetAllocator:
+        """The run's budget on a step under a policy."""
+        return self._allocators[policy.trains_biases]
 
-    def check(self, policy: str) -> None:
-        """Holds a policy against the network and the budget.
+    def check(self, policy: Policy) -> None:
+        """Checks that a policy fits the network and the budget.
 
         Raises:
-            UserError: SU lists that fit neither, or a budget below what always trains.
+            UserError: lists that fit neither, or a budget below what always trains.
         """
-        allowance = self.allowance(policy)
-        if policy == "SU":
+        allocator = self.allocator(policy)
+        if policy.needs == "lists":
             stream = generator(self.config.manual_seed, "selection", 0)
-            allowance.choose(policy, SelectionState(self.table, self.network, stream, self.scheme))
-        assert allowance.limit >= 0
-
-    def bias_layers(self, policy: str) -> tuple[str, ...]:
-        """The layers whose bias trains whole under a policy."""
-        return bias_layers(self.table, self.scheme) if policy == "SU" and self.scheme else ()
+            allocator.choose(policy, SelectionState(self.table, self.network, stream, self.scheme))
+        assert allocator.limit >= 0
 
     @cached_property
-    def _allowances(self) -> dict[bool, BudgetAllocator]:
+    def _allocators(self) -> dict[bool, BudgetAllocator]:
+        """By whether the biases that a scheme lists train too."""
         batch = min(self.config.data_provider.base_batch_size, self.data.counts["train"])
+        budget = Budget.of_config(self.config.NEq_config)
+        biases = bias_layers(self.table, self.scheme) if self.scheme else ()
         return {
-            policy == "SU": allowance_of(
-                self.config, self.network, self.table, batch, self.bias_layers(policy)
+            trained: BudgetAllocator(
+                CostModel(
+                    self.network,
+                    self.table,
+                    StepSpec.of_config(self.config, (batch,), biases if trained else ()),
+                ),
+                budget,
             )
-            for policy in ("random", "SU")
+            for trained in (False, True)
         }
 
     @property
@@ -139,62 +143,56 @@ class Training:
         """The lists of SU, if the configuration has them."""
         return StaticScheme.of_config(self.config.backward_config)
 
-    def policy(self, epoch: int) -> str:
+    @property
+    def main_policy(self) -> Policy:
+        """The policy of every epoch but the first."""
+        return POLICIES[self.config.NEq_config.neuron_selection]
+
+    def policy(self, epoch: int) -> Policy:
         """The policy that chooses an epoch's neurons."""
-        neq = self.config.NEq_config
-        return neq.initialization if epoch == 0 else neq.neuron_selection
-
-
-def allowance_of(
-    config: Config, network: nn.Module, table: NeuronTable, batch: int, biases: Collection[str]
-) -> BudgetAllocator:
-    """A configuration's budget on a step of its network.
-
-    Args:
-        config: resolved.
-        network: the plain network.
-        table: its neurons.
-        batch: images of a step.
-        biases: layers whose bias trains whole.
-    """
-    neq, settings, size = config.NEq_config, config.run_config, config.data_provider.image_size
-    assert size is not None, "image_size is resolved"
-    model = CostModel(
-        network,
-        table,
-        (batch, 3, size, size),
-        neq.norm_mode,
-        optimizer_kind(settings),
-        settings.precision,
-        biases,
-        neq.saved_precision,
-    )
-    return BudgetAllocator(model, Budget(neq.budget_unit, neq.budget, neq.ratio))
+        return POLICIES[self.config.NEq_config.initialization] if epoch == 0 else self.main_policy
 
 
 def choose_neurons(run: Training, progress: Progress, epoch: int) -> Allocation:
     """The neurons that an epoch updates; a static policy's first choice stays."""
     policy = run.policy(epoch)
-    velocity = None if progress.velocity is None else progress.velocity.velocity
-    stream = generator(run.config.manual_seed, "selection", epoch)
-    state = SelectionState(run.table, run.network, stream, run.scheme, velocity)
-    allowance = run.allowance(policy)
-    if policy in STATIC and policy == progress.policy:
+    allocator = run.allocator(policy)
+    if policy.is_static and policy.name == progress.policy:
         assert progress.chosen is not None
-        return allowance.choice(policy, state, progress.chosen)
-    return allowance.choose(policy, state, run.config.NEq_config.cost_aware)
+        return allocator.keep(policy, progress.chosen)
+    stream = generator(run.config.manual_seed, "selection", epoch)
+    velocity = None if progress.velocity is None else progress.velocity.velocity
+    gradients = _gradients(run, epoch) if policy.needs == "gradients" else None
+    state = SelectionState(run.table, run.network, stream, run.scheme, velocity, gradients)
+    return allocator.choose(policy, state, run.config.NEq_config.cost_aware)
 
 
-def make_plan(run: Training, policy: str, chosen: Tensor) -> Plan:
-    """The plan of an epoch's neurons; under SU the biases of its scheme train too.
+def _gradients(run: Training, epoch: int) -> dict[str, Tensor]:
+    """Gradients of an epoch's first batch, the same in all processes."""
+    images, labels = next(run.data.train_batches(epoch))
+    images = images.to(run.device, memory_format=torch.channels_last)
+    labels = labels.to(run.device)
+    half = run.config.run_config.precision == "bf16"
+
+    def loss_of(forward: Callable[..., Any]) -> Tensor:
+        with torch.autocast(run.device.type, torch.bfloat16, enabled=half):
+            outputs = forward(images)
+        return cross_entropy(outputs, labels)
+
+    found = batch_gradients(run.network, run.table, loss_of)
+    return {name: run.processes.sum(gradient * run.data.share) for name, gradient in found.items()}
+
+
+def make_plan(run: Training, policy: Policy, chosen: Tensor) -> Plan:
+    """The plan of an epoch's neurons.
 
     Args:
         run: that is trained.
         policy: that they were chosen by.
         chosen: bool [N].
     """
-    neq, selection = run.config.NEq_config, run.table.selection(chosen)
-    biases, batch = run.bias_layers(policy), None
+    batch = None
     if run.processes.count > 1 and run.config.run_config.sync_batch_norm:
         batch = SharedBatch(run.processes.sum_there, run.data.share)
-    return Plan(run.network, run.table, selection, neq.norm_mode, biases, neq.saved_precision, batch)
+    spec = run.allocator(policy).model.spec
+    return spec.plan(run.network, run.table, run.table.selection(chosen), batch)

@@ -85,8 +85,7 @@ def _train_epoch(run: Training, progress: Progress, epoch: int) -> bool:
     plan = make_plan(run, policy, chosen)
     optimizer = make_optimizer(plan, settings)
     carry_optimizer_state(progress.optimizer, optimizer, plan)
-    measures_velocity = config.NEq_config.neuron_selection == "velocity"
-    if measures_velocity and so_far.before is None:
+    if run.main_policy.needs == "velocity" and so_far.before is None:
         so_far.before = previous_values(run.network, plan.parts)
     progress.so_far = so_far
 
@@ -116,7 +115,7 @@ def _train_epoch(run: Training, progress: Progress, epoch: int) -> bool:
         test = _evaluate(run, "test")
     # All of the epoch's work is done: from here on it is over.
     progress.epoch = epoch + 1
-    progress.policy, progress.chosen = policy, chosen
+    progress.policy, progress.chosen = policy.name, chosen
     progress.velocity = velocity
     progress.so_far = None
     progress.step_seconds.append(statistics.median(so_far.seconds))
@@ -267,7 +266,7 @@ def _summary(run: Training, progress: Progress) -> dict[str, Any]:
         "neuron_selection": neq.neuron_selection,
         "initialization": neq.initialization,
         "scheme": neq.scheme,
-        "budget": run.allowance(neq.neuron_selection).limit,
+        "budget": run.allocator(run.main_policy).limit,
         "budget_unit": neq.budget_unit,
         "budget_used_max": progress.budget_used_max,
         "seed": config.manual_seed,

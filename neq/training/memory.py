@@ -7,6 +7,7 @@ Python and the libraries, what an allocator keeps, scratch space of convolutions
 from __future__ import annotations
 
 import errno
+import math
 import os
 import resource
 import sys
@@ -18,9 +19,10 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from neq.budget import CostModel, costs
+from neq.budget import CostModel, marginal_costs
+from neq.budget.saved_tensors import kept_for_gradients
 from neq.networks.parameter_slice import ParameterSlice
-from neq.training.context import Progress, Training, allowance_of, choose_neurons, make_plan
+from neq.training.context import Progress, Training, choose_neurons, make_plan
 from neq.training.profiling import peak_memory
 from neq.utils.eval_mode import eval_mode
 
@@ -45,7 +47,8 @@ class PredictedMemory:
         rows: copies of chosen rows that train in place of their weights.
         passing: what the widest layer reads and writes, forward or backward.
         before: values kept to measure velocity against.
-        measuring: maps and weights of the old network while velocity is measured.
+        measuring: of what the policy needs measured: for velocity, its images and the maps and weights of the
+            old network; for gradients, a batch and its full backward pass.
     """
 
     weights: int
@@ -75,35 +78,37 @@ def predict(run: Training, batch: int | None = None) -> PredictedMemory:
 
     Args:
         run: that is trained, or would be.
-        batch: images of a step; none: the run's, or this process' share of them.
+        batch: images of a step's batch; none: the run's, or this process' share of them.
     """
     policy = run.policy(0)
     chosen = choose_neurons(run, Progress(), 0).chosen
-    selection, model = run.table.selection(chosen), run.allowance(policy).model
-    whole = model.input_shape[0]
-    images = batch or -(-whole // run.processes.count)
-    if images != whole:
-        biases = run.bias_layers(policy)
-        model = allowance_of(run.config, run.network, run.table, images, biases).model
+    selection, model = run.table.selection(chosen), run.allocator(policy).model
+    spec = model.spec.with_batch_size(batch or -(-model.spec.batch_size // run.processes.count))
+    if spec != model.spec:
+        model = CostModel(run.network, run.table, spec)
     cost = model.step(selection)
     plan = make_plan(run, policy, chosen)
-    size = _FLOAT * 3 * model.input_shape[2] * model.input_shape[3]
+    size = _FLOAT * math.prod(spec.image_shape)
     passing, maps, widest = _of_one_image(model)
     tensors = dict(run.network.named_parameters())
     before = measuring = 0
-    if run.config.NEq_config.neuron_selection == "velocity":
+    if run.main_policy.needs == "velocity":
         before = _of_parts(plan.parts, tensors) + _bytes(list(run.network.buffers()))
         partial = [tensors[name] for name, part in plan.parts.items() if not part.is_whole]
         # Old and new maps of the widest layer are compared in float64, with their product.
         measuring = size * run.data.counts["velocity"] + maps + _bytes(partial) + passing + 6 * widest
+    if run.main_policy.needs == "gradients":
+        kept = kept_for_gradients(model.network, run.table, spec)
+        weights = [tensors[f"{layer.name}.weight"] for layer in run.table.layers]
+        measuring = spec.images * (size + 8) + max(spec.forwards) * passing + kept + _bytes(weights)
     return PredictedMemory(
         weights=_bytes([*run.network.parameters(), *run.network.buffers()]),
-        batch=images * (size + 8),
+        batch=spec.images * (size + 8),
         kept=cost.saved_bytes,
         gradients=cost.gradient_bytes,
         optimizer=cost.optimizer_bytes,
         rows=_of_parts({name: part for name, part in plan.parts.items() if not part.is_whole}, tensors),
-        passing=images * passing,
+        passing=max(spec.forwards) * passing,
         before=before,
         measuring=measuring,
     )
@@ -137,7 +142,7 @@ def what_fits(run: Training, room: int) -> tuple[int | None, int | None]:
     times, bytes_more = _taken(run)
     room = int((room - bytes_more) / times)
     now = predict(run)
-    batch = run.allowance(run.policy(0)).model.input_shape[0]
+    batch = run.allocator(run.policy(0)).model.spec.batch_size
     images: int | None = batch // 2
     while images is not None and predict(run, -(-images // run.processes.count)).peak > room:
         images = images // 2 if images > 1 else None
@@ -145,7 +150,7 @@ def what_fits(run: Training, room: int) -> tuple[int | None, int | None]:
         images = None
     training = now.kept + now.gradients + now.optimizer
     budget = room - (now.peak - training)
-    least = costs(run.allowance(run.policy(0)).model, "bytes").base
+    least = marginal_costs(run.allocator(run.policy(0)).model, "bytes").base
     return images, budget if least <= budget < training else None
 
 
@@ -207,7 +212,7 @@ def _of_one_image(model: CostModel) -> tuple[int, int, int]:
     example = next(network.parameters())
     try:
         with example.fake_mode, torch.no_grad(), eval_mode(network):  # type: ignore[attr-defined]
-            network(torch.empty((1, *model.input_shape[1:]), dtype=example.dtype, device=example.device))
+            network(torch.empty((1, *model.spec.image_shape), dtype=example.dtype, device=example.device))
     finally:
         for handle in handles:
             handle.remove()

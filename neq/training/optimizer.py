@@ -11,12 +11,6 @@ from neq.config import RunSettings
 from neq.networks.neurons import NORMS
 
 
-def optimizer_kind(settings: RunSettings) -> str:
-    """Which optimizer it is, as the cost model tells them apart."""
-    has_momentum = settings.optimizer_name == "sgd" and settings.momentum > 0
-    return "sgd with momentum" if has_momentum else settings.optimizer_name
-
-
 def make_optimizer(plan: Plan, settings: RunSettings) -> torch.optim.Optimizer:
     """SGD, Adam or AdamW over all that a plan trains.
 
