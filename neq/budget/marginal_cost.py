@@ -24,7 +24,7 @@ def marginal_costs(model: CostModel, unit: str) -> MarginalCosts:
     Args:
         model: of the step.
         unit: "parameters", "bytes" of a step's training memory, or "macs" of a step's backward pass for one
-            image.
+            image of its batch.
     """
     table = model.table
     if unit == "parameters":
@@ -34,12 +34,14 @@ def marginal_costs(model: CostModel, unit: str) -> MarginalCosts:
     if unit == "macs":
         base = _passed_on(model, None)
         depth = [_passed_on(model, chosen) - base for chosen in table.layers]
+        # Passes for each image of the batch; rounded up, so that a budget is never exceeded.
+        passes = -(-model.spec.images // model.spec.batch_size)
         return MarginalCosts(
-            table.macs,
+            table.macs * passes,
             layer,
             torch.zeros_like(sizes),
-            torch.tensor(depth).clamp(min=0),
-            base + table.head_macs,
+            torch.tensor(depth).clamp(min=0) * passes,
+            (base + table.head_macs) * passes,
         )
     assert unit == "bytes", unit
     return _byte_costs(model, layer, sizes)

@@ -104,7 +104,8 @@ def kept_for_backward(plan: Plan, spec: StepSpec) -> Kept:
     with _fake_forwards(plan.network, plan.parameters(), spec, kept) as batches, _listening(plan, kept):
         for images in batches:
             kept.begin_forward()
-            plan(images)
+            with _precision(spec, images):
+                plan(images)
     return kept
 
 
@@ -120,7 +121,8 @@ def kept_for_gradients(network: nn.Module, table: NeuronTable, spec: StepSpec) -
     whole = replace(spec, micro_batch=None)
     with _fake_forwards(network, weights.values(), whole, kept) as batches, eval_mode(network):
         for images in batches:
-            forward(images)
+            with _precision(spec, images):
+                forward(images)
     return kept.bytes
 
 
@@ -142,9 +144,13 @@ def _fake_forwards(
         ]
         free = chain(network.parameters(), network.buffers(), trained, batches)
         kept.free = {tensor.untyped_storage()._cdata for tensor in free}
-        autocast = torch.autocast(example.device.type, torch.bfloat16, enabled=spec.precision == "bf16")
-        with torch.autograd.graph.saved_tensors_hooks(kept.note, lambda tensor: tensor), autocast:
+        with torch.autograd.graph.saved_tensors_hooks(kept.note, lambda tensor: tensor):
             yield batches
+
+
+def _precision(spec: StepSpec, images: Tensor) -> torch.autocast:
+    """The autocast of one forward pass: the next one casts weights anew."""
+    return torch.autocast(images.device.type, torch.bfloat16, enabled=spec.precision == "bf16")
 
 
 @contextmanager

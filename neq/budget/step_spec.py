@@ -31,7 +31,7 @@ class StepSpec:
         image_shape: channels, height, width; batches are in channels_last.
         norm_mode: of the plan: "train", "frontier" or "frozen".
         optimizer: a key of STATE_PER_VALUE.
-        precision: "fp32", or "bf16" for autocast around all forward passes.
+        precision: "fp32", or "bf16" for autocast around each forward pass.
         saved_precision: of the plan: "exact" or "bf16".
         bias_layers: of the plan: layers whose bias trains whole.
         micro_batch: images of the batch that are passed through at once, gradients being accumulated; further

@@ -14,9 +14,10 @@ from neq.config.catalog import (
     schemes,
 )
 from neq.config.flags import Options, load, parse_flags
+from neq.config.keys import config_model, register_section, section_of
 from neq.config.policies import POLICIES, Policy, register
 from neq.config.reading import configs_folder, find_config, parse_value, read_yaml
-from neq.config.resolve import Resolved, resolve
+from neq.config.resolve import Resolved, resolve, stored_config
 from neq.config.schema import (
     WEIGHTS_BY_NAME,
     BackwardConfig,
@@ -54,6 +55,7 @@ __all__ = [
     "SchemeEntry",
     "UserError",
     "by_path",
+    "config_model",
     "configs_folder",
     "dataset",
     "dataset_name",
@@ -68,10 +70,13 @@ __all__ = [
     "parse_value",
     "read_yaml",
     "register",
+    "register_section",
     "resolve",
     "scheme",
     "schemes",
+    "section_of",
     "shown",
+    "stored_config",
     "to_mapping",
     "to_yaml",
     "unknown_name",

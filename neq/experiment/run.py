@@ -19,6 +19,7 @@ from neq.experiment.network import open_network, unselectable
 from neq.experiment.rendezvous import follow, lead, nothing_to_train
 from neq.results import plot_curves, plot_selection, summary_table
 from neq.runs import RunRecord, WandbMirror, identity, read_metrics, read_summary, run_folder, why_no_wandb
+from neq.tasks import Classification
 from neq.training import (
     Checkpoints,
     Stopped,
@@ -123,7 +124,9 @@ def prepare(
     network, table = open_network(config, len(data.classes))
     network.to(device).to(memory_format=torch.channels_last)
     checkpoints = Checkpoints(record.checkpoints, writes=processes.is_first)
-    run = Training(config, network, table, data, device, checkpoints, processes=processes)
+    run = Training(
+        config, network, table, data, Classification(data, device), device, checkpoints, processes=processes
+    )
     for policy in (run.policy(0), run.main_policy):
         run.check(policy)
     return run
@@ -158,8 +161,8 @@ def _train(console: Console, run: Training, record: RunRecord, fresh: bool) -> N
         progress = restore(run, found)
     if found is not None:
         record.rewind(progress.epoch)
-        so_far, whole = progress.so_far, run.data.steps_per_epoch
-        steps = "" if so_far is None else f" and {so_far.step} of {whole} steps"
+        state, whole = progress.epoch_state, run.task.steps_per_epoch
+        steps = "" if state is None else f" and {state.step} of {whole} steps"
         tell(f"resumed after {progress.epoch} epochs{steps}")
     else:
         if not fresh:

@@ -2,12 +2,12 @@
 
 from neq.training.checkpoint import Checkpoints, load_checkpoint
 from neq.training.context import Progress, Training, choose_neurons, make_plan
-from neq.training.evaluation import Scores, evaluate
-from neq.training.loop import TrainingDiverged, train
+from neq.training.loop import train
 from neq.training.memory import held_now, is_out_of_memory, memory_limit, predict, taken, what_fits
 from neq.training.profiling import forget_peak_memory, peak_memory
 from neq.training.resume import restore
 from neq.training.schedule import total_epochs
+from neq.training.steps import TrainingDiverged
 from neq.training.stopping import Stop, Stopped, stop_on_signals
 from neq.training.tracker import EpochReport, Tracker
 
@@ -15,14 +15,12 @@ __all__ = [
     "Checkpoints",
     "EpochReport",
     "Progress",
-    "Scores",
     "Stop",
     "Stopped",
     "Tracker",
     "Training",
     "TrainingDiverged",
     "choose_neurons",
-    "evaluate",
     "forget_peak_memory",
     "held_now",
     "is_out_of_memory",

@@ -1,9 +1,9 @@
-"""A run: what it trains and on what, and what it carries from one epoch to the next."""
+"""A training: what it trains and on what, and what it carries from one epoch to the next."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,10 +16,11 @@ from neq.config import POLICIES, Config, Policy
 from neq.data import Data
 from neq.networks.neurons import NeuronTable
 from neq.selection import SelectionState, StaticScheme, VelocityState, batch_gradients, bias_layers
+from neq.tasks import Task
 from neq.training.checkpoint import Checkpoints
 from neq.training.distributed.collectives import SINGLE_PROCESS, ProcessGroup
 from neq.training.epoch_state import EpochState
-from neq.training.evaluation import cross_entropy
+from neq.training.forward import NetworkForward
 from neq.training.stopping import Stop
 from neq.training.tracker import Tracker
 from neq.utils.seeds import generator
@@ -27,22 +28,23 @@ from neq.utils.seeds import generator
 
 @dataclass
 class Progress:
-    """All that a run carries from one epoch to the next; a checkpoint is this and the network.
+    """What a training carries from one epoch to the next; a checkpoint is this, the network and the task.
 
     Args:
-        epoch: the next one, or the one that is under way.
-        policy: name of the policy that chose the last epoch's neurons.
+        epoch: the next one, or the one that is interrupted.
+        policy: name of the one that chose the last epoch's neurons.
         chosen: the last epoch's neurons, bool [N].
-        optimizer: the last epoch's optimizer state, by name.
+        optimizer: the last epoch's optimizer state of the network's parameters, by name.
+        task_optimizer: the same of the task's own parameters.
         velocity: under the velocity policy.
-        best: of the best epoch by validation: epoch, val_top1, val_loss, test_top1; and highest_test_top1 of
-            all epochs, which nothing is chosen by.
+        best: of the best epoch by validation: epoch, and its scores as `val_NAME` and `test_NAME` (see
+            `best_scores`); and the highest test score of all epochs, by which nothing is chosen.
         budget_used_max: the most of its budget that an epoch has used.
         selected_parameters_max: the most parameters that an epoch has updated.
         trained_beside_max: the most values outside the budget that an epoch has trained, by kind.
-        step_seconds: median step of each epoch.
+        step_seconds: median step of each epoch, in seconds.
         saved_bytes: kept for backward by one step, measured once.
-        so_far: of the epoch that is under way, if one is. Then `optimizer` is the state after its last step;
+        epoch_state: of the interrupted epoch, if one is. Then `optimizer` is the state after its last step;
             everything else is as it was before the epoch.
     """
 
@@ -50,6 +52,7 @@ class Progress:
     policy: str | None = None
     chosen: Tensor | None = None
     optimizer: NamedState = field(default_factory=dict)
+    task_optimizer: NamedState = field(default_factory=dict)
     velocity: VelocityState | None = None
     best: dict[str, Any] = field(default_factory=dict)
     selected_parameters_max: int = 0
@@ -57,23 +60,23 @@ class Progress:
     trained_beside_max: dict[str, int] = field(default_factory=dict)
     step_seconds: list[float] = field(default_factory=list)
     saved_bytes: int | None = None
-    so_far: EpochState | None = None
+    epoch_state: EpochState | None = None
 
     def state(self) -> dict[str, Any]:
-        """As plain values and tensors."""
+        """Plain values and tensors, as a checkpoint holds them."""
         velocity = None if self.velocity is None else vars(self.velocity)
-        so_far = None if self.so_far is None else self.so_far.state()
-        return {**vars(self), "velocity": velocity, "so_far": so_far}
+        epoch_state = None if self.epoch_state is None else self.epoch_state.state()
+        return {**vars(self), "velocity": velocity, "epoch_state": epoch_state}
 
     @classmethod
     def of_state(cls, state: dict[str, Any], device: torch.device) -> Progress:
-        """From what `state` gave; an epoch that is under way goes on on this device."""
-        velocity, so_far = state["velocity"], state.get("so_far")
+        """Rebuilds what `state` returned; an interrupted epoch continues on this device."""
+        velocity, epoch_state = state["velocity"], state.get("epoch_state")
         return cls(
             **{
                 **state,
                 "velocity": None if velocity is None else VelocityState(**velocity),
-                "so_far": None if so_far is None else EpochState.of_state(so_far, device),
+                "epoch_state": None if epoch_state is None else EpochState.of_state(epoch_state, device),
             }
         )
 
@@ -86,18 +89,20 @@ class Training:
         config: resolved.
         network: the plain network, on the device.
         table: its neurons.
-        data: splits and batches.
+        data: the run's data set: its images are the network's inputs, on which velocities are measured.
+        task: what the network learns, from which batches.
         device: where to compute.
-        checkpoints: where the run's state is kept.
-        trackers: told of every step, every epoch and the end; of several processes' in the first alone.
+        checkpoints: where the run's state is saved.
+        trackers: called after every step, after every epoch and at the end; on the first rank alone.
         processes: that train it together.
-        stop: asked after every step whether to go on.
+        stop: checked after every step.
     """
 
     config: Config
     network: nn.Module
     table: NeuronTable
     data: Data
+    task: Task[Any]
     device: torch.device
     checkpoints: Checkpoints
     trackers: Sequence[Tracker] = ()
@@ -122,26 +127,32 @@ class Training:
 
     @cached_property
     def _allocators(self) -> dict[bool, BudgetAllocator]:
-        """By whether the biases that a scheme lists train too."""
-        batch = min(self.config.data_provider.base_batch_size, self.data.counts["train"])
-        budget = Budget.of_config(self.config.NEq_config)
+        """By whether the biases that a scheme lists train."""
         biases = bias_layers(self.table, self.scheme) if self.scheme else ()
+        budget = Budget.of_config(self.config.NEq_config)
+        specs = {trained: self._step_spec(biases if trained else ()) for trained in (False, True)}
         return {
-            trained: BudgetAllocator(
-                CostModel(
-                    self.network,
-                    self.table,
-                    StepSpec.of_config(self.config, (batch,), biases if trained else ()),
-                ),
-                budget,
-            )
-            for trained in (False, True)
+            trained: BudgetAllocator(CostModel(self.network, self.table, spec), budget)
+            for trained, spec in specs.items()
         }
+
+    def _step_spec(self, biases: tuple[str, ...]) -> StepSpec:
+        batch = min(self.config.data_provider.base_batch_size, self.data.counts["train"])
+        spec = StepSpec.of_config(self.config, (batch,) * self.task.forwards, biases)
+        extra = sum(parameter.nbytes for parameter in self.task.extra_parameters().values())
+        return replace(spec, extra_bytes=extra, extra_saved_bytes=self.task.extra_saved_bytes)
 
     @property
     def scheme(self) -> StaticScheme | None:
         """The lists of SU, if the configuration has them."""
         return StaticScheme.of_config(self.config.backward_config)
+
+    @property
+    def shared_batch(self) -> SharedBatch | None:
+        """How the processes share a batch; none for a process alone."""
+        if self.processes.count == 1:
+            return None
+        return SharedBatch(self.processes.sum_there, self.task.share)
 
     @property
     def main_policy(self) -> Policy:
@@ -162,25 +173,21 @@ def choose_neurons(run: Training, progress: Progress, epoch: int) -> Allocation:
         return allocator.keep(policy, progress.chosen)
     stream = generator(run.config.manual_seed, "selection", epoch)
     velocity = None if progress.velocity is None else progress.velocity.velocity
-    gradients = _gradients(run, epoch) if policy.needs == "gradients" else None
+    gradients = measure_gradients(run, epoch) if policy.needs == "gradients" else None
     state = SelectionState(run.table, run.network, stream, run.scheme, velocity, gradients)
     return allocator.choose(policy, state, run.config.NEq_config.cost_aware)
 
 
-def _gradients(run: Training, epoch: int) -> dict[str, Tensor]:
-    """Gradients of an epoch's first batch, the same in all processes."""
-    images, labels = next(run.data.train_batches(epoch))
-    images = images.to(run.device, memory_format=torch.channels_last)
-    labels = labels.to(run.device)
-    half = run.config.run_config.precision == "bf16"
+def measure_gradients(run: Training, epoch: int) -> dict[str, Tensor]:
+    """Gradients of an epoch's first batch with respect to the selectable weights, the same on all ranks."""
+    batch = next(run.task.batches(epoch, 0))
+    precision = run.config.run_config.precision
 
     def loss_of(forward: Callable[..., Any]) -> Tensor:
-        with torch.autocast(run.device.type, torch.bfloat16, enabled=half):
-            outputs = forward(images)
-        return cross_entropy(outputs, labels)
+        return run.task.step(NetworkForward(forward, precision, run.shared_batch), batch).loss
 
     found = batch_gradients(run.network, run.table, loss_of)
-    return {name: run.processes.sum(gradient * run.data.share) for name, gradient in found.items()}
+    return {name: run.processes.sum(gradient * run.task.share) for name, gradient in found.items()}
 
 
 def make_plan(run: Training, policy: Policy, chosen: Tensor) -> Plan:
@@ -188,11 +195,9 @@ def make_plan(run: Training, policy: Policy, chosen: Tensor) -> Plan:
 
     Args:
         run: that is trained.
-        policy: that they were chosen by.
+        policy: that chose them.
         chosen: bool [N].
     """
-    batch = None
-    if run.processes.count > 1 and run.config.run_config.sync_batch_norm:
-        batch = SharedBatch(run.processes.sum_there, run.data.share)
+    shared = run.shared_batch if run.config.run_config.sync_batch_norm else None
     spec = run.allocator(policy).model.spec
-    return spec.plan(run.network, run.table, run.table.selection(chosen), batch)
+    return spec.plan(run.network, run.table, run.table.selection(chosen), shared)

@@ -1,7 +1,8 @@
-"""How much memory training takes, before it does; and what would fit where there was too little.
+"""The memory of a training, predicted before it starts; and which smaller settings would fit.
 
-Predicted is what tensors take at the peak of a step or of the velocity measurement. A process takes more:
-Python and the libraries, what an allocator keeps, scratch space of convolutions. See docs/reliability.md.
+The prediction is the size of all tensors at the peak of a step or of the velocity measurement. A process
+needs more: Python and the libraries, what an allocator keeps, scratch space of convolutions. See
+docs/reliability.md.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from neq.training.context import Progress, Training, choose_neurons, make_plan
 from neq.training.profiling import peak_memory
 from neq.utils.eval_mode import eval_mode
 
-# What a process may take of what is predicted: so many times that, and so many bytes. On a CPU, by the
-# setting `memory`, it is the most that was measured (docs/reliability.md).
+# The most a process needs for the predicted tensors: a factor, and bytes on top. On a CPU, by the setting
+# `memory`, the most that was measured (docs/reliability.md).
 _TAKEN = {"fast": (2.2, 0), "tight": (1.0, 10 * 2**20)}
 _TAKEN_ON_CUDA = (1.2, 0)
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
@@ -39,16 +40,16 @@ class PredictedMemory:
     """Bytes of tensors at the peak of training.
 
     Args:
-        weights: parameters and buffers.
-        batch: images and labels of a step.
-        kept: from forward for backward.
+        weights: parameters and buffers, the task's parameters among them.
+        batch: images and labels of a step, for every forward pass.
+        kept: saved by the forward passes for the backward pass.
         gradients: of all that trains.
         optimizer: its state.
         rows: copies of chosen rows that train in place of their weights.
         passing: what the widest layer reads and writes, forward or backward.
-        before: values kept to measure velocity against.
-        measuring: of what the policy needs measured: for velocity, its images and the maps and weights of the
-            old network; for gradients, a batch and its full backward pass.
+        before: values from before the epoch, to measure velocities.
+        measuring: of what the policy needs measured: for velocities, their images and the feature maps and
+            weights of the old network; for gradients, a batch and its full backward pass.
     """
 
     weights: int
@@ -63,22 +64,22 @@ class PredictedMemory:
 
     @property
     def step(self) -> int:
-        """What a step adds to the weights, and gives back."""
+        """What a step allocates and frees again."""
         return self.batch + self.kept + self.gradients + self.passing
 
     @property
     def peak(self) -> int:
-        """Of the whole training."""
+        """The peak of the whole training."""
         held = self.weights + self.rows + self.optimizer + self.before
         return held + max(self.step, self.measuring)
 
 
 def predict(run: Training, batch: int | None = None) -> PredictedMemory:
-    """The memory that a run's first epoch takes in one process.
+    """The memory that a run's first epoch needs in one process.
 
     Args:
         run: that is trained, or would be.
-        batch: images of a step's batch; none: the run's, or this process' share of them.
+        batch: images of a forward pass; none: those of the run, or this process' share of them.
     """
     policy = run.policy(0)
     chosen = choose_neurons(run, Progress(), 0).chosen
@@ -90,7 +91,7 @@ def predict(run: Training, batch: int | None = None) -> PredictedMemory:
     plan = make_plan(run, policy, chosen)
     size = _FLOAT * math.prod(spec.image_shape)
     passing, maps, widest = _of_one_image(model)
-    tensors = dict(run.network.named_parameters())
+    tensors, extra = dict(run.network.named_parameters()), run.task.extra_parameters()
     before = measuring = 0
     if run.main_policy.needs == "velocity":
         before = _of_parts(plan.parts, tensors) + _bytes(list(run.network.buffers()))
@@ -98,11 +99,11 @@ def predict(run: Training, batch: int | None = None) -> PredictedMemory:
         # Old and new maps of the widest layer are compared in float64, with their product.
         measuring = size * run.data.counts["velocity"] + maps + _bytes(partial) + passing + 6 * widest
     if run.main_policy.needs == "gradients":
-        kept = kept_for_gradients(model.network, run.table, spec)
+        kept = kept_for_gradients(model.network, run.table, spec) + spec.extra_saved_bytes
         weights = [tensors[f"{layer.name}.weight"] for layer in run.table.layers]
-        measuring = spec.images * (size + 8) + max(spec.forwards) * passing + kept + _bytes(weights)
+        measuring = spec.images * (size + 8) + kept + _bytes(weights) + max(spec.forwards) * passing
     return PredictedMemory(
-        weights=_bytes([*run.network.parameters(), *run.network.buffers()]),
+        weights=_bytes([*run.network.parameters(), *run.network.buffers(), *extra.values()]),
         batch=spec.images * (size + 8),
         kept=cost.saved_bytes,
         gradients=cost.gradient_bytes,
@@ -115,11 +116,11 @@ def predict(run: Training, batch: int | None = None) -> PredictedMemory:
 
 
 def taken(run: Training, memory: str | None = None) -> int:
-    """Bytes that a process may take for the tensors of a run's training, at the peak.
+    """Bytes that a process needs at most for the tensors of a run's training, at the peak.
 
     Args:
         run: that is trained, or would be.
-        memory: "fast" or "tight"; none: as the run says.
+        memory: "fast" or "tight"; none: the run's setting.
     """
     times, bytes_more = _taken(run, memory)
     return int(predict(run).peak * times) + bytes_more
@@ -130,14 +131,14 @@ def _taken(run: Training, memory: str | None = None) -> tuple[float, int]:
 
 
 def what_fits(run: Training, room: int) -> tuple[int | None, int | None]:
-    """The most images a step, and the highest budget in bytes, that are predicted to fit.
+    """The largest batch, and the highest budget in bytes, that are predicted to fit.
 
     Args:
         run: that did not fit.
-        room: bytes for all of training's tensors, weights among them.
+        room: bytes for all tensors of the training, weights among them.
 
     Returns:
-        Images, 2 or more a process and fewer than now, or none; bytes below what a step takes now, or none.
+        Images, 2 or more a process and fewer than now, or none; bytes below what a step needs now, or none.
     """
     times, bytes_more = _taken(run)
     room = int((room - bytes_more) / times)
@@ -162,14 +163,14 @@ def is_out_of_memory(error: BaseException) -> bool:
         return error.errno == errno.ENOMEM
     if not isinstance(error, RuntimeError):
         return False
-    if "a primitive" in str(error):  # oneDNN's word for whatever goes wrong when it makes or runs one
+    if "a primitive" in str(error):  # oneDNN's message for any failure
         cpu = torch.device("cpu")
         return peak_memory(cpu)[0] > 0.9 * memory_limit(cpu)
     return any(words in str(error) for words in ("not enough memory", "allocate memory", "out of memory"))
 
 
 def memory_limit(device: torch.device) -> int:
-    """Bytes that this process may take: of the device, or of this machine as far as limits let it."""
+    """Bytes that this process may use: of the device, or of this machine within the limits on it."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device)
@@ -192,7 +193,7 @@ def held_now(device: torch.device) -> int:
 
 
 def _of_one_image(model: CostModel) -> tuple[int, int, int]:
-    """Bytes for one image: the most that one module reads and writes, all layers' maps, the widest map."""
+    """Bytes for one image: the most a module reads and writes, all layers' outputs, the widest output."""
     network, layers = model.network, {layer.name for layer in model.table.layers}
     passing, maps = [0], [0]
 

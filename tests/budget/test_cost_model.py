@@ -138,8 +138,10 @@ def test_under_autocast_too(name, norm_mode):
 def measured_bytes(network, plan, batches, precision="fp32"):
     """What forward passes keep together, in reality."""
     saved = SavedBytes(chain(network.parameters(), network.buffers(), plan.parameters(), batches))
-    with saved.counting(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-        outputs = [plan(images) for images in batches]
+    outputs = []
+    for images in batches:
+        with saved.counting(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            outputs.append(plan(images))
     assert all(output.requires_grad for output in outputs)
     return saved.total
 

@@ -15,10 +15,10 @@ from tests.toys import SHAPE, toy
 SCHEME = StaticScheme((0, 2, 3), (0.5, 0.125, 0.0), n_bias_update=2)
 
 
-def state(network=None, epoch=0, scheme=SCHEME, velocity=None):
+def state(network=None, epoch=0, scheme=SCHEME, velocity=None, gradients=None):
     network = network or toy()
     table = neuron_table(network, SHAPE)
-    return SelectionState(table, network, generator(0, "selection", epoch), scheme, velocity)
+    return SelectionState(table, network, generator(0, "selection", epoch), scheme, velocity, gradients)
 
 
 def allocator(given, amount):
@@ -39,7 +39,9 @@ def limit(name, given, amount):
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("share", [0, 0.01, 0.3, 0.99, 1, 1.5])
 def test_no_policy_exceeds_the_budget(policy, share):
-    given = state(velocity=torch.linspace(-1, 1, 84, dtype=torch.float64) ** 3)
+    gradients = {name: parameter.detach().cos() for name, parameter in toy().named_parameters()}
+    velocity = torch.linspace(-1, 1, 84, dtype=torch.float64) ** 3
+    given = state(velocity=velocity, gradients=gradients)
     table = given.table
     budget = round(share * table.total_parameters)
     if policy == "SU" and share < 0.3:
@@ -116,7 +118,9 @@ def test_full_takes_everything_or_what_fits():
     assert int(given.table.parameters[choose("full", given, 100)].sum()) <= 100
 
 
-@pytest.mark.parametrize(("policy", "missing"), [("SU", "scheme"), ("velocity", "velocity")])
+@pytest.mark.parametrize(
+    ("policy", "missing"), [("SU", "scheme"), ("velocity", "velocity"), ("taylor", "gradients")]
+)
 def test_a_policy_says_what_it_lacks(policy, missing):
     with pytest.raises(ValueError, match=missing):
         choose(policy, state(scheme=None), 10)
