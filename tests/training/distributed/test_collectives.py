@@ -89,9 +89,9 @@ def double_mcunet():
         return Double(network)
 
 
-# In float32 the order of a sum, which depends on the processor, is seen in the last digits, and training makes
-# much of it, most with batch statistics; hence float64. There too: weights changed by 1e-15 change the first
-# digits of mcunet's losses within 20 steps with batch statistics, hence 8 of them.
+# In float32 the order of a sum, which depends on the processor, is seen in the last digits, and training
+# makes much of it, most with batch statistics; hence float64. There too: weights changed by 1e-15 change the
+# first digits of mcunet's losses within 20 steps with batch statistics, hence 8 of them.
 MCUNET = {**SETTINGS, "image_size": 32, "n_epochs": 2}
 CASES = {
     "frozen": (double_toy, SETTINGS),
@@ -230,7 +230,10 @@ def test_norms_that_see_their_share_alone_learn_otherwise(together, alone, tmp_p
     apart = first["apart exactly"]["metrics"][0]
     # By far more than norms over the whole batch may differ between one process and two.
     assert any(apart[key] != pytest.approx(expected[key], rel=1e-5) for key in ("loss", "val_loss"))
-    print({key: apart[key]/expected[key]-1 for key in apart}, {key: first["train"]["metrics"][0][key]/alone["train"]["metrics"][0][key]-1 for key in apart})
+    print(
+        {key: apart[key] / expected[key] - 1 for key in apart},
+        {key: first["train"]["metrics"][0][key] / alone["train"]["metrics"][0][key] - 1 for key in apart},
+    )
 
 
 def test_kept_bytes_are_those_of_the_whole_step(together, alone):
