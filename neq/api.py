@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -15,7 +14,8 @@ from neq.config import Config, find_config, read_yaml, resolve, to_mapping
 from neq.config.flags import DEFAULT_CONFIG
 from neq.experiment.run import RUNS, run_training
 from neq.results.best_network import BestNetwork, load_best
-from neq.runs import read_metrics, read_summary
+from neq.runs import StoredRun
+from neq.runs import load_run as load_stored_run
 from neq.training import Tracker
 from neq.utils.errors import UserError
 
@@ -23,50 +23,8 @@ _log = logging.getLogger("neq")
 
 
 @dataclass(frozen=True)
-class Run:
-    """A run by its folder; everything is read from there when it is asked for.
-
-    Args:
-        folder: of the run.
-    """
-
-    folder: Path
-
-    @property
-    def config(self) -> Config:
-        """The complete configuration.
-
-        Raises:
-            UserError: config.yaml is missing or damaged.
-        """
-        return resolve(read_yaml(self.folder / "config.yaml"), {}).config
-
-    @property
-    def metrics(self) -> list[dict[str, Any]]:
-        """One row per finished epoch, as in metrics.jsonl.
-
-        Raises:
-            UserError: a row is damaged.
-        """
-        return read_metrics(self.folder)
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether the run has its summary."""
-        return (self.folder / "summary.json").is_file()
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        """Results and costs, as in summary.json.
-
-        Raises:
-            UserError: the run is unfinished, or its summary is damaged.
-        """
-        if not self.is_finished:
-            raise UserError(
-                f"{self.folder} holds an unfinished run; neq.train(..., resume=True) continues it"
-            )
-        return read_summary(self.folder)
+class Run(StoredRun):
+    """A run by its folder, with its networks; made by `load_run` and `train`."""
 
     def best(self) -> BestNetwork:
         """The network after the best epoch by validation, with its classes and its image transform.
@@ -91,12 +49,10 @@ def load_run(folder: str | os.PathLike[str]) -> Run:
     """Opens the folder of a run, finished or not.
 
     Raises:
-        UserError: the folder holds no run.
+        UserError: the folder holds no run, or one in a format that is newer than this version reads.
     """
-    path = Path(folder).expanduser()
-    if not (path / "identity.json").is_file() or not (path / "config.yaml").is_file():
-        raise UserError(f"{path} holds no run; give the folder of one, with its config.yaml")
-    return Run(path)
+    stored = load_stored_run(Path(folder).expanduser())
+    return Run(stored.folder, stored.header)
 
 
 def train(
@@ -144,7 +100,7 @@ def train(
         trackers=trackers,
         notes=notes,
     )
-    return Run(folder)
+    return load_run(folder)
 
 
 def _file_values(

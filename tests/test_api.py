@@ -172,5 +172,5 @@ def test_mistakes(tmp_path):
         neq.load_run(tmp_path)
     (tmp_path / "identity.json").write_text("{}")
     (tmp_path / "config.yaml").write_text("")
-    with pytest.raises(UserError, match="holds an unfinished run"):
+    with pytest.raises(UserError, match=r"summary.json cannot be read"):
         _ = neq.load_run(tmp_path).summary

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from neq.runs import read_metrics
+from neq.runs.layout import CURVES, SELECTION_PICTURE
 
 
 def draw_missing(folder: Path) -> list[str]:
@@ -13,13 +14,13 @@ def draw_missing(folder: Path) -> list[str]:
     Args:
         folder: of the run.
     """
-    missing = [name for name in ("curves.png", "selection.png") if not (folder / name).exists()]
+    missing = [name for name in (CURVES, SELECTION_PICTURE) if not (folder / name).exists()]
     metrics = read_metrics(folder) if missing else []
     if not metrics:
         return []
     from neq.results import plot_curves, plot_selection
 
-    failed, plots = [], {"curves.png": plot_curves, "selection.png": plot_selection}
+    failed, plots = [], {CURVES: plot_curves, SELECTION_PICTURE: plot_selection}
     for name in missing:
         try:
             plots[name](metrics, folder / name)

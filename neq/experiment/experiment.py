@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path, PurePath
 from typing import Any, Protocol
 
-from neq.runs import Place
+from neq.runs import RunLocation, SweepCell
 from neq.utils.errors import UserError, shown
 
 # Called with the number of finished epochs, of all epochs, and the metrics after the last one, by name; once
@@ -82,7 +82,7 @@ class Experiment(Protocol):
     def identity(self, config: Any) -> Mapping[str, object]:
         """Every setting that can change a run's result, as JSON values: runs that share it are the same."""
 
-    def find(self, config: Any, runs: Path) -> Place:
+    def find(self, config: Any, runs: Path) -> RunLocation:
         """Where a run lies, or would lie, and how far it is.
 
         Args:
@@ -90,7 +90,9 @@ class Experiment(Protocol):
             runs: folder of all runs.
         """
 
-    def run(self, config: Any, runs: Path, report: Report, notes: Notes) -> RunResult:
+    def run(
+        self, config: Any, runs: Path, report: Report, notes: Notes, cell: SweepCell | None = None
+    ) -> RunResult:
         """Runs to the end, or resumes what is unfinished; a finished run is returned as it is.
 
         Args:
@@ -98,6 +100,7 @@ class Experiment(Protocol):
             runs: folder of all runs.
             report: called after every epoch.
             notes: called with lines for the log.
+            cell: of the sweep that asks for the run, to be recorded with it.
 
         Raises:
             UserError: the run cannot be done with these settings.
@@ -110,7 +113,9 @@ class Experiment(Protocol):
 Open = Callable[[Sequence[str]], Experiment]
 
 # Program -> module:name of what makes its experiment from flags; imported when it is used.
-_PROGRAMS: dict[str, str] = {"train_classification.py": "neq.experiment.classification:Classification"}
+_PROGRAMS: dict[str, str] = {
+    "train_classification.py": "neq.experiment.training_experiment:TrainingExperiment"
+}
 
 
 def register(program: str, place: str) -> None:

@@ -21,7 +21,19 @@ from neq.experiment.dry_run import describe
 from neq.experiment.memory_report import memory_explained
 from neq.experiment.network import open_network, unselectable
 from neq.experiment.rendezvous import follow, lead, nothing_to_train
-from neq.runs import RunRecord, WandbMirror, identity, run_folder, why_no_wandb
+from neq.runs import (
+    RecordHeader,
+    RunRecord,
+    Stretch,
+    SweepCell,
+    WandbMirror,
+    current_environment,
+    identity,
+    run_folder,
+    why_no_wandb,
+)
+from neq.runs.layout import CONFIG
+from neq.tasks import Classification
 from neq.training import Checkpoints, Progress, Stop, Stopped, Tracker, Training, restore, train
 from neq.training.distributed import ProcessGroup
 from neq.training.distributed.process_group import joined
@@ -58,6 +70,7 @@ def run_training(
     notes: Notes = no_notes,
     opened: OpenData = open_data,
     stopping: Stopping = never,
+    cell: SweepCell | None = None,
 ) -> Path:
     """Trains a run or resumes it; a run that is finished already is left as it is.
 
@@ -69,6 +82,7 @@ def run_training(
         notes: called with each line for the user.
         opened: opens the data, as `open_data` does.
         stopping: a context around the training whose Stop asks it to stop, such as `stop_on_signals`.
+        cell: of the sweep that asks for the run; it is recorded.
 
     Returns:
         The folder of the run; the run is unfinished where a tracker raised StopEarly.
@@ -86,7 +100,7 @@ def run_training(
         run = replace(run, trackers=trackers)
         if run.processes.is_first:
             with suppress(StopEarly):
-                _lead(run, record, overwrite, notes, stopping)
+                _lead(run, record, overwrite, notes, stopping, cell)
         else:
             _follow(run, record, stopping)
         return record.folder
@@ -138,7 +152,9 @@ def prepare(
     network, table = open_network(config, len(data.classes))
     network.to(device).to(memory_format=torch.channels_last)
     checkpoints = Checkpoints(record.checkpoints, writes=processes.is_first)
-    run = Training(config, network, table, data, device, checkpoints, processes=processes)
+    run = Training(
+        config, network, table, data, Classification(data, device), device, checkpoints, processes=processes
+    )
     for policy in (config.NEq_config.initialization, config.NEq_config.neuron_selection):
         run.check(policy)
     return run
@@ -157,13 +173,22 @@ def _folder(config: Config, data: Data, runs: Path) -> Path:
     return folder
 
 
-def _lead(run: Training, record: RunRecord, overwrite: bool, notes: Notes, stopping: Stopping) -> None:
+def _lead(
+    run: Training,
+    record: RunRecord,
+    overwrite: bool,
+    notes: Notes,
+    stopping: Stopping,
+    cell: SweepCell | None,
+) -> None:
     """Trains in the first process, which alone writes the run's folder."""
     config, folder = run.config, record.folder
     named = identity(config, run.data.fingerprint)
     record.check(named, config.resume, overwrite)
     if record.is_finished() and not overwrite:
         nothing_to_train(run)
+        if cell is not None:
+            record.asked_by(cell)
         notes(f"{folder} holds this run, finished; --overwrite trains it again")
         if in_wandb_sweep():  # this cell is another run there
             with _mirror(config, record, notes):
@@ -171,7 +196,7 @@ def _lead(run: Training, record: RunRecord, overwrite: bool, notes: Notes, stopp
         return
     with record.locked(), _write_errors_explained(folder):
         record.check(named, config.resume, overwrite)
-        progress = _start_or_resume(run, record, overwrite, notes)
+        progress = _start_or_resume(run, record, overwrite, notes, cell)
         lead(run, progress)
         with (
             stopping() as stop,
@@ -182,16 +207,22 @@ def _lead(run: Training, record: RunRecord, overwrite: bool, notes: Notes, stopp
             train(replace(run, trackers=(record, *run.trackers, *mirror), stop=stop), progress)
 
 
-def _start_or_resume(run: Training, record: RunRecord, fresh: bool, notes: Notes) -> Progress:
+def _start_or_resume(
+    run: Training, record: RunRecord, fresh: bool, notes: Notes, cell: SweepCell | None
+) -> Progress:
     """Restores the last checkpoint, or begins the record where there is none."""
     found = None if fresh else run.checkpoints.load_last(notes)
     with memory_explained(run):
         progress = restore(run, found)
+    environment = current_environment(run.device, run.processes.count)
     if found is not None:
-        record.rewind(progress.epoch)
-        so_far, whole = progress.so_far, run.data.steps_per_epoch
-        steps = "" if so_far is None else f" and {so_far.step} of {whole} steps"
+        state, whole = progress.epoch_state, run.task.steps_per_epoch
+        stretch = Stretch(environment, progress.epoch, 0 if state is None else state.step)
+        changed = record.resume(stretch, cell)
+        steps = "" if state is None else f" and {state.step} of {whole} steps"
         notes(f"resumed after {progress.epoch} epochs{steps}")
+        if changed:
+            notes(f"resumed in another environment, which may change the result: {changed}")
         return progress
     if not fresh:
         record.check_unstarted()
@@ -199,7 +230,9 @@ def _start_or_resume(run: Training, record: RunRecord, fresh: bool, notes: Notes
         notes(f"nothing to resume in {record.folder}: starts from the beginning")
     # Where and how the run was started is not what it is: the record repeats it anywhere.
     config = run.config.model_copy(update={"run_dir": None, "resume": False})
-    record.start(to_yaml(config), identity(config, run.data.fingerprint), run.table, run.data.classes)
+    named = identity(config, run.data.fingerprint)
+    header = RecordHeader(stretches=(Stretch(environment),), sweeps=() if cell is None else (cell,))
+    record.start(to_yaml(config), named, run.table, run.data.classes, header)
     return progress
 
 
@@ -246,6 +279,6 @@ def _mirror(config: Config, record: RunRecord, notes: Notes) -> Iterator[Sequenc
         yield ()
         return
     # The values that the sweep asked for stay beside what they resolve to: W&B's search compares the former.
-    values = {**wandb_values(), **read_yaml(record.folder / "config.yaml")}
+    values = {**wandb_values(), **read_yaml(record.folder / CONFIG)}
     with WandbMirror(record.folder, values, config.project_name, notes) as mirror:
         yield (mirror,)

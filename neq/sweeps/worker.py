@@ -17,7 +17,7 @@ from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 
 from neq.experiment.experiment import Experiment, RunFailed, RunResult
-from neq.runs import RunIsBusy
+from neq.runs import RunIsBusy, SweepCell
 from neq.sweeps import history
 from neq.sweeps.queue import CellQueue
 from neq.sweeps.storage import HEARTBEAT, database_errors, open_storage, patiently
@@ -136,9 +136,10 @@ def _run(task: Task, metric: str, claim: Claim) -> RunResult:
         return False
 
     config, _ = task.experiment.resolve(claim.values)
+    cell = SweepCell(task.name, claim.cell)
     while True:
         try:
-            result = task.experiment.run(config, task.runs, report, _log)
+            result = task.experiment.run(config, task.runs, report, _log, cell)
             break
         except RunIsBusy:  # a worker that was taken for dead has it, or a cell that names the same run
             time.sleep(BUSY_PAUSE)

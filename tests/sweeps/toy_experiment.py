@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from neq.experiment.experiment import RunFailed, RunResult
-from neq.runs import Place
+from neq.runs import RunLocation
 from neq.utils.errors import UserError
 
 PROGRAM = "count.py"
@@ -37,9 +37,9 @@ class Counting:
     def find(self, config, runs):
         folder = runs / "counts" / f"{config['target']}-{config['step']}"
         state = "done" if (folder / "done").exists() else "unfinished" if folder.exists() else "waiting"
-        return Place(folder, state)
+        return RunLocation(folder, state)
 
-    def run(self, config, runs, report, notes):
+    def run(self, config, runs, report, notes, cell=None):
         folder = self.find(config, runs).folder
         folder.mkdir(parents=True, exist_ok=True)
         counted = folder / "counted.json"
