@@ -13,9 +13,11 @@ from functools import cached_property
 from torch import nn
 
 from neq.backward.plan import Plan
+from neq.backward.trainable import values_of
 from neq.budget.saved_tensors import Kept, fake_copy, kept_for_backward
+from neq.networks.layer_kinds import ByteWidths
 from neq.networks.neurons import NeuronTable, Selection
-from neq.networks.parameter_slice import ParameterSlice
+from neq.networks.parameter_slice import ParameterSlice, named_tensor
 
 # Values of state that an optimizer keeps for each value that trains.
 STATE_PER_VALUE = {"sgd": 0, "sgd with momentum": 1, "adam": 2, "adamw": 2}
@@ -93,9 +95,8 @@ class CostModel:
         self.precision = precision
         self.bias_layers = tuple(bias_layers)
         self.saved_precision = saved_precision
-        width = next(network.parameters()).element_size()
-        self.bytes_per_value = width * (1 + STATE_PER_VALUE[optimizer])
-        self._width = width
+        self._states = STATE_PER_VALUE[optimizer]
+        self._kinds = {layer.name: layer.kind for layer in table.layers} | {table.head: table.head_kind}
 
     @cached_property
     def network(self) -> nn.Module:
@@ -112,6 +113,7 @@ class CostModel:
         trained = plan.trained_values()
         values = sum(trained.values())
         passed_on = input_gradient_macs(self.table, plan.parts)
+        gradient_bytes, optimizer_bytes = self.held_bytes(plan.parts)
         chosen = self.table.mask(plan.selection)
         images = self.input_shape[0]
         return StepCost(
@@ -121,9 +123,36 @@ class CostModel:
             input_gradient_macs=images * sum(passed_on.values()),
             weight_gradient_macs=images * (int(self.table.macs[chosen].sum()) + self.table.head_macs),
             saved_bytes=kept_for_backward(plan, self.input_shape, self.precision).bytes,
-            gradient_bytes=self._width * values,
-            optimizer_bytes=(self.bytes_per_value - self._width) * values,
+            gradient_bytes=gradient_bytes,
+            optimizer_bytes=optimizer_bytes,
         )
+
+    def held_bytes(self, parts: Mapping[str, ParameterSlice]) -> tuple[int, int]:
+        """Bytes of gradients, and of the optimizer's state.
+
+        Args:
+            parts: what trains, as `trainable_slices` returns it.
+        """
+        gradients = state = 0
+        for name, part in parts.items():
+            values = values_of(self.network, name, part)
+            width = self._widths(name)
+            gradients += values * width.gradient
+            state += values * width.state * self._states
+        return gradients, state
+
+    def bytes_per_value(self, name: str) -> int:
+        """Bytes of the gradient and of the optimizer's state for one value of a parameter that trains."""
+        width = self._widths(name)
+        return width.gradient + width.state * self._states
+
+    def _widths(self, name: str) -> ByteWidths:
+        """Of a parameter: of a layer's weight what its kind states, elsewhere those of the parameter."""
+        owner, _, key = name.rpartition(".")
+        if key == "weight" and owner in self._kinds:
+            return self._kinds[owner].widths(self.network.get_submodule(owner))
+        width = named_tensor(self.network, name).element_size()
+        return ByteWidths(width, width)
 
     def kept(self, selection: Selection) -> Kept:
         """What a forward pass keeps for backward, layer by layer."""
@@ -143,7 +172,7 @@ def input_gradient_macs(table: NeuronTable, parts: Mapping[str, ParameterSlice])
 
     Args:
         table: the network's neurons.
-        parts: what trains, as `trained_parts` gives it.
+        parts: what trains, as `trainable_slices` returns it.
     """
     order = {layer.name: layer.order for layer in table.layers} | dict(table.norm_order)
     owners = {name.rpartition(".")[0] for name in parts}

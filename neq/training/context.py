@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neq.backward import NamedState, Plan, SharedBatch
+from neq.backward import NamedState, Plan, SyncBatchStats
 from neq.budget import STATIC, Allocation, Budget, BudgetAllocator, CostModel
 from neq.config import Config
 from neq.data import Data
@@ -196,5 +196,5 @@ def make_plan(run: Training, policy: str, chosen: Tensor) -> Plan:
     neq, selection = run.config.NEq_config, run.table.selection(chosen)
     biases, batch = run.bias_layers(policy), None
     if run.processes.count > 1 and run.config.run_config.sync_batch_norm:
-        batch = SharedBatch(run.processes.sum_there, run.data.share)
+        batch = SyncBatchStats(run.processes.sum_there, run.data.share)
     return Plan(run.network, run.table, selection, neq.norm_mode, biases, neq.saved_precision, batch)

@@ -10,7 +10,7 @@ import errno
 import os
 import resource
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,7 +89,7 @@ def predict(run: Training, batch: int | None = None) -> PredictedMemory:
     plan = make_plan(run, policy, chosen)
     size = _FLOAT * 3 * model.input_shape[2] * model.input_shape[3]
     passing, maps, widest = _of_one_image(model)
-    tensors = dict(run.network.named_parameters())
+    tensors = {**dict(run.network.named_buffers()), **dict(run.network.named_parameters())}
     before = measuring = 0
     if run.config.NEq_config.neuron_selection == "velocity":
         before = _of_parts(plan.parts, tensors) + _bytes(list(run.network.buffers()))
@@ -214,7 +214,7 @@ def _of_one_image(model: CostModel) -> tuple[int, int, int]:
     return max(passing), sum(maps), max(maps)
 
 
-def _of_parts(parts: dict[str, ParameterSlice], tensors: dict[str, nn.Parameter]) -> int:
+def _of_parts(parts: dict[str, ParameterSlice], tensors: Mapping[str, Tensor]) -> int:
     total = 0
     for name, part in parts.items():
         whole = tensors[name]
