@@ -27,6 +27,7 @@ from neq.cli.parsing import Parser
 from neq.config import dataset, resolve
 from neq.data import open_data
 from neq.experiment.network import open_network
+from neq.tasks import Classification
 from neq.training import Checkpoints, Progress, Training, choose_neurons, held_now, make_plan, predict
 from neq.training.optimizer import make_optimizer
 from neq.training.profiling import peak_memory
@@ -61,7 +62,9 @@ def compare(settings: dict[str, object], device: torch.device) -> tuple[int, int
     ):
         network, table = open_network(config, len(data.classes))
         network.to(device).to(memory_format=torch.channels_last)
-        run = Training(config, network, table, data, device, Checkpoints(Path(folder)))
+        run = Training(
+            config, network, table, data, Classification(data, device), device, Checkpoints(Path(folder))
+        )
         memory = replace(predict(run), before=0, measuring=0)  # of a step alone
         plan = make_plan(run, run.policy(0), choose_neurons(run, Progress(), 0).chosen)
         optimizer = make_optimizer(plan, config.run_config)

@@ -29,8 +29,8 @@ class StepCost:
 
     Args:
         parameters: weights of selectable neurons that train.
-        values: everything that trains: those, biases, norms and head.
-        forward_macs: multiply-accumulates of the layers' forward pass, for the batch.
+        values: all values of the network that train: those, biases, norms and head.
+        forward_macs: multiply-accumulates of the layers' forward passes, for the batch.
         input_gradient_macs: of their input gradients.
         weight_gradient_macs: of the chosen neurons' and the head's weight gradients.
         saved_bytes: kept from forward for backward, weights and the caller's input apart.
@@ -75,6 +75,9 @@ class CostModel:
         precision: "fp32" or "bf16".
         saved_precision: of the plans.
         bias_layers: as for the plans.
+        forwards: forward passes of a step, each of such a batch.
+        extra_bytes: of parameters that train beside the network's.
+        extra_saved_bytes: kept for backward beside the forward passes.
     """
 
     def __init__(
@@ -87,7 +90,12 @@ class CostModel:
         precision: str = "fp32",
         bias_layers: Collection[str] = (),
         saved_precision: str = "exact",
+        forwards: int = 1,
+        extra_bytes: int = 0,
+        extra_saved_bytes: int = 0,
     ) -> None:
+        self.forwards = forwards
+        self._extra_bytes, self._extra_saved_bytes = extra_bytes, extra_saved_bytes
         self._network = network
         self.table = table
         self.input_shape = input_shape
@@ -115,16 +123,17 @@ class CostModel:
         passed_on = input_gradient_macs(self.table, plan.parts)
         gradient_bytes, optimizer_bytes = self.held_bytes(plan.parts)
         chosen = self.table.mask(plan.selection)
-        images = self.input_shape[0]
+        images = self.input_shape[0] * self.forwards
         return StepCost(
             parameters=trained["weights"],
             values=values,
             forward_macs=images * (self.table.total_macs + self.table.head_macs),
             input_gradient_macs=images * sum(passed_on.values()),
             weight_gradient_macs=images * (int(self.table.macs[chosen].sum()) + self.table.head_macs),
-            saved_bytes=kept_for_backward(plan, self.input_shape, self.precision).bytes,
-            gradient_bytes=gradient_bytes,
-            optimizer_bytes=optimizer_bytes,
+            saved_bytes=self.forwards * kept_for_backward(plan, self.input_shape, self.precision).bytes
+            + self._extra_saved_bytes,
+            gradient_bytes=gradient_bytes + self._extra_bytes,
+            optimizer_bytes=optimizer_bytes + self._extra_bytes * self._states,
         )
 
     def held_bytes(self, parts: Mapping[str, ParameterSlice]) -> tuple[int, int]:
@@ -155,7 +164,7 @@ class CostModel:
         return ByteWidths(width, width)
 
     def kept(self, selection: Selection) -> Kept:
-        """What a forward pass keeps for backward, layer by layer."""
+        """What one forward pass keeps for backward, layer by layer."""
         return kept_for_backward(self._plan(selection), self.input_shape, self.precision)
 
     def _plan(self, selection: Selection) -> Plan:

@@ -23,8 +23,8 @@ def costs(model: CostModel, unit: str) -> Costs:
 
     Args:
         model: of the step.
-        unit: "parameters", "bytes" of a step's training memory, or "macs" of a step's backward pass for one
-            image.
+        unit: "parameters", "bytes" of a step's training memory, or "macs" of a step's backward passes for one
+            image each.
     """
     table = model.table
     if unit == "parameters":
@@ -35,11 +35,11 @@ def costs(model: CostModel, unit: str) -> Costs:
         base = _passed_on(model, None)
         depth = [_passed_on(model, chosen) - base for chosen in table.layers]
         return Costs(
-            table.macs,
+            table.macs * model.forwards,
             layer,
             torch.zeros_like(sizes),
-            torch.tensor(depth).clamp(min=0),
-            base + table.head_macs,
+            torch.tensor(depth).clamp(min=0) * model.forwards,
+            (base + table.head_macs) * model.forwards,
         )
     assert unit == "bytes", unit
     return _byte_costs(model, layer, sizes)
@@ -58,7 +58,7 @@ def _passed_on(model: CostModel, chosen: Layer | None) -> int:
 
 def _byte_costs(model: CostModel, layer_of: Tensor, sizes: Tensor) -> Costs:
     table = model.table
-    none, norms = model.step({}), _norm_bytes(model, None)
+    none, norms = model.kept({}).bytes, _norm_bytes(model, None)
     first = min(table.layers, key=lambda layer: layer.order)
     kept = model.kept({first.name: torch.tensor([0])})
     neuron, opening, depth = [], [], []
@@ -69,7 +69,7 @@ def _byte_costs(model: CostModel, layer_of: Tensor, sizes: Tensor) -> Costs:
             own += model.bytes_per_value(f"{layer.name}.bias")
         position, x = kept.inputs[layer.name]
         width = layer.kind.widths(module).saved_input or _element_size(x, model)
-        size = x.numel() * width
+        size = x.numel() * width * model.forwards
         # Parts of the input that are kept one by one: the channels of a group, or each chosen channel.
         parts = layer.neurons if layer.axis == 1 else layer.kind.groups(module)
         if parts > 1:
@@ -80,7 +80,7 @@ def _byte_costs(model: CostModel, layer_of: Tensor, sizes: Tensor) -> Costs:
             shares = was_recomputable(x) or (as_it_is and kept.keeps(x))
             neuron.append(own)
             opening.append(0 if shares else size)
-        behind = kept.bytes_from(position) - none.saved_bytes + _norm_bytes(model, layer) - norms
+        behind = (kept.bytes_from(position) - none) * model.forwards + _norm_bytes(model, layer) - norms
         if model.norm_mode != "train" and parts == 1:
             behind += size - opening[-1]  # nothing before it keeps its input
         depth.append(0 if model.norm_mode == "train" else max(0, behind))
@@ -89,7 +89,7 @@ def _byte_costs(model: CostModel, layer_of: Tensor, sizes: Tensor) -> Costs:
         layer_of,
         torch.tensor(opening),
         torch.tensor(depth),
-        none.training_bytes,
+        model.step({}).training_bytes,
     )
 
 

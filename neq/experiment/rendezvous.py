@@ -59,7 +59,7 @@ def _meet(run: Training) -> None:
 
 def _standing(run: Training, progress: Progress) -> int:
     """Where a run stands, as a number: 0 before it, then all steps and ends of epochs in order."""
-    so_far = progress.so_far
-    if progress.epoch == 0 and so_far is None:
+    state = progress.epoch_state
+    if progress.epoch == 0 and state is None:
         return 0
-    return 1 + progress.epoch * (run.data.steps_per_epoch + 1) + (0 if so_far is None else so_far.step)
+    return 1 + progress.epoch * (run.task.steps_per_epoch + 1) + (0 if state is None else state.step)

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from pydantic import ValidationError
 
-from neq.config import Config, dataset, read_yaml, to_mapping
+from neq.config import Config, dataset, read_yaml, stored_config, to_mapping
 from neq.data import Data, open_data
 from neq.results.best_network import load_best
 from neq.results.check import Check
 from neq.results.collect import IMAGES, Run
 from neq.results.tables import run_key
 from neq.runs.run_reader import number
-from neq.training import evaluate
+from neq.tasks import evaluate_classifier
 from neq.utils.device import pick_device
 from neq.utils.errors import UserError, first_line, printable
 
@@ -73,7 +73,7 @@ def _config(run: Run) -> Config:
     if run.folder is None:
         raise UserError("its network is not on W&B")
     try:
-        return Config.model_validate(read_yaml(run.folder / "config.yaml"))
+        return stored_config(read_yaml(run.folder / "config.yaml"))
     except ValidationError:
         raise UserError("config.yaml is not a configuration that this version reads") from None
 
@@ -87,13 +87,13 @@ def _check(run: Run, config: Config, data: Data, device: torch.device) -> Check:
         if len(best.classes) != len(data.classes):
             raise UserError(f"it tells {len(best.classes)} classes apart, the data has {len(data.classes)}")
         network = best.network.to(device).to(memory_format=torch.channels_last)
-        scores = evaluate(network, data.eval_batches("test"), device, config.run_config.precision)
+        scores = evaluate_classifier(network, data.eval_batches("test"), device, config.run_config.precision)
     except Exception as error:  # a checkpoint may hold anything
         return _unmeasured(run, error)
     there, reason = str(run.summary.get("device")), ""
     if there.partition(":")[0] != device.type:
         reason = f"recorded on {there}, measured on {device.type}"
-    return Check(scores.top1, number(run.summary.get("test_top1")), reason)
+    return Check(scores["top1"], number(run.summary.get("test_top1")), reason)
 
 
 def _unmeasured(run: Run, error: Exception) -> Check:

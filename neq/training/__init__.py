@@ -2,13 +2,13 @@
 
 from neq.training.checkpoint import Checkpoints, load_checkpoint
 from neq.training.context import Progress, Training, allowance_of, choose_neurons, make_plan
-from neq.training.evaluation import Scores, evaluate
-from neq.training.loop import TrainingDiverged, train
+from neq.training.loop import train
 from neq.training.memory import held_now, is_out_of_memory, memory_limit, predict, taken, what_fits
 from neq.training.optimizer import optimizer_kind
 from neq.training.profiling import forget_peak_memory, peak_memory
 from neq.training.resume import restore
 from neq.training.schedule import total_epochs
+from neq.training.steps import TrainingDiverged
 from neq.training.stopping import Stop, Stopped, stop_on_signals
 from neq.training.tracker import EpochReport, Tracker
 
@@ -16,7 +16,6 @@ __all__ = [
     "Checkpoints",
     "EpochReport",
     "Progress",
-    "Scores",
     "Stop",
     "Stopped",
     "Tracker",
@@ -24,7 +23,6 @@ __all__ = [
     "TrainingDiverged",
     "allowance_of",
     "choose_neurons",
-    "evaluate",
     "forget_peak_memory",
     "held_now",
     "is_out_of_memory",

@@ -18,7 +18,9 @@ import torch
 from neq.utils.atomic_files import atomic_file
 from neq.utils.errors import UserError, first_line
 
-FORMAT = 1
+FORMAT = 2
+# Of format 1, whose checkpoints are still read: what the task counts had no name of its own.
+_COUNTS_OF_FORMAT_1 = ("hits", "images")
 
 
 class Checkpoints:
@@ -121,9 +123,33 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         if isinstance(error, pickle.UnpicklingError):  # whose text tells how to execute it
             reason = "it is damaged, or holds more than tensors and plain values"
         raise DamagedCheckpoint(f"{path} is not a readable checkpoint ({reason})") from error
+    if isinstance(state, dict) and state.get("format") == 1:
+        state = _upgraded(state)
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise UserError(f"{path} is not a checkpoint that this version reads (format {FORMAT})")
+        raise UserError(f"{path} is not a checkpoint that this version reads (formats 1 and {FORMAT})")
     return state
+
+
+def _upgraded(state: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint of format 1 under the names of format 2."""
+    state = {**state, "format": FORMAT}
+    progress = state.get("progress")
+    if isinstance(progress, dict) and "so_far" in progress:
+        so_far = progress["so_far"]
+        epoch_state = upgraded_epoch(so_far) if isinstance(so_far, dict) else so_far
+        renamed = {name: value for name, value in progress.items() if name != "so_far"}
+        state["progress"] = {**renamed, "epoch_state": epoch_state}
+    if "own" in state:
+        state["ranks"] = state.pop("own")
+    return state
+
+
+def upgraded_epoch(state: dict[str, Any]) -> dict[str, Any]:
+    """The state of an unfinished epoch as format 2 has it: counts in one place."""
+    if not set(_COUNTS_OF_FORMAT_1) <= state.keys():
+        return state
+    counts = {name: state[name] for name in _COUNTS_OF_FORMAT_1}
+    return {name: value for name, value in state.items() if name not in counts} | {"counts": counts}
 
 
 def _content(state: dict[str, Any]) -> bytes:

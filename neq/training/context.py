@@ -1,4 +1,4 @@
-"""A run: what it trains and on what, and what it carries from one epoch to the next."""
+"""A training: what it trains and on what, and what it carries from one epoch to the next."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from neq.config import Config
 from neq.data import Data
 from neq.networks.neurons import NeuronTable
 from neq.selection import SelectionState, StaticScheme, VelocityState, bias_layers
+from neq.tasks import Task
 from neq.training.checkpoint import Checkpoints
 from neq.training.distributed.collectives import SINGLE_PROCESS, ProcessGroup
 from neq.training.epoch_state import EpochState
@@ -27,22 +28,23 @@ from neq.utils.seeds import generator
 
 @dataclass
 class Progress:
-    """All that a run carries from one epoch to the next; a checkpoint is this and the network.
+    """What a training carries from one epoch to the next; a checkpoint is this, the network and the task.
 
     Args:
-        epoch: the next one, or the one that is under way.
-        policy: that the last epoch's neurons were chosen by.
+        epoch: the next one, or the one that is interrupted.
+        policy: that chose the last epoch's neurons.
         chosen: the last epoch's neurons, bool [N].
-        optimizer: the last epoch's optimizer state, by name.
+        optimizer: the last epoch's optimizer state of the network's parameters, by name.
+        task_optimizer: the same of the task's own parameters.
         velocity: under the velocity policy.
-        best: of the best epoch by validation: epoch, val_top1, val_loss, test_top1; and highest_test_top1 of
-            all epochs, which nothing is chosen by.
+        best: of the best epoch by validation: epoch, and its scores as `val_NAME` and `test_NAME` (see
+            `best_scores`); and the highest test score of all epochs, by which nothing is chosen.
         budget_used_max: the most of its budget that an epoch has used.
         selected_parameters_max: the most parameters that an epoch has updated.
         trained_beside_max: the most values outside the budget that an epoch has trained, by kind.
-        step_seconds: median step of each epoch.
+        step_seconds: median step of each epoch, in seconds.
         saved_bytes: kept for backward by one step, measured once.
-        so_far: of the epoch that is under way, if one is. Then `optimizer` is the state after its last step;
+        epoch_state: of the interrupted epoch, if one is. Then `optimizer` is the state after its last step;
             everything else is as it was before the epoch.
     """
 
@@ -50,6 +52,7 @@ class Progress:
     policy: str | None = None
     chosen: Tensor | None = None
     optimizer: NamedState = field(default_factory=dict)
+    task_optimizer: NamedState = field(default_factory=dict)
     velocity: VelocityState | None = None
     best: dict[str, Any] = field(default_factory=dict)
     selected_parameters_max: int = 0
@@ -57,23 +60,23 @@ class Progress:
     trained_beside_max: dict[str, int] = field(default_factory=dict)
     step_seconds: list[float] = field(default_factory=list)
     saved_bytes: int | None = None
-    so_far: EpochState | None = None
+    epoch_state: EpochState | None = None
 
     def state(self) -> dict[str, Any]:
-        """As plain values and tensors."""
+        """Plain values and tensors, as a checkpoint holds them."""
         velocity = None if self.velocity is None else vars(self.velocity)
-        so_far = None if self.so_far is None else self.so_far.state()
-        return {**vars(self), "velocity": velocity, "so_far": so_far}
+        epoch_state = None if self.epoch_state is None else self.epoch_state.state()
+        return {**vars(self), "velocity": velocity, "epoch_state": epoch_state}
 
     @classmethod
     def of_state(cls, state: dict[str, Any], device: torch.device) -> Progress:
-        """From what `state` gave; an epoch that is under way goes on on this device."""
-        velocity, so_far = state["velocity"], state.get("so_far")
+        """Rebuilds what `state` returned; an interrupted epoch continues on this device."""
+        velocity, epoch_state = state["velocity"], state.get("epoch_state")
         return cls(
             **{
                 **state,
                 "velocity": None if velocity is None else VelocityState(**velocity),
-                "so_far": None if so_far is None else EpochState.of_state(so_far, device),
+                "epoch_state": None if epoch_state is None else EpochState.of_state(epoch_state, device),
             }
         )
 
@@ -86,18 +89,20 @@ class Training:
         config: resolved.
         network: the plain network, on the device.
         table: its neurons.
-        data: splits and batches.
+        data: the run's data set: its images are the network's inputs, on which velocities are measured.
+        task: what the network learns, from which batches.
         device: where to compute.
-        checkpoints: where the run's state is kept.
-        trackers: told of every step, every epoch and the end; of several processes' in the first alone.
+        checkpoints: where the run's state is saved.
+        trackers: called after every step, after every epoch and at the end; on the first rank alone.
         processes: that train it together.
-        stop: asked after every step whether to go on.
+        stop: checked after every step.
     """
 
     config: Config
     network: nn.Module
     table: NeuronTable
     data: Data
+    task: Task[Any]
     device: torch.device
     checkpoints: Checkpoints
     trackers: Sequence[Tracker] = ()
@@ -129,7 +134,7 @@ class Training:
         batch = min(self.config.data_provider.base_batch_size, self.data.counts["train"])
         return {
             policy == "SU": allowance_of(
-                self.config, self.network, self.table, batch, self.bias_layers(policy)
+                self.config, self.network, self.table, batch, self.bias_layers(policy), self.task
             )
             for policy in ("random", "SU")
         }
@@ -139,6 +144,13 @@ class Training:
         """The lists of SU, if the configuration has them."""
         return StaticScheme.of_config(self.config.backward_config)
 
+    @property
+    def shared_batch(self) -> SyncBatchStats | None:
+        """How the processes share a batch; none for a process alone."""
+        if self.processes.count == 1:
+            return None
+        return SyncBatchStats(self.processes.sum_there, self.task.share)
+
     def policy(self, epoch: int) -> str:
         """The policy that chooses an epoch's neurons."""
         neq = self.config.NEq_config
@@ -146,7 +158,12 @@ class Training:
 
 
 def allowance_of(
-    config: Config, network: nn.Module, table: NeuronTable, batch: int, biases: Collection[str]
+    config: Config,
+    network: nn.Module,
+    table: NeuronTable,
+    batch: int,
+    biases: Collection[str],
+    task: Task[Any] | None = None,
 ) -> BudgetAllocator:
     """A configuration's budget on a step of its network.
 
@@ -156,6 +173,7 @@ def allowance_of(
         table: its neurons.
         batch: images of a step.
         biases: layers whose bias trains whole.
+        task: that adds forward passes and parameters of its own; none: one forward pass a step.
     """
     neq, settings, size = config.NEq_config, config.run_config, config.data_provider.image_size
     assert size is not None, "image_size is resolved"
@@ -168,8 +186,19 @@ def allowance_of(
         settings.precision,
         biases,
         neq.saved_precision,
+        **({} if task is None else task_cost(task)),
     )
     return BudgetAllocator(model, Budget(neq.budget_unit, neq.budget, neq.ratio))
+
+
+def task_cost(task: Task[Any]) -> dict[str, int]:
+    """What a task adds to a step's cost, as CostModel takes it."""
+    extra = task.extra_parameters().values()
+    return {
+        "forwards": task.forwards,
+        "extra_bytes": sum(parameter.nbytes for parameter in extra),
+        "extra_saved_bytes": task.extra_saved_bytes,
+    }
 
 
 def choose_neurons(run: Training, progress: Progress, epoch: int) -> Allocation:
@@ -194,7 +223,6 @@ def make_plan(run: Training, policy: str, chosen: Tensor) -> Plan:
         chosen: bool [N].
     """
     neq, selection = run.config.NEq_config, run.table.selection(chosen)
-    biases, batch = run.bias_layers(policy), None
-    if run.processes.count > 1 and run.config.run_config.sync_batch_norm:
-        batch = SyncBatchStats(run.processes.sum_there, run.data.share)
-    return Plan(run.network, run.table, selection, neq.norm_mode, biases, neq.saved_precision, batch)
+    biases = run.bias_layers(policy)
+    shared = run.shared_batch if run.config.run_config.sync_batch_norm else None
+    return Plan(run.network, run.table, selection, neq.norm_mode, biases, neq.saved_precision, shared)

@@ -1,4 +1,4 @@
-"""An epoch that is under way: what its steps so far have come to, as a checkpoint in mid-epoch keeps it."""
+"""Progress of a partially completed epoch on this rank, as a checkpoint in mid-epoch holds it."""
 
 from __future__ import annotations
 
@@ -11,79 +11,83 @@ from torch import Tensor
 from neq.budget import Allocation
 from neq.networks.parameter_slice import ParameterSlice
 from neq.selection import PreviousValues
+from neq.tasks import Counts, StepOutput, add_counts
 
 
 @dataclass
 class EpochState:
-    """What an epoch's steps so far have come to in this process; weights and optimizer state apart.
+    """Progress of a partially completed epoch on this rank; weights and optimizer state apart.
 
     Args:
-        choice: the neurons that it updates.
+        choice: the neurons that the epoch updates.
         losses: of its steps, float32 [steps], on the device; 0 for a step to come.
-        hits: images that were classified right, int64 [], on the device.
-        before: all that it can change, as it was before it; none where no velocity is measured.
-        images: that were trained on.
+        counts: the task's, added up over the steps.
+        before: the values of all that trains before the epoch; none where no velocity is measured.
         step: the next one.
         seconds: of the steps that were timed.
-        random: states of torch's global streams after the last step; none before the first.
+        random: states of torch's global generators after the last step; none before the first.
     """
 
     choice: Allocation
     losses: Tensor
-    hits: Tensor
+    counts: Counts = field(default_factory=dict)
     before: PreviousValues | None = None
-    images: int = 0
     step: int = 0
     seconds: list[float] = field(default_factory=list)
     random: dict[str, Tensor] | None = None
 
     @classmethod
     def start(cls, choice: Allocation, steps: int, device: torch.device) -> Self:
-        """An epoch of so many steps, before the first."""
-        return cls(
-            choice,
-            losses=torch.zeros(steps, device=device),
-            hits=torch.zeros((), dtype=torch.int64, device=device),
-        )
+        """The state before the first of an epoch's steps."""
+        return cls(choice, losses=torch.zeros(steps, device=device))
 
-    def add(self, loss: Tensor, outputs: Tensor, labels: Tensor) -> None:
-        """Counts a step that is done.
-
-        Args:
-            loss: of its batch, [].
-            outputs: [B, classes].
-            labels: int64 [B].
-        """
-        self.losses[self.step] = loss
-        self.hits += (outputs.argmax(1) == labels).sum()
-        self.images += len(labels)
+    def add(self, output: StepOutput) -> None:
+        """Adds a step that is done."""
+        self.losses[self.step] = output.loss.detach()
+        self.counts = add_counts(self.counts, output.counts)
         self.step += 1
 
     def state(self) -> dict[str, Any]:
-        """As plain values and tensors, with the random states of this moment."""
+        """Plain values and tensors, with the generator states of this moment."""
         before = None
         if self.before is not None:
             before = {name: {**vars(part), "values": kept} for name, (part, kept) in self.before.items()}
         random = {"cpu": torch.get_rng_state()}
         if self.losses.is_cuda:
             random["cuda"] = torch.cuda.get_rng_state(self.losses.device)
-        return {**vars(self), "choice": vars(self.choice), "before": before, "random": random}
+        return {
+            **vars(self),
+            "choice": vars(self.choice),
+            "counts": dict(self.counts),
+            "before": before,
+            "random": random,
+        }
 
     @classmethod
     def of_state(cls, state: dict[str, Any], device: torch.device) -> Self:
-        """From what `state` gave, on a device."""
+        """Rebuilds what `state` returned, on a device."""
         before = state["before"]
         if before is not None:
             before = {
                 name: (ParameterSlice(kept["index"], kept["axis"]), kept["values"].to(device))
                 for name, kept in before.items()
             }
-        on_device = {name: state[name].to(device) for name in ("losses", "hits")}
-        return cls(**{**state, **on_device, "choice": Allocation(**state["choice"]), "before": before})
+        moved = {
+            "losses": state["losses"].to(device),
+            "counts": counts_on(state["counts"], device),
+            "choice": Allocation(**state["choice"]),
+            "before": before,
+        }
+        return cls(**{**state, **moved})
 
     def restore_random(self) -> None:
-        """Sets torch's global streams to where they were after the last step."""
+        """Sets torch's global generators to their states after the last step."""
         assert self.random is not None
         torch.set_rng_state(self.random["cpu"])
         if "cuda" in self.random and self.losses.is_cuda:
             torch.cuda.set_rng_state(self.random["cuda"], self.losses.device)
+
+
+def counts_on(counts: Counts, device: torch.device) -> Counts:
+    """Counts with their tensors on a device."""
+    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in counts.items()}

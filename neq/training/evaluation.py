@@ -1,70 +1,57 @@
-"""Evaluating the plain network."""
+"""Evaluating the plain network by its task, and adding up counts over processes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import io
+from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
-from neq.training.distributed.collectives import SINGLE_PROCESS, ProcessGroup
+from neq.tasks import Counts, add_counts
+from neq.training.distributed.collectives import ProcessGroup
+from neq.training.forward import NetworkForward
 from neq.utils.eval_mode import eval_mode
 
-
-@dataclass(frozen=True)
-class Scores:
-    """How a network did on some images.
-
-    Args:
-        top1: per cent of the images whose highest output is their label.
-        loss: mean cross-entropy.
-    """
-
-    top1: float
-    loss: float
-
-
-def cross_entropy(outputs: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
-    """The loss of a batch, in float32, or in float64 where the network is.
-
-    Args:
-        outputs: [B, classes].
-        labels: int64 [B].
-        reduction: "mean" or "sum" over the images.
-    """
-    precise = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
-    return F.cross_entropy(precise, labels, reduction=reduction)
+if TYPE_CHECKING:
+    from neq.training.context import Training
 
 
 @torch.no_grad()
-def evaluate(
-    network: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    device: torch.device,
-    precision: str = "fp32",
-    processes: ProcessGroup = SINGLE_PROCESS,
-) -> Scores:
-    """Top-1 and loss of the plain network in eval mode; it is left in the mode it was in.
+def evaluate(run: Training, split: str) -> dict[str, float]:
+    """The task's scores of the plain network on a split; of several processes each gets those of all.
 
     Args:
-        network: the plain network, on the device.
-        batches: (images [B, 3, H, W], labels int64 [B]); every image once, in one of the processes.
-        precision: "fp32", or "bf16" for autocast.
-        processes: that share the images; each gets the scores of all.
+        run: its network is left in the mode it was in.
+        split: "validation" or "test".
+
+    Raises:
+        Stopped: a process alone is asked to stop. (Of several, one would leave the others waiting.)
     """
-    images_seen, hits = 0, 0
-    loss = torch.zeros((), dtype=torch.float64, device=device)
-    with eval_mode(network):
-        for images, labels in batches:
-            images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
-            labels = labels.to(device, non_blocking=True)
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                outputs = network(images)
-            loss += cross_entropy(outputs, labels, "sum").double()
-            hits += int((outputs.argmax(1) == labels).sum())
-            images_seen += len(labels)
-    images_seen, hits, loss = processes.sum(images_seen), processes.sum(hits), processes.sum(loss)
-    assert images_seen, "an evaluation without images"
-    return Scores(100 * hits / images_seen, float(loss) / images_seen)
+    totals: Counts = {}
+    with eval_mode(run.network):
+        batches = run.task.evaluate(NetworkForward(run.network, run.config.run_config.precision), split)
+        for counts in run.stop.watch(batches) if run.processes.count == 1 else batches:
+            totals = add_counts(totals, counts)
+    return run.task.scores(sum_counts(totals, run.processes))
+
+
+def sum_counts(counts: Counts, processes: ProcessGroup) -> Counts:
+    """Counts added up over the processes, in float64.
+
+    Args:
+        counts: of this process; it may lack names, where a split has fewer images than there are processes.
+        processes: all of which call this.
+    """
+    if processes.count == 1:
+        return counts
+    file = io.BytesIO()
+    torch.save({name: torch.as_tensor(value).detach().cpu() for name, value in counts.items()}, file)
+    of_all: list[dict[str, Any]] = [
+        torch.load(io.BytesIO(each.numpy().tobytes()), weights_only=True)
+        for each in processes.gather(torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8))
+    ]
+    found: dict[str, list[torch.Tensor]] = {}
+    for each in of_all:
+        for name, value in each.items():
+            found.setdefault(name, []).append(value)
+    return {name: torch.stack(values).double().sum(0).to(values[0].dtype) for name, values in found.items()}

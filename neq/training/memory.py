@@ -1,7 +1,8 @@
-"""How much memory training takes, before it does; and what would fit where there was too little.
+"""The memory of a training, predicted before it starts; and which smaller settings would fit.
 
-Predicted is what tensors take at the peak of a step or of the velocity measurement. A process takes more:
-Python and the libraries, what an allocator keeps, scratch space of convolutions. See docs/reliability.md.
+The prediction is the size of all tensors at the peak of a step or of the velocity measurement. A process
+needs more: Python and the libraries, what an allocator keeps, scratch space of convolutions. See
+docs/reliability.md.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from neq.training.context import Progress, Training, allowance_of, choose_neuron
 from neq.training.profiling import peak_memory
 from neq.utils.eval_mode import eval_mode
 
-# What a process may take of what is predicted: so many times that, and so many bytes. On a CPU, by the
-# setting `memory`, it is the most that was measured (docs/reliability.md).
+# The most a process needs for the predicted tensors: a factor, and bytes on top. On a CPU, by the setting
+# `memory`, the most that was measured (docs/reliability.md).
 _TAKEN = {"fast": (2.2, 0), "tight": (1.0, 10 * 2**20)}
 _TAKEN_ON_CUDA = (1.2, 0)
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
@@ -37,15 +38,15 @@ class PredictedMemory:
     """Bytes of tensors at the peak of training.
 
     Args:
-        weights: parameters and buffers.
-        batch: images and labels of a step.
-        kept: from forward for backward.
+        weights: parameters and buffers, the task's parameters among them.
+        batch: images and labels of a step, for every forward pass.
+        kept: saved by the forward passes for the backward pass.
         gradients: of all that trains.
         optimizer: its state.
         rows: copies of chosen rows that train in place of their weights.
         passing: what the widest layer reads and writes, forward or backward.
-        before: values kept to measure velocity against.
-        measuring: maps and weights of the old network while velocity is measured.
+        before: values from before the epoch, to measure velocities.
+        measuring: feature maps and weights of the old network while velocities are measured.
     """
 
     weights: int
@@ -60,22 +61,22 @@ class PredictedMemory:
 
     @property
     def step(self) -> int:
-        """What a step adds to the weights, and gives back."""
+        """What a step allocates and frees again."""
         return self.batch + self.kept + self.gradients + self.passing
 
     @property
     def peak(self) -> int:
-        """Of the whole training."""
+        """The peak of the whole training."""
         held = self.weights + self.rows + self.optimizer + self.before
         return held + max(self.step, self.measuring)
 
 
 def predict(run: Training, batch: int | None = None) -> PredictedMemory:
-    """The memory that a run's first epoch takes in one process.
+    """The memory that a run's first epoch needs in one process.
 
     Args:
         run: that is trained, or would be.
-        batch: images of a step; none: the run's, or this process' share of them.
+        batch: images of a forward pass; none: those of the run, or this process' share of them.
     """
     policy = run.policy(0)
     chosen = choose_neurons(run, Progress(), 0).chosen
@@ -84,12 +85,13 @@ def predict(run: Training, batch: int | None = None) -> PredictedMemory:
     images = batch or -(-whole // run.processes.count)
     if images != whole:
         biases = run.bias_layers(policy)
-        model = allowance_of(run.config, run.network, run.table, images, biases).model
+        model = allowance_of(run.config, run.network, run.table, images, biases, run.task).model
     cost = model.step(selection)
     plan = make_plan(run, policy, chosen)
     size = _FLOAT * 3 * model.input_shape[2] * model.input_shape[3]
     passing, maps, widest = _of_one_image(model)
     tensors = {**dict(run.network.named_buffers()), **dict(run.network.named_parameters())}
+    extra = run.task.extra_parameters()
     before = measuring = 0
     if run.config.NEq_config.neuron_selection == "velocity":
         before = _of_parts(plan.parts, tensors) + _bytes(list(run.network.buffers()))
@@ -97,8 +99,8 @@ def predict(run: Training, batch: int | None = None) -> PredictedMemory:
         # Old and new maps of the widest layer are compared in float64, with their product.
         measuring = size * run.data.counts["velocity"] + maps + _bytes(partial) + passing + 6 * widest
     return PredictedMemory(
-        weights=_bytes([*run.network.parameters(), *run.network.buffers()]),
-        batch=images * (size + 8),
+        weights=_bytes([*run.network.parameters(), *run.network.buffers(), *extra.values()]),
+        batch=images * (size + 8) * run.task.forwards,
         kept=cost.saved_bytes,
         gradients=cost.gradient_bytes,
         optimizer=cost.optimizer_bytes,
@@ -110,11 +112,11 @@ def predict(run: Training, batch: int | None = None) -> PredictedMemory:
 
 
 def taken(run: Training, memory: str | None = None) -> int:
-    """Bytes that a process may take for the tensors of a run's training, at the peak.
+    """Bytes that a process needs at most for the tensors of a run's training, at the peak.
 
     Args:
         run: that is trained, or would be.
-        memory: "fast" or "tight"; none: as the run says.
+        memory: "fast" or "tight"; none: the run's setting.
     """
     times, bytes_more = _taken(run, memory)
     return int(predict(run).peak * times) + bytes_more
@@ -125,14 +127,14 @@ def _taken(run: Training, memory: str | None = None) -> tuple[float, int]:
 
 
 def what_fits(run: Training, room: int) -> tuple[int | None, int | None]:
-    """The most images a step, and the highest budget in bytes, that are predicted to fit.
+    """The largest batch, and the highest budget in bytes, that are predicted to fit.
 
     Args:
         run: that did not fit.
-        room: bytes for all of training's tensors, weights among them.
+        room: bytes for all tensors of the training, weights among them.
 
     Returns:
-        Images, 2 or more a process and fewer than now, or none; bytes below what a step takes now, or none.
+        Images, 2 or more a process and fewer than now, or none; bytes below what a step needs now, or none.
     """
     times, bytes_more = _taken(run)
     room = int((room - bytes_more) / times)
@@ -157,14 +159,14 @@ def is_out_of_memory(error: BaseException) -> bool:
         return error.errno == errno.ENOMEM
     if not isinstance(error, RuntimeError):
         return False
-    if "a primitive" in str(error):  # oneDNN's word for whatever goes wrong when it makes or runs one
+    if "a primitive" in str(error):  # oneDNN's message for any failure
         cpu = torch.device("cpu")
         return peak_memory(cpu)[0] > 0.9 * memory_limit(cpu)
     return any(words in str(error) for words in ("not enough memory", "allocate memory", "out of memory"))
 
 
 def memory_limit(device: torch.device) -> int:
-    """Bytes that this process may take: of the device, or of this machine as far as limits let it."""
+    """Bytes that this process may use: of the device, or of this machine within the limits on it."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device)
@@ -187,7 +189,7 @@ def held_now(device: torch.device) -> int:
 
 
 def _of_one_image(model: CostModel) -> tuple[int, int, int]:
-    """Bytes for one image: the most that one module reads and writes, all layers' maps, the widest map."""
+    """Bytes for one image: the most a module reads and writes, all layers' outputs, the widest output."""
     network, layers = model.network, {layer.name for layer in model.table.layers}
     passing, maps = [0], [0]
 

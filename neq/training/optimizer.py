@@ -1,32 +1,37 @@
-"""The optimizer over a plan's parameters."""
+"""The optimizer over all that trains, and its state by name."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
-from neq.backward import Plan
+from neq.backward import NamedState, Plan
 from neq.config import RunSettings
 from neq.networks.neurons import NORMS
 
 
 def optimizer_kind(settings: RunSettings) -> str:
-    """Which optimizer it is, as the cost model tells them apart."""
+    """The optimizer's key in the cost model's STATE_PER_VALUE."""
     has_momentum = settings.optimizer_name == "sgd" and settings.momentum > 0
     return "sgd with momentum" if has_momentum else settings.optimizer_name
 
 
-def make_optimizer(plan: Plan, settings: RunSettings) -> torch.optim.Optimizer:
-    """SGD, Adam or AdamW over all that a plan trains.
+def make_optimizer(
+    plan: Plan, settings: RunSettings, extra: Iterable[nn.Parameter] = ()
+) -> torch.optim.Optimizer:
+    """SGD, Adam or AdamW over all that trains.
 
     Args:
         plan: of the epoch.
-        settings: optimizer_name, momentum (SGD), weight_decay, and no_wd_keys: `norm` takes every parameter
-            of a norm layer out of weight decay, `bias` every bias.
+        settings: optimizer_name, momentum (SGD), weight_decay, and no_wd_keys: `norm` excludes the parameters
+            of norm layers from weight decay, `bias` every bias.
+        extra: parameters of the task; all of them decay.
     """
-    decayed: list[torch.nn.Parameter] = []
-    free: list[torch.nn.Parameter] = []
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     for name, parameter in plan.named_parameters():
         module_name, _, key = name.rpartition(".")
         is_norm = isinstance(plan.network.get_submodule(module_name), NORMS)
@@ -37,6 +42,7 @@ def make_optimizer(plan: Plan, settings: RunSettings) -> torch.optim.Optimizer:
     groups: list[dict[str, Any]] = [
         {"params": decayed, "weight_decay": settings.weight_decay},
         {"params": free, "weight_decay": 0.0},
+        {"params": list(extra), "weight_decay": settings.weight_decay},
     ]
     groups = [group for group in groups if group["params"]]
     if settings.optimizer_name == "sgd":
@@ -44,3 +50,32 @@ def make_optimizer(plan: Plan, settings: RunSettings) -> torch.optim.Optimizer:
     if settings.optimizer_name == "adam":
         return torch.optim.Adam(groups, lr=settings.base_lr)
     return torch.optim.AdamW(groups, lr=settings.base_lr)
+
+
+def task_state(optimizer: torch.optim.Optimizer, extra: Mapping[str, nn.Parameter]) -> NamedState:
+    """The optimizer's state of the task's parameters, by name."""
+    return {
+        name: dict(optimizer.state[parameter])
+        for name, parameter in extra.items()
+        if parameter in optimizer.state
+    }
+
+
+def carry_task_state(
+    former: NamedState, optimizer: torch.optim.Optimizer, extra: Mapping[str, nn.Parameter]
+) -> None:
+    """Copies state of the task's parameters into a new optimizer.
+
+    Args:
+        former: as `task_state` returned it, on any device.
+        optimizer: new, over these parameters too.
+        extra: by name.
+    """
+    for name, parameter in extra.items():
+        if name in former:
+            optimizer.state[parameter] = {
+                key: value.to(parameter.device)
+                if isinstance(value, torch.Tensor) and key != "step"
+                else value
+                for key, value in former[name].items()
+            }

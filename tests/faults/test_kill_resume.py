@@ -26,7 +26,7 @@ def test_the_comparison_sees_a_difference(tmp_path):
     (tmp_path / "one" / "checkpoint" / "last.pt").write_bytes(
         (tmp_path / "one" / "checkpoint" / "previous.pt").read_bytes()
     )
-    assert load_checkpoint(tmp_path / "one" / "checkpoint" / "last.pt")["progress"]["so_far"] is not None
+    assert load_checkpoint(tmp_path / "one" / "checkpoint" / "last.pt")["progress"]["epoch_state"] is not None
     assert differences(tmp_path / "one", tmp_path / "other") == [
         "last.pt",
         "checkpoint/best.safetensors",

@@ -15,6 +15,7 @@ from neq.cli import main
 from neq.experiment.memory_report import OutOfMemory, memory_explained, predicted_line
 from neq.training import is_out_of_memory, load_checkpoint, predict, train, what_fits
 from neq.training import loop as loop_module
+from neq.training import steps as steps_module
 from neq.training.distributed import ProcessGroup
 from neq.training.memory import _TAKEN
 from neq.utils.malloc import can_give_back
@@ -107,14 +108,14 @@ def test_what_fits_gives_every_process_two_images(tmp_path):
 )
 def test_the_line_says_what_to_do_and_the_last_good_state_is_kept(tmp_path, monkeypatch, error):
     with run_of(tmp_path, neuron_selection="velocity") as (run, diary):
-        real = loop_module._forward
+        real = steps_module._step
 
         def greedy(*args):
             if len(diary.steps) == 40:
                 raise error
             return real(*args)
 
-        monkeypatch.setattr(loop_module, "_forward", greedy)
+        monkeypatch.setattr(steps_module, "_step", greedy)
         monkeypatch.setitem(_TAKEN, "tight", (1.0, 0))  # MiB are nothing to a real network
         monkeypatch.setattr("neq.experiment.memory_report.memory_limit", lambda device: 0)
         monkeypatch.setattr(
@@ -173,16 +174,16 @@ def limit(extra, epoch):
         if number == epoch:
             now = psutil.Process().memory_info().vms
             resource.setrlimit(resource.RLIMIT_AS, (now + extra, resource.RLIM_INFINITY))
-            loop_module._forward = partial(with_ballast, loop_module._forward)
+            steps_module._step = partial(with_ballast, steps_module._step)
         return real(run, progress, number)
 
     loop_module._train_epoch = limited
 
 
-def with_ballast(forward, *args):
+def with_ballast(step, *args):
     """A step that needs 512 MiB more."""
     torch.empty(2**29, dtype=torch.uint8)
-    return forward(*args)
+    return step(*args)
 
 
 def test_a_process_that_may_take_no_more(tmp_path):

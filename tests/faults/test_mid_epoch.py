@@ -9,9 +9,8 @@ import torch
 from torch import nn
 
 from neq.training import Stopped, TrainingDiverged, restore, train
-from neq.training import loop as loop_module
 from tests.training.runs import LISTS, run_of
-from tests.training.test_loop import without_times
+from tests.training.test_loop import poison, without_times
 
 SETTINGS = {
     "velocity": {"neuron_selection": "velocity"},
@@ -116,14 +115,14 @@ def test_a_checkpoint_is_due_after_minutes(tmp_path):
             real = run.checkpoints.save
 
             def save(state, is_best, real=real, saved=saved):
-                saved.append(state["progress"]["so_far"])
+                saved.append(state["progress"]["epoch_state"])
                 real(state, is_best)
 
             run.checkpoints.save = save
             train(run)
         assert saved.pop() is None
         assert least <= len(saved) <= STEPS * bool(least)
-        assert all(so_far is not None for so_far in saved)
+        assert all(epoch_state is not None for epoch_state in saved)
 
 
 def test_checkpoints_in_mid_epoch_change_nothing(tmp_path):
@@ -132,19 +131,14 @@ def test_checkpoints_in_mid_epoch_change_nothing(tmp_path):
     same(often, whole)
 
 
-def test_a_network_that_has_diverged_is_not_saved_in_mid_epoch(tmp_path, monkeypatch):
+def test_a_network_that_has_diverged_is_not_saved_in_mid_epoch(tmp_path):
     settings = {"neuron_selection": "random", "checkpoint_minutes": 0.00001}
     with run_of(tmp_path, **settings) as (run, diary):
-        real = loop_module.cross_entropy
-
-        def poisoned(outputs, labels):
-            return real(outputs, labels) * (float("nan") if len(diary.steps) == 10 else 1.0)
-
-        monkeypatch.setattr(loop_module, "cross_entropy", poisoned)
+        poison(run, lambda: len(diary.steps) == 10)
         with pytest.raises(TrainingDiverged, match="loss is nan in epoch 0, step 10, at learning rate"):
             train(run)
         state = run.checkpoints.load_last()
-    assert state["progress"]["so_far"]["step"] == 10
+    assert state["progress"]["epoch_state"]["step"] == 10
     assert all(tensor.isfinite().all() for tensor in state["network"].values())
 
 

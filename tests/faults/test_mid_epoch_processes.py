@@ -79,9 +79,9 @@ def test_one_goes_on_from_the_mid_epoch_of_two(together, tmp_path):
     """With the statistics, losses and hits of both; from there on with whole batches."""
     found, folder = together
     state = load_checkpoint(folder / "stopped.pt")
-    assert state["progress"]["so_far"]["step"] == 18
-    assert len(state["own"]) == 2
-    seen = state["progress"]["so_far"]["images"]
+    assert state["progress"]["epoch_state"]["step"] == 18
+    assert len(state["ranks"]) == 2
+    seen = state["progress"]["epoch_state"]["counts"]["images"]
     with run_of(tmp_path, **SETTINGS) as (run, diary):
         train(run, restore(run, state))
     whole, metrics = found[0]["whole"][0], diary.reports[0].metrics

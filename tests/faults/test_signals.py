@@ -11,7 +11,7 @@ from benchmarks.forked_runs import code_of, start
 from benchmarks.kill_resume import differences
 from neq.runs import read_metrics
 from neq.training import Stop, Stopped, load_checkpoint, restore, stop_on_signals, train
-from neq.training import loop as loop_module
+from neq.training import steps as steps_module
 from tests.training.runs import run_of
 
 NO_CHECKPOINTS = ("--checkpoint_minutes", "0")
@@ -29,21 +29,21 @@ class SlowSteps:
         self.seconds, self.seen = seconds, seen
 
     def __call__(self):
-        forward = loop_module._forward
+        step = steps_module._step
 
         def slow(*args):
             time.sleep(self.seconds)
-            return forward(*args)
+            return step(*args)
 
-        real = loop_module.EpochSoFar.add
+        real = steps_module.EpochState.add
 
-        def add(so_far, *args):
-            real(so_far, *args)
-            if so_far.step == 5:
+        def add(epoch_state, *args):
+            real(epoch_state, *args)
+            if epoch_state.step == 5:
                 self.seen.touch()
 
-        loop_module._forward = slow
-        loop_module.EpochSoFar.add = add
+        steps_module._step = slow
+        steps_module.EpochState.add = add
 
 
 def wait_for(path, process):
@@ -72,7 +72,7 @@ def test_a_signal_in_mid_epoch_saves_the_run(tmp_path, whole, number, code):
     assert "neq: stopped and saved; the same command with --resume goes on from there" in said
     assert "Traceback" not in said
     state = load_checkpoint(folder / "checkpoint" / "last.pt")
-    step = state["progress"]["so_far"]["step"]
+    step = state["progress"]["epoch_state"]["step"]
     assert 5 <= step < 35
     assert len(read_metrics(folder)) == state["progress"]["epoch"] == 0
     assert code_of(start(folder, "--resume")) == 0
@@ -131,7 +131,7 @@ def test_a_signal_during_an_evaluation_saves_the_epochs_steps(tmp_path, split):
             train(run)
         state = run.checkpoints.load_last()
     assert state["progress"]["epoch"] == 1
-    assert state["progress"]["so_far"]["step"] == 35
+    assert state["progress"]["epoch_state"]["step"] == 35
     with run_of(tmp_path / "run", neuron_selection="velocity") as (run, rest):
         resumed = train(run, restore(run, state))
         weights = run.network.state_dict()

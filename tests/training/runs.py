@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from neq.config import dataset, resolve
-from neq.data import open_data
+from neq.data import Data, open_data
 from neq.networks.neurons import neuron_table
+from neq.tasks import Classification, Task
 from neq.training import Checkpoints, EpochReport, Training
 from neq.training.distributed import SINGLE_PROCESS, ProcessGroup
 from tests.toys import toy
@@ -50,9 +51,13 @@ class Diary:
 
 @contextmanager
 def run_of(
-    folder: Path, processes: ProcessGroup = SINGLE_PROCESS, network: nn.Module | None = None, **settings: Any
+    folder: Path,
+    processes: ProcessGroup = SINGLE_PROCESS,
+    network: nn.Module | None = None,
+    learned: Callable[[Data, torch.device], Task[Any]] = Classification,
+    **settings: Any,
 ) -> Iterator[tuple[Training, Diary]]:
-    """A run of a network, the toy if none is given, and its diary."""
+    """A run of a network and a task, by default the toy and classification, and its diary."""
     if settings.get("budget") is not None:
         settings.setdefault("ratio", None)
     config = resolve({}, {**BASE, **settings}).config
@@ -65,4 +70,5 @@ def run_of(
         assert size is not None
         table = neuron_table(network, (3, size, size))
         checkpoints = Checkpoints(folder, writes=processes.is_first)
-        yield Training(config, network, table, data, cpu, checkpoints, (diary,), processes), diary
+        task = learned(data, cpu)
+        yield Training(config, network, table, data, task, cpu, checkpoints, (diary,), processes), diary

@@ -1,5 +1,6 @@
 import copy
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,7 +8,6 @@ import torch
 from neq.selection import listed_parameters
 from neq.training import TrainingDiverged, load_checkpoint, restore, train
 from neq.training import loop as loop_module
-from neq.training.evaluation import Scores
 from tests.training.runs import LISTS, run_of
 
 TIMES = ("step_seconds", "peak_memory_bytes")
@@ -17,6 +17,21 @@ def without_times(value):
     if isinstance(value, dict):
         return {key: without_times(inner) for key, inner in value.items() if key not in TIMES}
     return value
+
+
+def scored(top1):
+    return {"top1": top1, "loss": 1.0}
+
+
+def poison(run, when):
+    """The loss of a step is not a number when the condition holds."""
+    real = run.task.step
+
+    def step(forward, batch):
+        output = real(forward, batch)
+        return replace(output, loss=output.loss * (float("nan") if when() else 1.0))
+
+    run.task.step = step
 
 
 def outcome(folder, **settings):
@@ -162,7 +177,7 @@ def test_a_resumed_run_is_bit_identical(tmp_path, settings, stop):
 def test_the_best_epoch_is_chosen_by_validation_and_its_test_figure_is_its_own(tmp_path, monkeypatch):
     """Fault 9: chosen on the test set, and a test figure left over from another epoch."""
     figures = {"validation": iter([50.0, 70.0, 60.0, 70.0]), "test": iter([10.0, 20.0, 99.0])}
-    monkeypatch.setattr(loop_module, "_evaluate", lambda run, split: Scores(next(figures[split]), 1.0))
+    monkeypatch.setattr(loop_module, "evaluate", lambda run, split: scored(next(figures[split])))
     settings = {"neuron_selection": "random", "n_epochs": 4, "test_per_epochs": 100}
     summary, diary, _, run = outcome(tmp_path, **settings)
     # Epochs 0 and 1 are new bests and are tested; 2 is not; 3 only ties, and is tested as the last one.
@@ -230,13 +245,8 @@ def test_saved_bytes_grow_with_the_selection(tmp_path):
 
 def test_a_diverging_loss_stops_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
     with run_of(tmp_path, neuron_selection="random") as (run, diary):
-        real = loop_module.cross_entropy
-
-        def poisoned(outputs, labels):
-            return real(outputs, labels) * (float("nan") if len(diary.steps) == 40 else 1.0)
-
-        monkeypatch.setattr(loop_module, "cross_entropy", poisoned)
-        monkeypatch.setattr(loop_module, "_evaluate", lambda run, split: Scores(50.0, 1.0))
+        poison(run, lambda: len(diary.steps) == 40)
+        monkeypatch.setattr(loop_module, "evaluate", lambda run, split: scored(50.0))
         with pytest.raises(TrainingDiverged, match=r"loss is nan in epoch 1, step 5, at learning rate 0\.0"):
             train(run)
         state = run.checkpoints.load_last()
@@ -248,8 +258,8 @@ def test_weights_spoilt_by_the_last_step_are_not_saved(tmp_path, monkeypatch):
     with run_of(tmp_path, neuron_selection="random") as (run, diary):
         real = loop_module.make_optimizer
 
-        def make(plan, settings):
-            optimizer = real(plan, settings)
+        def make(plan, settings, extra):
+            optimizer = real(plan, settings, extra)
 
             def spoil(*_):
                 if len(diary.steps) == 69:  # the last step of the second epoch, its loss still finite

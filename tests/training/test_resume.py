@@ -52,18 +52,18 @@ HOSTILE: dict[str, tuple[object, ...]] = {
     "progress.best": (None, [], 3),
     "progress.step_seconds": (None, 1.0, ["1"], [None]),
     "progress.trained_beside_max": (None, []),
-    "progress.so_far": (1, [], {}, {"step": 3}),
+    "progress.epoch_state": (1, [], {}, {"step": 3}),
     "progress.unknown": (1,),
 }
 # Damaged in ways that torch.load ends on in ways of their own.
-OF_OWN = (b"", bytes(9), b"\x80\x02", b"\x80\x02X\x05\x00")
+OF_RANKS = (b"", bytes(9), b"\x80\x02", b"\x80\x02X\x05\x00")
 OF_MID_EPOCH: dict[str, tuple[object, ...]] = {
-    "progress.so_far.choice": (None, {}, {"chosen": 1}, torch.ones(3)),
-    "progress.so_far.choice.chosen": (None, torch.ones(64), [True]),
-    "progress.so_far.step": (None, -1, 10**6, 1.0, "4"),
-    "progress.so_far.losses": (None, [], torch.ones(3), 1),
-    "progress.so_far.before": (1, {"stem.weight": 1}, {"stem.weight": {}}),
-    "own": (None, 1, [1], [torch.ones(3)] * 2, *([bytes_of(text)] * 2 for text in OF_OWN)),
+    "progress.epoch_state.choice": (None, {}, {"chosen": 1}, torch.ones(3)),
+    "progress.epoch_state.choice.chosen": (None, torch.ones(64), [True]),
+    "progress.epoch_state.step": (None, -1, 10**6, 1.0, "4"),
+    "progress.epoch_state.losses": (None, [], torch.ones(3), 1),
+    "progress.epoch_state.before": (1, {"stem.weight": 1}, {"stem.weight": {}}),
+    "ranks": (None, 1, [1], [torch.ones(3)] * 2, *([bytes_of(text)] * 2 for text in OF_RANKS)),
 }
 
 
@@ -77,7 +77,7 @@ def test_what_is_whole_is_taken(saved, tmp_path):
 
 def test_what_no_run_of_this_kind_writes_is_refused_in_one_line(saved, tmp_path):
     folder, whole = saved
-    in_mid_epoch = whole["progress"]["so_far"] is not None
+    in_mid_epoch = whole["progress"]["epoch_state"] is not None
     with run_of(folder, **SETTINGS) as (run, _):
         hostile = HOSTILE | (OF_MID_EPOCH if in_mid_epoch else {})
         for path, value in ((path, value) for path, values in hostile.items() for value in values):

@@ -17,7 +17,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from neq.backward import Plan, average_gradients
+from neq.backward import average_gradients
+from neq.backward.gradient_allreduce import Trainable
 
 # Seconds that a process waits for another within an epoch before it gives the run up.
 PATIENCE = 40.0
@@ -110,15 +111,15 @@ class ProcessGroup:
         found = self._of_all(padded)
         return [each[:length].clone() for each, length in zip(found, lengths, strict=True)]
 
-    def average_gradients(self, plan: Plan, share: float) -> None:
-        """Makes the gradients of a plan those of the whole batch.
+    def average_gradients(self, trained: Trainable, share: float) -> None:
+        """Makes the gradients of all that trains those of the whole batch.
 
         Args:
-            plan: after backward, of the same selection in every process.
+            trained: a plan or the like after backward, of the same selection in every process.
             share: of the whole batch's images, those that this process' mean loss is over.
         """
         if self.count > 1:
-            self._exchange(lambda: average_gradients(plan, share))
+            self._exchange(lambda: average_gradients(trained, share))
 
     def average_statistics(self, network: nn.Module, share: float) -> None:
         """Makes the running statistics of batch norms the mean over the processes.

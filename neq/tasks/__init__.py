@@ -1,0 +1,14 @@
+"""What a training step learns: the protocol of a task, and classification as the first one."""
+
+from neq.tasks.classification import Classification, evaluate_classifier
+from neq.tasks.task import Counts, Forward, StepOutput, Task, add_counts
+
+__all__ = [
+    "Classification",
+    "Counts",
+    "Forward",
+    "StepOutput",
+    "Task",
+    "add_counts",
+    "evaluate_classifier",
+]

@@ -1,0 +1,125 @@
+"""Classification: cross entropy, top-1."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from neq.data import Data
+from neq.tasks.task import Counts, Forward, StepOutput, Task, add_counts
+from neq.utils.eval_mode import eval_mode
+
+# Images [B, 3, H, W] and labels int64 [B].
+LabelledBatch = tuple[Tensor, Tensor]
+
+
+class Classification(Task[LabelledBatch]):
+    """One label an image, learned by cross entropy; scores are top-1 in per cent and the mean loss.
+
+    Args:
+        data: batches and splits.
+        device: where batches go.
+    """
+
+    best_by = "top1"
+
+    def __init__(self, data: Data, device: torch.device) -> None:
+        self._data, self._device = data, device
+        self.steps_per_epoch, self.share = data.steps_per_epoch, data.share
+
+    def batches(self, epoch: int, start: int) -> Iterator[LabelledBatch]:
+        """Labelled training batches."""
+        return _on_device(self._data.train_batches(epoch, start), self._device)
+
+    def step(self, forward: Forward, batch: LabelledBatch) -> StepOutput:
+        """Cross entropy of the outputs; counts images and hits."""
+        images, labels = batch
+        outputs = forward(images)
+        return StepOutput(cross_entropy(outputs, labels), count_hits(outputs.detach(), labels))
+
+    def evaluate(self, network: Forward, split: str) -> Iterator[Counts]:
+        """Counts images, hits and the sum of their losses."""
+        batches = self._data.eval_batches(cast(Literal["validation", "test"], split))
+        for images, labels in _on_device(batches, self._device):
+            yield _evaluated(network(images), labels)
+
+    def scores(self, counts: Counts) -> dict[str, float]:
+        """Top-1 in per cent, and the mean cross entropy where the counts have losses."""
+        return classification_scores(counts)
+
+
+def cross_entropy(outputs: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
+    """The loss of a batch, in float32, or in float64 where the outputs are: -log softmax(outputs)[label].
+
+    Args:
+        outputs: [B, classes].
+        labels: int64 [B].
+        reduction: "mean" or "sum" over the images.
+    """
+    precise = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+    return F.cross_entropy(precise, labels, reduction=reduction)
+
+
+def count_hits(outputs: Tensor, labels: Tensor) -> Counts:
+    """Images, and hits: those whose highest output is their label.
+
+    Args:
+        outputs: [B, classes].
+        labels: int64 [B].
+    """
+    return {"images": len(labels), "hits": (outputs.argmax(1) == labels).sum()}
+
+
+def classification_scores(counts: Counts) -> dict[str, float]:
+    """Scores from counts of one image or more.
+
+    Args:
+        counts: images and hits; loss too where the mean loss is wanted.
+
+    Returns:
+        top1 in per cent, and loss.
+    """
+    images = int(counts["images"])
+    assert images, "scores without images"
+    scores = {"top1": 100 * int(counts["hits"]) / images}
+    if "loss" in counts:
+        scores["loss"] = float(counts["loss"]) / images
+    return scores
+
+
+@torch.no_grad()
+def evaluate_classifier(
+    network: nn.Module, batches: Iterable[LabelledBatch], device: torch.device, precision: str = "fp32"
+) -> dict[str, float]:
+    """Top-1 in per cent and mean loss of a network in eval mode, outside a training.
+
+    Args:
+        network: on the device; it is left in the mode it was in.
+        batches: images [B, 3, H, W] and labels int64 [B].
+        device: where to compute.
+        precision: "fp32", or "bf16" for autocast.
+    """
+    counts: Counts = {}
+    with eval_mode(network):
+        for images, labels in _on_device(batches, device):
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+                outputs = network(images)
+            counts = add_counts(counts, _evaluated(outputs, labels))
+    assert counts, "an evaluation without images"
+    return classification_scores(counts)
+
+
+def _evaluated(outputs: Tensor, labels: Tensor) -> Counts:
+    return {**count_hits(outputs, labels), "loss": cross_entropy(outputs, labels, "sum").double()}
+
+
+def _on_device(batches: Iterable[LabelledBatch], device: torch.device) -> Iterator[LabelledBatch]:
+    for images, labels in batches:
+        yield (
+            images.to(device, memory_format=torch.channels_last, non_blocking=True),
+            labels.to(device, non_blocking=True),
+        )

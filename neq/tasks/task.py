@@ -1,0 +1,135 @@
+"""The protocol between the training loop and a task.
+
+The loop owns the network, its plan, the optimizer, the schedule, checkpoints and processes. A task owns the
+batches, the loss, what is counted, and the scores. A task exchanges nothing between processes: the loop adds
+up the counts, and `Forward.mean` averages what the loss needs of the whole batch.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from torch import Tensor, nn
+
+Batch = TypeVar("Batch")
+# Sums over images, by name, such as images and hits: values add up over batches and processes.
+Counts = Mapping[str, Tensor | int]
+
+
+class Forward(Protocol):
+    """The network as a task calls it: the plan in a step, the plain network in an evaluation."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """One forward pass in the run's precision.
+
+        Args:
+            x: this process' share of a batch, on the device, in channels_last.
+        """
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean of a value over the whole batch, where processes share it: m = sum_p share_p * value_p.
+
+        The gradient of m passes to this process' value as it is. The loop averages parameter gradients by the
+        same shares, so a loss f(m) has the gradient of one process with the whole batch: sum_p share_p f'(m)
+        dvalue_p.
+
+        Args:
+            value: the mean over this process' share, of the same shape in every process.
+        """
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """What a task computes from a batch.
+
+    Args:
+        loss: mean over this process' share of the batch, [], with a graph.
+        counts: sums over this process' share, without a graph; the same names at every step.
+    """
+
+    loss: Tensor
+    counts: Counts
+
+
+class Task(Protocol[Batch]):
+    """What a run learns. Subclass it: what has a default here may be left out.
+
+    Attributes:
+        steps_per_epoch: training batches of an epoch.
+        share: of each training batch, the part that this process has, above 0; all of them together 1.
+        best_by: the score of the validation split that the best epoch has the highest of.
+        forwards: calls of `forward` in a step, each with at most a batch of the run. Cost model and budget
+            count all of them.
+        extra_saved_bytes: bytes that the task's own modules keep for backward in a step, all processes
+            together. What a loss keeps of the outputs does not count.
+    """
+
+    steps_per_epoch: int
+    share: float
+    best_by: str
+    forwards: int = 1
+    extra_saved_bytes: int = 0
+
+    @abstractmethod
+    def batches(self, epoch: int, start: int) -> Iterator[Batch]:
+        """The training batches of an epoch, on the device; the same ones whenever they are asked for.
+
+        Args:
+            epoch: from 0.
+            start: number of the first batch; a run that is resumed in mid-epoch skips the ones before it.
+        """
+
+    @abstractmethod
+    def step(self, forward: Forward, batch: Batch) -> StepOutput:
+        """Loss and counts of a batch.
+
+        Args:
+            forward: to be called `forwards` times.
+            batch: as `batches` yields it.
+        """
+
+    @abstractmethod
+    def evaluate(self, network: Forward, split: str) -> Iterator[Counts]:
+        """Counts of each batch of a split, over every image once, in any of the processes.
+
+        Args:
+            network: in eval mode, without gradients.
+            split: "validation" or "test".
+        """
+
+    @abstractmethod
+    def scores(self, counts: Counts) -> dict[str, float]:
+        """Scores from counts that are added up, in the order of a report.
+
+        Args:
+            counts: of an epoch's steps, or of an evaluation. Of an epoch's steps the loop adds the mean loss
+                to the scores; of an evaluation a score named "loss" must be finite.
+        """
+
+    def extra_parameters(self) -> Mapping[str, nn.Parameter]:
+        """Parameters beside the network's that train with it, by name; on the device, the same on all ranks.
+
+        They are saved in checkpoints, and count in the memory prediction and in a budget in bytes.
+        """
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        """What else a resumed run needs, as plain values and tensors, the same in every process."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Restores what `state` returned.
+
+        Raises:
+            ValueError: it is not the state of this task.
+        """
+        if state:
+            raise ValueError(f"the task has no state, the checkpoint has {', '.join(state)}")
+
+
+def add_counts(totals: Counts, counts: Counts) -> Counts:
+    """Counts added to totals; a name that is new starts from 0."""
+    return {**totals, **{name: totals.get(name, 0) + value for name, value in counts.items()}}

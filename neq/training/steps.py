@@ -1,0 +1,176 @@
+"""The steps of one epoch, and saving a training where it stands."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from neq.backward import Plan, optimizer_state
+from neq.tasks import StepOutput
+from neq.training.context import Progress, Training
+from neq.training.epoch_state import EpochState
+from neq.training.evaluation import sum_counts
+from neq.training.forward import NetworkForward
+from neq.training.optimizer import task_state
+from neq.training.profiling import SavedBytes, StepClock
+from neq.training.rank_state import gather_ranks
+from neq.training.schedule import learning_rate, total_epochs
+from neq.training.stopping import Stopped
+from neq.utils.seeds import seed_for
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss, or a weight, is not finite."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """An epoch and what trains in it.
+
+    Args:
+        number: from 0.
+        state: its progress; changes with every step.
+        plan: of its neurons.
+        optimizer: over the plan's parameters and the task's.
+        extra: the task's parameters, by name.
+    """
+
+    number: int
+    state: EpochState
+    plan: Plan
+    optimizer: torch.optim.Optimizer
+    extra: Mapping[str, nn.Parameter]
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """All that trains: the plan's parameters, then the task's."""
+        return chain(self.plan.parameters(), self.extra.values())
+
+
+def train_steps(run: Training, progress: Progress, epoch: Epoch) -> dict[str, float]:
+    """Trains the remaining steps of an epoch.
+
+    Returns:
+        The task's scores over all of the epoch's batches, the mean loss, and `lr` of the last step.
+
+    Raises:
+        TrainingDiverged: the loss or a weight is not finite.
+        Stopped: the run was asked to stop; progress holds the state after the last step.
+    """
+    state, steps = epoch.state, run.task.steps_per_epoch
+    _seed_dropout(run, epoch)
+    clock = StepClock(run.device, state.seconds)
+    for batch in run.task.batches(epoch.number, state.step):
+        for group in epoch.optimizer.param_groups:
+            group["lr"] = _rate(run, epoch.number, state.step)
+        measured = None
+        if progress.saved_bytes is None and _shows_the_policy(run, epoch.number):
+            measured = SavedBytes(chain(run.network.parameters(), run.network.buffers(), epoch.parameters()))
+        with clock.step():
+            output = _step(run, epoch, batch, measured)
+        if measured is not None:
+            progress.saved_bytes = run.processes.sum(measured.total)
+        state.add(output)
+        for tracker in run.trackers:
+            tracker.step(epoch.number, state.step - 1, steps)
+        _save_or_stop(run, progress, epoch)
+    run.processes.average_statistics(run.network, run.task.share)
+    losses = _check_finite(run, epoch)
+    _keep_optimizer(progress, epoch)
+    scores = run.task.scores(sum_counts(state.counts, run.processes))
+    return {**scores, "loss": float(losses.mean()), "lr": _rate(run, epoch.number, steps - 1)}
+
+
+def save(run: Training, progress: Progress, is_best: bool = False) -> None:
+    """Saves where the training stands; in mid-epoch that differs between the ranks."""
+    state: dict[str, Any] = {"network": run.network.state_dict(), "progress": progress.state()}
+    extra, task = run.task.extra_parameters(), run.task.state()
+    if extra or task:
+        parameters = {name: parameter.detach() for name, parameter in extra.items()}
+        state["task"] = {"parameters": parameters, "state": task}
+    if progress.epoch_state is not None:
+        state["ranks"] = gather_ranks(run.network, progress.epoch_state, run.processes, run.task.share)
+    run.checkpoints.save(state, is_best)
+
+
+def _step(run: Training, epoch: Epoch, batch: object, measured: SavedBytes | None) -> StepOutput:
+    """Forward, backward and update for one batch."""
+    precision = run.config.run_config.precision
+    output = run.task.step(NetworkForward(epoch.plan, precision, run.shared_batch, measured), batch)
+    output.loss.backward()
+    run.processes.average_gradients(epoch, run.task.share)
+    epoch.optimizer.step()
+    epoch.optimizer.zero_grad()
+    epoch.plan.write_back()
+    return output
+
+
+def _seed_dropout(run: Training, epoch: Epoch) -> None:
+    """Dropout draws from the global generator: seeded by epoch, so that a resumed run draws the same."""
+    if epoch.state.step == 0:
+        other = () if run.processes.is_first else (run.processes.rank,)
+        torch.manual_seed(seed_for(run.config.manual_seed, "dropout", epoch.number, *other))
+    else:
+        epoch.state.restore_random()
+
+
+def _save_or_stop(run: Training, progress: Progress, epoch: Epoch) -> None:
+    """Saves where a checkpoint is due; all ranks do, or stop, after the same step.
+
+    Raises:
+        Stopped: one of them is asked to stop.
+    """
+    # No signal that is listened to has the number 1: it stands for a checkpoint that is due.
+    due = int(run.checkpoints.is_due(run.config.run_config.checkpoint_minutes))
+    asked = run.processes.largest(run.stop.number or due)
+    if asked:
+        _check_finite(run, epoch)
+        _keep_optimizer(progress, epoch)
+        if asked > 1:
+            raise Stopped(asked)
+        save(run, progress)
+
+
+def _keep_optimizer(progress: Progress, epoch: Epoch) -> None:
+    progress.optimizer = optimizer_state(epoch.optimizer, epoch.plan)
+    progress.task_optimizer = task_state(epoch.optimizer, epoch.extra)
+
+
+def _check_finite(run: Training, epoch: Epoch) -> Tensor:
+    """Checks that the network may be saved; returns the losses over the whole batches, [steps].
+
+    Raises:
+        TrainingDiverged: a loss, a weight or a running statistic is not finite.
+    """
+    losses = run.processes.sum(epoch.state.losses * run.task.share)
+    for step, value in enumerate(losses.tolist()):
+        if not math.isfinite(value):
+            raise TrainingDiverged(
+                f"the loss is {value} in epoch {epoch.number}, step {step}, at learning rate "
+                f"{_rate(run, epoch.number, step):.4g}; try a lower base_lr or a longer warm-up"
+            )
+    # A last step may spoil the weights, or its batch a running statistic, after a finite loss.
+    values = chain(epoch.parameters(), run.network.buffers())
+    is_finite = torch.stack([tensor.isfinite().all() for tensor in values]).all()
+    if run.processes.largest(int(not is_finite)):
+        raise TrainingDiverged(
+            f"a weight is no longer finite in epoch {epoch.number}, after step {epoch.state.step - 1}; "
+            "try a lower base_lr"
+        )
+    return losses
+
+
+def _rate(run: Training, epoch: int, step: int) -> float:
+    """The learning rate of a step of an epoch."""
+    steps = run.task.steps_per_epoch
+    return learning_rate(run.config.run_config, epoch * steps + step, steps)
+
+
+def _shows_the_policy(run: Training, epoch: int) -> bool:
+    """Whether an epoch's neurons are chosen as most epochs' are, not by the initialization."""
+    return epoch > 0 or total_epochs(run.config.run_config) == 1
