@@ -1,8 +1,8 @@
 """The plan of a run's image cache: which images are kept, and where.
 
 Training images are kept as decoded, before their augmentation, and evaluation images after their resize. Both
-are exactly what is computed without a cache, so a cache changes no batch. Images beyond `cache_gib` are computed
-each time.
+are exactly what is computed without a cache, so a cache changes no batch. Images beyond `cache_gib` are
+computed each time.
 """
 
 from __future__ import annotations
