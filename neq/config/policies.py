@@ -54,7 +54,7 @@ class Policy:
     def __post_init__(self) -> None:
         if self.may_initialize and self.needs in ("velocity", "gradients"):
             raise ValueError(
-                f"policy {shown(self.name)} cannot choose the first epoch's neurons: it needs {self.needs}, and "
+                f"policy {shown(self.name)} needs {self.needs} and cannot choose the first epoch's neurons: "
                 "nothing is measured before that epoch; leave may_initialize out"
             )
 

@@ -90,9 +90,9 @@ def double_mcunet():
         return Double(network)
 
 
-# In float32 the order of a sum, which depends on the processor, is seen in the last digits, and training makes
-# much of it, most with batch statistics; hence float64. There too: weights changed by 1e-15 change the first
-# digits of mcunet's losses within 20 steps with batch statistics, hence 8 of them.
+# In float32 the order of a sum, which depends on the processor, is seen in the last digits, and training
+# makes much of it, most with batch statistics; hence float64. There too: weights changed by 1e-15 change the
+# first digits of a deep network's losses in 20 steps with batch statistics, hence 8 of them.
 MCUNET = {**SETTINGS, "image_size": 16, "n_epochs": 2}
 CASES = {
     "frozen": (double_toy, SETTINGS),
