@@ -14,7 +14,7 @@ import torch
 
 from neq.cli import main as neq_main
 from neq.config import read_yaml
-from neq.runs import SweepCell, WandbMirror, read_metrics, read_summary, wandb_cell, why_no_wandb
+from neq.runs import SweepCell, WandbMirror, load_run, read_metrics, read_summary, wandb_cell, why_no_wandb
 from neq.runs.wandb.mirror import KILLED, PATIENCE
 from neq.training import EpochReport
 from tests.runs.processes import left_behind, wait_until
@@ -221,6 +221,7 @@ def test_sigterm_in_a_cell_of_a_sweep(store, tmp_path, monkeypatch):
     assert (run["name"], run["project"], run["sweep"]) == ("cell", "ours", "sweep")
     assert run["exitcode"] == KILLED
     assert run["config"]["run_config"]["n_epochs"] == 40
+    assert load_run(tmp_path / "run").header.sweeps == (SweepCell("ours/sweep", "cell"),)
     assert run["config"]["run_config"]["momentum"] == 0.9
     assert shown(run) == read_metrics(tmp_path / "run")
     assert len(run["history"]) >= 1
