@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from neq.experiment.run import OpenData
     from neq.training import EpochReport
 
+# The metric of a search where the sweep file names none.
+DEFAULT_METRIC = "valid.val/best"
+
 
 class TrainingExperiment:
     """An experiment whose runs are those of `neq train`.
@@ -35,16 +38,16 @@ class TrainingExperiment:
 
     preload = ("neq.experiment.run",)
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics that every epoch logs, the default of a search first."""
+        return (DEFAULT_METRIC, *(key for key in epoch_keys() if key != DEFAULT_METRIC))
+
     def __init__(self, flags: Sequence[str] = ()) -> None:
         self.options: Options = parse_flags(flags, "command")
         # Read once: runs of a sweep do not change when the file does.
         self._base = read_yaml(find_config(self.options.config_file))
         self._opened: OpenData | None = None
-
-    @property
-    def metrics(self) -> Sequence[str]:
-        """The metrics that every epoch logs, in the order of their table."""
-        return epoch_keys()
 
     @property
     def settings(self) -> Mapping[str, object]:

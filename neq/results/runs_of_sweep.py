@@ -7,17 +7,14 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from neq.config import Config, config_model
-from neq.config.keys import KEYS, flatten_file
-from neq.config.writing import to_mapping
+from neq.config import Config
 from neq.results.search_space import SearchSpace
 from neq.runs import run_folder
 from neq.runs.environment import Environment
-from neq.runs.identity import NOT_IDENTITY, plain_identity
+from neq.runs.identity import default_settings, plain_identity
 from neq.runs.run_reader import Recorded, recorded_runs
 from neq.sweeps import Sweep, cells, read_sweep
 from neq.utils.errors import UserError, shown
@@ -224,15 +221,8 @@ def _seed(named: Mapping[str, Any]) -> int:
 
 
 def settings_of(named: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of an identity, with or without its seed, defaults included: leaf -> JSON value."""
-    return {**_defaults(), **named}
-
-
-@cache
-def _defaults() -> dict[str, Any]:
-    """Leaf -> default of every setting that can change a result."""
-    flat = flatten_file(to_mapping(config_model()()))
-    return {name: flat[name] for name in KEYS if name not in NOT_IDENTITY}
+    """Every setting of an identity, or of one without its seed, defaults filled in: leaf -> JSON value."""
+    return {**default_settings(), **named}
 
 
 def run_key(run: Run) -> str:

@@ -55,13 +55,12 @@ def _by_key(*metrics: Metric) -> dict[str, Metric]:
     return {metric.key: metric for metric in metrics}
 
 
-# The first one that every epoch logs is what a search optimizes by default.
 METRICS: dict[str, Metric] = _by_key(
-    Metric("valid.val/best", "", "", "%", True, True),
     Metric("train.train/top1", "", "train/top1", "%", True, True),
     Metric("train.train/loss", "", "train/loss", "", False, True),
     Metric("valid.val/top1", "val_top1", "valid/best", "%", True, True),
     Metric("valid.val/loss", "val_loss", "valid/loss at valid/best", "", False, True),
+    Metric("valid.val/best", "", "", "%", True, True),
     Metric("test.test/top1", "test_top1", "test/top1 at valid/best", "%", True, True),
     Metric("test.test/loss", "", "test/loss", "", False, True),
     Metric("test.test/best", "", "", "%", True, True),

@@ -1,5 +1,7 @@
 """`neq results table`: on the terminal, as CSV and as Parquet."""
 
+import importlib.util
+
 import pandas as pd
 import pytest
 
@@ -26,10 +28,8 @@ def test_a_row_a_setting_is_printed_and_a_row_a_run_written(swept, tmp_path, cap
     assert "test/top1 at valid/best (%)" in lines[0]
     velocity, random = lines[2:4]
     # run_folders: 80 + 1.5 + 10 * .3 + seed % 7 / 3
-    for text in ("velocity", "2/2", "84.67 ± 0.24"):
-        assert text in velocity
-    for text in ("random", "1/2", "38 "):
-        assert text in random
+    assert all(text in velocity for text in ("velocity", "2/2", "84.67 ± 0.24"))
+    assert all(text in random for text in ("random", "1/2", "38 "))
     assert lines[-1] == "runs.csv: 4 runs"
     table = pd.read_csv(tmp_path / "runs.csv")
     assert list(table["state"]) == ["done", "done", "done", "missing"]
@@ -49,10 +49,16 @@ def test_a_parquet_file_keeps_values_and_types(swept, tmp_path):
 
 
 def test_without_pyarrow_parquet_is_refused_in_one_line(swept, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(results_table, "find_spec", lambda name: None)
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        results_table, "find_spec", lambda name: None if name == "pyarrow" else find_spec(name)
+    )
     assert main(["results", "table", "sweep.yaml", "--parquet", "runs.parquet"]) == 2
-    line = "neq: --parquet needs pyarrow, which is not installed; pip install 'neq[parquet]'\n"
-    assert capsys.readouterr() == ("", line)
+    out, err = capsys.readouterr()
+    assert (out, err) == (
+        "",
+        "neq: --parquet needs pyarrow, which is not installed; pip install 'neq[parquet]'\n",
+    )
     assert not (tmp_path / "runs.parquet").exists()
 
 
