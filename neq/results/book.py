@@ -7,7 +7,7 @@ written again. Sheets that users added stay.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,8 +101,10 @@ def write_book(path: Path, runs: DataFrame, force: bool = False) -> Written:
     given, known = set(runs["setting"]), _known(stored, runs)
     runs = _joined(stored, runs)
     table = groups(runs)
-    _write_summary(_anew(book, SUMMARY), table)
-    _write_runs(_anew(book, RUNS), runs, table)
+    has_values = {"environment": table["environment"], "evaluation": runs["evaluation"]}
+    optional = {name for name in OPTIONAL if has_values[name].notna().any()}
+    _write_summary(_anew(book, SUMMARY), table, optional)
+    _write_runs(_anew(book, RUNS), runs, table, optional)
     write_charts(_anew(book, CHARTS), table)
     for title, further in FURTHER.items():
         _write_further(book, title, further.table(table))
@@ -187,12 +189,8 @@ def _anew(book: Workbook, title: str) -> Worksheet:
     return sheet
 
 
-def _shown(table: DataFrame) -> set[str]:
-    return {name for name in OPTIONAL if name in table and table[name].notna().any()}
-
-
-def _write_summary(sheet: Worksheet, table: DataFrame) -> None:
-    columns = summary_columns(varying_settings(table), _shown(table))
+def _write_summary(sheet: Worksheet, table: DataFrame, optional: Container[str]) -> None:
+    columns = summary_columns(varying_settings(table), optional)
     write_table(sheet, columns, summary_rows(table), fit_to_width=True)
     places = {column.header: at for at, column in enumerate(columns, 1)}
     for row, (is_best, environment) in enumerate(zip(table["is_best"], table["environment"], strict=True), 2):
@@ -203,11 +201,11 @@ def _write_summary(sheet: Worksheet, table: DataFrame) -> None:
             restyle(sheet.cell(row, places[MIXED]), color=WRONG)
 
 
-def _write_runs(sheet: Worksheet, runs: DataFrame, table: DataFrame) -> None:
+def _write_runs(sheet: Worksheet, runs: DataFrame, table: DataFrame, optional: Container[str]) -> None:
     """The sheet Runs: in the order of Summary and of the seeds."""
     order = {setting: at for at, setting in enumerate(table.index)}
     runs = runs.assign(order=runs["setting"].map(order)).sort_values(["order", "seed"], kind="stable")
-    columns = runs_columns(settings_of_runs(map(json.loads, runs["key"])), _shown(runs))
+    columns = runs_columns(settings_of_runs(map(json.loads, runs["key"])), optional)
     rows = rows_of(runs)
     write_table(sheet, columns, rows, fit_to_width=False)
     places = {column.header: at for at, column in enumerate(columns, 1)}
