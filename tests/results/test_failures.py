@@ -6,7 +6,6 @@ from pathlib import Path
 import openpyxl
 
 from neq.cli import main
-from neq.config import find_config, read_yaml
 from neq.results import collect, runs
 from neq.results.book import write_book
 from neq.results.failures import with_failures
@@ -23,8 +22,9 @@ def failing(tmp_path):
     """A sweep: its first cell is done, the second failed, the third was stopped, the rest wait."""
     file, runs = sweep_file(tmp_path / "sweep.yaml"), tmp_path / "runs"
     write_run(runs, configs(file)[0])
-    sweep, base = read_sweep(file), read_yaml(find_config("transfer"))
-    with closing(CellQueue(open_storage(None, runs), sweep_name(sweep, "sweep", base), sweep)) as queue:
+    sweep = read_sweep(file)
+    name = sweep_name(sweep, "sweep", sweep.experiment().settings)
+    with closing(CellQueue(open_storage(None, runs), name, sweep)) as queue:
         queue.begin()
         queue.claim("worker").done(90.0)
         queue.claim("worker").failed("too large for this device")
