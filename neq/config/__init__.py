@@ -14,8 +14,10 @@ from neq.config.catalog import (
     schemes,
 )
 from neq.config.flags import Options, load, parse_flags
+from neq.config.keys import config_model, register_section, section_of
+from neq.config.policies import POLICIES, Policy, register
 from neq.config.reading import configs_folder, find_config, parse_value, read_yaml
-from neq.config.resolve import Resolved, resolve
+from neq.config.resolve import Resolved, resolve, stored_config
 from neq.config.schema import (
     WEIGHTS_BY_NAME,
     BackwardConfig,
@@ -25,7 +27,7 @@ from neq.config.schema import (
     NEqConfig,
     NetConfig,
     NormMode,
-    Policy,
+    PolicyName,
     RunSettings,
 )
 from neq.config.wandb_values import by_path, in_wandb_sweep, own_flags, wandb_values
@@ -33,6 +35,7 @@ from neq.config.writing import to_mapping, to_yaml
 from neq.utils.errors import UserError, shown, unknown_name
 
 __all__ = [
+    "POLICIES",
     "PRE_TRAINED",
     "WEIGHTS_BY_NAME",
     "BackwardConfig",
@@ -46,11 +49,13 @@ __all__ = [
     "NormMode",
     "Options",
     "Policy",
+    "PolicyName",
     "Resolved",
     "RunSettings",
     "SchemeEntry",
     "UserError",
     "by_path",
+    "config_model",
     "configs_folder",
     "dataset",
     "dataset_name",
@@ -64,10 +69,14 @@ __all__ = [
     "parse_flags",
     "parse_value",
     "read_yaml",
+    "register",
+    "register_section",
     "resolve",
     "scheme",
     "schemes",
+    "section_of",
     "shown",
+    "stored_config",
     "to_mapping",
     "to_yaml",
     "unknown_name",

@@ -1,15 +1,63 @@
-"""Which budget and which SU lists a run gets: flag over scheme over file."""
+"""Resolves a run's budget and SU lists: flags take precedence over the scheme, the scheme over the file."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Set
+from decimal import Decimal
 
 from neq.config.catalog import PRE_TRAINED, SchemeEntry, check_lists, network, scheme
 from neq.config.keys import flatten_config
+from neq.config.policies import POLICIES
 from neq.config.schema import Config
-from neq.utils.errors import UserError
+from neq.utils.errors import UserError, shown
 
+_MULTIPLES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
+_SIZES = {
+    **{"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9},
+    **{"KiB": 2**10, "MiB": 2**20, "GiB": 2**30},
+}
 NO_LISTS: Mapping[str, object] = {"n_bias_update": 0, "manual_weight_idx": (), "weight_update_ratio": ()}
+
+
+def spelled_out(flat: Mapping[str, object]) -> dict[str, object]:
+    """Settings with a budget such as `1.5M`, `30%` or `64MiB` replaced by a number.
+
+    A share becomes a ratio, a size an amount in bytes.
+
+    Args:
+        flat: flat settings from one source.
+
+    Raises:
+        UserError: the budget cannot be parsed, or contradicts the ratio or unit beside it.
+    """
+    budget = flat.get("budget")
+    if not isinstance(budget, str):
+        return dict(flat)
+    found = re.fullmatch(r"\s*(\d[\d_]*(?:\.\d+)?|\.\d+)\s*([A-Za-z%]*)\s*", budget)
+    suffix = found[2] if found else "?"
+    if found is None or suffix not in {"%", *_MULTIPLES, *_SIZES}:
+        raise UserError(
+            f"budget {shown(budget)} is not allowed: "
+            "give a number (192311, 1.5M), a share (30%) or a size (64MiB)"
+        )
+    number = Decimal(found[1].replace("_", ""))
+    if suffix == "%":
+        ratio = float(number / 100)
+        if flat.get("ratio") not in (None, ratio):
+            raise UserError(f"ratio {flat['ratio']} and budget {budget} are both given; give one of them")
+        return {**flat, "ratio": ratio, "budget": None}
+    amount = number * _MULTIPLES.get(suffix, _SIZES.get(suffix, 1))
+    if suffix not in _SIZES:
+        if amount != round(amount):
+            raise UserError(f"budget {shown(budget)} is not allowed: it is no whole number; a share is 30%")
+        return {**flat, "budget": round(amount)}
+    if flat.get("budget_unit") not in (None, "bytes"):
+        raise UserError(
+            f"budget {budget} is a size, but budget_unit is {shown(flat['budget_unit'])}; "
+            "give a number, or leave budget_unit out"
+        )
+    return {**flat, "budget": round(amount), "budget_unit": "bytes"}
 
 
 def plain_network(name: str) -> str:
@@ -22,19 +70,22 @@ def at_home(entry: SchemeEntry, net_name: str) -> bool:
     return entry.network is not None and plain_network(entry.network) == plain_network(net_name)
 
 
-def settle_budget(config: Config, overridden: Set[str]) -> tuple[dict[str, object], list[str]]:
-    """The settings that scheme, ratio, budget and lists come down to.
+def resolve_budget(
+    config: Config, overridden: Set[str], published_budget: int | None = None
+) -> tuple[dict[str, object], list[str]]:
+    """The budget and lists that scheme, ratio, budget and lists resolve to.
 
     Args:
-        config: what file and overrides say together.
-        overridden: the leaves that the overrides gave.
+        config: file and overrides merged.
+        overridden: the keys that the overrides set.
+        published_budget: `glob_num_params` of a published file, parameters.
 
     Returns:
-        the leaves to change, and the log lines that say so. A scheme that an override contradicts is no
-        longer that scheme: its name goes, so that the result reads back as it is.
+        The settings to change, and log lines about them. Where an override contradicts the scheme, the
+        scheme's name is dropped, so that the result resolves to itself.
 
     Raises:
-        UserError: when both ratio and budget are overridden, or no budget is given where one is needed.
+        UserError: both ratio and budget are overridden, or a scheme without a budget has none beside it.
     """
     flat = flatten_config(config)
     unit = config.NEq_config.budget_unit
@@ -47,10 +98,10 @@ def settle_budget(config: Config, overridden: Set[str]) -> tuple[dict[str, objec
         own["ratio"] = None
     name = config.NEq_config.scheme
     if name is None:
-        wanted, notes = ({}, []) if "ratio" in own else _budget_of_file(config)
+        wanted, notes = ({}, []) if "ratio" in own else _budget_of_file(config, published_budget)
         return {**wanted, **own}, notes
     entry = scheme(name)
-    wanted, notes = _budget_of_scheme(config, name, entry, needed="ratio" not in own)
+    wanted, notes = _budget_of_scheme(config, name, entry, published_budget, needed="ratio" not in own)
     if entry.network is not None and "ratio" not in own and unit != "parameters":
         if "budget_unit" in overridden:
             raise UserError(
@@ -62,39 +113,32 @@ def settle_budget(config: Config, overridden: Set[str]) -> tuple[dict[str, objec
     if changed:
         own["scheme"] = None
         given = ", ".join(changed)
-        notes.append(f"scheme {name}: {given} given beside it wins; the run no longer bears its name")
+        notes.append(f"scheme {name}: overridden by {given}; the run is recorded without the scheme's name")
     return {**wanted, **own}, notes
 
 
-def _budget_of_file(config: Config) -> tuple[dict[str, object], list[str]]:
+def _budget_of_file(config: Config, total: int | None) -> tuple[dict[str, object], list[str]]:
     ratio, budget = config.NEq_config.ratio, config.NEq_config.budget
     if ratio is not None and budget is not None:
-        return {"ratio": None}, [f"budget {budget} and ratio {ratio} are both given: the budget counts"]
-    total = config.NEq_config.glob_num_params
-    if (
-        ratio is None
-        and budget is None
-        and total is not None
-        and config.NEq_config.budget_unit == "parameters"
-    ):
-        return {"budget": total}, [
-            f"neither ratio nor budget is given: the budget is glob_num_params {total}"
-        ]
-    if ratio is None and budget is None:
-        return {"ratio": 1.0}, ["neither ratio nor budget is given: ratio 1, everything may be updated"]
-    return {}, []
+        return {"ratio": None}, [f"budget {budget} and ratio {ratio} are both given: using the budget"]
+    if ratio is not None or budget is not None:
+        return {}, []
+    if total is not None and config.NEq_config.budget_unit == "parameters":
+        note = f"neither ratio nor budget is given: using glob_num_params={total:,} as the budget"
+        return {"budget": total}, [note]
+    return {"ratio": 1.0}, ["neither ratio nor budget is given: using ratio 1, every neuron may be updated"]
 
 
 def _budget_of_scheme(
-    config: Config, name: str, entry: SchemeEntry, needed: bool
+    config: Config, name: str, entry: SchemeEntry, published_budget: int | None, needed: bool
 ) -> tuple[dict[str, object], list[str]]:
-    """What a scheme sets; `needed`: it must come to a budget, no flag gives one."""
+    """The settings of a scheme; `needed`: no flag gives a budget, so the scheme must."""
     net_name = config.net_config.net_name
     ratio, budget = entry.ratio, entry.budget
     if ratio is None and budget is None:
         budget = config.NEq_config.budget
         if budget is None:
-            budget = config.NEq_config.glob_num_params
+            budget = published_budget
         if budget is None and needed:
             raise UserError(f"scheme {name!r} has no budget of its own; give one with --budget N")
     if entry.network is None:
@@ -106,19 +150,19 @@ def _budget_of_scheme(
         assert budget is not None
         assert total is not None, "the catalog states it of the networks of schemes"
         ratio = round(budget / total, 10)
-    note = f"scheme {name} belongs to {entry.network}; it lends {net_name} its ratio {ratio}, not its lists"
+    note = f"scheme {name} is of {entry.network}: {net_name} uses its ratio {ratio}, not its lists"
     return {"ratio": ratio, "budget": None, **NO_LISTS}, [note]
 
 
-def check_su(config: Config, scheme_name: str | None) -> None:
-    """Holds the lists of a settled configuration, and the policies that need them.
+def check_lists_given(config: Config, scheme_name: str | None) -> None:
+    """Checks the lists of a resolved configuration against the policies that need them.
 
     Args:
-        config: the settled configuration.
+        config: the resolved configuration.
         scheme_name: the scheme that was asked for.
 
     Raises:
-        UserError: when the lists do not fit together, or SU has none.
+        UserError: the lists do not fit together, or are missing.
     """
     lists, chosen = config.backward_config, config.NEq_config
     try:
@@ -126,7 +170,7 @@ def check_su(config: Config, scheme_name: str | None) -> None:
     except ValueError as error:
         raise UserError(str(error)) from None
     policies = {"neuron_selection": chosen.neuron_selection, "initialization": chosen.initialization}
-    using = [key for key, policy in policies.items() if policy == "SU"]
+    using = [f"{key} {name!r}" for key, name in policies.items() if POLICIES[name].needs == "lists"]
     if not using or lists.manual_weight_idx:
         return
     net_name = config.net_config.net_name
@@ -135,8 +179,8 @@ def check_su(config: Config, scheme_name: str | None) -> None:
         entry = scheme(scheme_name)
         reason = f"scheme {scheme_name!r} has no lists"
         if entry.network is not None and not at_home(entry, net_name):
-            reason = f"scheme {scheme_name!r} belongs to {entry.network} and lends its ratio only"
+            reason = f"scheme {scheme_name!r} is of {entry.network}, of which only the ratio applies"
     raise UserError(
-        f"{using[0]} 'SU' needs lists for network {net_name!r}: {reason}; "
+        f"{using[0]} needs lists for network {net_name!r}: {reason}; "
         "give one of its own schemes, or manual_weight_idx and weight_update_ratio"
     )

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, NoReturn, get_args, get_origin
 
-from neq.config.keys import ALL_LEAVES, SECTIONS, SYNONYMS, Leaf, find_leaf, flatten_file, flatten_overrides
+from neq.config.compat import SYNONYMS
+from neq.config.keys import KEYS, PUBLISHED, SECTIONS, Key, find_key, flatten_file, flatten_overrides
 from neq.config.reading import find_config, parse_value, read_yaml
 from neq.config.resolve import Resolved, resolve
 from neq.config.writing import flow_value
@@ -16,7 +17,7 @@ from neq.utils.errors import UserError, shown, unknown_name
 
 DEFAULT_CONFIG = "transfer"
 SWITCHES = {
-    "--dry-run": "say what would run, and stop",
+    "--dry-run": "report what would run, and stop",
     "--overwrite": "train again in a folder that holds a finished or unfinished run",
     "--debug": "show tracebacks",
 }
@@ -24,7 +25,7 @@ SWITCHES = {
 
 @dataclass(frozen=True)
 class Options:
-    """What a command line says: the file to start from, values by leaf that win over it, switches."""
+    """The options of a command line: configuration file, overrides by key, switches."""
 
     config_file: str = DEFAULT_CONFIG
     overrides: Mapping[str, object] = field(default_factory=dict)
@@ -38,28 +39,28 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(message)
 
 
-def _types(leaf: Leaf) -> set[object]:
+def _types(key: Key) -> set[object]:
     """The types that a value may have; for a list, those of its items."""
-    annotation = leaf.field.annotation
+    annotation = key.field.annotation
     parts = get_args(annotation) or (annotation,)
     return {get_args(part)[0] if get_origin(part) is Annotated else part for part in parts}
 
 
-def _metavar(leaf: Leaf) -> str:
+def _metavar(key: Key) -> str:
     """The kind of value that the help shows."""
-    types = _types(leaf)
-    if get_origin(leaf.field.annotation) is tuple or leaf.name == "mean_std":
+    types = _types(key)
+    if get_origin(key.field.annotation) is tuple or key.name == "mean_std":
         return "LIST"
-    if leaf.choices:
-        return "{" + ",".join(leaf.choices) + "}"
+    if key.choices:
+        return "{" + ",".join(key.choices) + "}"
     kinds = {bool: "0|1", int: "INTEGER", float: "NUMBER", str: "TEXT"}
     return next(name for kind, name in kinds.items() if kind in types)
 
 
-def _add(group: argparse._ArgumentGroup, leaf: Leaf, name: str, help_text: str) -> None:
-    optional: dict[str, Any] = {"nargs": "?", "const": "true"} if bool in _types(leaf) else {}
+def _add(group: argparse._ArgumentGroup, key: Key, name: str, help_text: str) -> None:
+    optional: dict[str, Any] = {"nargs": "?", "const": "true"} if bool in _types(key) else {}
     group.add_argument(
-        f"--{name}", dest=name, action="append", metavar=_metavar(leaf), help=help_text, **optional
+        f"--{name}", dest=name, action="append", metavar=_metavar(key), help=help_text, **optional
     )
 
 
@@ -68,7 +69,7 @@ def build_parser(prog: str, defaults: Mapping[str, object]) -> argparse.Argument
 
     Args:
         prog: the program's name.
-        defaults: leaf -> what the help shows as its default, where that is not the schema's.
+        defaults: default of a key in the help, where it is not the schema's.
     """
     parser = _Parser(
         prog=prog,
@@ -88,16 +89,16 @@ def build_parser(prog: str, defaults: Mapping[str, object]) -> argparse.Argument
     groups: dict[str | None, argparse._ArgumentGroup] = {None: parser.add_argument_group("run")}
     for section, kind in SECTIONS.items():
         groups[section] = parser.add_argument_group(section, kind.__doc__)
-    also = {leaf: synonym for synonym, leaf in SYNONYMS.items()}
-    for leaf in ALL_LEAVES:
-        default = flow_value(defaults.get(leaf.name, leaf.field.default))
-        group = groups[leaf.section]
-        _add(group, leaf, leaf.name, f"{leaf.field.description} (default: {default})".replace("%", "%%"))
-        names = [leaf.name, also[leaf.name]] if leaf.name in also else [leaf.name]
+    also = {name: synonym for synonym, name in SYNONYMS.items()}
+    for key in [*KEYS.values(), *PUBLISHED.values()]:
+        default = flow_value(defaults.get(key.flat_name, key.field.default))
+        group = groups[key.section]
+        _add(group, key, key.flat_name, f"{key.field.description} (default: {default})".replace("%", "%%"))
+        names = [key.flat_name, also[key.flat_name]] if key.flat_name in also else [key.flat_name]
         for name in names[1:]:
-            _add(group, leaf, name, f"the same as --{leaf.name}")
-        for name in names if leaf.section else ():
-            _add(group, leaf, f"{leaf.section}.{name}", argparse.SUPPRESS)
+            _add(group, key, name, f"the same as --{key.flat_name}")
+        for name in names if key.section and "." not in key.flat_name else ():
+            _add(group, key, f"{key.section}.{name}", argparse.SUPPRESS)
     return parser
 
 
@@ -130,17 +131,17 @@ def _one(name: str, texts: Sequence[object]) -> object:
 
 
 def _value(name: str, text: str) -> object:
-    """A flag's text as its value; a key that is text takes it as it stands."""
-    leaf = find_leaf(name.rpartition(".")[2])
-    assert leaf is not None
+    """A flag's parsed value; a key of type text takes the flag's text unparsed."""
+    key = find_key(name)
+    assert key is not None
     if not text:
-        raise UserError(f"{leaf.name} is given an empty value; leave the flag out, or give null")
-    if str in _types(leaf):
+        raise UserError(f"{key.flat_name} is given an empty value; leave the flag out, or give null")
+    if str in _types(key) and not key.choices:
         return None if text in NULLS else text
     try:
         return parse_value(text)
     except UserError as error:
-        raise UserError(f"{leaf.name} {error}") from None
+        raise UserError(f"{key.flat_name} {error}") from None
 
 
 def _unknown(token: str, parser: argparse.ArgumentParser) -> UserError:
@@ -148,7 +149,7 @@ def _unknown(token: str, parser: argparse.ArgumentParser) -> UserError:
     if not name.startswith("-") or name == "--":
         return UserError(f"argument {shown(token)} is not allowed; values follow a flag, as --KEY VALUE")
     key = name.lstrip("-")
-    if "." in key and find_leaf(key.rpartition(".")[2]):
+    if "." in key and find_key(key.rpartition(".")[2]):
         return UserError(f"{shown(name)} is no flag; write --{key.rpartition('.')[2]}")
     known = [option for option in parser._option_string_actions if "." not in option]
     return unknown_name("flag", name, known, "See --help.")
@@ -179,11 +180,11 @@ def parse_flags(argv: Sequence[str], prog: str) -> Options:
 def load(
     argv: Sequence[str], prog: str, given: Mapping[str, object] | None = None
 ) -> tuple[Options, Resolved]:
-    """The options of a command line, and the configuration that they come to; UserError for a mistake.
+    """The options of a command line and its resolved configuration; UserError for a mistake.
 
     Args:
         argv, prog: as of `parse_flags`.
-        given: values by leaf or path that win over the file and give way to flags, as from a sweep.
+        given: values by key or path, as of a sweep; they take precedence over the file, flags over them.
     """
     options = parse_flags(argv, prog)
     options = replace(options, overrides={**flatten_overrides(given or {}), **options.overrides})

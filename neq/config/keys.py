@@ -1,28 +1,38 @@
-"""The keys of the schema as one flat table, and the ways between nested and flat settings."""
+"""The configuration's keys as one flat table, and conversion between nested and flat settings."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import NoneType
-from typing import Literal, get_args, get_origin
+from typing import Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, create_model
 from pydantic.fields import FieldInfo
 
-from neq.config.schema import Config
+from neq.config.compat import SECTION_OF, SYNONYMS, PublishedKeys
+from neq.config.schema import Config, OneOf, Section
 from neq.utils.errors import UserError, shown, unknown_name
 
-SYNONYMS = {"eval_per_epochs": "test_per_epochs"}
+S = TypeVar("S", bound=Section)
 
 
 @dataclass(frozen=True)
-class Leaf:
-    """One key: its name, the section that it stands in (None: top level) and its field."""
+class Key:
+    """One key of the configuration.
+
+    Args:
+        name: as in its section.
+        section: the section (None: top level).
+        field: type, default and description.
+        flat_name: its name in flat settings and as a flag: `name`, or `path` where a wing's section repeats a
+            name of the core.
+    """
 
     name: str
     section: str | None
     field: FieldInfo
+    flat_name: str
 
     @property
     def path(self) -> str:
@@ -31,13 +41,14 @@ class Leaf:
 
     @property
     def nullable(self) -> bool:
-        """Whether None is a value of its own; elsewhere it means the default."""
+        """Whether None is a value; elsewhere it stands for the default."""
         return NoneType in get_args(self.field.annotation)
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The allowed words, for a key that is one of a few or a list of them."""
-        return _words(self.field.annotation)
+        """The allowed words, for a key that takes one of a few words or a list of them."""
+        named = (tuple(mark.words()) for mark in self.field.metadata if isinstance(mark, OneOf))
+        return next(named, None) or _words(self.field.annotation)
 
 
 def _words(annotation: object) -> tuple[str, ...]:
@@ -51,88 +62,152 @@ SECTIONS: dict[str, type[BaseModel]] = {
     for name, field in Config.model_fields.items()
     if isinstance(field.default, BaseModel)
 }
-ALL_LEAVES: tuple[Leaf, ...] = (
-    *(Leaf(name, None, field) for name, field in Config.model_fields.items() if name not in SECTIONS),
-    *(Leaf(name, key, field) for key, kind in SECTIONS.items() for name, field in kind.model_fields.items()),
-)
-LEAVES: dict[str, Leaf] = {leaf.name: leaf for leaf in ALL_LEAVES}
+KEYS: dict[str, Key] = {
+    **{
+        name: Key(name, None, field, name)
+        for name, field in Config.model_fields.items()
+        if name not in SECTIONS
+    },
+    **{
+        name: Key(name, section, field, name)
+        for section, kind in SECTIONS.items()
+        for name, field in kind.model_fields.items()
+    },
+}
+PUBLISHED: dict[str, Key] = {
+    name: Key(name, SECTION_OF[name], field, name) for name, field in PublishedKeys.model_fields.items()
+}
+_model: type[Config] = Config
 
 
-def find_leaf(name: str) -> Leaf | None:
-    """The leaf of that name or synonym."""
-    return LEAVES.get(SYNONYMS.get(name, name))
+def config_model() -> type[Config]:
+    """The configuration's class, with the sections registered so far."""
+    return _model
 
 
-def _leaf_in(section: str | None, name: str) -> Leaf:
-    """The leaf of a section; UserError when it has no such key."""
-    leaf = find_leaf(name)
-    if leaf is not None and leaf.section == section:
-        return leaf
-    if leaf is not None:
-        place = shown(section) if section else "the top level"
-        raise UserError(f"{name} is no key of {place}; write it as {leaf.path}")
+def register_section(name: str, kind: type[Section]) -> None:
+    """Adds a wing's section to the configuration: its keys become settings, flags and sweep parameters.
+
+    A key is part of a run's identity unless its field says otherwise, but only where it differs from its
+    default, so that a new section renames no run. Registering the same section again changes nothing.
+
+    Args:
+        name: of the section in files; one that no key or section has.
+        kind: the section's class; every field has a default and a description.
+
+    Raises:
+        ValueError: the name is taken, or a field has no default.
+    """
+    global _model
+    if SECTIONS.get(name) is kind:
+        return
+    if name in SECTIONS or name in KEYS:
+        raise ValueError(f"{name!r} is a section or key already; choose another name for {kind.__name__}")
+    for field_name, field in kind.model_fields.items():
+        if field.is_required():
+            raise ValueError(f"{name}.{field_name} needs a default: a run without the section must resolve")
+    _model = create_model("Config", __base__=_model, **{name: (kind, kind())})  # type: ignore[call-overload]
+    SECTIONS[name] = kind
+    for field_name, field in kind.model_fields.items():
+        is_taken = field_name in KEYS or field_name in PUBLISHED or field_name in SYNONYMS
+        flat_name = f"{name}.{field_name}" if is_taken else field_name
+        KEYS[flat_name] = Key(field_name, name, field, flat_name)
+
+
+def section_of(config: Config, kind: type[S]) -> S:
+    """The settings of a registered section.
+
+    Args:
+        config: a run's configuration.
+        kind: the section's class.
+    """
+    name = next(name for name, registered in SECTIONS.items() if registered is kind)
+    found = getattr(config, name)
+    assert isinstance(found, kind)
+    return found
+
+
+def find_key(name: str) -> Key | None:
+    """The key of a flat name, path or synonym; None where there is none."""
+    key = KEYS.get(SYNONYMS.get(name, name)) or PUBLISHED.get(name)
+    if key is None and "." in name:
+        section, _, last = name.rpartition(".")
+        plain = KEYS.get(SYNONYMS.get(last, last)) or PUBLISHED.get(last)
+        key = plain if plain is not None and plain.section == section else None
+    return key
+
+
+def _key_in(section: str | None, name: str) -> Key:
+    """The key of a section; UserError when the section has none of that name."""
+    key = find_key(f"{section}.{name}" if section else name)
+    if key is not None and key.section == section:
+        return key
+    elsewhere = find_key(name)
+    if elsewhere is not None:
+        where = shown(section) if section else "the top level"
+        raise UserError(f"{name} is not a key of {where}; write it as {elsewhere.path}")
     if section is None:
-        allowed = [*SECTIONS, *(leaf.name for leaf in ALL_LEAVES if leaf.section is None)]
+        allowed = [*SECTIONS, *(key.name for key in KEYS.values() if key.section is None)]
         raise unknown_name("key", name, allowed)
     raise unknown_name(f"key of {section}", name, SECTIONS[section].model_fields)
 
 
-def _put(flat: dict[str, object], leaf: Leaf, value: object) -> None:
-    if leaf.name in flat and flat[leaf.name] != value:
-        raise UserError(
-            f"{leaf.name} is given twice, as {shown(flat[leaf.name])} and as {shown(value)}; give it once"
-        )
-    flat[leaf.name] = value
+def _put(flat: dict[str, object], key: Key, value: object) -> None:
+    name = key.flat_name
+    if name in flat and flat[name] != value:
+        raise UserError(f"{name} is given twice, as {shown(flat[name])} and as {shown(value)}; give it once")
+    flat[name] = value
 
 
 def flatten_file(values: Mapping[str, object]) -> dict[str, object]:
-    """Leaf -> value of nested settings, as read from a file; a section may be missing or None.
+    """Flat settings of nested ones, as read from a file; a section may be missing or None.
 
     Raises:
-        UserError: for a key that the schema does not have, or a synonym that says something else.
+        UserError: for an unknown key, or a synonym that contradicts its key.
     """
     flat: dict[str, object] = {}
     for key, value in values.items():
         if key not in SECTIONS:
-            _put(flat, _leaf_in(None, str(key)), value)
+            _put(flat, _key_in(None, str(key)), value)
         elif isinstance(value, Mapping):
             for name, item in value.items():
-                _put(flat, _leaf_in(key, str(name)), item)
+                _put(flat, _key_in(key, str(name)), item)
         elif value is not None:
             raise UserError(f"{key} {shown(value)} is not allowed: keys with values are expected")
     return flat
 
 
 def flatten_overrides(values: Mapping[str, object]) -> dict[str, object]:
-    """Leaf -> value of settings named by leaf (`n_epochs`) or by path (`run_config.n_epochs`).
+    """Flat settings of ones named by key (`n_epochs`) or path (`run_config.n_epochs`).
 
     Raises:
-        UserError: for a key that the schema does not have, or one given in two ways that differ.
+        UserError: for an unknown key, or one given in two ways that differ.
     """
     flat: dict[str, object] = {}
-    for key, value in values.items():
-        section, dot, name = str(key).rpartition(".")
-        leaf = find_leaf(name)
-        if leaf is None:
-            raise unknown_name("key", str(key), [*LEAVES, *SYNONYMS])
-        _put(flat, _leaf_in(section, name) if dot else leaf, value)
+    for name, value in values.items():
+        section, dot, last = str(name).rpartition(".")
+        if find_key(str(name)) is None and find_key(last) is None:
+            raise unknown_name("key", str(name), [*KEYS, *PUBLISHED, *SYNONYMS])
+        key = _key_in(section, last) if dot else find_key(last)
+        assert key is not None
+        _put(flat, key, value)
     return flat
 
 
 def flatten_config(config: Config) -> dict[str, object]:
-    """Leaf -> value of a configuration."""
+    """Flat settings of a configuration."""
     return {
-        leaf.name: getattr(getattr(config, leaf.section) if leaf.section else config, leaf.name)
-        for leaf in ALL_LEAVES
+        name: getattr(getattr(config, key.section) if key.section else config, key.name)
+        for name, key in KEYS.items()
     }
 
 
 def nest(flat: Mapping[str, object]) -> dict[str, object]:
-    """Nested settings from leaf -> value; None is left out where it is no value of its own."""
+    """Nested settings of flat ones; None is left out where it stands for the default."""
     sections: dict[str, dict[str, object]] = {name: {} for name in SECTIONS}
     top: dict[str, object] = {}
     for name, value in flat.items():
-        leaf = LEAVES[name]
-        if value is not None or leaf.nullable:
-            (sections[leaf.section] if leaf.section else top)[name] = value
+        key = KEYS[name]
+        if value is not None or key.nullable:
+            (sections[key.section] if key.section else top)[key.name] = value
     return {**top, **sections}

@@ -1,4 +1,4 @@
-"""From what a user gave to what runs: overrides, then the scheme, then the catalog, then the file."""
+"""Resolves a configuration. Precedence: overrides, scheme, catalog, file."""
 
 from __future__ import annotations
 
@@ -8,69 +8,112 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from neq.config.amounts import spelled_out
-from neq.config.budget_rules import check_su, settle_budget
+from neq.config import compat
+from neq.config.budget_rules import check_lists_given, resolve_budget, spelled_out
 from neq.config.catalog import dataset, dataset_name, network
 from neq.config.explain import expected
-from neq.config.keys import LEAVES, flatten_config, flatten_file, flatten_overrides, nest
+from neq.config.keys import (
+    PUBLISHED,
+    Key,
+    config_model,
+    find_key,
+    flatten_config,
+    flatten_file,
+    flatten_overrides,
+    nest,
+)
+from neq.config.policies import POLICIES
 from neq.config.schema import Config, DataProvider
 from neq.utils.errors import UserError, shown, unknown_name
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A complete configuration, and the log lines about what gave way on the way to it."""
+    """A complete configuration, and log lines about settings that were replaced or ignored."""
 
     config: Config
     notes: tuple[str, ...]
 
 
 def resolve(file_values: Mapping[str, object], overrides: Mapping[str, object]) -> Resolved:
-    """The configuration that a file and overrides come to; resolving its own result changes nothing.
+    """The complete configuration of a file and overrides; resolving its own result changes nothing.
 
     Args:
         file_values: nested settings as read from a file; sections may be missing or None.
-        overrides: parsed values by leaf (`n_epochs`) or path (`run_config.n_epochs`), from flags or a sweep;
-            None takes back what the file says.
+        overrides: parsed values by key (`n_epochs`) or path (`run_config.n_epochs`), from flags or a sweep;
+            None resets a key of the file to its default.
 
     Raises:
-        UserError: one line for the first mistake.
+        UserError: one line about the first mistake.
     """
     given = spelled_out(flatten_overrides(overrides))
     overridden = frozenset(name for name, value in given.items() if value is not None)
-    asked = _validated({**spelled_out(flatten_file(file_values)), **given})
+    flat = {**spelled_out(flatten_file(file_values)), **given}
+    published = _published({name: flat.pop(name) for name in PUBLISHED if name in flat})
+    asked = _validated(flat)
     changes, notes = _catalog_changes(asked, overridden)
-    budget_changes, budget_notes = settle_budget(asked, overridden)
+    budget_changes, budget_notes = resolve_budget(asked, overridden, published.glob_num_params)
     config = _validated({**flatten_config(asked), **changes, **budget_changes})
-    check_su(config, asked.NEq_config.scheme)
+    check_lists_given(config, asked.NEq_config.scheme)
     _check_together(config)
-    return Resolved(config, (*notes, *budget_notes, *_redundant_totals(asked, config)))
+    ratio = config.NEq_config.ratio
+    if ratio is not None and ratio > 1:
+        budget_notes.append(f"ratio {ratio} is above 1: every neuron may be updated (30 % is 0.3)")
+    return Resolved(config, (*notes, *budget_notes, *compat.notes(published, config)))
+
+
+def stored_config(values: Mapping[str, object]) -> Config:
+    """The configuration that a run has recorded, by this version or an earlier one.
+
+    Args:
+        values: as read from its config.yaml.
+
+    Raises:
+        ValidationError: the values are not a complete configuration that this version knows.
+    """
+    return config_model().model_validate(compat.without_published_keys(values))
 
 
 def _validated(flat: Mapping[str, object]) -> Config:
-    """The configuration with these leaves and defaults elsewhere; UserError for the first wrong value."""
+    """The configuration of flat settings, with defaults elsewhere; UserError for the first wrong value."""
     try:
-        return Config.model_validate(nest(flat))
+        return config_model().model_validate(nest(flat))
     except ValidationError as error:
         raise _refusal(error) from None
 
 
+def _published(flat: Mapping[str, object]) -> compat.PublishedKeys:
+    given = {name: value for name, value in flat.items() if value is not None}
+    try:
+        return compat.PublishedKeys.model_validate(given)
+    except ValidationError as error:
+        raise _refusal(error) from None
+
+
+def _key_at(location: tuple[int | str, ...]) -> Key:
+    """The key that a validation error is about; the location is its path, then places inside its value."""
+    words = [str(part) for part in location[:2]]
+    key = find_key(".".join(words)) or find_key(words[0])
+    assert key is not None
+    return key
+
+
 def _refusal(error: ValidationError) -> UserError:
     mistakes = error.errors(include_url=False)
-    names = [next(str(part) for part in mistake["loc"] if part in LEAVES) for mistake in mistakes]
-    first, leaf = mistakes[0], LEAVES[names[0]]
-    others = len(set(names)) - 1
+    keys = [_key_at(mistake["loc"]) for mistake in mistakes]
+    first, key = mistakes[0], keys[0]
+    others = len({key.path for key in keys}) - 1
     more = f"; {others} more {'key is' if others == 1 else 'keys are'} wrong" if others else ""
     if first["type"] == "literal_error":
-        return UserError(f"{unknown_name(leaf.name, str(first['input']), leaf.choices)}{more}")
+        return UserError(f"{unknown_name(key.flat_name, str(first['input']), key.choices)}{more}")
     return UserError(
-        f"{leaf.name} {shown(first['input'])} is not allowed: {expected(first)} "
-        f"({leaf.path}: {leaf.field.description}){more}"
+        f"{key.flat_name} {shown(first['input'])} is not allowed: {expected(first)} "
+        f"({key.path}: {key.field.description}){more}"
     )
 
 
 def _catalog_changes(asked: Config, overridden: Set[str]) -> tuple[dict[str, object], list[str]]:
-    """What the entries of data set and network set, and the log lines for what gives way to them."""
+    """The settings filled in from the entries of data set and network, and log lines about replaced ones."""
     data, notes = asked.data_provider, []
     name, root = _dataset_and_root(data, overridden)
     entry = dataset(name)
@@ -78,9 +121,7 @@ def _catalog_changes(asked: Config, overridden: Set[str]) -> tuple[dict[str, obj
     if entry.classes is not None and classes is not None and classes != entry.classes:
         if "new_num_classes" in overridden:
             raise UserError(f"new_num_classes {classes} is not allowed: {name} has {entry.classes} classes")
-        notes.append(f"new_num_classes {classes} gives way: {name} has {entry.classes} classes")
-    if not asked.net_config.fine_tuning:
-        notes.append("fine_tuning false gives way: the head is always replaced")
+        notes.append(f"ignoring new_num_classes={classes}: {name} has {entry.classes} classes")
     net = network(asked.net_config.net_name)
     changes: dict[str, object] = {
         "dataset": name,
@@ -88,9 +129,6 @@ def _catalog_changes(asked: Config, overridden: Set[str]) -> tuple[dict[str, obj
         "new_num_classes": classes if entry.classes is None else entry.classes,
         "image_size": data.image_size or net.input_size,
         "mean_std": data.mean_std or net.mean_std or entry.mean_std,
-        "fine_tuning": True,
-        "total_num_params": None,
-        "glob_num_params": None,
     }
     return changes, notes
 
@@ -106,7 +144,7 @@ def _dataset_and_root(data: DataProvider, overridden: Set[str]) -> tuple[str, st
 
 
 def _check_together(config: Config) -> None:
-    """Holds the settings that depend on one another; UserError when they do not fit."""
+    """Checks settings that depend on one another; UserError when they contradict."""
     data, run = config.data_provider, config.run_config
     paths = {"run_dir": config.run_dir, "root": data.root, "weights": config.net_config.weights}
     for name, path in paths.items():
@@ -117,11 +155,13 @@ def _check_together(config: Config) -> None:
     if data.dataset == "npz" and not data.root:
         raise UserError("dataset 'npz' needs its file; give it with --dataset npz:FILE")
     neq = config.NEq_config
-    if neq.unit == "input_channel" and neq.neuron_selection == "velocity":
-        raise UserError(
-            "neuron_selection 'velocity' measures output neurons; "
-            "with unit 'input_channel' take SU, random or full"
-        )
+    for key, name in (("neuron_selection", neq.neuron_selection), ("initialization", neq.initialization)):
+        if neq.unit not in POLICIES[name].units:
+            able = (each.name for each in POLICIES.values() if neq.unit in each.units)
+            raise UserError(
+                f"{key} {name!r} does not rank by unit {neq.unit!r}; take unit "
+                f"{POLICIES[name].units[0]!r}, or one of {', '.join(able)}"
+            )
     if run.lr_schedule_name == "multi_step" and isinstance(run.lr_step_size, int):
         raise UserError(
             f"lr_step_size {run.lr_step_size} is not allowed: "
@@ -139,26 +179,3 @@ def _can_be_a_name(path: str) -> bool:
         return b"\0" not in os.fsencode(path)
     except UnicodeEncodeError:
         return False
-
-
-def _redundant_totals(asked: Config, config: Config) -> list[str]:
-    """Log lines for totals in the file that say something else than what is counted."""
-    net_name = config.net_config.net_name
-    total = network(net_name).total_weights
-    settled, given, notes = config.NEq_config, asked.NEq_config, []
-    if settled.ratio is not None and settled.ratio > 1:
-        notes.append(f"ratio {settled.ratio} is above 1: everything may be updated (30 % is 0.3)")
-    if total is None:
-        redundant = {"total_num_params": given.total_num_params, "glob_num_params": given.glob_num_params}
-        return notes + [
-            f"{key} {value} gives way: {net_name} is counted" for key, value in redundant.items() if value
-        ]
-    if given.total_num_params not in (None, total):
-        notes.append(f"total_num_params {given.total_num_params} gives way: {net_name} has {total}")
-    if settled.budget_unit != "parameters":
-        return notes
-    budget = settled.budget if settled.budget is not None else round((settled.ratio or 0) * total)
-    # The published code truncates where a ratio is rounded here: one parameter apart is the same budget.
-    if given.glob_num_params is not None and abs(given.glob_num_params - budget) > 1:
-        notes.append(f"glob_num_params {given.glob_num_params} gives way: the budget is {budget}")
-    return notes

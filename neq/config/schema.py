@@ -1,26 +1,37 @@
-"""What a run is: every setting, its type, range and default.
+"""The settings of a run: their types, ranges and defaults.
 
-Sections and key names are those of the published NEq code's transfer.yaml, so that its files load
-unchanged; keys of our own stand beside them. Leaf names are unique over all sections, so that a flag
-`--n_epochs 5` needs no section.
+Sections and names follow the published NEq code's transfer.yaml, so that its files load unchanged (`compat`
+reads what neq does not use). Names are unique over the core's sections, so that a flag `--n_epochs 5` needs
+no section; a wing adds a section of its own by `register_section`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError, core_schema
 
-Policy = Literal["SU", "velocity", "random", "full"]
+from neq.config.policies import POLICIES, initializers
+
 NormMode = Literal["train", "frontier", "frozen"]
 Augmentation = Literal["photo", "square", "none"]
-# What `weights` may be beside a file.
+# Values of `weights` that are not a path.
 WEIGHTS_BY_NAME = ("default", "none")
 
 
 def _dash_list(value: object) -> object:
-    """`36-39-40` and `1-.5-0` are lists of numbers; a single number is a list of one."""
+    """The list that `36-39-40` or a single number stands for."""
     if isinstance(value, str):
         return value.split("-") if value else []
     if isinstance(value, (int, float)):
@@ -35,31 +46,52 @@ def _holds_bool(value: object) -> bool:
 
 
 def _one_or_more(value: object) -> object:
-    """A word alone is a list of one."""
+    """A single word as a list."""
     return [value] if isinstance(value, str) else value
 
 
 def mean_std_pair(value: object) -> object:
-    """`[[mean...], [std...]]` is the same as `{mean: [...], std: [...]}`."""
+    """`[[mean...], [std...]]` as `{mean: [...], std: [...]}`."""
     if isinstance(value, (list, tuple)) and len(value) == 2:
         return {"mean": value[0], "std": value[1]}
     return value
 
 
+@dataclass(frozen=True)
+class OneOf:
+    """Validates a word of a list that may grow while the program runs, with the error of a Literal.
+
+    Args:
+        words: gives the allowed words at the time of validation.
+    """
+
+    words: Callable[[], Collection[str]]
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self._checked, handler(source))
+
+    def _checked(self, value: object) -> object:
+        words = self.words()
+        if not isinstance(value, str) or value not in words:
+            raise PydanticKnownError("literal_error", {"expected": ", ".join(map(repr, words))})
+        return value
+
+
+PolicyName = Annotated[str, OneOf(lambda: POLICIES)]
 Epochs = Annotated[int, Field(ge=1)]
 Indices = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_dash_list)]
 Shares = Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], BeforeValidator(_dash_list)]
 
 
 class Section(BaseModel):
-    """A part of the configuration: frozen, unknown keys refused, no infinities."""
+    """A section of the configuration: frozen; unknown keys, infinities and NaN are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
     def _refuse_bool_as_number(cls, value: object, info: ValidationInfo) -> object:
-        """`true` is not 1 where a number belongs."""
+        """Rejects true and false where a number is expected, which pydantic would read as 1 and 0."""
         name = info.field_name or ""
         if _holds_bool(value) and cls.model_fields[name].annotation is not bool:
             raise PydanticCustomError("bool_refused", "true and false are not values of this key")
@@ -153,14 +185,15 @@ class NetConfig(Section):
     weights: str = Field(
         "default", min_length=1, description="start: default (as the name says), none (random), or a file"
     )
-    fine_tuning: bool = Field(True, description="accepted; the head is always replaced")
 
 
 class NEqConfig(Section):
     """Which neurons are updated, and how many."""
 
-    neuron_selection: Policy = Field("velocity", description="policy of every epoch but the first")
-    initialization: Literal["SU", "random", "full"] = Field("random", description="policy of the first epoch")
+    neuron_selection: PolicyName = Field("velocity", description="policy of every epoch but the first")
+    initialization: Annotated[str, OneOf(initializers)] = Field(
+        "random", description="policy of the first epoch"
+    )
     scheme: str | None = Field(None, description="named budget with its SU lists")
     ratio: float | None = Field(None, ge=0, le=10**6, description="budget as a share of all parameters")
     budget: int | None = Field(
@@ -188,8 +221,6 @@ class NEqConfig(Section):
         "published", description="velocity of the paper, or of its code"
     )
     norm_mode: NormMode = Field("frontier", description="which norms train, on which statistics")
-    total_num_params: int | None = Field(None, ge=0, description="redundant; counted instead")
-    glob_num_params: int | None = Field(None, ge=0, description="redundant; counted instead")
 
 
 class BackwardConfig(Section):
@@ -207,7 +238,6 @@ class Config(Section):
     run_dir: str | None = Field(None, description="folder of the run; none: runs/...")
     manual_seed: int = Field(0, ge=0, lt=2**63, description="seed of every random stream")
     resume: bool = Field(False, description="continue the run that the folder holds")
-    wandb_sweep: bool = Field(False, description="accepted; sweeps are recognized by themselves")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the run computes")
     memory: Literal["fast", "tight"] = Field(
         "fast", description="tight: a CPU process takes little more than its tensors do; longer steps"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -168,7 +168,7 @@ def neuron_table(
     named = dict(network.named_modules())
     called = [name for name in calls if is_selectable(named[name])]
     if not called:
-        raise UserError("the network calls no Conv2d or Linear: there is nothing to select")
+        raise UserError(f"the network has no layer to select: {_found(network, ())}")
     head = head or called[-1]
     if head not in called:
         raise unknown_name("head", head, called)
@@ -182,9 +182,29 @@ def neuron_table(
             layers.append(_layer(name, module, calls[name], unit))
         elif next(module.parameters(recurse=False), None) is not None:
             unselectable.append(name)
+    if not layers:
+        raise UserError(
+            f"the network has no layer to select besides its head {head!r}: {_found(network, {head})}"
+        )
     norm_order = {name: call.order for name, call in calls.items() if isinstance(named[name], NORMS)}
     head_macs = named[head].get_parameter("weight").numel() * calls[head].positions
     return NeuronTable(tuple(layers), head, head_macs, norm_order, tuple(unselectable))
+
+
+def _found(network: nn.Module, left_out: Collection[str]) -> str:
+    """The modules with parameters of their own, by type, and which types can be selected."""
+    owners = [
+        module
+        for name, module in network.named_modules()
+        if name not in left_out and next(module.parameters(recurse=False), None) is not None
+    ]
+    types = Counter(type(module).__name__ for module in owners)
+    found = ", ".join(f"{count} {name}" for name, count in types.most_common(5)) or "none"
+    rest = ", ..." if len(types) > 5 else ""
+    return (
+        f"modules with parameters: {found}{rest}; allowed are Conv2d and Linear modules that forward "
+        "calls, with torch's own forward and a weight that no other module shares"
+    )
 
 
 def _shared_weights(network: nn.Module) -> set[int]:

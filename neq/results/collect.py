@@ -11,9 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from neq.config import Config
+from neq.config import Config, config_model
 from neq.config.flags import DEFAULT_CONFIG
-from neq.config.keys import LEAVES, flatten_file
+from neq.config.keys import KEYS, flatten_file
 from neq.config.writing import to_mapping
 from neq.results.search_space import SearchSpace
 from neq.runs import run_folder
@@ -271,8 +271,8 @@ def settings_of(named: Mapping[str, Any]) -> dict[str, Any]:
 @cache
 def _defaults() -> dict[str, Any]:
     """Leaf -> default of every setting that can change a result."""
-    flat = flatten_file(to_mapping(Config()))
-    return {name: flat[name] for name in LEAVES if name not in NOT_IDENTITY}
+    flat = flatten_file(to_mapping(config_model()()))
+    return {name: flat[name] for name in KEYS if name not in NOT_IDENTITY}
 
 
 def key_of(named: Mapping[str, Any], without: str | None = None) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from pydantic import ValidationError
 
-from neq.config import Config, dataset, read_yaml, to_mapping
+from neq.config import Config, dataset, read_yaml, stored_config, to_mapping
 from neq.data import Data, open_data
 from neq.results.best_network import load_best
 from neq.results.check import Check
@@ -73,7 +73,7 @@ def _config(run: Run) -> Config:
     if run.folder is None:
         raise UserError("its network is not on W&B")
     try:
-        return Config.model_validate(read_yaml(run.folder / "config.yaml"))
+        return stored_config(read_yaml(run.folder / "config.yaml"))
     except ValidationError:
         raise UserError("config.yaml is not a configuration that this version reads") from None
 

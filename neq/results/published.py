@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from neq.config import Policy, configs_folder, find_config, network, read_yaml, resolve, to_mapping
+from neq.config import PolicyName, configs_folder, find_config, network, read_yaml, resolve, to_mapping
 from neq.config.catalog import read_entries
 from neq.config.keys import flatten_file
 from neq.config.schema import Section
@@ -26,7 +26,7 @@ class PublishedRow(Section):
     """One row: a budget in conv weights, a policy, test top-1 in per cent by data set; SU's scheme."""
 
     budget: Annotated[int, Field(ge=0)]
-    neuron_selection: Policy
+    neuron_selection: PolicyName
     top1: Mapping[str, Percent]
     scheme: str | None = None
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from openpyxl.styles import PatternFill
 from openpyxl.worksheet.worksheet import Worksheet
 
-from neq.config.keys import LEAVES
+from neq.config.keys import KEYS
 from neq.results.collect import IMAGES, Group, Run, key_of
 from neq.results.columns import CHECKED, LAST, RUNS_FIRST, RUNS_REST, SUMMARY_FIRST, SUMMARY_REST
 from neq.results.sheet import Column, Place, Table, fit_to_width, put, restyle, write_table
@@ -108,7 +108,7 @@ def write_runs(sheet: Worksheet, runs: Sequence[Run], place: Place | None, check
     """
     rows = Merged(run_rows(runs, checks), place)
     settings = list(dict.fromkeys(name for run in runs for name in run.values if name not in IN_COLUMNS))
-    settings.sort(key=lambda name: list(LEAVES).index(name) if name in LEAVES else len(LEAVES))
+    settings.sort(key=lambda name: list(KEYS).index(name) if name in KEYS else len(KEYS))
     if place is not None:
         settings += [name for name in _setting_columns(place) if name not in settings]
     columns = [*RUNS_FIRST, *_columns(settings), *RUNS_REST]
@@ -139,7 +139,7 @@ def _adopt(rows: Iterable[Row], there: dict[str, tuple[int, dict[str, Value]]], 
 
 def _setting_columns(place: Place) -> list[str]:
     """The settings that a table has a column of already."""
-    return [name for name in place.columns if name in LEAVES or name == IMAGES]
+    return [name for name in place.columns if name in KEYS or name == IMAGES]
 
 
 def _columns(settings: Iterable[str]) -> list[Column]:

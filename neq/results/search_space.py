@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from neq.config import Config, find_config, read_yaml, resolve
-from neq.config.keys import find_leaf
+from neq.config.keys import find_key
 from neq.runs.identity import NOT_IDENTITY
 from neq.runs.run_reader import plain_identity
 from neq.sweeps import Choice, Drawn, Parameter, Sweep, check_search
@@ -73,9 +73,9 @@ class SearchSpace:
 
 
 def _leaf(name: str) -> str:
-    leaf = find_leaf(name.rpartition(".")[2])
-    assert leaf is not None, "check_search has resolved it"
-    return leaf.name
+    key = find_key(name)
+    assert key is not None, "check_search has resolved it"
+    return key.flat_name
 
 
 def _likely(choice: Choice, value: object) -> tuple[object, ...]:

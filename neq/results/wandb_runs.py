@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from neq.config.keys import LEAVES, SECTIONS
+from neq.config.keys import KEYS, SECTIONS
 from neq.runs.run_reader import Recorded, check_summary, how_far, identity_of
 from neq.utils.errors import UserError, first_line, shown
 
@@ -65,7 +65,7 @@ def _recorded(run: Any) -> Recorded:
     ours = {
         key: value
         for key, value in config.items()
-        if key in SECTIONS or (key in LEAVES and LEAVES[key].section is None)
+        if key in SECTIONS or (key in KEYS and KEYS[key].section is None)
     }
     if not any(key in SECTIONS for key in ours):
         raise UserError("its configuration is not of neq")

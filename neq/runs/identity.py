@@ -6,7 +6,9 @@ import hashlib
 import json
 import re
 from pathlib import Path, PurePosixPath
+from typing import Any
 
+from neq.config.keys import KEYS, config_model
 from neq.config.schema import WEIGHTS_BY_NAME, Config
 from neq.config.writing import to_mapping
 from neq.utils.atomic_files import file_sha256
@@ -14,11 +16,10 @@ from neq.utils.errors import UserError, shown
 
 NOT_IDENTITY = frozenset(
     {
-        *("project_name", "run_dir", "resume", "wandb_sweep", "device", "memory", "root", "n_worker"),
+        *("project_name", "run_dir", "resume", "device", "memory", "root", "n_worker"),
         # What is left out under on_bad_image is part of the data's fingerprint.
         *("on_bad_image", "cache", "cache_gib"),
-        *("total_num_params", "glob_num_params", "fine_tuning", "test_per_epochs"),
-        "checkpoint_minutes",
+        *("test_per_epochs", "checkpoint_minutes"),
     }
 )
 PATH_KEYS = (
@@ -40,7 +41,7 @@ def identity(config: Config, data_fingerprint: str | None = None) -> dict[str, o
     Raises:
         UserError: the file of weights cannot be read.
     """
-    values, defaults = _flat(config), _flat(Config())
+    values, defaults = _flat(config), _flat(config_model()())
     chosen = {
         name: value
         for name, value in values.items()
@@ -73,10 +74,10 @@ def run_folder(config: Config, data_fingerprint: str | None = None) -> PurePosix
 
 
 def _flat(config: Config) -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for key, value in to_mapping(config).items():
-        flat |= value if isinstance(value, dict) else {key: value}
-    return flat
+    nested: dict[str, Any] = to_mapping(config)
+    return {
+        name: nested[key.section][key.name] if key.section else nested[key.name] for name, key in KEYS.items()
+    }
 
 
 def _hash(weights: str) -> str:

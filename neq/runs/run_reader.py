@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from neq.config import Config, read_yaml
+from neq.config import Config, read_yaml, stored_config
 from neq.runs.identity import identity
 from neq.utils.errors import UserError, first_line, shown
 
@@ -185,7 +185,7 @@ def identity_of(values: Mapping[str, Any]) -> dict[str, Any]:
         UserError: it is not a configuration, or starts from a file of weights that cannot be read.
     """
     try:
-        config = Config.model_validate(values)
+        config = stored_config(values)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from neq.config import Options, parse_flags, read_yaml
 from neq.config.explain import expected
-from neq.config.keys import find_leaf
+from neq.config.keys import find_key
 from neq.sweeps.parameters import Parameter, read_parameters
 from neq.utils.errors import UserError, shown, unknown_name
 
@@ -137,7 +137,7 @@ def _check_program(program: object) -> None:
 
 def _options(sweep: Sweep, parameters: Mapping[str, Parameter]) -> Options:
     """The flags that stand in the command behind the program."""
-    taken = {leaf.name for path in parameters if (leaf := find_leaf(path.rpartition(".")[2]))}
+    taken = {key.flat_name for path in parameters if (key := find_key(path))}
     options = Options()
     if sweep.command is not None:
         options = parse_flags(_flags(sweep.command), "command")

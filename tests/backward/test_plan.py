@@ -1,6 +1,9 @@
 import copy
 import itertools
+import subprocess
+import sys
 import types
+from pathlib import Path
 
 import pytest
 import torch
@@ -501,3 +504,11 @@ def test_autocast_leaves_float64_alone():
     plan = Plan(network, table, {"stem": [1]}, "train")
     with torch.autocast("cpu", torch.bfloat16):
         assert plan(batch()[0]).dtype == torch.float64
+
+
+def test_a_plan_can_be_imported_without_the_configuration():
+    """The core serves any training loop: it loads no library that only reads settings."""
+    code = "import sys, neq.backward.plan; print(*{'pydantic', 'ruamel', 'neq.config'} & sys.modules.keys())"
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr

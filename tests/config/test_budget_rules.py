@@ -83,7 +83,7 @@ def test_weights_do_not_change_where_a_scheme_is_at_home(net: str) -> None:
     assert lists.manual_weight_idx == (36, 39, 40, 41, 42, 45, 48, 49)
 
 
-def test_a_scheme_abroad_lends_its_ratio_only() -> None:
+def test_on_another_network_only_the_ratio_of_a_scheme_applies() -> None:
     file = {"NEq_config": {"scheme": "mbv2_scheme_1"}, "backward_config": IN1_2}
     resolved = resolve(file, {"net_name": "resnet18"})
     assert resolved.config.NEq_config.ratio == 0.0878233231
@@ -93,7 +93,7 @@ def test_a_scheme_abroad_lends_its_ratio_only() -> None:
         "manual_weight_idx": (),
         "weight_update_ratio": (),
     }
-    assert any("mbv2_scheme_1 belongs to mbv2" in note for note in resolved.notes)
+    assert any("mbv2_scheme_1 is of mbv2: resnet18 uses its ratio" in note for note in resolved.notes)
 
 
 def test_an_absolute_budget_abroad_becomes_a_ratio() -> None:
@@ -109,7 +109,7 @@ def test_lists_given_as_flags_win() -> None:
     assert at_home.config.backward_config.n_bias_update == 16
     assert at_home.config.NEq_config.ratio == 0.0878233231
     assert at_home.config.NEq_config.scheme is None
-    assert any("manual_weight_idx, weight_update_ratio given beside it wins" in n for n in at_home.notes)
+    assert any("overridden by manual_weight_idx, weight_update_ratio" in n for n in at_home.notes)
     abroad = run({}, {"scheme": "mbv2_scheme_1", **flags}, "resnet18")
     assert abroad.config.backward_config.weight_update_ratio == (1, 0.5)
 
@@ -126,7 +126,7 @@ def test_a_scheme_of_no_network_leaves_the_lists_alone() -> None:
     ("flags", "reason"),
     [
         ({}, "no scheme is given"),
-        ({"scheme": "mbv2_scheme_1"}, "scheme 'mbv2_scheme_1' belongs to mbv2"),
+        ({"scheme": "mbv2_scheme_1"}, "scheme 'mbv2_scheme_1' is of mbv2, of which only the ratio applies"),
         ({"scheme": "scheme_baseline"}, "scheme 'scheme_baseline' has no lists"),
         ({"scheme": "mbv2_scheme_6", "net_name": "mbv2"}, "scheme 'mbv2_scheme_6' has no lists"),
     ],
@@ -153,6 +153,6 @@ def test_lists_that_do_not_fit(indices: str, shares: str, problem: str) -> None:
 
 
 def test_notes_about_ratio_and_budget() -> None:
-    assert "the budget counts" in run({"ratio": 0.3, "budget": 7}, {}).notes[0]
+    assert "using the budget" in run({"ratio": 0.3, "budget": 7}, {}).notes[0]
     assert "neither ratio nor budget" in run({}, {}).notes[0]
     assert run({"ratio": 0.3}, {"budget": 7}).notes == ()

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from neq.config.flags import Options, build_parser, load, parse_flags
-from neq.config.keys import LEAVES
+from neq.config.keys import KEYS
 from neq.utils.errors import UserError
 
 SURFACE = """
@@ -162,7 +162,7 @@ def test_help(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
         options(flag)
     assert caught.value.code == 0
     text = capsys.readouterr().out
-    for name, leaf in LEAVES.items():
+    for name, leaf in KEYS.items():
         assert f"--{name} " in text
         assert str(leaf.field.description).split()[0] in text
     assert "{SU,velocity,random,full}" in text
@@ -178,7 +178,7 @@ def test_load() -> None:
     assert resolved.notes == ()
 
 
-NAMES = st.sampled_from([f"--{name}" for name in LEAVES])
+NAMES = st.sampled_from([f"--{name}" for name in KEYS])
 FUZZ = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -190,8 +190,8 @@ def test_no_command_line_raises_anything_else(argv: list[str]) -> None:
 
 
 YAML_LIKE = st.text(alphabet="abc:-[]{}&*!|>'\"#%@,? \n\t.e10~", max_size=60)
-SECTIONED = st.tuples(st.sampled_from(sorted(LEAVES)), YAML_LIKE).map(
-    lambda pair: f"{LEAVES[pair[0]].path}: {pair[1]}".replace(".", ":\n  ", 1)
+SECTIONED = st.tuples(st.sampled_from(sorted(KEYS)), YAML_LIKE).map(
+    lambda pair: f"{KEYS[pair[0]].path}: {pair[1]}".replace(".", ":\n  ", 1)
 )
 
 

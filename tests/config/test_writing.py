@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from neq.config.keys import LEAVES
+from neq.config.keys import KEYS
 from neq.config.reading import read_yaml
 from neq.config.resolve import resolve
 from neq.config.schema import Config
@@ -80,6 +80,6 @@ def test_values_are_readable() -> None:
 def test_every_key_stands_in_its_section() -> None:
     text = to_yaml(Config())
     assert text.startswith("project_name: neq\nrun_dir: null\n")
-    for leaf in LEAVES.values():
+    for leaf in KEYS.values():
         indent = "  " if leaf.section else ""
         assert f"\n{indent}{leaf.name}: " in "\n" + text

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from neq.cli import COMMANDS
 from neq.config import configs_folder, load, read_yaml, resolve
-from neq.config.keys import LEAVES, SECTIONS
+from neq.config.keys import KEYS, SECTIONS
 from neq.sweeps import cells, check_search, read_sweep
 from neq.sweeps.queue import sweep_name
 from tests.faults.hostile import FUZZ, WORDS, refusal, refused, run_refused
@@ -72,13 +72,13 @@ def test_mutated_configurations(place, seed):
 
 
 @limited(FUZZ, max_examples=250)
-@given(st.dictionaries(st.sampled_from(sorted(LEAVES)), st.sampled_from(VALUES), min_size=1, max_size=3))
+@given(st.dictionaries(st.sampled_from(sorted(KEYS)), st.sampled_from(VALUES), min_size=1, max_size=3))
 def test_hostile_values_of_settings(flat):
     line = refusal(resolve, {}, flat)
     assert line is None or len(line) < 2000
     nested: dict[str, dict[str, object]] = {}
     for name, value in flat.items():
-        nested.setdefault(LEAVES[name].section or "", {})[name] = value
+        nested.setdefault(KEYS[name].section or "", {})[name] = value
     refusal(resolve, {**nested.pop("", {}), **nested}, {})
 
 
@@ -270,7 +270,7 @@ NUMBERS: st.SearchStrategy[object] = st.sampled_from(
         [],
     ]
 )
-KEYS = [
+DISTRIBUTION_KEYS = [
     "min",
     "max",
     "q",
@@ -316,7 +316,7 @@ def test_hostile_distributions(place, method):
     path = place / f"{method}.yaml"
 
     @limited(FUZZ, max_examples=120)
-    @given(st.dictionaries(st.sampled_from(KEYS[:6]), NUMBERS, max_size=5), NAMES)
+    @given(st.dictionaries(st.sampled_from(DISTRIBUTION_KEYS[:6]), NUMBERS, max_size=5), NAMES)
     def tried(numbers, name):
         given = {"distribution": name, **numbers}
         sweep = {

@@ -6,6 +6,7 @@ from torch.nn.utils import prune
 from neq.backward import Plan
 from neq.networks.build import build_network
 from neq.networks.neurons import neuron_table
+from neq.utils.errors import UserError
 from tests.toys import SHAPE, toy
 
 
@@ -100,7 +101,9 @@ def test_a_head_that_is_no_called_layer_is_refused(head):
 
 def test_a_network_without_layers_is_refused():
     network = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten())
-    with pytest.raises(ValueError, match="nothing to select"):
+    with pytest.raises(
+        UserError, match="no layer to select: modules with parameters: 1 BatchNorm2d; allowed"
+    ):
         neuron_table(network, SHAPE)
 
 
@@ -109,6 +112,20 @@ class Standardized(nn.Conv2d):
 
     def _conv_forward(self, x, weight, bias):
         return super()._conv_forward(x, weight - weight.mean(), bias)
+
+
+def test_a_network_of_which_only_the_head_is_selectable_is_refused():
+    """Convolutions with a forward of their own once gave an empty table, without an error."""
+    network = nn.Sequential(
+        Standardized(3, 4, 3), Standardized(4, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    )
+    with pytest.raises(UserError) as error:
+        neuron_table(network, SHAPE)
+    assert str(error.value) == (
+        "the network has no layer to select besides its head '4': modules with parameters: 2 Standardized; "
+        "allowed are Conv2d and Linear modules that forward calls, with torch's own forward and a weight "
+        "that no other module shares"
+    )
 
 
 @pytest.mark.parametrize(

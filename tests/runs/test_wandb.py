@@ -177,7 +177,7 @@ def test_a_killed_run_leaves_no_process_behind(store, folder, tmp_path):
     code = f"""if True:
         import os, signal
         from pathlib import Path
-        from neq.tracking import WandbMirror
+        from neq.runs import WandbMirror
         with WandbMirror(Path("run"), {CONFIG!r}, "toys", print):
             os.kill(os.getpid(), signal.SIGKILL)
     """

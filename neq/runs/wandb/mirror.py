@@ -2,7 +2,7 @@
 
 The client blocks where the server does not answer: wandb.init for 102 s, finish() for good, in threads and a
 child process that outlive a deadline kept beside them. So the client lives in a process of its own
-(wandb_process.py) that follows the run's record, and what is left of it at the deadline is killed.
+(process.py) that follows the run's record, and what is left of it at the deadline is killed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PATIENCE = 25.0  # seconds that a run waits at its end, the only place where it waits
 KILLED = 255  # the exit code that W&B shows as a killed run
-_SCRIPT = Path(__file__).with_name("wandb_process.py")
+_SCRIPT = Path(__file__).with_name("process.py")
 
 
 class WandbMirror:

@@ -1,0 +1,135 @@
+"""The policies that rank neurons: one registry, read by configuration, budget, training and results.
+
+A policy is one object here and one module with its scores. The module is imported when it first scores, so
+that listing policies, or refusing an unknown one, does not load torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
+
+from neq.utils.errors import shown, unknown_name
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from neq.selection.state import SelectionState
+
+Need = Literal["lists", "velocity", "gradients"]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How an epoch's neurons are ranked. Budgets, freezing and counting are the same for every policy.
+
+    Args:
+        name: as settings give it.
+        module: import path of the module that scores: `score(state)`, and `value(state)` where the score is
+            already a value per cost.
+        ranks_by: what it ranks by, in a few words.
+        is_static: whether the first choice stays for the whole run.
+        needs: what must be known before it can score: "lists" (of a scheme, which then are its choice),
+            "velocity" or "gradients" (measured by the trainer).
+        units: which kinds of channels it can rank, as the setting `unit` names them.
+        trains_biases: whether the biases that a scheme lists train too.
+        may_initialize: whether it can choose the neurons of the first epoch, before anything is measured.
+
+    Raises:
+        ValueError: it may initialize, but needs what is measured during training.
+    """
+
+    name: str
+    module: str
+    ranks_by: str
+    is_static: bool = False
+    needs: Need | None = None
+    units: tuple[str, ...] = ("neuron", "input_channel")
+    trains_biases: bool = False
+    may_initialize: bool = False
+
+    def __post_init__(self) -> None:
+        if self.may_initialize and self.needs in ("velocity", "gradients"):
+            raise ValueError(
+                f"policy {shown(self.name)} cannot choose the first epoch's neurons: it needs {self.needs}, and "
+                "nothing is measured before that epoch; leave may_initialize out"
+            )
+
+    def score(self, state: SelectionState) -> Tensor:
+        """What neurons are ranked by, the largest first, float64 [N]; -inf is never chosen."""
+        scores: Tensor = import_module(self.module).score(state)
+        return scores
+
+    def value(self, state: SelectionState) -> Tensor:
+        """What choosing each neuron is worth, whatever it costs, float64 [N]."""
+        module = import_module(self.module)
+        values: Tensor = getattr(module, "value", module.score)(state)
+        return values
+
+
+_REGISTRY: dict[str, Policy] = {}
+# All policies by name. Their order is that of tables, legends and colours.
+POLICIES: Mapping[str, Policy] = MappingProxyType(_REGISTRY)
+
+
+def register(policy: Policy) -> None:
+    """Adds a policy: settings accept its name from here on, in this process.
+
+    Raises:
+        ValueError: another policy has that name.
+    """
+    if _REGISTRY.setdefault(policy.name, policy) != policy:
+        raise ValueError(f"there is a policy {shown(policy.name)} already; take another name")
+
+
+def policy(name: str) -> Policy:
+    """The policy of that name.
+
+    Raises:
+        UserError: an unknown name.
+    """
+    if name not in POLICIES:
+        raise unknown_name("policy", name, POLICIES)
+    return POLICIES[name]
+
+
+def initializers() -> tuple[str, ...]:
+    """The policies that can choose the first epoch's neurons."""
+    return tuple(name for name, each in POLICIES.items() if each.may_initialize)
+
+
+register(
+    Policy(
+        "SU",
+        "neq.selection.su",
+        "the fixed layers and shares of a scheme, in each the neurons with the largest L2 norm of weights",
+        is_static=True,
+        needs="lists",
+        trains_biases=True,
+        may_initialize=True,
+    )
+)
+register(
+    Policy(
+        "velocity",
+        "neq.selection.velocity",
+        "abs(velocity) per parameter",
+        needs="velocity",
+        units=("neuron",),
+    )
+)
+register(
+    Policy("random", "neq.selection.random", "a draw from the run's selection stream", may_initialize=True)
+)
+register(
+    Policy(
+        "full",
+        "neq.selection.full",
+        "nothing: everything, or, under a smaller budget, the first layers as far as it goes",
+        is_static=True,
+        may_initialize=True,
+    )
+)
