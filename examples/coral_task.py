@@ -32,12 +32,8 @@ class Coral(Task[tuple[LabelledBatch, Tensor]]):
     def __init__(self, source: Data, target: Data, device: torch.device, weight: float = 1.0) -> None:
         if source.share != target.share:
             raise ValueError("source and target need batches of the same size")
-        self._source, self._target, self._device, self._weight = (
-            Classification(source, device),
-            target,
-            device,
-            weight,
-        )
+        self._source, self._target = Classification(source, device), target
+        self._device, self._weight = device, weight
         self.steps_per_epoch, self.share = source.steps_per_epoch, source.share
 
     def batches(self, epoch: int, start: int) -> Iterator[tuple[LabelledBatch, Tensor]]:
@@ -62,7 +58,7 @@ class Coral(Task[tuple[LabelledBatch, Tensor]]):
         return StepOutput(loss, count_hits(outputs.detach(), labels))
 
     def _covariance(self, forward: Forward, x: Tensor) -> Tensor:
-        """C = (E[x x^T] - E[x] E[x]^T) n / (n - 1) over the whole batch, [d, d], from x [B, d] of this rank."""
+        """C = (E[x x^T] - E[x] E[x]^T) n / (n - 1) over the whole batch, of which this rank has x [B, d]."""
         moments = forward.mean(torch.cat([x.mean(0, keepdim=True), x.T @ x / len(x)]))
         mean, second, n = moments[0], moments[1:], len(x) / self.share
         return (second - torch.outer(mean, mean)) * (n / (n - 1))

@@ -100,7 +100,7 @@ def test_a_budget_in_bytes_counts_both_forward_passes_and_is_not_exceeded(tmp_pa
 
         run.task.step = step
         train(run)
-        model = run.allowance("random").model
+        model = run.allocator(run.policy(0)).model
         alone = model.step(run.table.selection(diary.reports[0].chosen))
     steps = run.task.steps_per_epoch
     for report in diary.reports:

@@ -1,5 +1,6 @@
 import copy
 import json
+import statistics
 from dataclasses import replace
 
 import pytest
@@ -221,6 +222,14 @@ def test_metrics_have_the_published_key_paths(tmp_path):
         100 * (~chosen).double().mean().item()
     )
     assert metrics["lr"] == metrics["train"]["train/lr"] > 0
+
+
+def test_step_seconds_are_the_median_over_the_epochs(tmp_path):
+    """Of an even number of epochs it was the upper one of the middle two."""
+    summary, diary, _, _ = outcome(tmp_path, neuron_selection="random", n_epochs=2)
+    assert summary["step_seconds"] == statistics.median(
+        report.metrics["step_seconds"] for report in diary.reports
+    )
 
 
 def test_norms_and_head_are_reported_beside_the_budget(tmp_path):
