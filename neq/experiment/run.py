@@ -127,7 +127,7 @@ def prepare(
     run = Training(
         config, network, table, data, Classification(data, device), device, checkpoints, processes=processes
     )
-    for policy in (config.NEq_config.initialization, config.NEq_config.neuron_selection):
+    for policy in (run.policy(0), run.main_policy):
         run.check(policy)
     return run
 
