@@ -85,7 +85,7 @@ def test_where_nothing_is_whole_the_way_on_is_told(tmp_path, trained):
     shutil.copytree(trained[0], tmp_path / "checkpoint")
     for path in (tmp_path / "checkpoint").glob("*.pt"):
         path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(UserError, match=r"last\.pt is not a readable.*restore a copy, or start the run again with --overwrite"):
+    with pytest.raises(UserError, match=r"last\.pt is not a readable.*restore a copy, or.*--overwrite"):
         Checkpoints(tmp_path / "checkpoint").load_last()
 
 

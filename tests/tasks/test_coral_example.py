@@ -1,11 +1,13 @@
 """A task with a second loader and a second forward pass, from examples/, trains through the loop."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
 
 from examples.coral_task import Coral, coral
+from neq.budget import CostModel
 from neq.config import dataset, resolve
 from neq.data import open_data
 from neq.training import Stopped, predict, restore, train
@@ -28,7 +30,7 @@ def learned(source, device, processes=SINGLE_PROCESS, batch=32):
     share = (processes.rank, processes.count)
     target = open_data(config.data_provider, dataset("digits"), 5, device, *share)
     assert target.steps_per_epoch < source.steps_per_epoch
-    return Coral(source, target, device)
+    return Coral(source, target, device, weight=1e5)  # the covariances of untrained outputs are tiny
 
 
 def coral_run(folder, processes=SINGLE_PROCESS, network=None, **settings):
@@ -69,14 +71,15 @@ def test_the_term_changes_what_is_learned(tmp_path):
         train(run)
     with run_of(tmp_path / "plain", **SETTINGS) as (run, plain):
         train(run)
-    print(diary.reports[0].metrics["train"], plain.reports[0].metrics["train"])
     assert diary.reports[0].metrics["train"]["train/loss"] > plain.reports[0].metrics["train"]["train/loss"]
     assert set(diary.reports[0].metrics["train"]) == set(plain.reports[0].metrics["train"])
 
 
-@pytest.mark.parametrize("norm_mode", ["train", "frontier", "frozen"])
-def test_a_budget_in_bytes_counts_both_forward_passes_and_is_not_exceeded(tmp_path, norm_mode):
-    settings = {**SETTINGS, "budget": "250kB", "norm_mode": norm_mode}
+@pytest.mark.parametrize(
+    ("norm_mode", "budget"), [("train", 500_000), ("frontier", 400_000), ("frozen", 250_000)]
+)
+def test_a_budget_in_bytes_counts_both_forward_passes_and_is_not_exceeded(tmp_path, norm_mode, budget):
+    settings = {**SETTINGS, "budget": f"{budget}B", "norm_mode": norm_mode}
     with coral_run(tmp_path, **settings) as (run, diary):
         real, measured = run.task.step, []
 
@@ -100,21 +103,22 @@ def test_a_budget_in_bytes_counts_both_forward_passes_and_is_not_exceeded(tmp_pa
 
         run.task.step = step
         train(run)
-        model = run.allocator(run.policy(0)).model
-        alone = model.step(run.table.selection(diary.reports[0].chosen))
+        both = run.allocator(run.policy(0)).model
+        one = CostModel(run.network, run.table, replace(both.spec, forwards=(32,)))
+        selection = run.table.selection(diary.reports[0].chosen)
+        assert one.step(selection).saved_bytes < both.step(selection).saved_bytes
     steps = run.task.steps_per_epoch
     for report in diary.reports:
-        budget = report.metrics["Budget"]
-        of_epoch = measured[report.epoch * steps : (report.epoch + 1) * steps]
-        print(norm_mode, max(of_epoch), min(of_epoch), budget)
-        assert max(of_epoch) == min(of_epoch) == budget["used"] <= budget["limit"] == 250_000
-    assert budget["used"] > 0.9 * budget["limit"] or norm_mode == "train"
-    assert alone.saved_bytes % 2 == 0
+        found = report.metrics["Budget"]
+        # In the first step of the second epoch the loop itself measures, and hooks do not nest.
+        of_epoch = measured[report.epoch * steps + 1 : (report.epoch + 1) * steps]
+        assert max(of_epoch) == min(of_epoch) == found["used"] <= found["limit"] == budget
     assert predict(run).batch == 2 * 32 * (4 * 3 * 12 * 12 + 8)
 
 
 WORKER = """
 import sys, torch
+from pathlib import Path
 from neq.training.distributed.process_group import joined
 from neq.training import train
 from tests.tasks.test_coral_example import TOGETHER, coral_run, found
@@ -122,7 +126,7 @@ from tests.training.distributed.test_collectives import double_toy
 
 torch.set_num_threads(1)
 with joined() as processes:
-    with coral_run(sys.argv[1] + "/run", processes, double_toy(), **TOGETHER) as (run, diary):
+    with coral_run(Path(sys.argv[1], "run"), processes, double_toy(), **TOGETHER) as (run, diary):
         train(run)
         torch.save(found(run, diary), f"{sys.argv[1]}/{processes.rank}.pt")
 """
