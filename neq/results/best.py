@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from neq.results.collect import Run
-from neq.runs.run_reader import number
+from pandas import DataFrame, Series
+
+from neq.runs import load_run
+from neq.runs.layout import BEST_WEIGHTS, CLASSES, CONFIG
+from neq.runs.metrics import quality_metrics
 from neq.utils.atomic_files import atomic_file, write_text
 from neq.utils.errors import UserError, unknown_name
 
-# Metric -> whether the highest is the best.
-METRICS = {"val_top1": True, "val_loss": False, "test_top1": True}
 DEFAULT = "val_top1"
 
 PREDICT = '''"""Classifies image files: python predict.py IMAGE ... (needs neq, and the files beside it)"""
@@ -35,46 +35,46 @@ for name in sys.argv[1:]:
 '''
 
 
-def best_run(runs: Sequence[Run], metric: str = DEFAULT) -> Run:
-    """The finished run with the best value of a metric; of equal ones the first.
+def best_run(runs: DataFrame, metric: str = DEFAULT) -> Series:
+    """The row of the finished run with the best value of a metric; of equal ones the first.
 
     Args:
-        runs: of one data set, done or not.
-        metric: one of METRICS, as summary.json has it.
+        runs: of one data set, done or not, as of `neq.results.runs`.
+        metric: one that rates a network, by its name in summary.json.
 
     Raises:
         UserError: an unknown metric, no finished run that has it, or runs of several data sets.
     """
-    if metric not in METRICS:
-        raise unknown_name("metric", metric, METRICS)
-    done = [run for run in runs if run.state == "done" and run.folder is not None]
-    if not done:
+    metrics = quality_metrics()
+    if metric not in metrics:
+        raise unknown_name("metric", metric, metrics)
+    done = runs[runs["state"] == "done"]
+    if done.empty:
         raise UserError(f"none of the {len(runs)} runs of these sweeps is done; neq cells FILE lists them")
-    data = sorted({str(run.config["dataset"]) for run in done})
+    data = sorted(done["dataset"].unique())
     if len(data) > 1:
         raise UserError(
             f"the runs are of {', '.join(data)}, whose figures do not compare; "
             "give the sweeps of one data set"
         )
-    rated = [(run, value_of(run, metric)) for run in done]
-    known = [(run, value) for run, value in rated if value is not None]
-    if not known:
+    rated = done[done[metric].notna()]
+    if rated.empty:
         raise UserError(
             f"none of the {len(done)} finished runs has a {metric}: they had no validation split; "
             "--metric test_top1 would choose by the test split"
         )
-    sign = 1 if METRICS[metric] else -1
-    return max(known, key=lambda pair: sign * pair[1])[0]
+    values = rated[metric]
+    return rated.loc[values.idxmax() if metrics[metric].higher_is_better else values.idxmin()]
 
 
-def value_of(run: Run, metric: str) -> float | None:
-    """What a run reached; none where it is not known."""
-    return number((run.summary or {}).get(metric))
+def settings_of(run: Series) -> dict[str, Any]:
+    """The settings of a run that identify it, its seed among them: leaf -> JSON value without defaults.
 
-
-def settings_of(run: Run) -> dict[str, Any]:
-    """What tells a run from others: its settings beside the defaults, and its seed."""
-    return {**run.values, "manual_seed": run.seed}
+    Args:
+        run: a row of `neq.results.runs`.
+    """
+    named: dict[str, Any] = json.loads(run["key"])
+    return named
 
 
 def copy_best(folder: Path, target: Path, force: bool = False) -> tuple[str, ...]:
@@ -91,16 +91,16 @@ def copy_best(folder: Path, target: Path, force: bool = False) -> tuple[str, ...
     Raises:
         UserError: the run's network cannot be read, or the target cannot be written or holds such files.
     """
-    from neq.results.best_network import WEIGHTS, best_weights, load_best
+    from neq.results.best_network import load_best
 
     best = load_best(folder)  # read before anything is written
-    weights = best_weights(folder).read_bytes()
+    weights = load_run(folder).best_weights.read_bytes()
     texts = {
-        "config.yaml": (folder / "config.yaml").read_text(encoding="utf-8"),
-        "classes.json": json.dumps(best.classes) + "\n",
+        CONFIG: (folder / CONFIG).read_text(encoding="utf-8"),
+        CLASSES: json.dumps(best.classes) + "\n",
         "predict.py": PREDICT,
     }
-    names = (WEIGHTS, *texts)
+    names = (BEST_WEIGHTS, *texts)
     if target.exists() and not target.is_dir():
         raise UserError(f"--copy {target} is a file; give a folder")
     there = [name for name in names if (target / name).exists()]
@@ -108,7 +108,7 @@ def copy_best(folder: Path, target: Path, force: bool = False) -> tuple[str, ...
         raise UserError(f"--copy {target} holds {there[0]} already; --force replaces it")
     try:
         target.mkdir(parents=True, exist_ok=True)
-        with atomic_file(target / WEIGHTS) as file:
+        with atomic_file(target / BEST_WEIGHTS) as file:
             file.write(weights)
         for name, text in texts.items():
             write_text(target / name, text)
