@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from neq.backward import carry_optimizer_state, optimizer_state
+from neq.backward import NamedState, carry_optimizer_state, optimizer_state
 from neq.budget import Budget, BudgetAllocator, CostModel, StepSpec
 from neq.config import POLICIES
 from neq.networks.neurons import neuron_table
@@ -65,7 +65,7 @@ def train(epochs: int = 8, share: float = 0.5) -> list[EpochResult]:
     table = neuron_table(network, SHAPE)
     step = StepSpec((BATCH,), SHAPE, norm_mode="frontier", optimizer="sgd with momentum")
     allocator = BudgetAllocator(CostModel(network, table, step), Budget("bytes", ratio=share))
-    velocity, momenta = VelocityState.start(len(table)), {}
+    velocity, momenta = VelocityState.start(len(table)), NamedState()
     stream = torch.Generator().manual_seed(0)
 
     results = []
