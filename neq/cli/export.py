@@ -48,12 +48,13 @@ def _check_place(path: Path, force: bool) -> None:
 
 
 def _export(folder: Path, path: Path, image_size: int | None) -> None:
-    from neq.results.best_network import best_weights, load_best
+    from neq.results.best_network import load_best
     from neq.results.onnx_file import check_packages, export_onnx
+    from neq.runs import load_run
     from neq.utils.console import Console
 
     check_packages()
-    best_weights(folder)
+    _ = load_run(folder).best_weights  # raises before the network is built
     console = Console()
     best = load_best(folder)
     try:

@@ -11,34 +11,36 @@ from pathlib import Path
 from rich.table import Table
 
 from neq.cli.parsing import Parser
-from neq.preparing import Mark, Published, prepare
+from neq.data.published import Mark, PublishedSet, prepare
+from neq.data.published.download import UnofficialError
+from neq.data.published.published_set import SPLIT_FOLDERS
 from neq.utils.console import Console
 from neq.utils.errors import UserError
 from neq.utils.exit_codes import run_command
 
-_STOPPED = "stopped; the same command goes on from here"
+_STOPPED = "stopped; run the same command again to continue"
 _VALIDATION = (
-    "cut this share (0 <= SHARE < 1) of each class off train as val, the same images every time; an official "
-    "validation split goes back to train before (default: the official splits)"
+    "move this share (0 <= SHARE < 1) of each class from train to val, always the same images; an official "
+    "validation split is merged into train first (default: the official splits)"
 )
 
 
 def run_script(
     about: str,
-    describe: Callable[[argparse.Namespace], Published],
+    describe: Callable[[argparse.Namespace], PublishedSet],
     add_flags: Callable[[argparse.ArgumentParser], None] | None = None,
     argv: list[str] | None = None,
 ) -> int:
-    """Runs a script that prepares one data set.
+    """Run a script that prepares one data set.
 
     Args:
-        about: what the data set is, where it comes from and under which licence; for --help.
+        about: what the data set is, its source and its licence; for --help.
         describe: from the parsed flags to the data set.
         add_flags: adds the flags that only this set has.
-        argv: the arguments; none: those of the process.
+        argv: the arguments; None: those of the process.
 
     Returns:
-        The exit code: 0, 2 for anything the user or the machine got wrong, 130 after Ctrl-C.
+        The exit code: 0, 2 for any mistake of the user or the machine, 130 after Ctrl-C.
     """
 
     def command(arguments: list[str]) -> int:
@@ -46,13 +48,15 @@ def run_script(
         published = describe(flags)
         if flags.link and published.small_side is not None:
             raise UserError(
-                "--link and --small-side were given; a link cannot be shrunk; leave one of them out."
+                "--link and --small-side were given; a link cannot be shrunk; leave one of them out"
             )
         console = Console()
         try:
             mark, was_there = prepare(
                 published, flags.raw, flags.out, console, flags.validation, flags.link, not flags.unverified
             )
+        except UnofficialError as error:
+            raise UserError(f"{error}, or give --unverified to use it as it is") from error
         except OSError as error:
             raise UserError(_disk_fault(error, flags.out)) from error
         _report(console, published, mark, flags.out, was_there)
@@ -83,11 +87,11 @@ def _parse(
         add_flags(parser)
     flags = parser.parse_args(arguments)
     if flags.validation is not None and not 0 <= flags.validation < 1:
-        raise UserError(f"--validation is {flags.validation}; a share from 0 to below 1 is allowed, as 0.2.")
+        raise UserError(f"--validation is {flags.validation}; a share from 0 to below 1 is allowed, as 0.2")
     if flags.raw == flags.out or flags.out in flags.raw.parents:
         raise UserError(
             f"--raw {str(flags.raw)!r} lies in --out {str(flags.out)!r}; --out becomes a data set of its "
-            "own; give two folders."
+            "own; give two folders"
         )
     return flags
 
@@ -97,22 +101,22 @@ def _folder(text: str) -> Path:
 
 
 def _disk_fault(error: OSError, out: Path) -> str:
-    """What a disk refused, in one line."""
+    """An error of the disk in one line."""
     where = str(error.filename2 or error.filename or out)
     return (
         f"{where!r} cannot be read or written ({error.strerror or error}); free space or correct the "
-        "permissions, then run the same command again: it goes on from here."
+        "permissions, then run the same command again to continue"
     )
 
 
-def _report(console: Console, published: Published, mark: Mark, out: Path, was_there: bool) -> None:
-    """Counts per split beside the official ones, and what to do with the folder."""
+def _report(console: Console, published: PublishedSet, mark: Mark, out: Path, was_there: bool) -> None:
+    """Print the counts of each split beside the official ones, and how to train on the folder."""
     if was_there:
         console.print(f"{out} is finished already; nothing was done", highlight=False)
-    table = Table("split", "images", "official", title=f"{published.name}: {mark.classes} classes")
-    for split, count in mark.counts.items():
-        official = published.counts.get(split)
-        table.add_row(split, f"{count:,}", "-" if official is None else f"{official:,}")
+    table = Table("split", "images", "official", title=f"{published.script}: {mark.classes} classes")
+    official = {SPLIT_FOLDERS[split]: f"{count:,}" for split, count in published.counts.items()}
+    for folder, count in mark.counts.items():
+        table.add_row(folder, f"{count:,}", official.get(folder, "-"))
     console.print(table)
     if mark.settings["validation"] is not None:
         console.print("val was cut by --validation; train and val together are official", highlight=False)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from neq.cli.parsing import Parser
 from neq.config import read_yaml
-from neq.runs import RunRecord, WandbMirror, why_no_wandb
+from neq.runs import RunRecord, WandbMirror, load_run, why_no_wandb
+from neq.runs.layout import CONFIG
 from neq.runs.wandb.mirror import KILLED, run_name
 from neq.utils.console import Console
 from neq.utils.errors import UserError
@@ -31,8 +32,7 @@ def command(arguments: list[str]) -> int:
     options = parser.parse_args(arguments[1:])
     folders = [Path(folder).expanduser() for folder in options.folders]
     for folder in folders:
-        if not (folder / "identity.json").exists() or not (folder / "config.yaml").exists():
-            raise UserError(f"{folder} holds no run; give the folder of one, with its config.yaml")
+        _ = load_run(folder).identity  # raises where the folder holds no run
     missing = why_no_wandb()
     if missing is not None:
         raise UserError(f"{missing or 'W&B is switched off (WANDB_MODE)'}; nothing was sent")
@@ -47,11 +47,11 @@ def _send(console: Console, folder: Path, patience: float) -> bool:
     def tell(line: str) -> None:
         console.print(f"neq: {line}", highlight=False, markup=False)
 
-    record, config = RunRecord(folder), read_yaml(folder / "config.yaml")
+    record, config = RunRecord(folder), read_yaml(folder / CONFIG)
     try:
         project, _ = str(config["project_name"]), run_name(config)
     except (LookupError, TypeError):
-        raise UserError(f"{folder / 'config.yaml'} is not that of a run; put it back") from None
+        raise UserError(f"{folder / CONFIG} is not that of a run; put it back") from None
     with record.locked():
         code = 0 if record.is_finished() else KILLED
         mirror = WandbMirror(folder, config, project, tell, patience, exit_code=code, follows=False)

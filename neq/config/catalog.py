@@ -89,10 +89,11 @@ class NetworkEntry(Section):
 class DatasetEntry(Section):
     """A data set: number of classes (None: counted in the data), augmentation, input normalization.
 
-    `kind` says who brings it; `needs` what a complete copy has: paths with `*` below the data folder, and how
-    many files each stands for.
+    `kind`: how its files arrive. `opener`: the function that opens it, as MODULE:FUNCTION (root -> data set).
+    `needs`: the files of a complete copy, as paths with `*` below the data folder, and the number of each.
     """
 
+    opener: str
     kind: Literal["builtin", "download", "manual", "own"] = "own"
     classes: Annotated[int, Field(ge=2)] | None = None
     augmentation: Augmentation

@@ -23,7 +23,7 @@ import torchvision
 from neq.config.paths import cache_folder
 from neq.config.schema import DataProvider
 from neq.data.caching import DiskCache, MemoryCache, Read, Room
-from neq.data.remembering import stamp
+from neq.data.disk_memo import file_stamp
 from neq.data.sources import Source
 from neq.utils.images import open_image
 
@@ -130,7 +130,7 @@ def _disk_folder(files: Sequence[str], limit: int, expected: int) -> tuple[Path,
         expected: bytes of this one.
     """
     base = cache_folder() / "decoded"
-    own = base / stamp(files, PIL.__version__, torchvision.__version__)
+    own = base / file_stamp(files, PIL.__version__, torchvision.__version__)
     with contextlib.suppress(OSError):
         own.mkdir(parents=True, exist_ok=True)
         os.utime(own)

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import track
 
 from neq.data.decoding import why_unreadable
-from neq.data.remembering import remembered, stamp
+from neq.data.disk_memo import file_stamp, memoize
 from neq.data.sources import Source, without
 from neq.utils.errors import UserError
 
@@ -60,7 +60,7 @@ def unreadable(files: Sequence[str]) -> dict[int, str]:
     """
     if not files:
         return {}
-    bad: list[int] = remembered("checked", stamp(files, PIL.__version__), lambda: _find_bad(files))
+    bad: list[int] = memoize("checked", file_stamp(files, PIL.__version__), lambda: _find_bad(files))
     # What was broken is looked at again: it may have been out of reach only.
     reasons = {index: why_unreadable(files[index]) for index in bad}
     return {index: reason for index, reason in reasons.items() if reason is not None}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Literal, Protocol, Self, TypeVar
 
@@ -13,43 +13,13 @@ from neq.config.schema import Augmentation, DataProvider, MeanStd
 from neq.data.cache_plan import plan_cache
 from neq.data.caching import Read
 from neq.data.checking import check_images, describe_skipped
-from neq.data.cub import open_cub
-from neq.data.digits import open_digits
-from neq.data.image_folder import open_image_folder
 from neq.data.loading import Batch, Images, Key, Loader, eval_keys, train_keys
-from neq.data.npz import open_npz
+from neq.data.registry import open_source
 from neq.data.sources import Source
 from neq.data.splits import split
-from neq.data.torchvision_sets import (
-    open_c10,
-    open_c100,
-    open_flowers,
-    open_food,
-    open_mnist,
-    open_pets,
-    open_svhn,
-    open_usps,
-)
 from neq.data.transforms import eval_transform, normalization, train_transform
-from neq.data.vww import open_vww
-from neq.utils.errors import UserError, unknown_name
+from neq.utils.errors import UserError
 
-# A data set by name: from its root folder to its source.
-SOURCES: dict[str, Callable[[str | None], Source]] = {
-    "c10": open_c10,
-    "c100": open_c100,
-    "flowers": open_flowers,
-    "food": open_food,
-    "pets": open_pets,
-    "cub": open_cub,
-    "vww": open_vww,
-    "svhn": open_svhn,
-    "mnist": open_mnist,
-    "usps": open_usps,
-    "digits": open_digits,
-    "image_folder": open_image_folder,
-    "npz": open_npz,
-}
 CPU = torch.device("cpu")
 T = TypeVar("T")
 
@@ -236,9 +206,7 @@ def open_data(
         UserError: the data set is unknown, cannot be downloaded, read or split, or has another number of
             classes than `new_num_classes`.
     """
-    if settings.dataset not in SOURCES:
-        raise unknown_name("dataset", settings.dataset, SOURCES, "See neq datasets.")
-    source = SOURCES[settings.dataset](settings.root)
+    source = open_source(settings.dataset, settings.root)
     wanted = settings.new_num_classes
     if wanted is not None and wanted != len(source.classes):
         raise UserError(

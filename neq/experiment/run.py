@@ -18,7 +18,20 @@ from neq.experiment.memory_report import memory_explained
 from neq.experiment.network import open_network, unselectable
 from neq.experiment.rendezvous import follow, lead, nothing_to_train
 from neq.results import plot_curves, plot_selection, summary_table
-from neq.runs import RunRecord, WandbMirror, identity, read_metrics, read_summary, run_folder, why_no_wandb
+from neq.runs import (
+    RecordHeader,
+    RunRecord,
+    Stretch,
+    SweepCell,
+    WandbMirror,
+    current_environment,
+    identity,
+    read_metrics,
+    read_summary,
+    run_folder,
+    why_no_wandb,
+)
+from neq.runs.layout import CONFIG, CURVES, SELECTION_PICTURE
 from neq.tasks import Classification
 from neq.training import (
     Checkpoints,
@@ -46,11 +59,13 @@ class Surroundings:
         runs: folder of all runs, where `run_dir` names none.
         opened: opens the data, as `open_data` does.
         trackers: told beside the run's record, display and mirror.
+        cell: of the sweep that asks for the run.
     """
 
     runs: Path = Path("runs")
     opened: Callable[..., AbstractContextManager[Data]] = open_data
     trackers: Sequence[Tracker] = ()
+    cell: SweepCell | None = None
 
 
 ORDINARY = Surroundings()
@@ -99,6 +114,8 @@ def _run(options: Options, resolved: Resolved, around: Surroundings, processes: 
         record.check(named, config.resume, options.overwrite)
         if record.is_finished() and not options.overwrite:
             nothing_to_train(run)
+            if around.cell is not None:
+                record.asked_by(around.cell)
             _notes(console, [f"{folder} holds this run, finished; --overwrite trains it again"])
             if in_wandb_sweep():  # this cell is another run there
                 with _mirror(console, config, record):
@@ -106,7 +123,8 @@ def _run(options: Options, resolved: Resolved, around: Surroundings, processes: 
         else:
             with record.locked(), _unwritable(folder):
                 record.check(named, config.resume, options.overwrite)
-                _train(console, replace(run, trackers=around.trackers), record, options.overwrite)
+                followed = replace(run, trackers=around.trackers)
+                _train(console, followed, record, options.overwrite, around.cell)
     _draw(console, record)
     console.print(summary_table(read_summary(folder)))
     console.print(f"{folder}", highlight=False, markup=False)
@@ -145,7 +163,7 @@ def _folder(config: Config, data: Data, runs: Path) -> Path:
     return folder
 
 
-def _train(console: Console, run: Training, record: RunRecord, fresh: bool) -> None:
+def _train(console: Console, run: Training, record: RunRecord, fresh: bool, cell: SweepCell | None) -> None:
     """Trains, from the last checkpoint where there is one.
 
     Raises:
@@ -159,11 +177,15 @@ def _train(console: Console, run: Training, record: RunRecord, fresh: bool) -> N
     found = None if fresh else run.checkpoints.load_last(tell)
     with memory_explained(run):
         progress = restore(run, found)
+    environment = current_environment(run.device, run.processes.count)
     if found is not None:
-        record.rewind(progress.epoch)
         state, whole = progress.epoch_state, run.task.steps_per_epoch
+        stretch = Stretch(environment, progress.epoch, 0 if state is None else state.step)
+        changed = record.resume(stretch, cell)
         steps = "" if state is None else f" and {state.step} of {whole} steps"
         tell(f"resumed after {progress.epoch} epochs{steps}")
+        if changed:
+            tell(f"resumed in another environment, which may change the result: {changed}")
     else:
         if not fresh:
             record.check_unstarted()
@@ -172,7 +194,8 @@ def _train(console: Console, run: Training, record: RunRecord, fresh: bool) -> N
         # Where and how the run was started is not what it is: the record repeats it anywhere.
         config = run.config.model_copy(update={"run_dir": None, "resume": False})
         named = identity(config, run.data.fingerprint)
-        record.start(to_yaml(config), named, run.table, run.data.classes)
+        header = RecordHeader(stretches=(Stretch(environment),), sweeps=() if cell is None else (cell,))
+        record.start(to_yaml(config), named, run.table, run.data.classes, header)
     lead(run, progress)
     epochs = total_epochs(run.config.run_config)
     with (
@@ -232,14 +255,14 @@ def _mirror(console: Console, config: Config, record: RunRecord) -> Iterator[Seq
         yield ()
         return
     # What the sweep asked for stays beside what it came to: W&B's search compares the former.
-    values = {**wandb_values(), **read_yaml(record.folder / "config.yaml")}
+    values = {**wandb_values(), **read_yaml(record.folder / CONFIG)}
     with WandbMirror(record.folder, values, config.project_name, tell) as mirror:
         yield (mirror,)
 
 
 def _draw(console: Console, record: RunRecord) -> None:
     """Draws the pictures that are not there yet, where they can be."""
-    pictures = {"curves.png": plot_curves, "selection.png": plot_selection}
+    pictures = {CURVES: plot_curves, SELECTION_PICTURE: plot_selection}
     missing = {name: plot for name, plot in pictures.items() if not (record.folder / name).exists()}
     metrics = read_metrics(record.folder) if missing else []
     for name, plot in missing.items():

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from neq.results.collect import Run
+from neq.runs import load_run
+from neq.runs.layout import BEST_WEIGHTS, CLASSES, CONFIG
 from neq.runs.run_reader import number
 from neq.utils.atomic_files import atomic_file, write_text
 from neq.utils.errors import UserError, unknown_name
@@ -91,16 +93,16 @@ def copy_best(folder: Path, target: Path, force: bool = False) -> tuple[str, ...
     Raises:
         UserError: the run's network cannot be read, or the target cannot be written or holds such files.
     """
-    from neq.results.best_network import WEIGHTS, best_weights, load_best
+    from neq.results.best_network import load_best
 
     best = load_best(folder)  # read before anything is written
-    weights = best_weights(folder).read_bytes()
+    weights = load_run(folder).best_weights.read_bytes()
     texts = {
-        "config.yaml": (folder / "config.yaml").read_text(encoding="utf-8"),
-        "classes.json": json.dumps(best.classes) + "\n",
+        CONFIG: (folder / CONFIG).read_text(encoding="utf-8"),
+        CLASSES: json.dumps(best.classes) + "\n",
         "predict.py": PREDICT,
     }
-    names = (WEIGHTS, *texts)
+    names = (BEST_WEIGHTS, *texts)
     if target.exists() and not target.is_dir():
         raise UserError(f"--copy {target} is a file; give a folder")
     there = [name for name in names if (target / name).exists()]
@@ -108,7 +110,7 @@ def copy_best(folder: Path, target: Path, force: bool = False) -> tuple[str, ...
         raise UserError(f"--copy {target} holds {there[0]} already; --force replaces it")
     try:
         target.mkdir(parents=True, exist_ok=True)
-        with atomic_file(target / WEIGHTS) as file:
+        with atomic_file(target / BEST_WEIGHTS) as file:
             file.write(weights)
         for name, text in texts.items():
             write_text(target / name, text)

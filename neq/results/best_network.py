@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,17 +9,17 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from neq.config import Config, DatasetEntry, MeanStd, dataset, read_yaml, resolve
+from neq.config import Config, DatasetEntry, MeanStd, dataset
 from neq.config.paths import data_folder
-from neq.data import SOURCES
+from neq.data import open_source
 from neq.data.splits import split
 from neq.data.transforms import eval_transform, normalization
 from neq.networks.build import build_network
 from neq.networks.heads import head_name, replace_head
 from neq.networks.weights import load_weights, read_weights
+from neq.runs import StoredRun, load_run
+from neq.runs.layout import CLASSES
 from neq.utils.errors import UserError
-
-WEIGHTS = "best.safetensors"
 
 
 @dataclass(frozen=True)
@@ -78,12 +77,8 @@ def load_best(folder: Path) -> BestNetwork:
     Raises:
         UserError: the folder holds no run, no epoch was finished, or a file is damaged.
     """
-    weights = best_weights(folder)
-    values = read_yaml(folder / "config.yaml")
-    try:
-        config = resolve(values, {}).config
-    except UserError as error:
-        raise UserError(f"{folder / 'config.yaml'}: {error}") from None
+    run = load_run(folder)
+    weights, config = run.best_weights, run.config
     net = config.net_config.net_name
     network = build_network(net, 2, config.manual_seed, weights="none")
     head = head_name(network)
@@ -92,35 +87,20 @@ def load_best(folder: Path) -> BestNetwork:
         raise UserError(f"{weights} is not of {net}: {head}, its head, is missing; train the run again")
     replace_head(network, len(found))
     load_weights(network, head, str(weights))
-    return BestNetwork(folder, config, network.eval(), class_names(folder, len(found)))
+    return BestNetwork(folder, config, network.eval(), class_names(run, len(found)))
 
 
-def best_weights(folder: Path) -> Path:
-    """The file of the best network's weights.
+def class_names(run: StoredRun, count: int) -> tuple[str, ...]:
+    """The names of a run's classes; their numbers where it recorded none.
 
     Raises:
-        UserError: the folder holds no run, or the run has not finished an epoch yet.
+        UserError: the run recorded another number of names.
     """
-    if not (folder / "config.yaml").is_file():
-        raise UserError(f"{folder} holds no run; give the folder of one, with its config.yaml")
-    for weights in (folder / "checkpoint" / WEIGHTS, folder / WEIGHTS):
-        if weights.is_file():
-            return weights
-    raise UserError(f"{folder} has no checkpoint/{WEIGHTS} yet; train the run first")
-
-
-def class_names(folder: Path, count: int) -> tuple[str, ...]:
-    """The names of a run's classes; their numbers where it recorded none."""
-    path = folder / "classes.json"
-    if not path.exists():
-        return tuple(map(str, range(count)))
-    try:
-        names = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read ({error}); put it back, or remove it") from error
-    if not isinstance(names, list) or len(names) != count or not all(isinstance(n, str) for n in names):
+    names = tuple(map(str, range(count))) if run.classes is None else run.classes
+    if len(names) != count:
+        path = run.folder / CLASSES
         raise UserError(f"{path} does not hold the {count} names of the network's classes; put it back")
-    return tuple(names)
+    return names
 
 
 def sample_images(best: BestNetwork, count: int, image_size: int | None = None) -> Tensor | None:
@@ -139,7 +119,7 @@ def sample_images(best: BestNetwork, count: int, image_size: int | None = None) 
         return None
     resizing, normalize = best.resizing(image_size), normalization(best.mean_std)
     try:
-        source = SOURCES[settings.dataset](settings.root)
+        source = open_source(settings.dataset, settings.root)
         numbers = split(source, settings, best.config.manual_seed)["test"]
         chosen = numbers[:: max(1, len(numbers) // count)][:count]
         images = [resizing(source.image(int(number))) for number in chosen]

@@ -17,8 +17,8 @@ from neq.config.keys import KEYS, flatten_file
 from neq.config.writing import to_mapping
 from neq.results.search_space import SearchSpace
 from neq.runs import run_folder
-from neq.runs.identity import NOT_IDENTITY
-from neq.runs.run_reader import Recorded, plain_identity, recorded_runs
+from neq.runs.identity import NOT_IDENTITY, plain_identity
+from neq.runs.run_reader import Recorded, recorded_runs
 from neq.sweeps import Sweep, cells, read_sweep
 from neq.utils.errors import UserError, shown
 

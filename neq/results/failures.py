@@ -9,7 +9,7 @@ from pathlib import Path
 
 from neq.config import find_config, read_yaml
 from neq.results.collect import IMAGES, SEED, Run, key_of
-from neq.runs.run_reader import plain_identity
+from neq.runs.identity import plain_identity
 from neq.sweeps import Sweep, cells
 from neq.sweeps.queue import CellQueue, sweep_name
 from neq.sweeps.storage import FILE, open_storage

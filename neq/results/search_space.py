@@ -9,8 +9,7 @@ from typing import Any
 
 from neq.config import Config, find_config, read_yaml, resolve
 from neq.config.keys import find_key
-from neq.runs.identity import NOT_IDENTITY
-from neq.runs.run_reader import plain_identity
+from neq.runs.identity import NOT_IDENTITY, plain_identity
 from neq.sweeps import Choice, Drawn, Parameter, Sweep, check_search
 from neq.utils.errors import UserError
 

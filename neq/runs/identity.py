@@ -22,6 +22,9 @@ NOT_IDENTITY = frozenset(
         *("test_per_epochs", "checkpoint_minutes"),
     }
 )
+FINGERPRINT = (
+    "data_fingerprint"  # beside the settings, where the data set's name does not identify the images
+)
 PATH_KEYS = (
     *("dataset", "net_name", "initialization", "neuron_selection"),
     *("scheme", "ratio", "budget", "manual_seed"),
@@ -51,8 +54,14 @@ def identity(config: Config, data_fingerprint: str | None = None) -> dict[str, o
     if weights not in WEIGHTS_BY_NAME:
         chosen["weights"] = f"sha256:{_hash(weights)}"
     if data_fingerprint is not None:
-        chosen["data_fingerprint"] = data_fingerprint
+        chosen[FINGERPRINT] = data_fingerprint
     return chosen
+
+
+def plain_identity(config: Config) -> dict[str, Any]:
+    """The identity as JSON gives it back, without a fingerprint of the images."""
+    named: dict[str, Any] = json.loads(json.dumps(identity(config)))
+    return named
 
 
 def run_folder(config: Config, data_fingerprint: str | None = None) -> PurePosixPath:

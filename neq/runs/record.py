@@ -1,4 +1,4 @@
-"""The run's own record: the files in its folder, which everything else is a view of."""
+"""The record of a run: writes the files in its folder, which everything else is a view of."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from neq.runs import layout
+from neq.runs.layout import CONTENT, IDENTITY
+from neq.runs.record_header import FRESH, RecordHeader, Stretch, SweepCell, read_header
 from neq.runs.selection_file import save_selection, save_table
+from neq.runs.stored_run import read_metrics, read_object
 from neq.utils.atomic_files import named, write_text
 from neq.utils.errors import UserError
 
@@ -21,25 +25,16 @@ if TYPE_CHECKING:  # reading a record does not wait for torch
     from neq.networks.neurons import NeuronTable
     from neq.training import EpochReport
 
-# All that a run writes, the lock apart. What makes it a run comes first, and is removed first.
-CONTENT = (
-    "identity.json", "config.yaml", "classes.json", "metrics.jsonl", "summary.json", "checkpoint",
-    "selection", "curves.png", "selection.png", "wandb.json",
-)  # fmt: skip
-# What would be lost with a run, of these.
-_RESULTS = frozenset({"metrics.jsonl", "summary.json", "checkpoint"})
-
 
 class RunIsBusy(UserError):
     """Another process is training in the folder."""
 
 
 class RunRecord:
-    """The record of one run in one folder.
+    """The record of one run in one folder, see `neq.runs.layout`.
 
-    config.yaml, classes.json and identity.json are written at the start, a line of metrics.jsonl and a file
-    in selection/ after every epoch, summary.json at the end: a folder with a summary.json holds a finished
-    run.
+    The configuration, the class names, the header and the identity are written at the start, a line of
+    metrics.jsonl and a file in selection/ after every epoch, summary.json at the end.
 
     Args:
         folder: of the run.
@@ -47,43 +42,45 @@ class RunRecord:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.metrics = folder / "metrics.jsonl"
-        self.summary = folder / "summary.json"
-        self.checkpoints = folder / "checkpoint"
+        self.metrics = folder / layout.METRICS
+        self.summary = folder / layout.SUMMARY
+        self.checkpoints = folder / layout.CHECKPOINTS
 
     def is_finished(self) -> bool:
         """Whether the folder holds a finished run."""
-        return self.summary.exists() and (self.folder / "identity.json").exists()
+        return self.summary.exists() and (self.folder / IDENTITY).exists()
 
     def check(self, identity: dict[str, Any], resume: bool, overwrite: bool) -> None:
-        """Makes sure that a run of this identity may use the folder; writes nothing.
+        """Checks that a run of this identity may use the folder; writes nothing.
 
         Raises:
-            UserError: the folder holds something else, or an unfinished run that is not to be resumed.
+            UserError: the folder holds something else, an unfinished run that is not to be resumed, or a run
+                in a newer format.
         """
         try:
             if not self.folder.exists():
                 return
             if not self.folder.is_dir():
                 raise UserError(f"run_dir {self.folder} is a file; give a folder")
-            names = {path.name for path in self.folder.iterdir()} - {".lock"}
+            names = {path.name for path in self.folder.iterdir()} - {layout.LOCK}
         except OSError as error:
             raise UserError(f"run_dir {self.folder} cannot be used ({error.strerror})") from error
         foreign = sorted(name for name in names - set(CONTENT) if not name.endswith(".tmp"))
-        if "identity.json" not in names:
+        if IDENTITY not in names:
             if foreign:
                 raise UserError(
                     f"run_dir {self.folder} holds {foreign[0]!r} and no run of neq; "
                     "give an empty or a new folder"
                 )
-            if not overwrite and names & _RESULTS:
+            if not overwrite and names & layout.RESULTS:
                 raise UserError(
-                    f"run_dir {self.folder} holds a run whose identity.json is missing; put it back, "
+                    f"run_dir {self.folder} holds a run whose {IDENTITY} is missing; put it back, "
                     "or --overwrite starts the run again"
                 )
             return  # empty, or a start that was cut off before there was anything to keep
         if overwrite:
             return
+        read_header(self.folder)
         there = self._identity()
         if there != identity:
             raise UserError(
@@ -91,8 +88,8 @@ class RunRecord:
                 "give another --run-dir, or --overwrite to replace it"
             )
         if not self.is_finished() and not resume:
-            if (self.folder / ".lock").exists():
-                with self.locked():  # rather than advice to a run that is going on
+            if (self.folder / layout.LOCK).exists():
+                with self.locked():  # rather than advice to a run that is under way
                     pass
             raise UserError(
                 f"run_dir {self.folder} holds this run, unfinished; --resume continues it, "
@@ -100,18 +97,14 @@ class RunRecord:
             )
 
     def _identity(self) -> dict[str, Any]:
-        path = self.folder / "identity.json"
         try:
-            there = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise UserError(f"{path} cannot be read ({error}); --overwrite starts the run again") from error
-        if not isinstance(there, dict):
-            raise UserError(f"{path} holds no identity; --overwrite starts the run again")
-        return there
+            return read_object(self.folder / IDENTITY)
+        except UserError as error:
+            raise UserError(f"{error}; --overwrite starts the run again") from error
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Makes the folder and keeps other processes out of it.
+        """Creates the folder and keeps other processes out of it.
 
         Raises:
             RunIsBusy: another process is using it.
@@ -119,7 +112,7 @@ class RunRecord:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / ".lock")
+            lock = FileLock(self.folder / layout.LOCK)
             lock.acquire(timeout=0)
             for left in self.folder.rglob(".*.tmp"):  # of a process that was killed while writing
                 left.unlink()
@@ -133,7 +126,12 @@ class RunRecord:
             lock.release()
 
     def start(
-        self, config_yaml: str, identity: dict[str, Any], table: NeuronTable, classes: Sequence[str]
+        self,
+        config_yaml: str,
+        identity: dict[str, Any],
+        table: NeuronTable,
+        classes: Sequence[str],
+        header: RecordHeader = FRESH,
     ) -> None:
         """Begins a fresh record, in place of whatever run the folder held."""
         for name in CONTENT:
@@ -142,14 +140,15 @@ class RunRecord:
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
-        write_text(self.folder / "config.yaml", config_yaml)
-        write_text(self.folder / "classes.json", json.dumps(classes) + "\n")
-        save_table(self.folder / "selection", table)
+        write_text(self.folder / layout.CONFIG, config_yaml)
+        write_text(self.folder / layout.CLASSES, json.dumps(classes) + "\n")
+        save_table(self.folder / layout.SELECTION, table)
+        header.write(self.folder)
         # Last: a folder with an identity is a run that can be resumed.
-        write_text(self.folder / "identity.json", json.dumps(identity, indent=2) + "\n")
+        write_text(self.folder / IDENTITY, json.dumps(identity, indent=2) + "\n")
 
     def check_unstarted(self) -> None:
-        """Makes sure that no epochs are lost by starting in the folder, where a checkpoint is missing.
+        """Checks that no epochs are lost by starting in the folder, where a checkpoint is missing.
 
         Raises:
             UserError: the folder holds epochs but not the checkpoint after them.
@@ -160,6 +159,28 @@ class RunRecord:
                 f"run_dir {self.folder} holds epochs but no checkpoint to go on from; "
                 "put it back, or --overwrite starts the run again"
             )
+
+    def resume(self, stretch: Stretch, cell: SweepCell | None = None) -> str:
+        """Goes on from a checkpoint: drops later metrics, records the environment and who asked for it.
+
+        Args:
+            stretch: that begins at the checkpoint.
+            cell: of the sweep that resumes the run.
+
+        Returns:
+            In what the environment differs from that before the checkpoint, where that is known.
+
+        Raises:
+            UserError: metrics of an earlier epoch are missing, or record.json is damaged.
+        """
+        former = read_header(self.folder)
+        self.rewind(stretch.epoch)
+        header = former.resumed(stretch)
+        if cell is not None:
+            header = header.asked_by(cell)
+        if header != former:
+            header.write(self.folder)
+        return header.change_at(stretch)
 
     def rewind(self, epoch: int) -> None:
         """Drops the metrics of an epoch and later ones: they come again from the checkpoint before it.
@@ -175,15 +196,27 @@ class RunRecord:
             )
         write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
 
+    def asked_by(self, cell: SweepCell) -> None:
+        """Records that a cell of a sweep asked for the run, which is finished; not in a read-only folder.
+
+        Raises:
+            RunIsBusy: another process is using the folder.
+            UserError: record.json is damaged, or its format is newer.
+        """
+        if cell in read_header(self.folder).sweeps or not os.access(self.folder, os.W_OK):
+            return
+        with self.locked():
+            read_header(self.folder).asked_by(cell).write(self.folder)
+
     def step(self, epoch: int, step: int, steps: int) -> None:
         """Steps leave no record."""
 
     def epoch(self, report: EpochReport) -> None:
         """Writes the epoch's metrics and selection to the disk."""
-        save_selection(self.folder / "selection", report)
+        save_selection(self.folder / layout.SELECTION, report)
         try:
             with self.metrics.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(_plain(report.metrics), allow_nan=False) + "\n")
+                file.write(json.dumps(_finite(report.metrics), allow_nan=False) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -191,50 +224,13 @@ class RunRecord:
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Writes summary.json, which marks the run as finished."""
-        write_text(self.summary, json.dumps(_plain(summary), indent=2, allow_nan=False) + "\n")
+        write_text(self.summary, json.dumps(_finite(summary), indent=2, allow_nan=False) + "\n")
 
 
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The epochs of a run so far; a last line that a crash cut off is left out.
-
-    Raises:
-        UserError: a line is damaged.
-    """
-    path = folder / "metrics.jsonl"
-    if not path.exists():
-        return []
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-        rows = [json.loads(line) for line in lines[:-1]]  # a whole line ends with a line end
-        if not all(isinstance(row, dict) and isinstance(row.get("epochs"), int) for row in rows):
-            raise ValueError("a line tells of no epoch")
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path} is damaged ({error}); put it back, or train again with --overwrite"
-        ) from error
-    return rows
-
-
-def read_summary(folder: Path) -> dict[str, Any]:
-    """The summary of a finished run.
-
-    Raises:
-        UserError: summary.json cannot be read.
-    """
-    path = folder / "summary.json"
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(summary, dict):
-            raise ValueError("it holds no summary")
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read ({error}); train again with --overwrite") from error
-    return summary
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no NaN and no infinity: null stands for both."""
+def _finite(value: Any) -> Any:
+    """The value with null in place of NaN and infinity, which JSON does not have."""
     if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
+        return {key: _finite(inner) for key, inner in value.items()}
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -1,8 +1,7 @@
-"""The runs that a folder of runs holds, as they recorded themselves: read once, without torch."""
+"""All runs below a folder, each as far as its record can be read, without torch."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -13,12 +12,16 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from neq.config import Config, read_yaml, stored_config
-from neq.runs.identity import identity
-from neq.utils.errors import UserError, first_line, shown
+from neq.runs.environment import Environment
+from neq.runs.identity import plain_identity
+from neq.runs.layout import CHECKPOINTS, CONFIG, IDENTITY, METRICS, SUMMARY
+from neq.runs.record_header import UNKNOWN, RecordHeader, SweepCell, read_header
+from neq.runs.stored_run import read_object
+from neq.utils.errors import UserError, shown
 
-# What only a run leaves behind, beside its identity.json.
-TRACES = frozenset({"summary.json", "metrics.jsonl", "checkpoint"})
-# What is counted with, and must be a number (or null, where it may be unknown) in a summary.
+# What only a run leaves behind, beside its identity.
+TRACES = frozenset({SUMMARY, METRICS, CHECKPOINTS})
+# What is computed with, and must be a number (or null, where it may be unknown) in a summary.
 NEEDED = ("epochs", "best_epoch", "test_top1")
 # No figure of a run comes near it; JSON has numbers that no float can hold.
 LARGEST = 1e300
@@ -30,16 +33,17 @@ NUMBERS = (
 
 @dataclass(frozen=True)
 class Recorded:
-    """A run as it recorded itself, wherever that lies.
+    """A run as far as its record can be read, in a folder or on W&B.
 
     Args:
         identity: the settings that can change its result, as in identity.json; none: they cannot be read.
-        state: "unfinished": it has no summary; "damaged": what it recorded cannot be used.
+        state: "unfinished": it has no summary; "damaged": its record cannot be used.
         reason: why it is not done, in one line.
         summary: as in summary.json, of a run that is done.
         epochs: recorded so far.
-        folder: of the run; none: W&B has it.
-        url: of the run on W&B; none: it lies in a folder.
+        folder: of the run; none: it is on W&B.
+        url: of the run on W&B; none: it is in a folder.
+        header: environments and sweeps; of format 1 they are not known.
     """
 
     identity: Mapping[str, Any] | None
@@ -49,11 +53,22 @@ class Recorded:
     epochs: int = 0
     folder: Path | None = None
     url: str | None = None
+    header: RecordHeader = UNKNOWN
 
     @property
     def place(self) -> str:
-        """Where the run is to be found: its folder, or its address on W&B."""
+        """The run's folder, or its address on W&B."""
         return str(self.folder) if self.url is None else self.url
+
+    @property
+    def environments(self) -> tuple[Environment, ...]:
+        """The environments that computed it, in their order; a resumed run may have several."""
+        return self.header.environments
+
+    @property
+    def sweeps(self) -> tuple[SweepCell, ...]:
+        """The cells of sweeps that asked for it."""
+        return self.header.sweeps
 
 
 def recorded_runs(runs: Path) -> list[Recorded]:
@@ -74,13 +89,13 @@ def recorded_runs(runs: Path) -> list[Recorded]:
 
 
 def _run_folders(runs: Path) -> Iterator[tuple[Path, frozenset[str]]]:
-    """The folders of runs with the names in them; nothing inside a run is looked at."""
+    """The folders of runs with the names in them; the folders inside a run are not searched."""
     # Real paths, so that a link back up ends nowhere.
     seen: set[str] = set()
     unreadable: list[OSError] = []
     for path, folders, files in os.walk(runs, onerror=unreadable.append, followlinks=True):
         names = frozenset((*folders, *files))
-        if "identity.json" in names or len(TRACES & names) > 1:
+        if IDENTITY in names or len(TRACES & names) > 1:
             folders.clear()
             yield Path(path), names
             continue
@@ -96,39 +111,27 @@ def _run_folders(runs: Path) -> Iterator[tuple[Path, frozenset[str]]]:
 def _read(folder: Path, names: frozenset[str]) -> Recorded:
     found = Recorded(None, "damaged", folder=folder)
     try:
-        named = _mapping(folder / "identity.json")
+        named = read_object(folder / IDENTITY, IDENTITY)
     except UserError as error:
         return replace(found, identity=_from_config(folder), reason=str(error), epochs=_epochs(folder))
     found = replace(found, identity=named)
-    if "summary.json" not in names:
-        epochs = _epochs(folder)
-        return replace(found, state="unfinished", reason=how_far(named, epochs), epochs=epochs)
     try:
-        summary = _mapping(folder / "summary.json")
-        check_summary(summary, "summary.json")
+        found = replace(found, header=read_header(folder))
+        if SUMMARY in names:
+            summary = read_object(folder / SUMMARY, SUMMARY)
+            check_summary(summary, SUMMARY)
+            return replace(found, state="done", summary=summary, epochs=summary["epochs"])
     except UserError as error:
         return replace(found, reason=str(error), epochs=_epochs(folder))
-    return replace(found, state="done", summary=summary, epochs=summary["epochs"])
-
-
-def _mapping(path: Path) -> dict[str, Any]:
-    """What a file of JSON holds."""
-    try:
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path.name} cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path.name} is damaged ({first_line(error)})") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path.name} is damaged (it holds {shown(value)})")
-    return value
+    epochs = _epochs(folder)
+    return replace(found, state="unfinished", reason=how_far(named, epochs), epochs=epochs)
 
 
 def check_summary(summary: Mapping[str, Any], called: str) -> None:
-    """Makes sure that a summary can be counted with.
+    """Checks that a summary can be computed with.
 
     Raises:
-        UserError: naming the first value that is missing or no number.
+        UserError: names the first value that is missing or not a number.
     """
     for name in NEEDED:
         if name not in summary:
@@ -144,7 +147,7 @@ def check_summary(summary: Mapping[str, Any], called: str) -> None:
 
 
 def number(value: object) -> float | None:
-    """A number that is one; JSON's null and whatever is not finite are none."""
+    """The value where it is a finite number of usual size, else none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return value if abs(value) < LARGEST else None
@@ -161,22 +164,22 @@ def how_far(named: Mapping[str, Any], epochs: int) -> str:
 def _epochs(folder: Path) -> int:
     """The whole lines of metrics.jsonl."""
     try:
-        with (folder / "metrics.jsonl").open("rb") as file:
+        with (folder / METRICS).open("rb") as file:
             return sum(piece.count(b"\n") for piece in iter(lambda: file.read(1 << 20), b""))
     except OSError:
         return 0
 
 
 def _from_config(folder: Path) -> dict[str, Any] | None:
-    """The identity by the run's config.yaml, where identity.json does not tell it."""
+    """The identity by the run's config.yaml, where identity.json cannot be read."""
     try:
-        return identity_of(read_yaml(folder / "config.yaml"))
+        return identity_of(read_yaml(folder / CONFIG))
     except UserError:
         return None
 
 
 def identity_of(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The identity of a resolved configuration that was written down, as JSON gives it back.
+    """The identity of a resolved configuration that was recorded, as JSON gives it back.
 
     Args:
         values: nested, complete.
@@ -191,9 +194,3 @@ def identity_of(values: Mapping[str, Any]) -> dict[str, Any]:
         where = ".".join(map(str, first["loc"]))
         raise UserError(f"its configuration cannot be read ({where}: {first['msg']})") from None
     return plain_identity(config)
-
-
-def plain_identity(config: Config) -> dict[str, Any]:
-    """The identity of a configuration, as JSON gives it back; images that lie in files are no part of it."""
-    named: dict[str, Any] = json.loads(json.dumps(identity(config)))
-    return named

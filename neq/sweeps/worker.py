@@ -21,7 +21,7 @@ import torch
 from neq.config import Options, Resolved, resolve
 from neq.data import Data, open_data
 from neq.experiment.run import Surroundings, run_training
-from neq.runs import RunIsBusy, find_run, read_metrics
+from neq.runs import RunIsBusy, RunRecord, SweepCell, find_run, read_metrics
 from neq.sweeps import history
 from neq.sweeps.claim import Claim
 from neq.sweeps.open_data import kept_open
@@ -115,15 +115,20 @@ def _train(task: Task, queue: CellQueue, claim: Claim, resolved: Resolved, opene
 
     None where another process has it: a worker that was taken for dead, or a cell that names the same run.
     """
-    state = find_run(resolved.config, task.runs).state
-    if state == "done":
+    cell, found = SweepCell(queue.name, claim.cell), find_run(resolved.config, task.runs)
+    if found.state == "done":
+        try:
+            RunRecord(found.folder).asked_by(cell)
+        except RunIsBusy:
+            return None
         return False
     if resolved.config.memory == "tight":
         give_back_at_once()
     forget_peak_memory(pick_device(resolved.config.device))  # that of the cells before
-    goes_on = replace(resolved, config=resolved.config.model_copy(update={"resume": state == "unfinished"}))
+    resume = {"resume": found.state == "unfinished"}
+    goes_on = replace(resolved, config=resolved.config.model_copy(update=resume))
     try:
-        around = Surroundings(task.runs, opened, (_Reporter(claim, queue.metric),))
+        around = Surroundings(task.runs, opened, (_Reporter(claim, queue.metric),), cell)
         run_training(Options(), goes_on, around)
         stopped = False
     except StoppedEarly:

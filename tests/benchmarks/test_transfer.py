@@ -162,7 +162,12 @@ def test_runs_are_trained_recorded_and_shown(jobs, photos, tmp_path, capsys):
     assert capsys.readouterr().out == ""
     assert main(["--table", "--output", str(output)]) == 0
     out = capsys.readouterr().out
-    assert f"| full-train | 0.05 | {runs['full-train']['test_top1']:.2f} | – | 1.00 |" in out
+    full = runs["full-train"]
+    if full["outcome"] == "finished":
+        assert f"| full-train | 0.05 | {full['test_top1']:.2f} | – | 1.00 |" in out
+    else:  # rounding decides whether so few steps learn anything, and rounding depends on the processor
+        assert full["reason"] == "never better than guessing among 3 classes"
+        assert "| full-train | – | – | – | – | – |" in out
     assert "mcunet-in1 (weights default), 16 px, batch 8, 4 epochs" in out
 
 

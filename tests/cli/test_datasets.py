@@ -11,6 +11,7 @@ from PIL import Image
 from neq.cli import main
 from neq.runs import read_summary
 from tests.data.miniatures import jpeg, offer
+from tests.data.published import small_sets
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +35,8 @@ def test_the_list(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     listed = rows(capsys)
     assert list(listed)[:7] == ["c10", "c100", "flowers", "food", "pets", "cub", "vww"]
     assert listed["c10"] == ["downloaded", "10", "cifar-10-batches-py", "no"]
-    assert listed["cub"] == ["put there by hand", "200", "CUB_200_2011", "no"]
+    assert listed["cub"] == ["downloaded", "200", "CUB_200_2011", "no"]
+    assert listed["vww"] == ["put there by hand", "2", "coco", "no"]
     assert listed["digits"] == ["built in", "10", "", "yes"]
     assert listed["npz"][:3] == ["your files", "as in the data", "--dataset npz:FILE"]
     assert not folder.exists()
@@ -77,7 +79,7 @@ def test_listing_loads_no_torch() -> None:
 
 BAD = {
     "no network": (["--dataset", "usps"], "cannot be downloaded"),
-    "by hand": (["--dataset", "cub"], "put CUB_200_2011.tgz"),
+    "by hand": (["--dataset", "vww"], "put COCO there"),
     "no file": (["--dataset", "npz:gone.npz"], "'gone.npz' cannot be read"),
     "an alias": (["--dataset", "cub200"], "data set cub is not in"),
     "no number of gibibytes": (["--cache_gib", "0"], "cache_gib 0"),
@@ -95,10 +97,11 @@ def test_mistakes_are_one_line_and_code_2(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     offer("usps", tmp_path / "elsewhere", "http://127.0.0.1:9", monkeypatch)
+    small_sets.offer("cub", tmp_path / "elsewhere", "http://127.0.0.1:9", monkeypatch)
     arguments, said = BAD[case]
     assert main(["train", *arguments]) == 2
     err = capsys.readouterr().err
-    line = err.splitlines()[-1]  # before it torchvision may show a bar
+    line = err.splitlines()[-1]  # after those that show the progress
     assert line.startswith("neq: ")
     assert said in line
     assert "Traceback" not in err

@@ -12,6 +12,7 @@ from neq.cli import main
 from neq.config import dataset, read_yaml, resolve
 from neq.data import open_data
 from neq.results.best_network import class_names, load_best, sample_images
+from neq.runs import RecordHeader, StoredRun
 
 onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
@@ -190,8 +191,8 @@ def test_a_run_without_a_finished_epoch_and_one_with_damaged_weights(tiny_run, t
 
 def test_class_names_are_the_recorded_ones(tmp_path, tiny_run):
     assert json.loads((tiny_run / "classes.json").read_text()) == [str(number) for number in range(10)]
-    assert class_names(tmp_path, 3) == ("0", "1", "2")
+    assert class_names(StoredRun(tmp_path, RecordHeader()), 3) == ("0", "1", "2")
     (tmp_path / "classes.json").write_text('["cat", "=dog", "\\udcff"]')
-    assert class_names(tmp_path, 3) == ("cat", "=dog", "\udcff")
+    assert class_names(StoredRun(tmp_path, RecordHeader()), 3) == ("cat", "=dog", "\udcff")
     with pytest.raises(ValueError, match="does not hold the 2 names"):
-        class_names(tmp_path, 2)
+        class_names(StoredRun(tmp_path, RecordHeader()), 2)

@@ -48,7 +48,7 @@ def finished(tmp_path_factory):
 def test_a_run_leaves_its_record(finished):
     assert {path.name for path in finished.iterdir()} == {
         ".lock", "checkpoint", "classes.json", "config.yaml", "curves.png", "identity.json", "metrics.jsonl",
-        "selection", "selection.png", "summary.json",
+        "record.json", "selection", "selection.png", "summary.json",
     }  # fmt: skip
     rows = read_metrics(finished)
     assert [row["epochs"] for row in rows] == [0, 1]
@@ -322,7 +322,7 @@ def test_a_damaged_summary_is_named(finished, tmp_path, capsys):
     folder = damaged(finished, tmp_path, unfinished=False)
     (folder / "summary.json").write_text("")
     assert main([*FAST, "--run-dir", str(folder)]) == 2
-    assert "summary.json cannot be read" in capsys.readouterr().err
+    assert "summary.json is damaged" in capsys.readouterr().err
 
 
 def test_a_picture_that_cannot_be_written_costs_nothing_else(finished, tmp_path, monkeypatch, capsys):

@@ -1,18 +1,14 @@
-"""Tiny copies of the published data sets, with their structure, and a server that offers them."""
+"""The data sets that torchvision reads, in miniature: files of the same structure, and their checksums."""
 
 from __future__ import annotations
 
 import bz2
 import gzip
 import hashlib
-import http.server
 import io
-import json
 import pickle
 import tarfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +18,9 @@ from PIL import Image
 from scipy.io import savemat
 from torchvision import datasets
 
-# Images of each class in training (of flowers also in validation) and in test.
+# Images of each class in training and in test.
 TRAIN, TEST = 8, 3
-NAMES = ("c10", "c100", "flowers", "food", "pets", "svhn", "mnist", "usps")
-CLASSES = {"c10": 10, "c100": 100, "flowers": 102, "food": 4, "pets": 3, "svhn": 10, "mnist": 10, "usps": 10}
+CLASSES = {"c10": 10, "c100": 100, "svhn": 10, "mnist": 10, "usps": 10}
 
 
 def md5(path: Path) -> str:
@@ -40,10 +35,9 @@ def jpeg(seed: int, size: tuple[int, int] = (24, 20)) -> bytes:
     return buffer.getvalue()
 
 
-def tgz(path: Path, members: dict[str, bytes]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w:gz") as archive:
-        for name, content in members.items():
+def tar(path: Path, files: Mapping[str, bytes], mode: str = "w:gz") -> None:
+    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+        for name, content in files.items():
             member = tarfile.TarInfo(name)
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
@@ -54,7 +48,7 @@ def labels_of(classes: int, each: int) -> np.ndarray:
 
 
 def offer(name: str, folder: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Puts the miniature archives of a set into a folder, and has torchvision look for them at a URL."""
+    """Put the files of a miniature into a folder, as if they were published at a URL."""
     folder.mkdir(parents=True, exist_ok=True)
     globals()[f"_offer_{name}"](folder, url, monkeypatch)
 
@@ -76,7 +70,7 @@ def _cifar(folder: Path, url: str, patch: pytest.MonkeyPatch, kind: Any, fine: b
     content = pickle.dumps({kind.meta["key"]: [f"class{number}" for number in range(classes)]})
     members[f"{kind.base_folder}/{kind.meta['filename']}"] = content
     patch.setattr(kind, "meta", {**kind.meta, "md5": hashlib.md5(content).hexdigest()})
-    tgz(folder / kind.filename, members)
+    tar(folder / kind.filename, members)
     for attribute, value in lists.items():
         patch.setattr(kind, attribute, value)
     patch.setattr(kind, "url", f"{url}/{kind.filename}")
@@ -89,53 +83,6 @@ def _offer_c10(folder: Path, url: str, patch: pytest.MonkeyPatch) -> None:
 
 def _offer_c100(folder: Path, url: str, patch: pytest.MonkeyPatch) -> None:
     _cifar(folder, url, patch, datasets.CIFAR100, fine=True)
-
-
-def _offer_flowers(folder: Path, url: str, patch: pytest.MonkeyPatch) -> None:
-    # One image of each class in training and validation, two in test.
-    labels = np.concatenate([labels_of(102, 1), labels_of(102, 1), labels_of(102, 2)]) + 1
-    ids = np.arange(1, len(labels) + 1)
-    savemat(folder / "imagelabels.mat", {"labels": labels})
-    savemat(folder / "setid.mat", {"trnid": ids[:102], "valid": ids[102:204], "tstid": ids[204:]})
-    tgz(folder / "102flowers.tgz", {f"jpg/image_{i:05d}.jpg": jpeg(int(i), (8, 8)) for i in ids})
-    files = {"image": "102flowers.tgz", "label": "imagelabels.mat", "setid": "setid.mat"}
-    patch.setattr(datasets.Flowers102, "_download_url_prefix", f"{url}/")
-    patch.setattr(
-        datasets.Flowers102, "_file_dict", {key: (name, md5(folder / name)) for key, name in files.items()}
-    )
-
-
-def _offer_food(folder: Path, url: str, patch: pytest.MonkeyPatch) -> None:
-    members: dict[str, bytes] = {}
-    for split, each in (("train", TRAIN), ("test", TEST)):
-        listed = {
-            name: [f"{name}/{split}{number}" for number in range(each)]
-            for name in ("apple_pie", "baklava", "cake", "dumplings")
-        }
-        members[f"food-101/meta/{split}.json"] = json.dumps(listed).encode()
-        for seed, name in enumerate(name for names in listed.values() for name in names):
-            members[f"food-101/images/{name}.jpg"] = jpeg(seed + 100 * each)
-    tgz(folder / "food-101.tar.gz", members)
-    patch.setattr(datasets.Food101, "_URL", f"{url}/food-101.tar.gz")
-    patch.setattr(datasets.Food101, "_MD5", md5(folder / "food-101.tar.gz"))
-
-
-def _offer_pets(folder: Path, url: str, patch: pytest.MonkeyPatch) -> None:
-    images, lists = {}, {}
-    for split, each in (("trainval", TRAIN), ("test", TEST)):
-        lines = []
-        # A capital letter marks a cat, and names of two words share their first.
-        for label, name in enumerate(("Abyssinian", "great_pyrenees", "great_dane"), start=1):
-            for number in range(each):
-                image = f"{name}_{split == 'test':d}{number}"
-                images[f"images/{image}.jpg"] = jpeg(100 * each + 10 * label + number)
-                lines.append(f"{image} {label} {2 - name.istitle()} 1")
-        lists[f"annotations/{split}.txt"] = "\n".join(lines).encode() + b"\n"
-    tgz(folder / "images.tar.gz", images)
-    tgz(folder / "annotations.tar.gz", lists)
-    names = ("images.tar.gz", "annotations.tar.gz")
-    resources = tuple((f"{url}/{name}", md5(folder / name)) for name in names)
-    patch.setattr(datasets.OxfordIIITPet, "_RESOURCES", resources)
 
 
 def _offer_svhn(folder: Path, url: str, patch: pytest.MonkeyPatch) -> None:
@@ -177,44 +124,3 @@ def _offer_usps(folder: Path, url: str, patch: pytest.MonkeyPatch) -> None:
         (folder / name).write_bytes(bz2.compress("\n".join(lines).encode() + b"\n"))
         offered[split] = [f"{url}/{name}", name, md5(folder / name)]
     patch.setattr(datasets.USPS, "split_list", offered)
-
-
-class Server:
-    """A file server on the loopback; `asked` lists the paths, `cut` says how many bytes of a file arrive."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.asked: list[str] = []
-        self.cut: int | None = None
-
-
-@contextmanager
-def serving(folder: Path) -> Iterator[Server]:
-    """Serves a folder."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            server.asked.append(self.path)
-            path = folder / self.path.lstrip("/")
-            if not path.is_file():
-                self.send_error(404)
-                return
-            content = path.read_bytes()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content[: server.cut])
-
-        def log_message(self, format: str, *arguments: Any) -> None:
-            """Silence."""
-
-    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server = Server(f"http://127.0.0.1:{httpd.server_address[1]}")
-    thread = threading.Thread(target=httpd.serve_forever)
-    thread.start()
-    try:
-        yield server
-    finally:
-        httpd.shutdown()
-        thread.join()
-        httpd.server_close()

@@ -22,8 +22,8 @@ from neq.config import DataProvider, dataset
 from neq.data import open_data
 from neq.data.decoding import read_image, why_unreadable
 from neq.data.npz import open_npz
-from neq.preparing.lists import read_json, rows
-from neq.preparing.unpacking import unpack
+from neq.data.published.lists import read_json, rows
+from neq.data.published.unpack import unpack
 from tests.faults.hostile import content_of, damaged, refusal, refused, run_refused
 from tests.faults.test_fuzz_weights import Malicious
 

@@ -5,7 +5,17 @@ import pytest
 import torch
 
 from neq.networks.neurons import neuron_table
-from neq.runs import RunRecord, read_metrics, read_selection
+from neq.runs import (
+    Environment,
+    RecordHeader,
+    RunIsBusy,
+    RunRecord,
+    Stretch,
+    SweepCell,
+    read_metrics,
+    read_selection,
+)
+from neq.runs.record_header import read_header
 from neq.training import EpochReport
 from neq.utils.errors import UserError
 from tests.toys import SHAPE, toy
@@ -57,6 +67,29 @@ def test_rewind_drops_an_epoch_and_later_ones(record):
     assert [row["epochs"] for row in read_metrics(record.folder)] == [0, 1]
     record.epoch(report(2))
     assert [row["epochs"] for row in read_metrics(record.folder)] == [0, 1, 2]
+
+
+def test_resume_drops_later_epochs_and_records_environment_and_cell(record):
+    for epoch in range(3):
+        record.epoch(report(epoch))
+    stretch, cell = Stretch(Environment(threads=3), 2, 4), SweepCell("digits-12ab", 7)
+    assert record.resume(stretch, cell) == ""
+    assert [row["epochs"] for row in read_metrics(record.folder)] == [0, 1]
+    assert read_header(record.folder) == RecordHeader(stretches=(stretch,), sweeps=(cell,))
+    later = Stretch(Environment(threads=4), 2, 5)
+    assert record.resume(later) == "threads 3 -> 4"
+    assert read_header(record.folder) == RecordHeader(stretches=(stretch, later), sweeps=(cell,))
+
+
+def test_a_cell_that_asks_for_a_finished_run_is_recorded(record):
+    record.finish({})
+    cell = SweepCell("digits-12ab", 7)
+    for _ in range(2):
+        record.asked_by(cell)
+        assert read_header(record.folder).sweeps == (cell,)
+    with record.locked(), pytest.raises(RunIsBusy):
+        RunRecord(record.folder).asked_by(SweepCell("other", 1))
+    assert record.is_finished()
 
 
 def test_a_line_that_was_cut_off_is_left_out(record):
@@ -134,6 +167,6 @@ def test_a_start_that_was_cut_off_does_not_block_the_folder(tmp_path, left):
 
 def test_a_damaged_identity_is_named_and_can_be_overwritten(record):
     (record.folder / "identity.json").write_text("{")
-    with pytest.raises(UserError, match=r"identity\.json cannot be read"):
+    with pytest.raises(UserError, match=r"identity\.json is damaged .*; --overwrite starts the run again"):
         record.check({"seed": 3}, True, False)
     record.check({"seed": 3}, False, True)

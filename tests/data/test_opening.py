@@ -1,0 +1,198 @@
+import multiprocessing
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from neq.config.schema import DataProvider, MeanStd
+from neq.data import Data, open_data
+from neq.utils.errors import UserError
+
+PLAIN = MeanStd(mean=(0, 0, 0), std=(1, 1, 1))
+DIGITS = SimpleNamespace(classes=10, augmentation="none", mean_std=PLAIN)
+PHOTOS = SimpleNamespace(classes=None, augmentation="photo", mean_std=PLAIN)
+
+
+def digits(seed: int = 0, **settings: Any) -> Data:
+    return open_data(DataProvider(**{"image_size": 8, **settings}), DIGITS, seed)
+
+
+def photos(root: Path, seed: int = 0, fill: bool = True, **settings: Any) -> Data:
+    """Two classes of 20 noise images each, velocity 2; without `fill` those that are there already."""
+    for name, grey in (("dark", 0), ("light", 128)) if fill else ():
+        (root / name).mkdir(exist_ok=True, parents=True)
+        for number in range(20):
+            image = Image.effect_noise((16, 20), 64).point(lambda value, grey=grey: value // 2 + grey)
+            image.save(root / name / f"{number}.png")
+    chosen = {"dataset": "image_folder", "root": str(root), "image_size": 12, "velocity_images": 2}
+    return open_data(DataProvider(**{**chosen, "base_batch_size": 8, **settings}), PHOTOS, seed)
+
+
+def test_digits() -> None:
+    data = digits()
+    assert data.classes == tuple("0123456789")
+    assert data.counts == {"train": 1149, "validation": 278, "velocity": 10, "test": 360}
+    assert data.fingerprint is None
+    assert data.notes == ()
+    assert data.steps_per_epoch == 35
+    batches = list(data.train_batches(0))
+    assert len(batches) == 35
+    assert all(images.shape == (32, 3, 8, 8) for images, _ in batches)
+    assert data.velocity_images().shape == (10, 3, 8, 8)
+
+
+def test_evaluation_sees_every_image_once() -> None:
+    data = digits()
+    for name in ("validation", "test"):
+        batches = list(data.eval_batches(name))
+        assert sum(len(labels) for _, labels in batches) == data.counts[name]
+        assert 0 < len(batches[-1][1]) < 32
+        assert len(torch.unique(torch.cat([images for images, _ in batches]), dim=0)) == data.counts[name]
+
+
+def test_image_folder_batches_are_the_same_for_every_number_of_workers(tmp_path: Path) -> None:
+    alone = photos(tmp_path)
+    batches = {0: [*alone.train_batches(3), *alone.eval_batches("test")]}
+    with open_data(
+        DataProvider(
+            dataset="image_folder",
+            root=str(tmp_path),
+            image_size=12,
+            velocity_images=2,
+            base_batch_size=8,
+            n_worker=2,
+        ),
+        PHOTOS,
+        0,
+    ) as shared:
+        batches[2] = [*shared.train_batches(3), *shared.eval_batches("test")]
+        assert len(multiprocessing.active_children()) == 2
+        assert torch.equal(alone.velocity_images(), shared.velocity_images())
+        assert alone.fingerprint == shared.fingerprint is not None
+    assert multiprocessing.active_children() == []
+    assert len(batches[0]) == len(batches[2])
+    for (images, labels), (other_images, other_labels) in zip(batches[0], batches[2], strict=True):
+        assert torch.equal(images, other_images)
+        assert torch.equal(labels, other_labels)
+
+
+def test_the_settings_normalization_goes_before_the_entrys() -> None:
+    plain, scaled = digits(), digits(mean_std={"mean": [0, 0, 0], "std": [0.5, 0.5, 0.5]})
+    assert torch.equal(plain.velocity_images() * 2, scaled.velocity_images())
+
+
+def test_a_small_training_split_is_one_batch() -> None:
+    data = digits(base_batch_size=5000)
+    assert data.steps_per_epoch == 1
+    assert [len(labels) for _, labels in data.train_batches(0)] == [1149]
+
+
+def test_a_training_batch_of_one_is_refused() -> None:
+    with pytest.raises(UserError, match=r"base_batch_size 1, 1149 training images.*raise base_batch_size"):
+        digits(base_batch_size=1)
+
+
+def test_the_class_count_must_be_the_wanted_one() -> None:
+    assert len(digits(new_num_classes=10).classes) == 10
+    with pytest.raises(UserError, match="new_num_classes is 100, but digits has 10 classes"):
+        digits(new_num_classes=100)
+
+
+def test_an_unknown_data_set() -> None:
+    with pytest.raises(UserError, match=r"dataset 'digit' is unknown; did you mean 'digits'\?"):
+        digits(dataset="digit")
+
+
+def test_a_split_that_was_not_made() -> None:
+    with pytest.raises(AssertionError, match="no validation split"):
+        digits(use_validation=False).eval_batches("validation")
+
+
+@pytest.mark.parametrize("cache", ["none", "memory", "disk"])
+@pytest.mark.parametrize("n_worker", [0, 2])
+@pytest.mark.parametrize("augmentation", ["photo", "none"])
+def test_the_cache_changes_no_batch(
+    cache: str, n_worker: int, augmentation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEQ_CACHE", str(tmp_path / "cache"))
+    kind: dict[str, Any] = {"augmentation": augmentation}
+    plain = photos(tmp_path / "p", cache="none", **kind)
+    expected = [*plain.train_batches(1), *plain.eval_batches("validation"), *plain.eval_batches("test")]
+    with photos(tmp_path / "p", cache=cache, n_worker=n_worker, fill=False, **kind) as data:
+        for _ in range(2):
+            found = [*data.train_batches(1), *data.eval_batches("validation"), *data.eval_batches("test")]
+            for (images, labels), (others, other_labels) in zip(expected, found, strict=True):
+                assert torch.equal(images, others)
+                assert torch.equal(labels, other_labels)
+            assert torch.equal(data.velocity_images(), plain.velocity_images())
+    assert any((tmp_path / "cache").glob("decoded/*/*/*")) is (cache == "disk")
+
+
+def test_a_batch_does_not_share_memory_with_the_cache() -> None:
+    data = digits(cache="memory")
+    first = next(data.eval_batches("test"))[0].clone()
+    next(data.eval_batches("test"))[0].zero_()
+    assert torch.equal(next(data.eval_batches("test"))[0], first)
+
+
+def test_a_broken_image_is_found_before_anything_starts(tmp_path: Path) -> None:
+    photos(tmp_path)
+    (tmp_path / "dark" / "3.png").write_bytes(b"broken")
+    with pytest.raises(
+        UserError, match=r"3\.png' cannot be read \(no known image format\); replace or remove"
+    ):
+        photos(tmp_path, fill=False)
+
+
+def test_a_broken_image_is_left_out_of_every_epoch(tmp_path: Path) -> None:
+    whole = photos(tmp_path)
+    assert whole.skipped == ()
+    (tmp_path / "dark" / "3.png").write_bytes(b"broken")
+    first, again = (photos(tmp_path, fill=False, on_bad_image="skip") for _ in range(2))
+    assert [Path(file).name for file in first.skipped] == ["3.png"]
+    assert "1 of 40 images cannot be read and are left out" in first.notes[0]
+    assert sum(first.counts.values()) == 39
+    assert first.fingerprint == again.fingerprint != whole.fingerprint
+    for one, other in zip(first.train_batches(2), again.train_batches(2), strict=True):
+        assert torch.equal(one[0], other[0])
+    with photos(tmp_path, fill=False, on_bad_image="skip", n_worker=2) as shared:
+        for one, other in zip(first.train_batches(2), shared.train_batches(2), strict=True):
+            assert torch.equal(one[0], other[0])
+
+
+def test_an_image_that_breaks_in_mid_run_is_named(tmp_path: Path) -> None:
+    data = photos(tmp_path, cache="none")
+    for path in tmp_path.glob("*/*.png"):
+        path.write_bytes(b"broken")
+    with pytest.raises(UserError, match=r"\.png' cannot be read"):
+        next(data.train_batches(0))
+
+
+def test_the_settings_augmentation_goes_before_the_entrys(tmp_path: Path) -> None:
+    def rows(data: Data, epoch: int) -> set[tuple[float, ...]]:
+        images = torch.cat([images for images, _ in data.train_batches(epoch)])
+        return {tuple(image.flatten().tolist()) for image in images}
+
+    augmented, plain = (
+        photos(tmp_path, base_batch_size=28),
+        photos(tmp_path, base_batch_size=28, augmentation="none", fill=False),
+    )
+    assert rows(plain, 0) == rows(plain, 1)
+    assert not rows(augmented, 0) & rows(augmented, 1)
+
+
+def test_a_numpy_archive(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (60, 9, 9, 3), dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", x=x, y=np.arange(60) % 3)
+    settings = {"dataset": "npz", "root": str(tmp_path / "a.npz"), "image_size": 12, "velocity_images": 2}
+    data = open_data(DataProvider(**settings), PHOTOS, 0)
+    assert data.classes == ("0", "1", "2")
+    assert data.counts == {"train": 38, "validation": 8, "velocity": 2, "test": 12}
+    assert next(data.train_batches(0))[0].shape == (32, 3, 12, 12)
+    with pytest.raises(UserError, match="new_num_classes is 10, but npz has 3 classes"):
+        open_data(DataProvider(**settings, new_num_classes=10), PHOTOS, 0)
