@@ -1,26 +1,27 @@
-"""--dry-run: what a run would do, without doing it."""
+"""The dry run: what a run would do, as text and a table."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+from rich.console import RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from neq.budget import amount_shown, marginal_costs
 from neq.config import Policy, to_yaml
 from neq.experiment.memory_report import predicted_line
 from neq.runs import RunRecord
 from neq.training import Progress, Training, choose_neurons, make_plan, total_epochs
-from neq.utils.console import Console, figures_table, short
+from neq.utils.console import figures_table, short
 from neq.utils.errors import UserError
 
 
-def describe(console: Console, run: Training, record: RunRecord, identity: dict[str, Any]) -> None:
-    """Prints the resolved configuration, the network's cost, the budget and the first epoch's update.
+def describe(run: Training, record: RunRecord, identity: dict[str, Any]) -> list[RenderableType]:
+    """The resolved configuration, the network's cost, the budget, and the first epoch's update by layer.
 
     Args:
-        console: where to print.
         run: what would be trained.
         record: where it would be recorded.
         identity: of the run.
@@ -54,8 +55,7 @@ def describe(console: Console, run: Training, record: RunRecord, identity: dict[
         predicted_line(run),
         f"run_dir: {record.folder} ({_state(record, identity)}); nothing is written",
     ]
-    console.print("\n".join(lines), highlight=False, markup=False)
-    console.print(_by_layer(run, policy, chosen))
+    return [Text("\n".join(lines)), _by_layer(run, policy, chosen)]
 
 
 def _state(record: RunRecord, identity: dict[str, Any]) -> str:
