@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from neq.config import Config, config_model
-from neq.config.flags import DEFAULT_CONFIG
 from neq.config.keys import KEYS, flatten_file
 from neq.config.writing import to_mapping
 from neq.results.search_space import SearchSpace
@@ -115,8 +114,10 @@ def read_sweeps(files: Files, config_file: str | None = None) -> dict[str, Sweep
     found = {}
     for file in files:
         sweep = read_sweep(file)
-        if config_file is not None and sweep.options.config_file == DEFAULT_CONFIG:
-            sweep = sweep.model_copy(update={"options": replace(sweep.options, config_file=config_file)})
+        if config_file is not None and not any(
+            flag.startswith(("--config-file", "--config_file")) for flag in sweep.flags
+        ):
+            sweep = sweep.model_copy(update={"flags": (*sweep.flags, "--config-file", config_file)})
         found[os.fspath(file)] = sweep
     return found
 

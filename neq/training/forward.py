@@ -7,10 +7,10 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import Function
 
-from neq.backward import Plan, SyncBatchStats
+from neq.backward import SyncBatchStats
 from neq.training.profiling import SavedBytes
 
 
@@ -26,12 +26,12 @@ class NetworkForward:
 
     def __init__(
         self,
-        network: nn.Module | Plan,
+        network: Callable[[Tensor], Tensor],
         precision: str,
         shared: SyncBatchStats | None = None,
         measured: SavedBytes | None = None,
     ) -> None:
-        self._network: Callable[[Tensor], Tensor] = network
+        self._network = network
         self._is_bf16, self._shared, self._measured = precision == "bf16", shared, measured
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Data kept open for the next cell of a sweep, which often has the same."""
+"""Data kept open for the next run of a process, which often has the same."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ P = ParamSpec("P")
 
 
 def kept_open(opening: Callable[P, Data], most: int = MOST) -> Callable[P, Data]:
-    """Opens data once for all cells that ask for it with the same arguments.
+    """Wraps a function that opens data, so that equal arguments open it once.
 
-    Loader processes end with every cell; what was read and decoded stays.
+    Loader processes end with every run; images that were read and decoded stay.
 
     Args:
-        opening: opens the data, as `open_data` does; arguments that print alike are the same to it.
-        most: data sets that are kept, the latest used.
+        opening: opens the data, as `open_data` does; arguments with the same repr are equal.
+        most: number of data sets that are kept, the most recently used.
     """
     kept: OrderedDict[str, Data] = OrderedDict()
 

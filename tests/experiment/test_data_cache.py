@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from neq.sweeps.open_data import kept_open
+from neq.experiment.data_cache import kept_open
 
 
 def test_the_same_is_opened_once_and_the_latest_used_are_kept():
