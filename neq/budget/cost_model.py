@@ -73,6 +73,7 @@ class CostModel:
         self._network = network
         self.table = table
         self.spec = spec
+        self._states = STATE_PER_VALUE[spec.optimizer]
         self._kinds = {layer.name: layer.kind for layer in table.layers} | {table.head: table.head_kind}
 
     @cached_property
@@ -92,7 +93,7 @@ class CostModel:
         passed_on = input_gradient_macs(self.table, plan.parts)
         gradient_bytes, optimizer_bytes = self.held_bytes(plan.parts)
         chosen = self.table.mask(plan.selection)
-        images, states = self.spec.images, STATE_PER_VALUE[self.spec.optimizer]
+        images = self.spec.images
         return StepCost(
             parameters=trained["weights"],
             values=values,
@@ -101,7 +102,7 @@ class CostModel:
             weight_gradient_macs=images * (int(self.table.macs[chosen].sum()) + self.table.head_macs),
             saved_bytes=kept_for_backward(plan, self.spec).bytes + self.spec.extra_saved_bytes,
             gradient_bytes=gradient_bytes + self.spec.extra_bytes,
-            optimizer_bytes=optimizer_bytes + self.spec.extra_bytes * states,
+            optimizer_bytes=optimizer_bytes + self.spec.extra_bytes * self._states,
         )
 
     def held_bytes(self, parts: Mapping[str, ParameterSlice]) -> tuple[int, int]:
@@ -115,13 +116,13 @@ class CostModel:
             values = values_of(self.network, name, part)
             width = self._widths(name)
             gradients += values * width.gradient
-            state += values * width.state * STATE_PER_VALUE[self.spec.optimizer]
+            state += values * width.state * self._states
         return gradients, state
 
     def bytes_per_value(self, name: str) -> int:
         """Bytes of the gradient and of the optimizer's state for one value of a parameter that trains."""
         width = self._widths(name)
-        return width.gradient + width.state * STATE_PER_VALUE[self.spec.optimizer]
+        return width.gradient + width.state * self._states
 
     def _widths(self, name: str) -> ByteWidths:
         """Of a parameter: of a layer's weight what its kind states, elsewhere those of the parameter."""

@@ -56,8 +56,8 @@ class Policy:
     def __post_init__(self) -> None:
         if self.may_initialize and self.needs in ("velocity", "gradients"):
             raise ValueError(
-                f"policy {shown(self.name)} cannot choose the first epoch's neurons: it needs {self.needs}, "
-                "and nothing is measured before training; leave may_initialize out"
+                f"policy {shown(self.name)} needs {self.needs} and cannot choose the first epoch's neurons: "
+                "nothing is measured before that epoch; leave may_initialize out"
             )
 
     def score(self, state: SelectionState) -> Tensor:

@@ -31,6 +31,7 @@ from neq.runs import (
     current_environment,
     identity,
     run_folder,
+    wandb_cell,
     why_no_wandb,
 )
 from neq.runs.layout import CONFIG
@@ -83,7 +84,7 @@ def run_training(
         notes: called with each line for the user.
         opened: opens the data, as `open_data` does.
         stopping: a context around the training whose Stop asks it to stop, such as `stop_on_signals`.
-        cell: of the sweep that asks for the run; it is recorded.
+        cell: of the sweep that asks for the run, to be recorded; by default that of W&B's agent, if any.
 
     Returns:
         The folder of the run; the run is unfinished where a tracker raised StopEarly.
@@ -186,6 +187,7 @@ def _lead(
     config, folder = run.config, record.folder
     named = identity(config, run.data.fingerprint)
     record.check(named, config.resume, overwrite)
+    cell = cell or wandb_cell()
     if record.is_finished() and not overwrite:
         nothing_to_train(run)
         if cell is not None:
