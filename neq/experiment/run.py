@@ -30,6 +30,7 @@ from neq.runs import (
     current_environment,
     identity,
     run_folder,
+    wandb_cell,
     why_no_wandb,
 )
 from neq.runs.layout import CONFIG
@@ -82,7 +83,7 @@ def run_training(
         notes: called with each line for the user.
         opened: opens the data, as `open_data` does.
         stopping: a context around the training whose Stop asks it to stop, such as `stop_on_signals`.
-        cell: of the sweep that asks for the run; it is recorded.
+        cell: of the sweep that asks for the run, to be recorded; by default that of W&B's agent, if any.
 
     Returns:
         The folder of the run; the run is unfinished where a tracker raised StopEarly.
@@ -155,7 +156,7 @@ def prepare(
     run = Training(
         config, network, table, data, Classification(data, device), device, checkpoints, processes=processes
     )
-    for policy in (config.NEq_config.initialization, config.NEq_config.neuron_selection):
+    for policy in (run.policy(0), run.main_policy):
         run.check(policy)
     return run
 
@@ -185,6 +186,7 @@ def _lead(
     config, folder = run.config, record.folder
     named = identity(config, run.data.fingerprint)
     record.check(named, config.resume, overwrite)
+    cell = cell or wandb_cell()
     if record.is_finished() and not overwrite:
         nothing_to_train(run)
         if cell is not None:

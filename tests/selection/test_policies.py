@@ -1,9 +1,11 @@
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 
-from neq.budget import POLICIES, choose, policy_limit
+from neq.budget import Budget, BudgetAllocator, CostModel, StepSpec
+from neq.config import POLICIES
 from neq.networks.build import build_network
 from neq.networks.neurons import neuron_table
 from neq.selection import SelectionState, StaticScheme, bias_layers, listed_parameters
@@ -13,16 +15,33 @@ from tests.toys import SHAPE, toy
 SCHEME = StaticScheme((0, 2, 3), (0.5, 0.125, 0.0), n_bias_update=2)
 
 
-def state(network=None, epoch=0, scheme=SCHEME, velocity=None):
+def state(network=None, epoch=0, scheme=SCHEME, velocity=None, gradients=None):
     network = network or toy()
     table = neuron_table(network, SHAPE)
-    return SelectionState(table, network, generator(0, "selection", epoch), scheme, velocity)
+    return SelectionState(table, network, generator(0, "selection", epoch), scheme, velocity, gradients)
+
+
+def allocator(given, amount):
+    """A budget in parameters, for which nothing but the table counts."""
+    return BudgetAllocator(
+        CostModel(given.network, given.table, StepSpec((2,), SHAPE)), Budget(amount=amount)
+    )
+
+
+def choose(name, given, amount):
+    return allocator(given, amount).choose(POLICIES[name], given).chosen
+
+
+def limit(name, given, amount):
+    return allocator(given, amount).choose(POLICIES[name], given).limit
 
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("share", [0, 0.01, 0.3, 0.99, 1, 1.5])
 def test_no_policy_exceeds_the_budget(policy, share):
-    given = state(velocity=torch.linspace(-1, 1, 84, dtype=torch.float64) ** 3)
+    gradients = {name: parameter.detach().cos() for name, parameter in toy().named_parameters()}
+    velocity = torch.linspace(-1, 1, 84, dtype=torch.float64) ** 3
+    given = state(velocity=velocity, gradients=gradients)
     table = given.table
     budget = round(share * table.total_parameters)
     if policy == "SU" and share < 0.3:
@@ -64,14 +83,17 @@ def test_su_indices_count_convs_only_and_must_exist():
 
 
 def test_both_spellings_of_a_published_budget_admit_their_scheme():
-    table = neuron_table(build_network("mbv2", 10), (3, 64, 64))
+    network = build_network("mbv2", 10)
+    table = neuron_table(network, (3, 64, 64))
     lists = StaticScheme((36, 39, 40, 41, 42, 45, 48, 49), (1, 1, 0, 0.25, 0.125, 0.125, 0.125, 0.125), 16)
-    assert policy_limit("SU", table, lists, 192311) == policy_limit("SU", table, lists, 192312) == 192312
-    assert policy_limit("velocity", table, lists, 192311) == 192311
-    slip = StaticScheme((27, 30, 33, 36, 39, 42, 45, 48), (1,) * 8, 34)
-    assert policy_limit("SU", table, slip, 675540) == 675840
-    with pytest.raises(ValueError, match="675,840"):
-        policy_limit("SU", table, slip, 600000)
+    velocity = torch.ones(len(table), dtype=torch.float64)
+    given = SelectionState(table, network, generator(0, "selection", 0), lists, velocity)
+    assert limit("SU", given, 192311) == limit("SU", given, 192312) == 192312
+    assert limit("velocity", given, 192311) == 192311
+    given = replace(given, scheme=StaticScheme((27, 30, 33, 36, 39, 42, 45, 48), (1,) * 8, 34))
+    assert limit("SU", given, 675540) == 675840
+    with pytest.raises(ValueError, match="SU updates what its lists name, 675,840 parameters, more than the"):
+        limit("SU", given, 600000)
 
 
 def test_random_is_new_every_epoch_and_the_same_for_a_seed():
@@ -96,7 +118,9 @@ def test_full_takes_everything_or_what_fits():
     assert int(given.table.parameters[choose("full", given, 100)].sum()) <= 100
 
 
-@pytest.mark.parametrize(("policy", "missing"), [("SU", "scheme"), ("velocity", "velocity")])
+@pytest.mark.parametrize(
+    ("policy", "missing"), [("SU", "scheme"), ("velocity", "velocity"), ("taylor", "gradients")]
+)
 def test_a_policy_says_what_it_lacks(policy, missing):
     with pytest.raises(ValueError, match=missing):
         choose(policy, state(scheme=None), 10)
