@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from neq.api import Run, load_run, train
     from neq.backward import Plan
     from neq.budget import Budget, CostModel
+    from neq.config import Policy
     from neq.networks import NeuronTable, neuron_table
 
 __version__ = "0.1.0"
@@ -19,6 +20,7 @@ __all__ = [
     "CostModel",
     "NeuronTable",
     "Plan",
+    "Policy",
     "Run",
     "__version__",
     "load_run",
@@ -31,6 +33,7 @@ _MODULES = {
     "CostModel": "neq.budget",
     "NeuronTable": "neq.networks",
     "Plan": "neq.backward",
+    "Policy": "neq.config",
     "Run": "neq.api",
     "load_run": "neq.api",
     "neuron_table": "neq.networks",
