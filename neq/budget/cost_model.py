@@ -12,10 +12,12 @@ from functools import cached_property
 
 from torch import nn
 
+from neq.backward.trainable import values_of
 from neq.budget.saved_tensors import Kept, fake_copy, kept_for_backward
 from neq.budget.step_spec import STATE_PER_VALUE, StepSpec
+from neq.networks.layer_kinds import ByteWidths
 from neq.networks.neurons import NeuronTable, Selection
-from neq.networks.parameter_slice import ParameterSlice
+from neq.networks.parameter_slice import ParameterSlice, named_tensor
 
 
 @dataclass(frozen=True)
@@ -71,17 +73,13 @@ class CostModel:
         self._network = network
         self.table = table
         self.spec = spec
-        self._bytes_per_weight = next(network.parameters()).element_size()
+        self._states = STATE_PER_VALUE[spec.optimizer]
+        self._kinds = {layer.name: layer.kind for layer in table.layers} | {table.head: table.head_kind}
 
     @cached_property
     def network(self) -> nn.Module:
         """The network without its values."""
         return fake_copy(self._network)
-
-    @property
-    def bytes_per_value(self) -> int:
-        """Bytes of gradient and optimizer state for each value that trains."""
-        return self._bytes_per_weight * (1 + STATE_PER_VALUE[self.spec.optimizer])
 
     def step(self, selection: Selection) -> StepCost:
         """What a step costs.
@@ -93,9 +91,9 @@ class CostModel:
         trained = plan.trained_values()
         values = sum(trained.values())
         passed_on = input_gradient_macs(self.table, plan.parts)
+        gradient_bytes, optimizer_bytes = self.held_bytes(plan.parts)
         chosen = self.table.mask(plan.selection)
         images = self.spec.images
-        trained_bytes = self._bytes_per_weight * values + self.spec.extra_bytes
         return StepCost(
             parameters=trained["weights"],
             values=values,
@@ -103,9 +101,36 @@ class CostModel:
             input_gradient_macs=images * sum(passed_on.values()),
             weight_gradient_macs=images * (int(self.table.macs[chosen].sum()) + self.table.head_macs),
             saved_bytes=kept_for_backward(plan, self.spec).bytes + self.spec.extra_saved_bytes,
-            gradient_bytes=trained_bytes,
-            optimizer_bytes=STATE_PER_VALUE[self.spec.optimizer] * trained_bytes,
+            gradient_bytes=gradient_bytes + self.spec.extra_bytes,
+            optimizer_bytes=optimizer_bytes + self.spec.extra_bytes * self._states,
         )
+
+    def held_bytes(self, parts: Mapping[str, ParameterSlice]) -> tuple[int, int]:
+        """Bytes of gradients, and of the optimizer's state.
+
+        Args:
+            parts: what trains, as `trainable_slices` returns it.
+        """
+        gradients = state = 0
+        for name, part in parts.items():
+            values = values_of(self.network, name, part)
+            width = self._widths(name)
+            gradients += values * width.gradient
+            state += values * width.state * self._states
+        return gradients, state
+
+    def bytes_per_value(self, name: str) -> int:
+        """Bytes of the gradient and of the optimizer's state for one value of a parameter that trains."""
+        width = self._widths(name)
+        return width.gradient + width.state * self._states
+
+    def _widths(self, name: str) -> ByteWidths:
+        """Of a parameter: of a layer's weight what its kind states, elsewhere those of the parameter."""
+        owner, _, key = name.rpartition(".")
+        if key == "weight" and owner in self._kinds:
+            return self._kinds[owner].widths(self.network.get_submodule(owner))
+        width = named_tensor(self.network, name).element_size()
+        return ByteWidths(width, width)
 
     def kept(self, selection: Selection) -> Kept:
         """What the forward passes keep for backward, layer by layer.
@@ -124,7 +149,7 @@ def input_gradient_macs(table: NeuronTable, parts: Mapping[str, ParameterSlice])
 
     Args:
         table: the network's neurons.
-        parts: what trains, as `trained_parts` gives it.
+        parts: what trains, as `trainable_slices` returns it.
     """
     order = {layer.name: layer.order for layer in table.layers} | dict(table.norm_order)
     owners = {name.rpartition(".")[0] for name in parts}

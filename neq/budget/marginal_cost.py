@@ -8,13 +8,14 @@ share an input or lie on parallel branches. `BudgetAllocator` compares every cho
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from neq.backward.trainable import trained_parts, trained_values
+from neq.backward.recompute import was_recomputable
+from neq.backward.trainable import trainable_slices
 from neq.budget.cost_model import CostModel, input_gradient_macs
 from neq.budget.knapsack import MarginalCosts
 from neq.budget.step_spec import StepSpec
-from neq.networks.neurons import Layer
+from neq.networks.neurons import NORMS, Layer
 from neq.networks.parameter_slice import ParameterSlice
 
 
@@ -50,7 +51,9 @@ def marginal_costs(model: CostModel, unit: str) -> MarginalCosts:
 def _parts(model: CostModel, chosen: Layer | None) -> dict[str, ParameterSlice]:
     """What trains if one neuron of a layer, or none at all, is chosen."""
     selection = {} if chosen is None else {chosen.name: torch.tensor([0])}
-    return trained_parts(model.network, model.table, selection, model.spec.norm_mode, model.spec.bias_layers)
+    return trainable_slices(
+        model.network, model.table, selection, model.spec.norm_mode, model.spec.bias_layers
+    )
 
 
 def _passed_on(model: CostModel, chosen: Layer | None) -> int:
@@ -68,20 +71,21 @@ def _byte_costs(model: CostModel, layer_of: Tensor, sizes: Tensor) -> MarginalCo
     neuron, opening, depth = [], [], []
     for layer in table.layers:
         module = model.network.get_submodule(layer.name)
-        assert isinstance(module, (nn.Conv2d, nn.Linear))
-        values = layer.parameters + (module.bias is not None and layer.axis == 0)
+        own = layer.parameters * model.bytes_per_value(f"{layer.name}.weight")
+        if module._parameters.get("bias") is not None and layer.axis == 0:
+            own += model.bytes_per_value(f"{layer.name}.bias")
         position, inputs = kept.inputs[layer.name]
         x = inputs[0]
-        size = sum(each.numel() for each in inputs) * _element_size(x, spec)
+        width = layer.kind.widths(module).saved_input or _element_size(x, spec)
+        size = sum(each.numel() for each in inputs) * width
         # Parts of the input that are kept one by one: the channels of a group, or each chosen channel.
-        parts = layer.neurons if layer.axis == 1 else module.groups if isinstance(module, nn.Conv2d) else 1
-        own = values * model.bytes_per_value
+        parts = layer.neurons if layer.axis == 1 else layer.kind.groups(module)
         if parts > 1:
-            neuron.append(own if _has_source(x) else own + size // parts)
+            neuron.append(own if was_recomputable(x) else own + size // parts)
             opening.append(0)
         else:
-            as_it_is = spec.saved_precision == "exact" and x.element_size() == _element_size(x, spec)
-            shares = _has_source(x) or (as_it_is and kept.keeps(x))
+            as_it_is = spec.saved_precision == "exact" and x.element_size() == width
+            shares = was_recomputable(x) or (as_it_is and kept.keeps(x))
             neuron.append(own)
             opening.append(0 if shares else size)
         behind = kept.bytes_from(position) - none_kept + _norm_bytes(model, layer) - norms
@@ -99,15 +103,14 @@ def _byte_costs(model: CostModel, layer_of: Tensor, sizes: Tensor) -> MarginalCo
 
 def _norm_bytes(model: CostModel, chosen: Layer | None) -> int:
     """Of gradients and state of the norms that train if a layer is the earliest chosen one."""
-    trained = trained_values(model.network, model.table, _parts(model, chosen))
-    return trained["norms"] * model.bytes_per_value
+    parts = _parts(model, chosen)
+    return sum(model.held_bytes({name: parts[name] for name in parts if _is_of_a_norm(name, model)}))
+
+
+def _is_of_a_norm(name: str, model: CostModel) -> bool:
+    return isinstance(model.network.get_submodule(name.rpartition(".")[0]), NORMS)
 
 
 def _element_size(x: Tensor, spec: StepSpec) -> int:
     is_half = "bf16" in (spec.precision, spec.saved_precision)
     return min(2, x.element_size()) if is_half else x.element_size()
-
-
-def _has_source(x: Tensor) -> bool:
-    """Whether a layer's input can be made again from what is kept for the layer before it."""
-    return getattr(x, "_neq_source", None) is not None

@@ -13,7 +13,7 @@ from neq.networks.neurons import NeuronTable, Selection
 from neq.utils.errors import UserError, unknown_name
 
 if TYPE_CHECKING:  # the cost of a step needs no configuration
-    from neq.backward.sync_batch_norm import SharedBatch
+    from neq.backward.sync_batch_norm import SyncBatchStats
     from neq.config import Config, RunSettings
 
 # Values of state that an optimizer keeps for each value that trains.
@@ -111,7 +111,11 @@ class StepSpec:
         return replace(self, forwards=forwards)
 
     def plan(
-        self, network: nn.Module, table: NeuronTable, selection: Selection, batch: SharedBatch | None = None
+        self,
+        network: nn.Module,
+        table: NeuronTable,
+        selection: Selection,
+        batch: SyncBatchStats | None = None,
     ) -> Plan:
         """The plan whose steps these are.
 

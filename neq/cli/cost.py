@@ -56,7 +56,7 @@ def _report(config: Config, policy: Policy) -> list[object]:
     import torch
     from rich.table import Table
 
-    from neq.backward import trained_parts
+    from neq.backward import trainable_slices
     from neq.budget import Budget, BudgetAllocator, CostModel, StepSpec, amount_shown, marginal_costs
     from neq.budget.cost_model import input_gradient_macs
     from neq.experiment.network import open_network
@@ -89,7 +89,7 @@ def _report(config: Config, policy: Policy) -> list[object]:
         ),
         f"{config.net_config.net_name}, {size} px, batch {batch}: a step by layer",
     )
-    passed_on = input_gradient_macs(table, trained_parts(network, table, selection, neq.norm_mode, biases))
+    passed_on = input_gradient_macs(table, trainable_slices(network, table, selection, neq.norm_mode, biases))
     marginal, kept = marginal_costs(model, "bytes"), model.kept(selection).bytes_by_layer()
     for number, layer in enumerate(table.layers):
         chosen = len(selection.get(layer.name, ()))

@@ -15,17 +15,15 @@ from neq.config.keys import find_key
 from neq.experiment.experiment import Notes, Report, RunFailed, RunResult
 from neq.runs import RunLocation, RunRecord, SweepCell, find_run, read_metrics
 from neq.runs.identity import plain_identity
+from neq.runs.metrics import epoch_keys
 from neq.utils.errors import UserError
 
 if TYPE_CHECKING:
     from neq.experiment.run import OpenData
     from neq.training import EpochReport
 
-# What every epoch logs.
-METRICS = (
-    *("valid.val/best", "valid.val/top1", "valid.val/loss", "train.train/top1", "train.train/loss"),
-    *("test.test/top1", "test.test/loss", "test.test/best", "test.test/top1_at_valid_best"),
-)
+# The metric of a search where the sweep file names none.
+DEFAULT_METRIC = "valid.val/best"
 
 
 class TrainingExperiment:
@@ -38,8 +36,12 @@ class TrainingExperiment:
         UserError: a flag is not allowed, or the file that --config-file names cannot be read.
     """
 
-    metrics = METRICS
     preload = ("neq.experiment.run",)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics that every epoch logs, the default of a search first."""
+        return (DEFAULT_METRIC, *(key for key in epoch_keys() if key != DEFAULT_METRIC))
 
     def __init__(self, flags: Sequence[str] = ()) -> None:
         self.options: Options = parse_flags(flags, "command")
@@ -141,7 +143,7 @@ def by_name(row: Mapping[str, Any]) -> dict[str, float]:
         row: of metrics.jsonl.
     """
     found = {}
-    for name in METRICS:
+    for name in epoch_keys():
         section, _, key = name.partition(".")
         values = row.get(section)
         value = values.get(key) if isinstance(values, dict) else None

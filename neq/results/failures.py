@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from neq.results.collect import IMAGES, SEED, Run, key_of
+from neq.results.runs_of_sweep import IMAGES, SEED, Run, key_of
 from neq.runs.identity import plain_identity
 from neq.sweeps import Sweep, cells
 from neq.sweeps.queue import CellQueue, sweep_name

@@ -26,7 +26,7 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Metric(Section):
+class SweepMetric(Section):
     """What the sweep optimizes; W&B minimizes where the file names no goal."""
 
     name: Text
@@ -71,7 +71,7 @@ class Sweep(Section):
     program: str
     method: Literal["grid", "random", "bayes"]
     parameters: Mapping[str, Parameter]
-    metric: Metric | None = None
+    metric: SweepMetric | None = None
     early_terminate: EarlyTerminate | None = None
     run_cap: Count | None = None
     command: tuple[Text, ...] | None = None
@@ -80,7 +80,7 @@ class Sweep(Section):
     project: Text | None = None
     entity: Text | None = None
     flags: tuple[str, ...] = ()
-    objective: Metric | None = None
+    objective: SweepMetric | None = None
 
     def experiment(self) -> Experiment:
         """What the sweep runs, made anew from the flags.
@@ -159,7 +159,7 @@ def _check_metric(sweep: Sweep, experiment: Experiment) -> None:
         raise unknown_name("metric.name", sweep.metric.name, experiment.metrics)
 
 
-def _objective(sweep: Sweep, experiment: Experiment) -> Metric:
+def _objective(sweep: Sweep, experiment: Experiment) -> SweepMetric:
     if sweep.metric is None or sweep.metric.name not in experiment.metrics:
-        return Metric(name=experiment.metrics[0], goal="maximize")
+        return SweepMetric(name=experiment.metrics[0], goal="maximize")
     return sweep.metric

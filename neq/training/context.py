@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neq.backward import NamedState, Plan, SharedBatch
+from neq.backward import NamedState, Plan, SyncBatchStats
 from neq.budget import Allocation, Budget, BudgetAllocator, CostModel, StepSpec
 from neq.config import POLICIES, Config, Policy
 from neq.data import Data
@@ -148,11 +148,11 @@ class Training:
         return StaticScheme.of_config(self.config.backward_config)
 
     @property
-    def shared_batch(self) -> SharedBatch | None:
+    def shared_batch(self) -> SyncBatchStats | None:
         """How the processes share a batch; none for a process alone."""
         if self.processes.count == 1:
             return None
-        return SharedBatch(self.processes.sum_there, self.task.share)
+        return SyncBatchStats(self.processes.sum_there, self.task.share)
 
     @property
     def main_policy(self) -> Policy:

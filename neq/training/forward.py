@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from neq.backward import SharedBatch
+from neq.backward import SyncBatchStats
 from neq.training.profiling import SavedBytes
 
 
@@ -28,7 +28,7 @@ class NetworkForward:
         self,
         network: Callable[[Tensor], Tensor],
         precision: str,
-        shared: SharedBatch | None = None,
+        shared: SyncBatchStats | None = None,
         measured: SavedBytes | None = None,
     ) -> None:
         self._network = network
@@ -52,7 +52,7 @@ class _MeanOfShares(Function):
     """m = sum_p share_p * value_p forward; the identity backward."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, shared: SharedBatch) -> Tensor:
+    def forward(ctx: Any, value: Tensor, shared: SyncBatchStats) -> Tensor:
         """Args: as `NetworkForward.mean`, and the shares."""
         return shared.mean(value).to(value.dtype)
 

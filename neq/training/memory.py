@@ -12,7 +12,7 @@ import math
 import os
 import resource
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,7 +91,8 @@ def predict(run: Training, batch: int | None = None) -> PredictedMemory:
     plan = make_plan(run, policy, chosen)
     size = _FLOAT * math.prod(spec.image_shape)
     passing, maps, widest = _of_one_image(model)
-    tensors, extra = dict(run.network.named_parameters()), run.task.extra_parameters()
+    tensors = {**dict(run.network.named_buffers()), **dict(run.network.named_parameters())}
+    extra = run.task.extra_parameters()
     before = measuring = 0
     if run.main_policy.needs == "velocity":
         before = _of_parts(plan.parts, tensors) + _bytes(list(run.network.buffers()))
@@ -220,7 +221,7 @@ def _of_one_image(model: CostModel) -> tuple[int, int, int]:
     return max(passing), sum(maps), max(maps)
 
 
-def _of_parts(parts: dict[str, ParameterSlice], tensors: dict[str, nn.Parameter]) -> int:
+def _of_parts(parts: dict[str, ParameterSlice], tensors: Mapping[str, Tensor]) -> int:
     total = 0
     for name, part in parts.items():
         whole = tensors[name]

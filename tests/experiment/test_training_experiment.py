@@ -3,7 +3,8 @@ import math
 import pytest
 
 from neq.experiment.experiment import open_experiment, program_name, programs
-from neq.experiment.training_experiment import METRICS, TrainingExperiment, by_name
+from neq.experiment.training_experiment import DEFAULT_METRIC, TrainingExperiment, by_name
+from neq.runs.metrics import epoch_keys
 from neq.utils.errors import UserError
 
 
@@ -27,7 +28,8 @@ def test_sweep_files_name_it_by_its_program():
     experiment = open_experiment("train_classification.py", ["--momentum", ".5"])
     assert isinstance(experiment, TrainingExperiment)
     assert experiment.metrics[0] == "valid.val/best"
-    assert set(experiment.metrics) == set(METRICS)
+    assert experiment.metrics[0] == DEFAULT_METRIC
+    assert sorted(experiment.metrics) == sorted(epoch_keys())
     config, _ = experiment.resolve({"n_epochs": 3})
     assert (config.run_config.momentum, config.run_config.n_epochs) == (0.5, 3)
     assert experiment.identity(config)["n_epochs"] == 3

@@ -1,4 +1,4 @@
-"""Every run that belongs to sweep files, found by what it recorded itself, and grouped over seeds."""
+"""The runs of sweep files, found by the configuration that each of them recorded."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any, Literal
 from neq.config import Config
 from neq.results.search_space import SearchSpace
 from neq.runs import run_folder
+from neq.runs.environment import Environment
 from neq.runs.identity import default_settings, plain_identity
 from neq.runs.run_reader import Recorded, recorded_runs
 from neq.sweeps import Sweep, cells, read_sweep
@@ -25,20 +26,21 @@ Files = Iterable[str | os.PathLike[str]]
 
 @dataclass(frozen=True)
 class Run:
-    """A run of a sweep, or a cell of it that has none.
+    """A run of a sweep, or a cell without a run.
 
     Args:
-        folder: of the run; none: there is no run, or W&B has it.
-        values: the settings that identify it without its seed, leaf -> JSON value; defaults are left out.
+        folder: of the run; none: there is no run, or it is on W&B.
+        values: the settings that identify it, without its seed and without defaults: leaf -> JSON value.
         seed: of the run.
-        config: every setting that can change its result, leaf -> JSON value, defaults filled in (manual_seed
-            and, where images lie in files, their data_fingerprint among them; not device, root, ...).
-        state: "unfinished": begun, without a summary; "missing": not begun; "damaged": unreadable.
+        config: every setting that can change its result, defaults included: leaf -> JSON value. manual_seed
+            is one of them, data_fingerprint where images are files; device, root, ... are not.
+        state: "unfinished": started, without a summary; "missing": not started; "damaged": unreadable.
         reason: why it is not done, in one line; empty when it is.
         summary: as in summary.json, when it is done.
-        epochs: how many it recorded.
-        url: of the run on W&B, where it comes from there.
-        copies: where the same run lies too.
+        epochs: number of epochs that it recorded.
+        url: of the run on W&B, if it was read from there.
+        copies: further places that hold the same run.
+        environments: that computed it, in their order; several where it was resumed in another one.
     """
 
     folder: Path | None
@@ -51,41 +53,12 @@ class Run:
     epochs: int
     url: str | None = None
     copies: tuple[str, ...] = ()
+    environments: tuple[Environment, ...] = ()
 
     @property
     def place(self) -> str:
-        """Where the run is to be found: its folder, its address on W&B, or nowhere."""
+        """The run's folder, its address on W&B, or nothing."""
         return self.url or ("" if self.folder is None else str(self.folder))
-
-
-@dataclass(frozen=True)
-class Group:
-    """The runs that differ in nothing but their seed.
-
-    Args:
-        values: what they share, as in `Run.values`.
-        config: what they share, as in `Run.config`, without the seed.
-        runs: in the order of their seeds, each seed once, missing ones too.
-    """
-
-    values: Mapping[str, Any]
-    config: Mapping[str, Any]
-    runs: tuple[Run, ...]
-
-    @property
-    def done(self) -> tuple[Run, ...]:
-        """Those of the runs that are done."""
-        return tuple(run for run in self.runs if run.state == "done")
-
-    @property
-    def seeds_done(self) -> int:
-        """How many seeds are done."""
-        return len(self.done)
-
-    @property
-    def seeds_expected(self) -> int:
-        """How many seeds the sweeps ask for (of a search: how many it has drawn)."""
-        return len(self.runs)
 
 
 def collect(
@@ -93,21 +66,21 @@ def collect(
 ) -> list[Run]:
     """The runs of every cell of the sweep files, each once, in the order of the files and their cells.
 
-    Of a random or bayes file, which has no list of cells: the runs below `runs_dir` that it may have drawn.
+    A random or bayes file has no list of cells: its runs are those below `runs_dir` that it may have drawn.
 
     Args:
         sweep_files: in W&B's format.
-        runs_dir: the folder of all runs, searched whole; it need not exist.
-        config_file: what cells start from where their file's command does not name it.
+        runs_dir: the folder of all runs, searched recursively; it need not exist.
+        config_file: the configuration that cells start from unless their file's command names one.
 
     Raises:
-        UserError: a sweep file that cannot be read or is not valid, or a folder that cannot be.
+        UserError: a sweep file is not valid, or a file or folder cannot be read.
     """
     return match(read_sweeps(sweep_files, config_file), recorded_runs(Path(runs_dir).expanduser()), runs_dir)
 
 
 def read_sweeps(files: Files, config_file: str | None = None) -> dict[str, Sweep]:
-    """The sweeps by the names of their files."""
+    """The sweeps by the names of their files; `config_file` as of `collect`."""
     found = {}
     for file in files:
         sweep = read_sweep(file)
@@ -125,9 +98,9 @@ def match(
     """The runs of the sweeps among those that were recorded; see `collect`.
 
     Args:
-        sweeps: by the name that an error calls them by.
+        sweeps: by their names in error messages.
         recorded: from any place; of several records of one run the most complete one counts, then the first.
-        runs_dir: where a cell's own run would lie.
+        runs_dir: the folder that a cell's run is expected in.
     """
     by_cell: defaultdict[str, list[Recorded]] = defaultdict(list)
     for one in recorded:
@@ -146,30 +119,15 @@ def match(
                 lost = unreadable.get(Path(runs_dir).expanduser() / folder()) if unreadable else None
                 here = [_without_record(named, lost)]
             for run in here:
-                found.setdefault(key_of({**run.values, SEED: run.seed}), run)
+                found.setdefault(run_key(run), run)
     return _with_images(list(found.values()))
-
-
-def group(runs: Iterable[Run]) -> list[Group]:
-    """The runs by their identity without the seed, in the order in which they come."""
-    by_values: dict[str, list[Run]] = {}
-    for run in runs:
-        by_values.setdefault(key_of(run.values), []).append(run)
-    return [
-        Group(
-            members[0].values,
-            {name: value for name, value in members[0].config.items() if name != SEED},
-            tuple(sorted(members, key=lambda run: run.seed)),
-        )
-        for members in by_values.values()
-    ]
 
 
 Wanted = tuple[Mapping[str, Any], Callable[[], Path]]
 
 
 def _grid(sweep: Sweep) -> list[Wanted]:
-    """The identity of every cell, and the folder that its run would get."""
+    """The identity of every cell, and its run's folder."""
     return [(plain_identity(cell.config), _folder(cell.config)) for cell in cells(sweep)]
 
 
@@ -178,7 +136,7 @@ def _folder(config: Config) -> Callable[[], Path]:
 
 
 def _drawn(space: SearchSpace, by_cell: Mapping[str, list[Recorded]]) -> list[Wanted]:
-    """The identities that a search may have drawn, among those there are."""
+    """The recorded identities that a search may have drawn."""
     wanted: list[Wanted] = []
     for same in by_cell.values():
         assert same[0].identity is not None
@@ -190,12 +148,12 @@ def _drawn(space: SearchSpace, by_cell: Mapping[str, list[Recorded]]) -> list[Wa
 
 
 def _runs(recorded: Sequence[Recorded]) -> list[Run]:
-    """One run for every copy of the images: the most complete record of it."""
+    """One run for each set of images: its most complete record."""
     by_images: dict[str, list[Recorded]] = {}
     known = {one.identity[IMAGES] for one in recorded if one.identity is not None and IMAGES in one.identity}
     for one in recorded:
         assert one.identity is not None
-        # W&B and config.yaml do not tell which images: those of the other records, where they are one copy.
+        # W&B and config.yaml do not identify the images: assume those of the other records if they agree.
         if len(known) == 1 and (one.url is not None or one.state == "damaged"):
             one = replace(one, identity={**one.identity, IMAGES: next(iter(known))})
         assert one.identity is not None
@@ -218,11 +176,12 @@ def _run(same: Sequence[Recorded]) -> Run:
         epochs=best.epochs,
         url=best.url,
         copies=tuple(one.place for one in others),
+        environments=best.environments,
     )
 
 
 def _without_record(named: Mapping[str, Any], lost: Recorded | None) -> Run:
-    """A cell without a run, or whose own folder holds nothing that can be read."""
+    """A cell without a run, or whose folder holds nothing readable."""
     return Run(
         folder=None if lost is None else lost.folder,
         values=_values(named),
@@ -236,7 +195,7 @@ def _without_record(named: Mapping[str, Any], lost: Recorded | None) -> Run:
 
 
 def _with_images(runs: list[Run]) -> list[Run]:
-    """A missing seed counts to the seeds that there are, whose images are known, where those are one copy."""
+    """Missing runs join the seeds that exist: they get the same images if those are known and agree."""
     images: defaultdict[str, set[str]] = defaultdict(set)
     for run in runs:
         if IMAGES in run.values:
@@ -245,8 +204,8 @@ def _with_images(runs: list[Run]) -> list[Run]:
     for run in runs:
         known = images.get(key_of(run.values, IMAGES), set())
         if IMAGES not in run.values and len(known) == 1:
-            said = {IMAGES: next(iter(known))}
-            run = replace(run, values={**run.values, **said}, config={**run.config, **said})
+            same = {IMAGES: next(iter(known))}
+            run = replace(run, values={**run.values, **same}, config={**run.config, **same})
         whole.append(run)
     return whole
 
@@ -266,23 +225,17 @@ def settings_of(named: Mapping[str, Any]) -> dict[str, Any]:
     return {**default_settings(), **named}
 
 
+def run_key(run: Run) -> str:
+    """The text that identifies a run: its settings and its seed as JSON."""
+    return key_of({**run.values, SEED: run.seed})
+
+
 def key_of(named: Mapping[str, Any], without: str | None = None) -> str:
-    """Settings as a text that is the same for the same settings.
+    """Settings as a canonical text, which is equal for equal settings.
 
     Args:
         named: JSON values by name.
-        without: the name of one that does not count.
+        without: the name of a setting to leave out.
     """
     kept = named if without is None else {name: value for name, value in named.items() if name != without}
     return json.dumps(kept, sort_keys=True)
-
-
-def differing(settings: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The names of what some of several settings differ in, in the order in which they come.
-
-    Args:
-        settings: JSON values by name; a name that is not in one stands for None there.
-    """
-    several = list(settings)
-    names = dict.fromkeys(name for one in several for name in one)
-    return [name for name in names if len({key_of({"": one.get(name)}) for one in several}) > 1]

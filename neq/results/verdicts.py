@@ -1,16 +1,16 @@
-"""A best network measured on the test set again, held against what its run recorded."""
+"""How a best network that was evaluated again compares with what its run recorded."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-DIFFERS = "differs"
+AS_RECORDED, DIFFERS, NOT_MEASURED = "as recorded", "differs", "not measured"
 
 
 @dataclass(frozen=True)
 class Check:
-    """What the test set said when a best network was measured again.
+    """Test top-1 of a best network that was evaluated again.
 
     Args:
         top1: in per cent; none: it could not be measured.
@@ -30,12 +30,19 @@ class Check:
         return abs(self.top1 - self.recorded) > 1e-6
 
     @property
-    def said(self) -> str:
-        """In a word or a line."""
+    def difference(self) -> float | None:
+        """Measured less recorded, in points."""
+        if self.top1 is None or self.recorded is None:
+            return None
+        return round(self.top1 - self.recorded, 6)
+
+    @property
+    def verdict(self) -> str:
+        """The outcome in a word or a line."""
         if self.top1 is None:
-            return f"not measured: {self.reason}"
+            return f"{NOT_MEASURED}: {self.reason}"
         if not self.differs:
-            return "as recorded"
+            return AS_RECORDED
         return f"{DIFFERS} ({self.reason})" if self.reason else DIFFERS
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from neq.config import resolve
-from neq.results import collect, group
-from neq.results.collect import differing
+from neq.results import collect, groups
+from neq.results.frame import frame
 from neq.runs import identity
 from neq.runs.run_reader import recorded_runs
 from neq.utils.errors import UserError
@@ -211,7 +211,7 @@ def test_the_runs_of_a_search_are_those_that_lie_in_its_space(tmp_path, runs, me
     found = collect([file], runs)
     assert [run.folder.name for run in found] == ["00", "01", "02", "03"]
     assert states(found) == ["done"] * 4
-    assert [group.seeds_expected for group in group(found)] == [1] * 4
+    assert list(groups(frame(found))["seeds_expected"]) == [1] * 4
 
 
 @pytest.mark.parametrize(
@@ -249,20 +249,6 @@ def test_a_listed_value_in_another_spelling_is_the_same(tmp_path, runs):
     assert states(collect([file], runs)) == ["done"]
 
 
-def test_groups_hold_seeds_and_never_mix_settings(sweep, runs):
-    for config in configs(sweep)[:5]:
-        write_run(runs, config)
-    groups = group(collect([sweep], runs))
-    assert [(len(one.runs), one.seeds_done, one.seeds_expected) for one in groups] == [
-        (3, 2, 3), (3, 1, 3), (3, 1, 3), (3, 1, 3),
-    ]  # fmt: skip
-    assert [run.seed for run in groups[0].runs] == [0, 42, 100]
-    assert {(one.config["ratio"], one.config["neuron_selection"]) for one in groups} == {
-        (0.1, "velocity"), (0.1, "random"), (0.3, "velocity"), (0.3, "random"),
-    }  # fmt: skip
-    assert "manual_seed" not in groups[0].config
-
-
 def test_images_in_files_are_part_of_a_run_and_a_missing_seed_counts_to_them(tmp_path, runs):
     folder = tmp_path / "photos"
     more = (
@@ -272,11 +258,12 @@ def test_images_in_files_are_part_of_a_run_and_a_missing_seed_counts_to_them(tmp
     file.write_text(file.read_text().partition("  dataset")[0] + "  " + more + "\n")
     for config in configs(file)[:2]:
         write_run(runs, config, images="abc")
-    (one,) = group(collect([file], runs))
-    assert (one.seeds_done, one.seeds_expected) == (2, 3)
-    assert one.values["data_fingerprint"] == "abc"
+    (one,) = groups(frame(collect([file], runs))).to_dict("records")
+    assert (one["seeds_done"], one["seeds_expected"]) == (2, 3)
+    assert one["data_fingerprint"] == "abc"
     write_run(runs, configs(file)[0], images="def")  # another copy of the images, which is another run
-    seeds = [(one.seeds_done, one.seeds_expected) for one in group(collect([file], runs))]
+    found = groups(frame(collect([file], runs)))
+    seeds = zip(found["seeds_done"], found["seeds_expected"], strict=True)
     assert sorted(seeds) == [(0, 1), (1, 1), (2, 2)]
 
 
@@ -287,13 +274,6 @@ def test_config_file_is_what_cells_start_from_unless_they_say_it(sweep, runs, tm
     assert {run.config["base_lr"] for run in collect([sweep], runs, str(mine))} == {0.2}
     published = ROOT / "policies/c10/mbv2.yaml"
     assert {run.config["base_lr"] for run in collect([published], runs, str(mine))} == {0.025}
-
-
-def test_differing_names_come_in_their_order():
-    one = {"b": 1, "a": [1, 2], "same": 0.5, "none": None}
-    other = {"a": [1, 2.0], "b": True, "same": 0.5, "more": 3}
-    assert differing([one, other]) == ["b", "a", "more"]
-    assert differing([one, dict(one)]) == differing([one]) == differing([]) == []
 
 
 def test_five_thousand_runs_are_collected_in_under_ten_seconds(tmp_path, runs):
@@ -307,11 +287,11 @@ def test_five_thousand_runs_are_collected_in_under_ten_seconds(tmp_path, runs):
     found = collect([file], runs)
     seconds = time.process_time() - start
     assert states(found) == ["done"] * 5000
-    assert len(group(found)) == 1000
+    assert len(groups(frame(found))) == 1000
     assert seconds < 10
 
 
-def test_torch_is_not_imported_to_collect():
-    code = "import sys, neq.results; sys.exit('torch' in sys.modules)"
+def test_neither_torch_nor_pandas_is_imported_to_collect():
+    code = "import sys, neq.results; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ}, check=False)
     assert done.returncode == 0

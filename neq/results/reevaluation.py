@@ -1,4 +1,4 @@
-"""Best networks measured on the test set again."""
+"""Best networks evaluated on the test set again."""
 
 from __future__ import annotations
 
@@ -12,24 +12,23 @@ from pydantic import ValidationError
 from neq.config import Config, dataset, read_yaml, stored_config, to_mapping
 from neq.data import Data, open_data
 from neq.results.best_network import load_best
-from neq.results.check import Check
-from neq.results.collect import IMAGES, Run
-from neq.results.tables import run_key
+from neq.results.runs_of_sweep import IMAGES, Run, run_key
+from neq.results.verdicts import Check
 from neq.runs.run_reader import number
 from neq.tasks import evaluate_classifier
 from neq.utils.device import pick_device
 from neq.utils.errors import UserError, first_line, printable
 
-Tell = Callable[[str], None]
+Notify = Callable[[str], None]
 
 
-def evaluate_runs(runs: Iterable[Run], tell: Tell, device: str = "auto") -> dict[str, Check]:
-    """The test set measured with the best network of every run that is done, by `run_key`.
+def evaluate_runs(runs: Iterable[Run], notify: Notify, device: str = "auto") -> dict[str, Check]:
+    """Evaluates the best network of every run that is done on the test set; the outcomes by `run_key`.
 
     Runs on the same images share the opened data; the test split is the same for every seed.
 
     Args:
-        tell: called with a line for every set of images.
+        notify: called with a line for every set of images.
     """
     checks: dict[str, Check] = {}
     same_data: defaultdict[str, list[tuple[Run, Config]]] = defaultdict(list)
@@ -44,11 +43,13 @@ def evaluate_runs(runs: Iterable[Run], tell: Tell, device: str = "auto") -> dict
         images = to_mapping(config)["data_provider"]
         same_data[json.dumps([images, run.values.get(IMAGES)], sort_keys=True)].append((run, config))
     for members in same_data.values():
-        checks |= _with_data(members, tell, pick_device(device))
+        checks |= _with_data(members, notify, pick_device(device))
     return checks
 
 
-def _with_data(members: Sequence[tuple[Run, Config]], tell: Tell, device: torch.device) -> dict[str, Check]:
+def _with_data(
+    members: Sequence[tuple[Run, Config]], notify: Notify, device: torch.device
+) -> dict[str, Check]:
     """The runs on one set of images."""
     run, config = members[0]
     settings = config.data_provider
@@ -56,9 +57,11 @@ def _with_data(members: Sequence[tuple[Run, Config]], tell: Tell, device: torch.
         with open_data(settings, dataset(settings.dataset), config.manual_seed, device) as data:
             known = run.values.get(IMAGES)
             if known is not None and data.fingerprint != known:
-                raise UserError("the images are others than those it was trained on")
+                raise UserError("these are not the images it was trained on")
             count = "network" if len(members) == 1 else "networks"
-            tell(f"{settings.dataset}: {data.counts['test']} test images, {len(members)} {count} on {device}")
+            notify(
+                f"{settings.dataset}: {data.counts['test']} test images, {len(members)} {count} on {device}"
+            )
             return {run_key(run): _check(run, config, data, device) for run, config in members}
     except (UserError, OSError) as error:
         return {run_key(run): _unmeasured(run, error) for run, _ in members}
@@ -68,24 +71,24 @@ def _config(run: Run) -> Config:
     """The configuration that a run recorded.
 
     Raises:
-        UserError: there is none here that can be read.
+        UserError: it is on W&B, or cannot be read.
     """
     if run.folder is None:
         raise UserError("its network is not on W&B")
     try:
         return stored_config(read_yaml(run.folder / "config.yaml"))
     except ValidationError:
-        raise UserError("config.yaml is not a configuration that this version reads") from None
+        raise UserError("this version cannot read its config.yaml") from None
 
 
 def _check(run: Run, config: Config, data: Data, device: torch.device) -> Check:
-    """One network on the test set; whatever is wrong with it is the run's affair alone."""
+    """One network on the test set; an error concerns its run alone."""
     assert run.folder is not None
     assert run.summary is not None
     try:
         best = load_best(run.folder)
         if len(best.classes) != len(data.classes):
-            raise UserError(f"it tells {len(best.classes)} classes apart, the data has {len(data.classes)}")
+            raise UserError(f"it has {len(best.classes)} classes, the data {len(data.classes)}")
         network = best.network.to(device).to(memory_format=torch.channels_last)
         scores = evaluate_classifier(network, data.eval_batches("test"), device, config.run_config.precision)
     except Exception as error:  # a checkpoint may hold anything
