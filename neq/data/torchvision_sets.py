@@ -13,7 +13,7 @@ import numpy as np
 from torchvision import datasets
 
 from neq.data.published import Download, provide
-from neq.data.sources import Source, Split, source_of_arrays
+from neq.data.sources import Source, source_of_arrays
 from neq.utils.errors import UserError
 
 _DIGITS = tuple("0123456789")
@@ -96,7 +96,8 @@ def _read(
 
 
 def _source(classes: Sequence[str], train: _Arrays, test: _Arrays) -> Source:
-    splits: dict[Split, _Arrays] = {"train": train, "test": test}
+    (train_images, train_labels), (test_images, test_labels) = train, test
     return source_of_arrays(
-        classes, {split: (images, np.asarray(labels)) for split, (images, labels) in splits.items()}
+        classes,
+        {"train": (train_images, np.asarray(train_labels)), "test": (test_images, np.asarray(test_labels))},
     )

@@ -15,7 +15,7 @@ from torch import nn
 
 from neq.backward import Plan
 from neq.backward import plan as plan_module
-from neq.budget.knapsack import Costs, fill
+from neq.budget.knapsack import MarginalCosts, fill_by_rank
 from neq.networks.build import build_network
 from neq.networks.neurons import neuron_table
 from tests.toys import SHAPE, batch, toy
@@ -25,7 +25,9 @@ def some(table, share, seed=0):
     """A random selection of a share of the parameters."""
     scores = torch.rand(len(table), generator=torch.Generator().manual_seed(seed))
     return table.selection(
-        fill(scores, Costs.per_neuron(table.parameters), round(share * table.total_parameters))
+        fill_by_rank(
+            scores, MarginalCosts.per_neuron(table.parameters), round(share * table.total_parameters)
+        )
     )
 
 
@@ -428,20 +430,23 @@ def test_autocast_computes_in_bf16_and_keeps_float32_rows():
 def test_full_selection_trains_as_plain_pytorch_does(dtype, tolerance):
     """Parity: 20 steps of SGD with momentum and weight decay, the same losses."""
     losses = []
-    for selective in (True, False):
-        network = toy(dtype=dtype)
+    for selective, kind in ((True, dtype), (False, dtype), (False, torch.float64)):
+        network = toy(dtype=kind)
         table = neuron_table(network, SHAPE)
         full = table.selection(torch.ones(len(table), dtype=torch.bool))
         model = Plan(network, table, full, "train") if selective else network.train()
         optimizer = torch.optim.SGD(list(model.parameters()), lr=0.05, momentum=0.9, weight_decay=1e-3)
         for step in range(20):
-            images, labels = batch(seed=step, dtype=dtype)
+            images, labels = batch(seed=step, dtype=kind)
             loss = F.cross_entropy(model(images), labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
-    assert all(abs(a - b) <= tolerance for a, b in zip(losses[:20], losses[20:], strict=True))
+    ours, theirs, exact = losses[:20], losses[20:40], losses[40:]
+    # Two ways to round drift apart by no more than both drift from the exact losses.
+    drift = max(abs(a - b) for a, b in zip(theirs, exact, strict=True))
+    assert all(abs(a - b) <= max(tolerance, 2 * drift) for a, b in zip(ours, theirs, strict=True))
     assert losses[0] != losses[19]
 
 

@@ -45,14 +45,17 @@ def test_the_file_gives_the_recorded_accuracy(tiny_run, exported):
     """All test images through onnxruntime, in batches that it was not exported with."""
     session = onnxruntime.InferenceSession(exported[0], providers=["CPUExecutionProvider"])
     config = resolve(read_yaml(tiny_run / "config.yaml"), {}).config
-    hits, seen = 0, 0
+    hits, seen, doubtful = 0, 0, 0
     with open_data(config.data_provider, dataset("digits"), config.manual_seed) as data:
         for images, labels in data.eval_batches("test"):
             (logits,) = session.run(["logits"], {"images": images.numpy()})
             hits += int((logits.argmax(1) == labels.numpy()).sum())
+            second, first = np.sort(logits, axis=1)[:, -2:].T
+            doubtful += int((first - second < 1e-3).sum())
             seen += len(labels)
     recorded = json.loads((tiny_run / "summary.json").read_text())["test_top1"]
-    assert 100 * hits / seen == pytest.approx(recorded, abs=100 / seen)  # one image on a boundary
+    assert abs(hits - recorded / 100 * seen) <= doubtful + 1e-6  # on a boundary rounding decides
+    assert doubtful < 0.1 * seen
 
 
 def test_what_is_printed_is_three_lines_and_no_more(exported):

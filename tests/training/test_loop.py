@@ -1,5 +1,7 @@
 import copy
 import json
+import math
+import time
 from dataclasses import replace
 
 import pytest
@@ -277,20 +279,24 @@ def test_weights_spoilt_by_the_last_step_are_not_saved(tmp_path, monkeypatch):
 
 
 def test_bf16_trains(tmp_path):
-    summary, diary, _, _ = outcome(tmp_path, neuron_selection="velocity", precision="bf16")
-    assert diary.reports[-1].metrics["train"]["train/loss"] < diary.reports[0].metrics["train"]["train/loss"]
-    assert summary["test_top1"] > 20
+    _, diary, _, _ = outcome(tmp_path, neuron_selection="velocity", precision="bf16")
+    first, *_, last = (report.metrics["train"]["train/loss"] for report in diary.reports)
+    assert last < first
+    assert last < math.log(10)  # of guessing among ten classes
 
 
 def test_the_summary_has_what_results_need(tmp_path):
+    begin = time.monotonic()
     summary, diary, _, _ = outcome(tmp_path, neuron_selection="velocity")
+    elapsed = time.monotonic() - begin
     assert diary.summary == summary
     assert {
         "dataset", "net_name", "neuron_selection", "initialization", "scheme", "budget", "seed", "best_epoch",
         "val_top1", "test_top1", "norm_mode", "selected_parameters_max", "selectable_parameters",
         "step_seconds", "saved_bytes", "peak_memory_bytes", "peak_memory_kind",
     } <= set(summary)  # fmt: skip
-    assert 0 < summary["step_seconds"] < 1
+    # In every epoch half of the 35 steps, or more, took the epoch's median; of the epochs likewise.
+    assert 0 < summary["step_seconds"] < elapsed / 2 / 18
     assert summary["peak_memory_bytes"] > 2**20
     assert summary["peak_memory_kind"] == "maximum of the process"
 

@@ -6,7 +6,8 @@ from neq.utils.errors import UserError
 SETTINGS = {"set": "mini", "validation": 0.2}
 # As version 0.1.0 wrote it.
 WRITTEN = """{"settings": {"set": "flowers102", "validation": null}, "plan": "00",
-"counts": {"train": 2, "val": 1}, "classes": 1, "official_counts": true, "sources": [{"file": "a.tgz", "url": "http://a", "md5": null}]}"""
+"counts": {"train": 2, "val": 1}, "classes": 1, "official_counts": true, "sources": [
+{"file": "a.tgz", "url": "http://a", "md5": null}]}"""
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from neq.networks.build import build_network
+from neq.networks.mcunet import MCUNet
 from neq.training import restore, train
 from neq.training.distributed import SINGLE_PROCESS
 from tests.toys import toy
@@ -80,19 +80,20 @@ def double_toy():
 
 
 def double_mcunet():
-    """With running statistics of some images, so that it learns with frozen norms too."""
+    """Five of its blocks, with running statistics of some images, so that it learns with frozen norms too."""
+    rows = ((1, 8, 1, 3), (4, 12, 2, 5), (3, 12, 1, 3), (4, 16, 2, 3), (4, 16, 1, 5))
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = build_network("mcunet-in0", 10).train()
+        network = MCUNet(8, rows, 10).train()
         for _ in range(30):
-            network(torch.randn(16, 3, 32, 32))
+            network(torch.randn(16, 3, 16, 16))
         return Double(network)
 
 
 # In float32 the order of a sum, which depends on the processor, is seen in the last digits, and training
 # makes much of it, most with batch statistics; hence float64. There too: weights changed by 1e-15 change the
-# first digits of mcunet's losses within 20 steps with batch statistics, hence 8 of them.
-MCUNET = {**SETTINGS, "image_size": 32, "n_epochs": 2}
+# first digits of a deep network's losses in 20 steps with batch statistics, hence 8 of them.
+MCUNET = {**SETTINGS, "image_size": 16, "n_epochs": 2}
 CASES = {
     "frozen": (double_toy, SETTINGS),
     "frontier": (double_toy, {**SETTINGS, "norm_mode": "frontier"}),
@@ -224,16 +225,12 @@ def test_running_statistics_are_those_of_all(together):
     assert torch.equal(kept, double_toy().network.norm1.running_var)
 
 
-def test_norms_that_see_their_share_alone_learn_otherwise(together, alone, tmp_path):
+def test_norms_that_see_their_share_alone_learn_otherwise(together, tmp_path):
     (first, _), _ = together
     expected = outcome(tmp_path, network=double_toy(), **APART)["metrics"][0]
     apart = first["apart exactly"]["metrics"][0]
     # By far more than norms over the whole batch may differ between one process and two.
     assert any(apart[key] != pytest.approx(expected[key], rel=1e-5) for key in ("loss", "val_loss"))
-    print(
-        {key: apart[key] / expected[key] - 1 for key in apart},
-        {key: first["train"]["metrics"][0][key] / alone["train"]["metrics"][0][key] - 1 for key in apart},
-    )
 
 
 def test_kept_bytes_are_those_of_the_whole_step(together, alone):
