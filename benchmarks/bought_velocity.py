@@ -15,13 +15,14 @@ import torchvision
 from rich.table import Table
 
 from benchmarks.common import run_benchmark
-from neq.budget import Budget, BudgetAllocator, CostModel
+from neq.budget import Budget, BudgetAllocator, CostModel, StepSpec
 from neq.cli.parsing import Parser
+from neq.config import POLICIES
 from neq.networks.neurons import neuron_table
 from neq.selection import SelectionState
 from neq.utils.console import Console
 
-SHAPE = (32, 3, 128, 128)
+BATCH, SHAPE = 32, (3, 128, 128)
 
 
 def bought(norm_mode: str, ratio: float) -> tuple[int, float, float]:
@@ -32,14 +33,16 @@ def bought(norm_mode: str, ratio: float) -> tuple[int, float, float]:
         ratio: budget as a share of the training memory of choosing everything.
     """
     network = torchvision.models.mobilenet_v2(num_classes=10).to(memory_format=torch.channels_last)
-    table = neuron_table(network, SHAPE[1:])
+    table = neuron_table(network, SHAPE)
     stream = torch.Generator().manual_seed(1)
     velocity = torch.rand(len(table), dtype=torch.float64, generator=stream) ** 4
-    allowance = BudgetAllocator(CostModel(network, table, SHAPE, norm_mode), Budget("bytes", ratio=ratio))
+    model = CostModel(network, table, StepSpec((BATCH,), SHAPE, norm_mode))
+    allocator = BudgetAllocator(model, Budget("bytes", ratio=ratio))
     state = SelectionState(table, network, stream, None, velocity)
-    choices = [allowance.choose("velocity", state, cost_aware) for cost_aware in (False, True)]
+    policy = POLICIES["velocity"]
+    choices = [allocator.choose(policy, state, cost_aware) for cost_aware in (False, True)]
     ranked, aware = (float(velocity[choice.chosen].sum() / velocity.sum()) for choice in choices)
-    return allowance.limit, ranked, aware
+    return allocator.limit, ranked, aware
 
 
 def main(argv: list[str] | None = None) -> int:

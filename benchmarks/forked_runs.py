@@ -13,7 +13,8 @@ from unittest.mock import patch
 import torch
 from torch import nn
 
-import neq.experiment.run as training_command
+import neq.cli.run_pictures
+import neq.experiment.run
 from neq.cli import main
 from neq.config import Config
 from neq.networks.neurons import NeuronTable, neuron_table
@@ -75,7 +76,10 @@ def _train(arguments: list[str], output: Path, before: Callable[[], object] | No
     os.environ["WANDB_MODE"] = "disabled"
     torch.set_num_threads(1)
     # Pictures take longer than these trainings.
-    with patch.multiple(training_command, open_network=small_network, _draw=lambda *_: None):
+    with (
+        patch.object(neq.experiment.run, "open_network", small_network),
+        patch.object(neq.cli.run_pictures, "draw_missing", lambda _: []),
+    ):
         if before is not None:
             before()
         code = main(arguments)

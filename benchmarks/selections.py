@@ -10,10 +10,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from neq.budget import Budget, choose
-from neq.config import scheme
+from neq.budget import Budget
+from neq.budget.knapsack import MarginalCosts, fill_by_rank
+from neq.config import POLICIES, scheme
 from neq.networks.neurons import NeuronTable
-from neq.selection import SelectionState, StaticScheme, bias_layers, listed_parameters
+from neq.selection import SelectionState, StaticScheme, bias_layers
 from neq.utils.errors import UserError, shown
 from neq.utils.seeds import generator
 
@@ -80,17 +81,19 @@ def _full(network: nn.Module, table: NeuronTable) -> Chosen:
 
 def _su(network: nn.Module, table: NeuronTable, lists: StaticScheme) -> Chosen:
     state = SelectionState(table, network, generator(0, "selection"), lists)
-    chosen = choose("SU", state, listed_parameters(table, lists))
-    return Chosen(chosen, bias_layers(table, lists))
+    listed = POLICIES["SU"].score(state) != -torch.inf
+    return Chosen(listed, bias_layers(table, lists))
 
 
 def _random(network: nn.Module, table: NeuronTable, share: float) -> Chosen:
     state = SelectionState(table, network, generator(0, "selection"))
-    return Chosen(choose("random", state, Budget(ratio=share).limit(table.total_parameters)))
+    budget = Budget(ratio=share).limit(table.total_parameters)
+    costs = MarginalCosts.per_neuron(table.parameters)
+    return Chosen(fill_by_rank(POLICIES["random"].score(state), costs, budget))
 
 
 def _late(network: nn.Module, table: NeuronTable, share: float) -> Chosen:
-    # Not `fill`, which would top the budget up with small neurons of the first layers.
+    # Not `fill_by_rank`, which would top the budget up with small neurons of the first layers.
     backwards = table.parameters.flip(0).cumsum(0)
     budget = Budget(ratio=share).limit(table.total_parameters)
     return Chosen((backwards <= budget).flip(0))

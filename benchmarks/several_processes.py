@@ -19,7 +19,7 @@ from rich.table import Table
 
 from benchmarks.common import at_least, open_network, random_batch, run_benchmark
 from benchmarks.selections import chooser
-from neq.backward import Plan, SharedBatch, average_gradients
+from neq.backward import Plan, SyncBatchStats, average_gradients
 from neq.cli.parsing import Parser
 from neq.networks.neurons import neuron_table
 from neq.training.distributed import ProcessGroup
@@ -59,7 +59,7 @@ def measure(
     own = slice(processes.rank, None, processes.count)
     share = len(labels[own]) / batch_size
 
-    def made(batch: SharedBatch | None) -> tuple[Plan, torch.optim.Optimizer]:
+    def made(batch: SyncBatchStats | None) -> tuple[Plan, torch.optim.Optimizer]:
         net = open_network(network, CLASSES).to(memory_format=torch.channels_last)
         table = neuron_table(net, (3, image_size, image_size))
         chosen = chooser(selection, network)(net, table)
@@ -67,7 +67,7 @@ def measure(
         return plan, torch.optim.SGD(plan.parameters(), lr=1e-4, momentum=0.9)
 
     alone = made(None)
-    together = made(SharedBatch(processes.sum_there, share) if sync else None)
+    together = made(SyncBatchStats(processes.sum_there, share) if sync else None)
     seconds: dict[str, list[float]] = {"one": [], "all": [], "exchange": []}
     sent = 0
 

@@ -32,7 +32,7 @@ from benchmarks.common import (
 from benchmarks.selections import Chooser, chooser
 from benchmarks.variants import VARIANTS, Task, Variant, copied, norms
 from neq.backward import NORM_MODES, Plan
-from neq.budget import CostModel, StepCost
+from neq.budget import CostModel, StepCost, StepSpec
 from neq.cli.parsing import Parser
 from neq.networks.neurons import neuron_table
 from neq.utils.atomic_files import write_text
@@ -119,8 +119,8 @@ def floor(task: Task) -> float:
 def _model(task: Task, norm_mode: str) -> CostModel:
     batch, channels, height, width = task.images.shape
     network = copied(task, torch.channels_last).network
-    shape = (batch, channels, height, width)
-    return CostModel(network, task.table, shape, norm_mode, bias_layers=task.bias_layers)
+    spec = StepSpec((batch,), (channels, height, width), norm_mode, bias_layers=tuple(task.bias_layers))
+    return CostModel(network, task.table, spec)
 
 
 def make_task(settings: Settings, choose: Chooser, device: torch.device) -> Task:

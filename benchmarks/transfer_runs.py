@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from benchmarks.common import machine
-from neq.config import Options, Resolved, resolve
+from neq.config import Resolved, resolve
 from neq.data.image_folder import open_image_folder
 from neq.experiment.run import run_training
 from neq.runs import identity, read_metrics, read_summary
@@ -131,7 +131,7 @@ def train_task(task: Task) -> dict[str, Any]:
     )
     configuration = resolved(task)
     try:
-        run_training(Options(), configuration)
+        run_training(configuration.config)
     except TrainingDiverged as error:
         entry |= {"outcome": "diverged", "reason": str(error), **dict.fromkeys(KEPT), "step_seconds": []}
     else:

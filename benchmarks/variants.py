@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neq.backward import Plan, trained_parts
+from neq.backward import Plan, trainable_slices
 from neq.networks.neurons import NORMS, NeuronTable, Selection
 from neq.training.profiling import SavedBytes
 
@@ -132,7 +132,7 @@ def requires_grad(task: Task) -> Variant:
     if task.norm_mode == "frozen":
         for norm in norms(task.network):
             norm.eval()
-    trained = trained_parts(task.network, task.table, task.selection, task.norm_mode)
+    trained = trainable_slices(task.network, task.table, task.selection, task.norm_mode)
     for name, parameter in task.network.named_parameters():
         parameter.requires_grad_(name in trained)
     return _stock(task)

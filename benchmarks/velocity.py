@@ -27,7 +27,7 @@ from benchmarks.common import (
     settle,
 )
 from neq.backward import Plan
-from neq.budget.knapsack import Costs, fill
+from neq.budget.knapsack import MarginalCosts, fill_by_rank
 from neq.cli.parsing import Parser
 from neq.networks.neurons import NeuronTable, neuron_table
 from neq.selection import previous_values, similarity
@@ -115,7 +115,8 @@ def measure(name: str, image_size: int, images: int, share: float) -> dict[str, 
     stored.clear()
     twice = _cost(lambda: phis.append(similarity(network, table, given, previous)))
     sets = [
-        fill((phi - 1).abs() / table.parameters, Costs.per_neuron(table.parameters), budget) for phi in phis
+        fill_by_rank((phi - 1).abs() / table.parameters, MarginalCosts.per_neuron(table.parameters), budget)
+        for phi in phis
     ]
     return {
         "images": images,

@@ -3,17 +3,22 @@
 from neq.backward.gradient_allreduce import average_gradients
 from neq.backward.optimizer_state import NamedState, carry_optimizer_state, optimizer_state
 from neq.backward.plan import Plan
-from neq.backward.sync_batch_norm import SharedBatch
-from neq.backward.trainable import NORM_MODES, trained_parts, trained_values
+from neq.backward.stand_ins import StandIn, register_stand_in
+from neq.backward.sync_batch_norm import SyncBatchStats
+from neq.backward.trainable import NORM_MODES, trainable_slices, trained_values
+from neq.backward.trainable_layer import TrainableLayer
 
 __all__ = [
     "NORM_MODES",
     "NamedState",
     "Plan",
-    "SharedBatch",
+    "StandIn",
+    "SyncBatchStats",
+    "TrainableLayer",
     "average_gradients",
     "carry_optimizer_state",
     "optimizer_state",
-    "trained_parts",
+    "register_stand_in",
+    "trainable_slices",
     "trained_values",
 ]

@@ -15,7 +15,7 @@ from neq.backward.bitmask import pack_where, times_mask
 
 @dataclass(frozen=True)
 class Clamp:
-    """ReLU, or a ReLU cut off above: clamps to 0 .. upper. Its result tells where the gradient passes.
+    """ReLU, or a ReLU cut off above: min(max(y, 0), upper). The gradient passes where 0 < result < upper.
 
     Args:
         upper: 6 for ReLU6, infinity for ReLU.
@@ -24,17 +24,17 @@ class Clamp:
     upper: float
 
     def apply(self, y: Tensor) -> Tensor:
-        """Applies itself, in place."""
+        """Applies the activation in place."""
         return y.relu_() if self.upper == math.inf else y.clamp_(0, self.upper)
 
     def mask(self, out: Tensor) -> Tensor:
-        """Where the gradient passes, a bit an element, from the result."""
+        """Where the gradient passes, one bit an element, from the result."""
         if self.upper == math.inf:
             return pack_where(lambda piece: piece > 0, out)
         return pack_where(lambda piece: (piece > 0).logical_and_(piece < self.upper), out)
 
     def masked(self, grad_output: Tensor, bits: Tensor, layout: torch.memory_format) -> Tensor:
-        """The gradient of the input, from what `mask` gave.
+        """The gradient of the input, from what `mask` returned.
 
         Args:
             grad_output: of the result.
@@ -44,7 +44,7 @@ class Clamp:
         return times_mask(grad_output, bits, layout)
 
     def backward(self, grad_output: Tensor, kept: Tensor) -> Tensor:
-        """The gradient of the input, from the result or the value that was clamped.
+        """The gradient of the input, from the result or the value before.
 
         Args:
             grad_output: of the result.
@@ -57,7 +57,7 @@ class Clamp:
 
 @dataclass(frozen=True)
 class Smooth:
-    """Hardswish or SiLU: the gradient needs the value before.
+    """Hardswish or SiLU: the gradient needs the value before the activation.
 
     Args:
         function: of that value.
@@ -68,7 +68,7 @@ class Smooth:
     gradient: Callable[[Tensor, Tensor], Tensor]
 
     def apply(self, y: Tensor) -> Tensor:
-        """Applies itself; y stays as it is."""
+        """Applies the activation; y stays as it is."""
         return self.function(y)
 
     def backward(self, grad_output: Tensor, kept: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ SILU = Smooth(F.silu, torch.ops.aten.silu_backward)
 
 
 def activation_of(module: nn.Module) -> Activation | None:
-    """The activation that a module is, if it can be fused."""
+    """The activation that a module computes, if it can be fused."""
     if "forward" in vars(module):
         return None
     kinds: dict[type, Activation] = {nn.ReLU: RELU, nn.Hardswish: HARDSWISH, nn.SiLU: SILU}

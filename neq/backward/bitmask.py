@@ -1,8 +1,8 @@
 """Masks of one bit an element, packed and unpacked with plain tensor operations.
 
 Eight truth values are eight bytes of 0 or 1, that is one int64. A multiplication moves their low bits side by
-side into the top byte; a table of 256 entries moves them back. On a CPU it is done piece by piece: what lies
-between stays in the cache.
+side into the top byte; a table of 256 entries moves them back. On a CPU it is done piece by piece, so that
+intermediate values stay in the cache.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PIECE = 2**17
 
 
 def pack_where(condition: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Where a condition holds, a bit an element in the order of memory, uint8 [ceil(n / 8)].
+    """Where a condition holds, one bit an element in the order of memory, uint8 [ceil(n / 8)].
 
     Args:
         condition: elementwise, bool of any piece of x.
@@ -42,7 +42,7 @@ def times_mask(x: Tensor, bits: Tensor, layout: torch.memory_format) -> Tensor:
 
     Args:
         x: of the shape that the mask was packed from.
-        bits: what `pack_where` gave.
+        bits: what `pack_where` returned.
         layout: of what it was packed from.
     """
     x = x.contiguous(memory_format=layout) if x.dim() == 4 else x.contiguous()
@@ -81,6 +81,6 @@ def _table(device: torch.device) -> Tensor:
 
 
 def _packs_upwards() -> bool:
-    """Whether the first of eight values becomes the lowest bit: it follows the order of bytes in memory."""
+    """Whether the first of eight values becomes the lowest bit, as on little-endian machines."""
     first = torch.tensor([1, 0, 0, 0, 0, 0, 0, 0], dtype=torch.uint8)
     return int(((first.view(torch.int64) * _GATHER) >> 56).to(torch.uint8)) == 1

@@ -2,6 +2,10 @@
 
 Each is a convolution together with what follows it: nothing or a fixed scale and shift (`ConvAct`), or a
 norm on batch statistics (`ConvNormAct`), and then nothing or an activation.
+
+Shapes are given by letters: B images, I input and O output channels, G groups, H x W and P x Q the heights
+and widths of input and output, K x L of the kernel. C is the set of chosen output (or input) channels, R the
+input channels that the gradient of their weights reads. `*` is the convolution over H x W.
 """
 
 from __future__ import annotations
@@ -15,62 +19,59 @@ from torch.autograd.function import once_differentiable
 
 from neq.backward.activations import Activation, Smooth
 from neq.backward.geometry import Geometry
-from neq.backward.input_channels import ConvColumns
-from neq.backward.output_channels import ConvRows, layout_of
-from neq.backward.sync_batch_norm import Running, SharedBatch, batch_norm, batch_norm_backward
+from neq.backward.input_channels import InputChannels
+from neq.backward.output_channels import OutputChannels, layout_of
+from neq.backward.recompute import RecomputeSpec
+from neq.backward.sync_batch_norm import RunningStats, SyncBatchStats, batch_norm, batch_norm_backward
 from neq.utils.errors import UserError
 
-# The part of a convolution's weight that is chosen.
-Chosen = ConvRows | ConvColumns
+# The chosen channels of a convolution's weight.
+ChosenChannels = OutputChannels | InputChannels
 
 
-class Source:
-    """How an activation can be made again from what is kept for the layer before it.
+class _ConvBackward:
+    """The gradients of a convolution's input and of the chosen slice of its weight.
 
-    Args:
-        y: kept for that layer's own backward anyway [B, C, H, W].
-        scale, shift: of the norm between, [C]; none where y is what the activation took.
-        activation: what followed.
-    """
+    With y_BOPQ = x_BIHW * W_OIKL and the gradient g_BOPQ of y, chosen output channels C need
 
-    def __init__(self, y: Tensor, scale: Tensor | None, shift: Tensor | None, activation: Activation) -> None:
-        self.y, self.scale, self.shift, self.activation = y, scale, shift, activation
+        dL/dx_BIHW = g_BOPQ *^T W_OIKL              (the transposed convolution; all output channels)
+        dL/dW_CIKL = sum over B, P, Q of g_BCPQ x_BRHW    (shifted by K, L)
 
-
-class _Conv:
-    """What both convolution functions keep for the gradients of input and rows.
+    and chosen input channels R the same with g_BOPQ and x_BRHW. So only x_BRHW is kept from forward.
 
     Args:
-        x: the input [B, in, H, W].
-        rows: the chosen part of the weight, or all of it; none: nothing trains.
-        chosen: which part; none: all of it.
+        x: the input [B, I, H, W].
+        weight_slice: the chosen slice of the weight, or all of it; None: nothing of it trains.
+        chosen: which channels; None: all of them.
         geometry: of the convolution.
-        source: of x, if it has one.
-        stored: type that an input is kept in; none: its own.
+        recompute: how to recompute x; None: x itself is kept.
+        saved_dtype: type that x is kept in; None: its own.
     """
 
     def __init__(
         self,
         x: Tensor,
-        rows: Tensor | None,
-        chosen: Chosen | None,
+        weight_slice: Tensor | None,
+        chosen: ChosenChannels | None,
         geometry: Geometry,
-        source: Source | None,
-        stored: torch.dtype | None,
+        recompute: RecomputeSpec | None,
+        saved_dtype: torch.dtype | None,
     ) -> None:
         self.x = (x.shape, layout_of(x), x.dtype)
-        self.rows = None if rows is None else (rows.shape, rows.dtype)
+        self.weight_slice = None if weight_slice is None else (weight_slice.shape, weight_slice.dtype)
         self.chosen = chosen
         self.geometry = geometry
-        self.again = None if source is None else source.activation
-        self.stored = stored
+        self.activation_before = None if recompute is None else recompute.activation
+        self.saved_dtype = saved_dtype
 
-    def keep(self, x: Tensor, source: Source | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """What the gradient of the rows needs of the input: the input, or what it can be made from again."""
-        if source is not None:
-            return source.y, source.scale, source.shift
+    def keep(
+        self, x: Tensor, recompute: RecomputeSpec | None
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """What the gradient of the weight needs of the input: x_BRHW, or what it can be recomputed from."""
+        if recompute is not None:
+            return recompute.y, recompute.scale, recompute.shift
         kept = self._read(x)
-        return (kept if self.stored is None else kept.to(self.stored)), None, None
+        return (kept if self.saved_dtype is None else kept.to(self.saved_dtype)), None, None
 
     def gradients(
         self,
@@ -78,100 +79,105 @@ class _Conv:
         weight: Tensor | None,
         kept: tuple[Tensor | None, Tensor | None, Tensor | None],
         needs_x: bool,
-        needs_rows: bool,
+        needs_weight: bool,
     ) -> tuple[Tensor | None, Tensor | None]:
-        """The gradients of input and rows.
+        """The gradients of the input and of the chosen slice of the weight.
 
         Args:
-            grad: of the convolution's output.
-            weight: whole; needed for the input's gradient, and where all rows are chosen.
-            kept: what `keep` gave; needed for the rows' gradient.
-            needs_x, needs_rows: which to compute.
+            grad: of the convolution's output [B, O, P, Q].
+            weight: whole [O, I / G, K, L]; needed for the input's gradient, and where all of it is chosen.
+            kept: what `keep` returned; needed for the weight's gradient.
+            needs_x, needs_weight: which to compute.
         """
         grad_x = None
-        if needs_rows and self.chosen is None:
+        if needs_weight and self.chosen is None:
             assert weight is not None
-            assert self.rows is not None
-            x = self._again(*kept).to(grad.dtype)
-            grad_x, grad_rows = self.geometry.gradients(grad, x, weight, needs_x)
-            return grad_x, grad_rows.to(self.rows[1])
+            assert self.weight_slice is not None
+            x = self._recomputed(*kept).to(grad.dtype)
+            grad_x, grad_weight = self.geometry.gradients(grad, x, weight, needs_x)
+            return grad_x, grad_weight.to(self.weight_slice[1])
         if needs_x:
             assert weight is not None
             shape, layout, dtype = self.x
             x = torch.empty(shape, dtype=dtype, device=grad.device, memory_format=layout)
             grad_x = self.geometry.input_gradient(grad, x, weight)
-        if not needs_rows:
+        if not needs_weight:
             return grad_x, None
         assert self.chosen is not None
-        assert self.rows is not None
-        shape, dtype = self.rows
-        x = self._again(*kept).to(grad.dtype)
+        assert self.weight_slice is not None
+        shape, dtype = self.weight_slice
+        x = self._recomputed(*kept).to(grad.dtype)
         return grad_x, self.chosen.gradient(grad, x, self.geometry, shape).to(dtype)
 
     def _read(self, x: Tensor) -> Tensor:
-        """The part of the input that the rows' gradient needs."""
+        """The part of the input that the weight's gradient needs, x_BRHW."""
         return x if self.chosen is None else self.chosen.read(x)
 
-    def _again(self, kept: Tensor | None, scale: Tensor | None, shift: Tensor | None) -> Tensor:
-        """That part, from what was kept."""
+    def _recomputed(self, kept: Tensor | None, scale: Tensor | None, shift: Tensor | None) -> Tensor:
+        """x_BRHW, from what was kept."""
         assert kept is not None
-        if self.again is None:
+        if self.activation_before is None:
             return kept
         before = self._read(kept)
         if scale is not None and shift is not None:
             if self.chosen is not None and self.chosen.inputs is not None:
                 scale, shift = (vector.index_select(0, self.chosen.inputs) for vector in (scale, shift))
-            return self.again.apply(_affine(before, scale, shift))
-        assert isinstance(self.again, Smooth), "a clamp would change what is kept"
-        return self.again.apply(before)
+            return self.activation_before.apply(_affine(before, scale, shift))
+        assert isinstance(self.activation_before, Smooth), "a clamp would change what is kept"
+        return self.activation_before.apply(before)
 
 
 class ConvAct(Function):
-    """act(scale * conv(x, weight) + shift), with gradients for chosen rows, shift, and, if needed, x.
+    """act(s_O (x_BIHW * W_OIKL) + t_O), with gradients for chosen channels of W, t, and, if needed, x.
 
-    The scale is folded into the weight. For an activation that clamps, one bit an element is kept, or its
-    result where the next layer keeps that anyway; for a smooth one the value before, from which the next
-    layer makes its input again (`made`).
+    The scale s is folded into the weight. With z = s (x * W) + t and the gradient g of the result,
+
+        dL/dz = g act'(z),    dL/dt_O = sum over B, P, Q of dL/dz,    dL/dW_CIKL = s_C (dL/d(s W))_CIKL,
+
+    and dL/dx as for the convolution with s W. For an activation that clamps, act'(z) is kept as one bit an
+    element, or as the result where the next layer keeps that anyway; for a smooth one z is kept, from which
+    the next layer recomputes its input (`made`).
     """
 
     @staticmethod
     def forward(
         ctx: Any,
         x: Tensor,
-        rows: Tensor | None,
+        weight_slice: Tensor | None,
         weight: Tensor,
         scale: Tensor | None,
         shift: Tensor | None,
-        chosen: Chosen | None,
+        chosen: ChosenChannels | None,
         geometry: Geometry,
         activation: Activation | None,
         output_is_kept: bool,
-        source: Source | None,
-        stored: torch.dtype | None,
-        made: list[Source],
+        recompute: RecomputeSpec | None,
+        saved_dtype: torch.dtype | None,
+        made: list[RecomputeSpec],
     ) -> Tensor:
-        """Args: x [B, in, H, W]; rows, the values of `weight` at `chosen`, or all of it where chosen is none,
-        given only to receive their gradient; weight [out, in / groups, kh, kw]; scale and shift [out];
-        output_is_kept: the next layer keeps the result for its own backward; source: of x, if it has one;
-        stored: type that an input is kept in; made: receives the source of the result, if it has one."""
+        """Args: x [B, I, H, W]; weight_slice, the values of `weight` at `chosen`, or all of it where chosen
+        is None, given only to receive their gradient; weight [O, I / G, K, L]; scale and shift [O];
+        output_is_kept: the next layer keeps the result for its own backward; recompute: how to recompute x,
+        if it can be; saved_dtype: type that an input is kept in; made: receives how to recompute the result,
+        if it can be."""
         folded = _folded(weight, scale, x.dtype)
         before = geometry.forward(x, folded, None if shift is None else shift.to(x.dtype))
         out = before if activation is None else activation.apply(before)
-        needs_x, needs_rows, needs_shift = (ctx.needs_input_grad[i] for i in (0, 1, 4))
-        if not (needs_x or needs_rows or needs_shift):
+        needs_x, needs_slice, needs_shift = (ctx.needs_input_grad[i] for i in (0, 1, 4))
+        if not (needs_x or needs_slice or needs_shift):
             return out
-        ctx.conv = conv = _Conv(x, rows, chosen, geometry, source, stored)
+        ctx.conv = conv = _ConvBackward(x, weight_slice, chosen, geometry, recompute, saved_dtype)
         ctx.activation = activation
         ctx.mask_layout = None
         of_activation = None
         if isinstance(activation, Smooth):
             of_activation = before
-            made.append(Source(before, None, None, activation))
+            made.append(RecomputeSpec(before, None, None, activation))
         elif activation is not None:
             ctx.mask_layout = None if output_is_kept else layout_of(out)
             of_activation = out if output_is_kept else activation.mask(out)
-        needs_weight = needs_x or (needs_rows and chosen is None)
-        kept = conv.keep(x, source) if needs_rows else (None,) * 3
+        needs_weight = needs_x or (needs_slice and chosen is None)
+        kept = conv.keep(x, recompute) if needs_slice else (None,) * 3
         ctx.save_for_backward(weight if needs_weight else None, scale, of_activation, *kept)
         return out
 
@@ -183,45 +189,47 @@ class ConvAct(Function):
             grad = ctx.activation.masked(grad, of_activation, ctx.mask_layout)
         elif ctx.activation is not None:
             grad = ctx.activation.backward(grad, of_activation)
-        needs_x, needs_rows, needs_shift = (ctx.needs_input_grad[i] for i in (0, 1, 4))
+        needs_x, needs_slice, needs_shift = (ctx.needs_input_grad[i] for i in (0, 1, 4))
         folded = None if weight is None else _folded(weight, scale, grad.dtype)
-        grad_x, grad_rows = ctx.conv.gradients(grad, folded, kept, needs_x, needs_rows)
-        if grad_rows is not None and scale is not None:
+        grad_x, grad_slice = ctx.conv.gradients(grad, folded, kept, needs_x, needs_slice)
+        if grad_slice is not None and scale is not None:
             chosen = ctx.conv.chosen
-            grad_rows = (
-                grad_rows * scale.view(-1, 1, 1, 1) if chosen is None else chosen.scale(grad_rows, scale)
+            grad_slice = (
+                grad_slice * scale.view(-1, 1, 1, 1) if chosen is None else chosen.scale(grad_slice, scale)
             )
         grad_shift = grad.sum((0, 2, 3)) if needs_shift else None
-        return (grad_x, grad_rows, None, None, grad_shift, *(None,) * 7)
+        return (grad_x, grad_slice, None, None, grad_shift, *(None,) * 7)
 
 
 class ConvNormAct(Function):
-    """act(batch_norm(conv(x, weight))) on batch statistics, with gradients for what trains and, if needed, x.
+    """act(batch_norm(x_BIHW * W_OIKL + b_O)) on batch statistics, with gradients for what trains and for x.
 
-    Kept for backward: the convolution's output alone. The activation is made again from it, here and, where
-    the next convolution needs it as its input, there (`source`).
+    With y = x * W + b, its mean m_O and inverse deviation r_O = 1 / sqrt(var_O + eps) over B, P, Q, the
+    result is act(z) with z = gamma_O r_O (y - m_O) + beta_O. Only y, m and r are kept for backward: with
+    s = gamma r and t = beta - m s, the activation's input z = s y + t is recomputed from them, here and,
+    where the next convolution needs act(z) as its input, there (`made`).
     """
 
     @staticmethod
     def forward(
         ctx: Any,
         x: Tensor,
-        rows: Tensor | None,
+        weight_slice: Tensor | None,
         weight: Tensor,
         bias: Tensor | None,
         gamma: Tensor,
         beta: Tensor,
-        running: Running,
-        batch: SharedBatch | None,
-        chosen: Chosen | None,
+        running: RunningStats,
+        batch: SyncBatchStats | None,
+        chosen: ChosenChannels | None,
         geometry: Geometry,
         activation: Activation | None,
-        source: Source | None,
-        stored: torch.dtype | None,
-        made: list[Source],
+        recompute: RecomputeSpec | None,
+        saved_dtype: torch.dtype | None,
+        made: list[RecomputeSpec],
     ) -> Tensor:
-        """Args as for `ConvAct`, and: bias [out] of the convolution; gamma and beta [out] of the norm;
-        running: of the norm; batch: that x is a share of."""
+        """Args as for `ConvAct`, and: bias [O] of the convolution; gamma and beta [O] of the norm; running:
+        the norm's running statistics; batch: the batch of all processes; None: x is all of it."""
         y = geometry.forward(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
         if y.numel() == y.shape[1]:
             raise UserError(
@@ -233,24 +241,24 @@ class ConvNormAct(Function):
         mean, invstd = mean.to(gamma.dtype), invstd.to(gamma.dtype)
         if activation is not None:
             out = activation.apply(out)
-        needs_x, needs_rows = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
+        needs_x, needs_slice = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
         if not any(ctx.needs_input_grad):
             return out
-        ctx.conv = conv = _Conv(x, rows, chosen, geometry, source, stored)
+        ctx.conv = conv = _ConvBackward(x, weight_slice, chosen, geometry, recompute, saved_dtype)
         ctx.activation, ctx.eps, ctx.batch = activation, running[3], batch
-        needs_weight = needs_x or (needs_rows and chosen is None)
-        kept = conv.keep(x, source) if needs_rows else (None,) * 3
+        needs_weight = needs_x or (needs_slice and chosen is None)
+        kept = conv.keep(x, recompute) if needs_slice else (None,) * 3
         ctx.save_for_backward(weight if needs_weight else None, y, gamma, beta, mean, invstd, *kept)
         if activation is not None:
             scale = gamma.detach() * invstd
-            made.append(Source(y, scale, beta.detach() - mean * scale, activation))
+            made.append(RecomputeSpec(y, scale, beta.detach() - mean * scale, activation))
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         weight, y, gamma, beta, mean, invstd, *kept = ctx.saved_tensors
-        needs_x, needs_rows, _, needs_bias = ctx.needs_input_grad[:4]
+        needs_x, needs_slice, _, needs_bias = ctx.needs_input_grad[:4]
         if ctx.activation is not None:
             scale = gamma * invstd
             before = _affine(y, scale, beta - mean * scale)
@@ -259,18 +267,18 @@ class ConvNormAct(Function):
         grad = grad.contiguous(memory_format=layout_of(y))
         grad, grad_gamma, grad_beta = batch_norm_backward(grad, y, gamma, mean, invstd, ctx.eps, ctx.batch)
         weight = None if weight is None else weight.to(grad.dtype)
-        grad_x, grad_rows = ctx.conv.gradients(grad, weight, kept, needs_x, needs_rows)
+        grad_x, grad_slice = ctx.conv.gradients(grad, weight, kept, needs_x, needs_slice)
         grad_bias = grad.sum((0, 2, 3)) if needs_bias else None
-        return (grad_x, grad_rows, None, grad_bias, grad_gamma, grad_beta, *(None,) * 8)
+        return (grad_x, grad_slice, None, grad_bias, grad_gamma, grad_beta, *(None,) * 8)
 
 
 def _folded(weight: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """The weight with a scale of its output channels in it."""
+    """s_O W_OIKL; without a scale W."""
     return (weight if scale is None else weight * scale.view(-1, 1, 1, 1)).to(dtype)
 
 
 def _affine(y: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """scale * y + shift by channel, in the layout of y."""
+    """s_O y_BOPQ + t_O, in the layout of y."""
     shape = (1, -1, 1, 1)
-    # In the norm's own precision, then rounded: as the norm did it.
+    # In the norm's own precision, then rounded: as the norm computes it.
     return torch.addcmul(shift.view(shape), y.to(scale.dtype), scale.view(shape)).to(y.dtype)

@@ -1,8 +1,7 @@
 """Finding what can be fused: convolution, norm and activation that follow one another in a traced network.
 
 A network is traced once. The trace calls a placeholder where a convolution, its norm and its activation
-stood; a plan puts its own module in each placeholder's place. A network that cannot be traced is run layer
-by layer.
+were; a plan replaces each placeholder by a stand-in. A network that cannot be traced runs layer by layer.
 """
 
 from __future__ import annotations
@@ -17,9 +16,11 @@ import torch
 from torch import fx, nn
 
 from neq.backward.activations import FUNCTIONS, METHODS, Activation, Clamp, activation_of
-from neq.backward.module_views import is_plain_batch_norm
+from neq.backward.batch_norms import is_plain_batch_norm
+from neq.backward.stand_ins import stand_in
 from neq.networks.graph import graph_of
-from neq.networks.neurons import NORMS, NeuronTable, is_selectable
+from neq.networks.layer_kinds import layer_kind
+from neq.networks.neurons import NORMS, NeuronTable
 from neq.utils.errors import first_line
 
 log = logging.getLogger("neq")
@@ -30,36 +31,36 @@ class Block:
     """A convolution and what follows it.
 
     Args:
-        conv: name of the convolution.
-        norm: name of the batch norm that alone takes its output, if there is one.
-        activation: that alone takes what comes then.
-        parts: the modules that are fused, in order; their hooks would not be called.
-        placeholder: what stands for it in the trace.
-        readers: names of the fused convolutions that take its output; none where something changes it in
+        conv: name of the convolution, or of another layer whose kind has a fused stand-in.
+        norm: name of the batch norm that is the only one to take its output, if there is one.
+        activation: the only one to take the result so far, if there is one.
+        modules: that are fused, in order; their hooks would not be called.
+        placeholder: that represents the block in the trace.
+        readers: names of the fused convolutions that take its output; empty where something changes it in
             place.
     """
 
     conv: str
     norm: str | None
     activation: Activation | None
-    parts: tuple[nn.Module, ...]
+    modules: tuple[nn.Module, ...]
     placeholder: nn.Module
     readers: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Lone:
-    """An activation that clamps, behind something else than a convolution.
+class StandaloneActivation:
+    """An activation that clamps and follows no convolution.
 
     Args:
-        activation: it.
-        parts: its module, if it is one.
-        placeholder: what stands for it in the trace.
+        activation: the activation.
+        modules: its module, if it is one.
+        placeholder: that represents it in the trace.
         readers: as in `Block`.
     """
 
     activation: Clamp
-    parts: tuple[nn.Module, ...]
+    modules: tuple[nn.Module, ...]
     placeholder: nn.Module
     readers: tuple[str, ...]
 
@@ -69,24 +70,24 @@ class Trace:
     """A traced network.
 
     Args:
-        module: takes what the network takes; shares its modules and tensors.
+        module: called like the network; shares its modules and tensors.
         blocks: what was fused.
-        lone: activations that stand alone.
-        containers: modules that are not called any more, since the trace goes through them.
+        standalone: activations that follow no convolution.
+        containers: modules that are no longer called, since the trace goes through them.
     """
 
     module: fx.GraphModule
     blocks: tuple[Block, ...]
-    lone: tuple[Lone, ...]
+    standalone: tuple[StandaloneActivation, ...]
     containers: tuple[nn.Module, ...]
 
 
-# id of a network -> what it was when it was traced, its trace, and what removes both when it is gone.
+# id of a network -> its structure when it was traced, its trace, and what removes both with the network.
 _traces: dict[int, tuple[object, Trace | None, weakref.ref[nn.Module]]] = {}
 
 
 def traced(network: nn.Module, table: NeuronTable) -> Trace | None:
-    """The network's trace, made once as long as the network stays what it is; none if it cannot be traced.
+    """The network's trace, made anew when the network's structure changes; None if it cannot be traced.
 
     Args:
         network: any module.
@@ -97,7 +98,7 @@ def traced(network: nn.Module, table: NeuronTable) -> Trace | None:
     if known is None or known[2]() is not network or known[0] != now:
         try:
             trace = _trace(network, table)
-        except Exception as error:  # a trace runs the network's own code on stand-ins: anything can happen
+        except Exception as error:  # a trace runs the network's own code on proxies: anything can happen
             reason = first_line(error)
             log.info("%s cannot be traced (%s): it trains layer by layer", type(network).__name__, reason)
             trace = None
@@ -132,7 +133,7 @@ def _trace(network: nn.Module, table: NeuronTable) -> Trace:
     needed = {layer.name for layer in table.layers} | table.norm_order.keys() | {table.head}
     if not needed <= calls.keys():
         raise ValueError(f"it does not call {min(needed - calls.keys())} as a module")
-    convs = {layer.name for layer in table.layers if layer.kind == "conv"}
+    convs = {layer.name for layer in table.layers if stand_in(layer.kind).fuse is not None}
     found = [
         (nodes[0], *_chain(nodes[0], modules, calls))
         for name, nodes in calls.items()
@@ -144,7 +145,7 @@ def _trace(network: nn.Module, table: NeuronTable) -> Trace:
         for node in graph.nodes
         if node not in fused_too
         and isinstance(activation := _activation(node, modules), Clamp)
-        and _is_lone(node, modules)
+        and _is_standalone(node, modules)
     ]
     placeholders: dict[str, nn.Module] = {}
     ends: dict[fx.Node, str] = {}
@@ -158,14 +159,14 @@ def _trace(network: nn.Module, table: NeuronTable) -> Trace:
     for *_, fused_nodes in found:
         for node in reversed(fused_nodes):
             graph.erase_node(node)
-    lone: dict[fx.Node, tuple[Clamp, tuple[nn.Module, ...]]] = {}
+    alone: dict[fx.Node, tuple[Clamp, tuple[nn.Module, ...]]] = {}
     for number, (node, activation) in enumerate(clamps):
         name = f"_neq_clamp_{number}"
         placeholders[name] = nn.Identity()
         with graph.inserting_after(node):
-            stand_in = graph.call_module(name, (node.args[0],))
-        node.replace_all_uses_with(stand_in)
-        lone[stand_in] = activation, (modules[str(node.target)],) if node.op == "call_module" else ()
+            placeholder = graph.call_module(name, (node.args[0],))
+        node.replace_all_uses_with(placeholder)
+        alone[placeholder] = activation, (modules[str(node.target)],) if node.op == "call_module" else ()
         graph.erase_node(node)
     called = {str(node.target) for node in graph.nodes if node.op == "call_module"}
     root = {name: placeholders.get(name) or modules[name] for name in called}
@@ -192,13 +193,13 @@ def _trace(network: nn.Module, table: NeuronTable) -> Trace:
     )
     kept = {modules[name] for name in called if name in modules}
     leaves = {module for name in calls for module in modules[name].modules()}
-    # Not the network itself: the trace would keep alive what it is to be forgotten with.
+    # Not the network itself, which the trace would keep alive.
     passed = {m for m in modules.values() if m not in leaves | kept and m is not network}
-    alone = tuple(
-        Lone(activation, parts, placeholders[str(node.target)], readers(node))
-        for node, (activation, parts) in lone.items()
+    standalone = tuple(
+        StandaloneActivation(activation, owners, placeholders[str(node.target)], readers(node))
+        for node, (activation, owners) in alone.items()
     )
-    return Trace(traced_module, blocks, alone, tuple(passed))
+    return Trace(traced_module, blocks, standalone, tuple(passed))
 
 
 def _chain(
@@ -236,8 +237,8 @@ def _activation(node: fx.Node, modules: dict[str, nn.Module]) -> Activation | No
     return METHODS.get(str(node.target)) if node.op == "call_method" else None
 
 
-def _is_lone(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
-    """Whether nobody sees if a node changes its input: it may work in place, and its stand-in does not."""
+def _is_standalone(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    """Whether nothing else sees the node's input: the node may work in place, and its stand-in does not."""
     source = node.args[0] if node.args else None
     if not isinstance(source, fx.Node):
         return False
@@ -252,7 +253,7 @@ def _is_made_new(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
         return False
     if node.op == "call_module":
         module = modules[str(node.target)]
-        return isinstance(module, NORMS) or is_selectable(module)
+        return isinstance(module, NORMS) or layer_kind(module) is not None
     if node.target is operator.iadd:
         into = node.args[0]
         return isinstance(into, fx.Node) and _is_made_new(into, modules)
@@ -276,7 +277,7 @@ _IN_PLACE |= {"setitem"}
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether someone listens to a module's calls, which fusing would leave out."""
+    """Whether a module has hooks, which fusing would not call."""
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return any(getattr(module, kind, None) for kind in kinds)
 

@@ -1,4 +1,4 @@
-"""How a convolution moves over its input, and its gradients."""
+"""Stride, padding, dilation and groups of a convolution, and its gradients."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Geometry:
-    """Pairs by height and width, and groups, of a convolution."""
+    """Stride, padding and dilation of a convolution, each (height, width), and its groups."""
 
     stride: tuple[int, int]
     padding: tuple[int, int]

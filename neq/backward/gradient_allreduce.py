@@ -1,4 +1,4 @@
-"""Averaging gradients over processes: those of what trains, in one exchange."""
+"""Averaging the gradients of what trains over processes, in one exchange."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class Trainable(Protocol):
 def average_gradients(trained: Trainable, share: float | None = None) -> int:
     """Averages the gradients of all that trains over all processes, between backward and optimizer step.
 
-    Only the chosen rows, norms and head are exchanged, so that traffic shrinks with the budget too. Every
-    process needs the same selection. (A process whose loss did not reach a parameter counts as zeros.)
+    Only those of the chosen channels, norms and head are exchanged, so that traffic shrinks with the budget.
+    Every process needs the same selection. (A process whose loss did not reach a parameter counts as zeros.)
 
     Args:
         trained: on each process, such as a plan of the same network and selection.
-        share: this process' weight in the mean, 0 .. 1, all of them together 1: of all images of the step
-            those of this process. None: the same weight for each.
+        share: this process' weight in the mean, 0 .. 1, its share of the step's images; the shares add up to
+            1. None: the same weight for each.
 
     Returns:
-        Bytes that each process gave to the exchange.
+        Bytes that each process contributed to the exchange.
     """
     leaves = list(trained.parameters())
     sent = 0

@@ -1,4 +1,4 @@
-"""Which input channels of a dense convolution's weight are chosen, and how its gradient reaches only them."""
+"""The chosen input channels of a dense convolution, and the gradient of their weights."""
 
 from __future__ import annotations
 
@@ -12,31 +12,35 @@ from neq.backward.output_channels import empty_like_layout, pick_channels
 
 
 @dataclass(frozen=True)
-class ConvColumns:
-    """The chosen input channels of a convolution without groups: only they are kept of its input.
+class InputChannels:
+    """The chosen input channels R of a convolution without groups: only they are kept of its input.
+
+        dL/dW_ORKL = sum over B, P, Q of g_BOPQ x_BRHW    (shifted by K, L)
 
     Args:
-        inputs: chosen input channels, int64 [n], ascending.
+        inputs: R, int64 [n], ascending.
+
+    Source: Lin et al., "On-device training under 256KB memory", NeurIPS 2022 (sparse tensor update).
     """
 
     inputs: Tensor
 
     def read(self, x: Tensor) -> Tensor:
-        """The part of an input [B, in, H, W] that the gradient needs."""
+        """x_BRHW, the part of an input [B, I, H, W] that the gradient needs."""
         return pick_channels(x, self.inputs)
 
     def gradient(self, grad_output: Tensor, kept: Tensor, geometry: Geometry, shape: torch.Size) -> Tensor:
-        """The gradient of the chosen columns.
+        """The gradient of the weights of the chosen input channels.
 
         Args:
-            grad_output: of the convolution's result [B, out, H, W].
-            kept: what `read` gave.
+            grad_output: of the convolution's result [B, O, P, Q].
+            kept: what `read` returned.
             geometry: of the convolution.
-            shape: of the columns, [out, n, kh, kw].
+            shape: of the gradient, [O, n, K, L].
         """
         like = empty_like_layout(kept, tuple(shape))
         return geometry.weight_gradient(grad_output, kept, like, groups=1)
 
     def scale(self, gradient: Tensor, scale: Tensor) -> Tensor:
-        """The gradient [out, n, kh, kw] times a factor of each output channel [out]."""
+        """The gradient [O, n, K, L] times a factor of each output channel [O]."""
         return gradient * scale.view(-1, 1, 1, 1)

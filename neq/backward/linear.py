@@ -1,4 +1,4 @@
-"""Autograd functions of what stands alone: a linear layer, and an activation behind no convolution."""
+"""Linear layers of which only a slice of the weight trains."""
 
 from __future__ import annotations
 
@@ -6,78 +6,79 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from neq.backward.activations import Clamp
-from neq.backward.output_channels import layout_of
+from neq.backward.module_views import shadow
+from neq.backward.trainable_layer import TrainableLayer, autocast
 from neq.networks.parameter_slice import ParameterSlice
 
 
-class StandaloneClamp(Function):
-    """An activation that clamps, behind something else than a convolution: behind a residual sum, say."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, activation: Clamp, output_is_kept: bool) -> Tensor:
-        """Args: x, any shape with 4 axes; output_is_kept: the next layer keeps the result."""
-        out = activation.apply(x.clone())
-        if ctx.needs_input_grad[0]:
-            ctx.activation, ctx.layout = activation, None if output_is_kept else layout_of(out)
-            ctx.save_for_backward(out if output_is_kept else activation.mask(out))
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (kept,) = ctx.saved_tensors
-        if ctx.layout is None:
-            return ctx.activation.backward(grad, kept), None, None
-        return ctx.activation.masked(grad, kept, ctx.layout), None, None
-
-
 class SelectiveLinear(Function):
-    """A linear map with gradients for the chosen part of its weight, its bias, and, if needed, its input."""
+    """x W^T + b, with gradients for a slice of W, for b, and, if needed, for x.
+
+    With g_NO = dL/dy over N rows of input x_NI, chosen output channels C need dL/dW_CI = g_NC^T x_NI, chosen
+    input channels R need dL/dW_OR = g_NO^T x_NR and keep x_NR alone; dL/db = sum over N of g, dL/dx = g W.
+    """
 
     @staticmethod
     def forward(
         ctx: Any,
         x: Tensor,
-        rows: Tensor | None,
+        weight_slice: Tensor | None,
         weight: Tensor,
         bias: Tensor | None,
         part: ParameterSlice,
-        stored: torch.dtype | None,
+        saved_dtype: torch.dtype | None,
     ) -> Tensor:
-        """Args: x [..., in]; rows, the values of `weight` at `part`, given only to receive their gradient;
-        weight [out, in]; bias [out]; stored: type that the input is kept in."""
+        """Args: x [..., I]; weight_slice, the values of `weight` at `part`, given only to receive their
+        gradient; weight [O, I]; bias [O]; saved_dtype: type that the input is kept in; None: its own."""
         kept = None
         if ctx.needs_input_grad[1]:
             kept = (
                 x if part.is_whole or part.axis == 0 else ParameterSlice(part.index, axis=x.dim() - 1).take(x)
             )
-            kept = kept if stored is None else kept.to(stored)
+            kept = kept if saved_dtype is None else kept.to(saved_dtype)
         ctx.save_for_backward(kept, weight if ctx.needs_input_grad[0] else None)
         ctx.part = part
-        ctx.dtype = None if rows is None else rows.dtype
+        ctx.dtype = None if weight_slice is None else weight_slice.dtype
         return F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         kept, weight = ctx.saved_tensors
-        grad_x = grad_rows = grad_bias = None
+        grad_x = grad_slice = grad_bias = None
         flat = grad_output.reshape(-1, grad_output.shape[-1])
         if ctx.needs_input_grad[0]:
             grad_x = grad_output @ weight.to(grad_output.dtype)
         if ctx.needs_input_grad[1]:
             x = kept.reshape(-1, kept.shape[-1]).to(flat.dtype)
-            of_rows = (
+            of_chosen = (
                 flat
                 if ctx.part.axis == 1 or ctx.part.is_whole
                 else ParameterSlice(ctx.part.index, axis=1).take(flat)
             )
-            grad_rows = (of_rows.T @ x).to(ctx.dtype)
+            grad_slice = (of_chosen.T @ x).to(ctx.dtype)
         if ctx.needs_input_grad[3]:
             grad_bias = flat.sum(0)
-        return grad_x, grad_rows, None, grad_bias, None, None
+        return grad_x, grad_slice, None, grad_bias, None, None
+
+
+def linear_stand_in(module: nn.Module, trains: TrainableLayer) -> nn.Module:
+    """The stand-in of a linear layer."""
+    if trains.is_stock:
+        return shadow(module, trains.in_place)
+    assert isinstance(module, nn.Linear)
+    made = shadow(module)
+    part = trains.part.on(module.weight.device)
+
+    def forward(x: Tensor) -> Tensor:
+        weight = module.weight.detach()
+        return SelectiveLinear.apply(
+            autocast(x), trains.weight, weight, trains.bias(), part, trains.saved_dtype
+        )
+
+    made.forward = forward
+    return made

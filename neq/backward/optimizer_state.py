@@ -8,14 +8,15 @@ import torch
 from torch import Tensor
 
 from neq.backward.plan import Plan
-from neq.networks.parameter_slice import ParameterSlice
+from neq.networks.parameter_slice import ParameterSlice, named_tensor
 
-# Parameter's name -> {"index": rows that trained or None for all, "axis": theirs, "state": the optimizer's}.
+# Parameter's name -> {"index": channels that trained or None for all, "axis": of the parameter, "state": the
+# optimizer's}.
 NamedState = dict[str, dict[str, Any]]
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, plan: Plan) -> NamedState:
-    """The state of an optimizer over a plan's parameters, by name and row instead of by tensor.
+    """The state of an optimizer over a plan's parameters, by name and channel instead of by tensor.
 
     Returns:
         Plain values and tensors, which torch.save can write and torch.load(weights_only=True) read.
@@ -28,14 +29,14 @@ def optimizer_state(optimizer: torch.optim.Optimizer, plan: Plan) -> NamedState:
 
 
 def carry_optimizer_state(former: NamedState, optimizer: torch.optim.Optimizer, plan: Plan) -> None:
-    """Gives a new optimizer over a new plan the state of the rows that stay.
+    """Moves the state of the channels that stay selected to a new optimizer over a new plan.
 
-    Rows that enter start from zero, as under a fresh optimizer. Optimizers that count steps per tensor
-    (Adam, AdamW) would let a row that enters late move up to 3 times too far; under those, a parameter of
-    which other rows train than before starts afresh as a whole.
+    Channels that enter start from zero, as under a fresh optimizer. Optimizers that count steps per tensor
+    (Adam, AdamW) would let a channel that enters late move up to 3 times too far; under those, a parameter of
+    which other channels train than before starts afresh as a whole.
 
     Args:
-        former: what `optimizer_state` gave for the plan before, on any device.
+        former: what `optimizer_state` returned for the plan before, on any device.
         optimizer: fresh, over the new plan's parameters.
         plan: the new plan.
     """
@@ -46,7 +47,7 @@ def carry_optimizer_state(former: NamedState, optimizer: torch.optim.Optimizer, 
         now, state = plan.parts[name], former[name]["state"]
         if "step" in state and not before.same(now):
             continue
-        size = plan.network.get_parameter(name).shape[before.axis]
+        size = named_tensor(plan.network, name).shape[before.axis]
         optimizer.state[parameter] = {
             key: _moved(value, before, now, size).to(parameter.device)
             if isinstance(value, Tensor) and key != "step"
@@ -56,7 +57,7 @@ def carry_optimizer_state(former: NamedState, optimizer: torch.optim.Optimizer, 
 
 
 def _moved(value: Tensor, before: ParameterSlice, now: ParameterSlice, size: int) -> Tensor:
-    """State of the rows `now`, from that of the rows `before`; zero where there was none."""
+    """State of the slice `now`, from that of the slice `before`; zero where there was none."""
     if before.same(now):
         return value
     whole = before.spread(value, size)

@@ -1,4 +1,4 @@
-"""Which rows of a layer's weight are chosen, and how a grouped convolution's gradient reaches only them."""
+"""The chosen output channels of a convolution, grouped ones included, and the gradient of their weights."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from neq.backward.geometry import Geometry
 
 
 @dataclass(frozen=True)
-class ConvRows:
-    """The chosen rows of a convolution, laid out so that one smaller convolution gives their gradient.
+class OutputChannels:
+    """The chosen output channels C of a convolution, laid out so that one smaller one yields their gradient.
 
-    The groups that hold a chosen row become the groups of that smaller convolution. Where they hold unequal
-    numbers of chosen rows, the shorter ones are padded with zeros.
+        dL/dW_CIKL = sum over B, P, Q of g_BCPQ x_BRHW    (shifted by K, L; R: the inputs of the groups in C)
+
+    The groups that hold a chosen channel become the groups of that smaller convolution. Where they hold
+    unequal numbers of chosen channels, the shorter ones are padded with zeros.
 
     Args:
-        channels: chosen output channels, int64 [n], ascending.
-        inputs: input channels that the chosen rows read, int64; none: all of them.
-        slots: place of each chosen row in the padded layout, int64 [n]; none: no padding is needed.
+        channels: C, int64 [n], ascending.
+        inputs: R, the input channels that the chosen ones read, int64; None: all of them.
+        slots: position of each chosen channel in the padded layout, int64 [n]; None: no padding is needed.
         used_groups: groups of the smaller convolution.
-        padded: output channels of the smaller convolution, used_groups * rows of the fullest group.
+        padded: output channels of the smaller convolution: used_groups times those of the fullest group.
     """
 
     channels: Tensor
@@ -39,7 +41,7 @@ class ConvRows:
         in_channels: int,
         groups: int,
         device: torch.device | str = "cpu",
-    ) -> ConvRows:
+    ) -> OutputChannels:
         """The layout for some channels of a convolution, its indices on a device.
 
         Args:
@@ -56,34 +58,34 @@ class ConvRows:
         inputs = (used[:, None] * width + torch.arange(width)).flatten()
         slots = None
         if int(counts.min()) < fullest:
-            first = counts.cumsum(0) - counts  # position of each group's first chosen row
+            first = counts.cumsum(0) - counts  # position of each group's first chosen channel
             within = torch.arange(len(channels)) - first[slot_group]
             slots = (slot_group * fullest + within).to(device)
         return cls(channels.to(device), inputs.to(device), slots, len(used), len(used) * fullest)
 
     def read(self, x: Tensor) -> Tensor:
-        """The part of an input [B, in, H, W] that the chosen rows' gradient needs."""
+        """x_BRHW, the part of an input [B, I, H, W] that the gradient needs."""
         return x if self.inputs is None else pick_channels(x, self.inputs)
 
     def gradient(self, grad_output: Tensor, kept: Tensor, geometry: Geometry, shape: torch.Size) -> Tensor:
-        """The gradient of the chosen rows.
+        """The gradient of the weights of the chosen output channels.
 
         Args:
-            grad_output: of the convolution's result [B, out, H, W].
-            kept: what `read` gave.
+            grad_output: of the convolution's result [B, O, P, Q].
+            kept: what `read` returned.
             geometry: of the convolution.
-            shape: of the rows, [n, in / groups, kh, kw].
+            shape: of the gradient, [n, I / G, K, L].
         """
         like = empty_like_layout(kept, (self.padded, *shape[1:]))
         found = geometry.weight_gradient(self.gather(grad_output), kept, like, self.used_groups)
         return found if self.slots is None else found.index_select(0, self.slots)
 
     def scale(self, gradient: Tensor, scale: Tensor) -> Tensor:
-        """The gradient [n, in / groups, kh, kw] times a factor of each output channel [out]."""
+        """The gradient [n, I / G, K, L] times a factor of each output channel [O]."""
         return gradient * scale.index_select(0, self.channels).view(-1, 1, 1, 1)
 
     def gather(self, grad_output: Tensor) -> Tensor:
-        """The part of an output gradient [B, out, H, W] that belongs to the chosen rows, padded."""
+        """g_BCPQ, the part of an output gradient [B, O, P, Q] that belongs to the chosen channels, padded."""
         if self.slots is None:
             return pick_channels(grad_output, self.channels)
         batch, _, height, width = grad_output.shape
@@ -95,7 +97,7 @@ class ConvRows:
 def pick_channels(x: Tensor, channels: Tensor) -> Tensor:
     """Some channels of a map [B, C, H, W], in its own memory layout.
 
-    A plain index_select of a channels_last map is 10 times slower and comes out in the other layout.
+    A plain index_select of a channels_last map is 10 times slower and returns the other layout.
     """
     if layout_of(x) is torch.contiguous_format:
         return x.index_select(1, channels)
@@ -105,7 +107,7 @@ def pick_channels(x: Tensor, channels: Tensor) -> Tensor:
 
 
 def layout_of(x: Tensor) -> torch.memory_format:
-    """channels_last where a map is stored so and not in the plain layout too."""
+    """channels_last where a map is stored that way and is not contiguous in the plain layout too."""
     last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
     return torch.channels_last if last else torch.contiguous_format
 

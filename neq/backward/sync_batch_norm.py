@@ -1,4 +1,8 @@
-"""Batch norm over a batch that several processes share: its statistics are those of the whole batch."""
+"""Batch norm whose statistics are those of a batch that is split over several processes.
+
+Shapes are given by letters: B images of this process, C channels, ... positions; n values a channel in the
+whole batch.
+"""
 
 from __future__ import annotations
 
@@ -12,36 +16,41 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 # Running mean and variance (updated in place), momentum and eps of a norm.
-Running = tuple[Tensor | None, Tensor | None, float, float]
+RunningStats = tuple[Tensor | None, Tensor | None, float, float]
 
 
 @dataclass(frozen=True)
-class SharedBatch:
-    """A step's batch, of which this process has a share.
+class SyncBatchStats:
+    """Exchange of batch statistics between the processes that split each batch.
 
     Args:
-        sum: gives the sum of every process' float64 tensor; all of them call it in the same order.
-        share: of the batch's images, those of this process, above 0; all of them together 1.
+        sum: returns the sum of a float64 tensor over all processes; all of them call it in the same order.
+        share: of the batch's images that this process has, above 0; the shares add up to 1.
     """
 
     sum: Callable[[Tensor], Tensor]
     share: float
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean over the processes by their shares, float64."""
+        """The mean over the processes, weighted by their shares, float64."""
         return self.sum(values.double() * self.share)
 
 
 def batch_norm(
-    x: Tensor, gamma: Tensor | None, beta: Tensor | None, running: Running, batch: SharedBatch | None
+    x: Tensor, gamma: Tensor | None, beta: Tensor | None, running: RunningStats, batch: SyncBatchStats | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Norms by batch statistics; gives the result, the mean [C], and 1 / sqrt(variance + eps) [C].
+    """Batch norm on batch statistics: the result, the mean [C], and the inverse deviation [C].
+
+        out = gamma_C r_C (x_BC... - m_C) + beta_C,    r_C = 1 / sqrt(v_C + eps)
+
+    Over processes p with shares w_p of the batch, m = sum_p w_p m_p and v = sum_p w_p (v_p + m_p^2) - m^2.
+    The running variance is updated with v n / (n - 1).
 
     Args:
         x: [B, C, ...], more than one value a channel.
         gamma, beta: [C].
-        running: of the norm.
-        batch: that x is a share of; none: x is all of it.
+        running: the norm's running statistics.
+        batch: the batch of all processes; None: x is all of it.
 
     Source: the forward pass of SyncBatchNorm (Peng et al. 2018, MegDet, section 4.2), with sums in float64.
     """
@@ -53,7 +62,7 @@ def batch_norm(
         return found
     # Not var_mean, which takes 20 times as long on channels_last.
     precise = torch.promote_types(x.dtype, torch.float32)
-    zeros = x.new_zeros(x.shape[1], dtype=precise)  # in whose type it gives both
+    zeros = x.new_zeros(x.shape[1], dtype=precise)  # whose type is that of both results
     mean, var = torch.batch_norm_update_stats(x, zeros, zeros.clone(), 0.0)
     moments = batch.mean(torch.stack([mean.double(), var.double() + mean.double() ** 2]))
     whole_mean, whole_var = moments[0], (moments[1] - moments[0] ** 2).clamp_min(0)
@@ -73,15 +82,23 @@ def batch_norm_backward(
     mean: Tensor,
     invstd: Tensor,
     eps: float,
-    batch: SharedBatch | None,
+    batch: SyncBatchStats | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of x, gamma and beta in `batch_norm`, for a loss that is the mean over this share.
+    """The gradients of x, gamma and beta in `batch_norm`, for a loss that is a mean over this process' share.
+
+    With g = dL/dout of this process, xn = r (x - m) and L the loss of this process,
+
+        dL/dbeta = sum over B, ... of g,    dL/dgamma = sum over B, ... of g xn,
+        dL/dx = gamma r (g - a - xn b),
+
+    where a and b are the means of g and g xn over all n values of a channel, for gradients that are averaged
+    over the processes by their shares w_p: a = (sum_p w_p sum g) / (w n), b likewise, with this process' w.
 
     Args:
-        grad: of its result, in the layout of x.
-        x, gamma, mean, invstd: its arguments and results.
+        grad: g, in the layout of x.
+        x, gamma, mean, invstd: arguments and results of `batch_norm`.
         eps: of the norm.
-        batch: as there.
+        batch: as in `batch_norm`.
     """
     if batch is None:
         found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.native_batch_norm_backward(
@@ -97,17 +114,22 @@ def batch_norm_backward(
     count = x.numel() / x.shape[1] / batch.share
     of_mean, of_var = (sums / count).to(invstd.dtype)
     shape = (1, -1, *(1,) * (x.dim() - 2))
-    # In the statistics' precision until its means are taken off, and in one map.
+    # In the statistics' precision until the means are subtracted, and in one map.
     grad_x = (x - mean.view(shape)).mul_((-of_var * invstd).view(shape)).sub_(of_mean.view(shape)).add_(grad)
     return grad_x.mul_((invstd * gamma).view(shape)).to(x.dtype), grad_gamma, grad_beta
 
 
-class SharedBatchNorm(Function):
-    """A batch norm behind something else than a convolution, over a batch that processes share."""
+class SyncBatchNormFunction(Function):
+    """Batch norm that follows no convolution, over a batch that several processes split."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, gamma: Tensor | None, beta: Tensor | None, running: Running, batch: SharedBatch
+        ctx: Any,
+        x: Tensor,
+        gamma: Tensor | None,
+        beta: Tensor | None,
+        running: RunningStats,
+        batch: SyncBatchStats,
     ) -> Tensor:
         """Args: as `batch_norm`."""
         out, mean, invstd = batch_norm(x, gamma, beta, running, batch)

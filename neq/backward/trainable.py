@@ -1,4 +1,4 @@
-"""What trains: the parameters, and the parts of them, that a selection and a norm mode leave free."""
+"""What trains: the parameters, and the slices of them, that a selection and a norm mode leave free."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import torch
 from torch import Tensor, nn
 
 from neq.networks.neurons import NORMS, NeuronTable, Selection
-from neq.networks.parameter_slice import ParameterSlice
+from neq.networks.parameter_slice import ParameterSlice, named_tensor
 from neq.utils.errors import UserError, unknown_name
 
 NORM_MODES = ("train", "frontier", "frozen")
 
 
-def trained_parts(
+def trainable_slices(
     network: nn.Module,
     table: NeuronTable,
     selection: Selection,
     norm_mode: str,
     bias_layers: Collection[str] = (),
 ) -> dict[str, ParameterSlice]:
-    """The network's parameters that train, by name, and which part of each.
+    """The network's parameters that train, by name, and which slice of each.
 
     Args:
         network: the plain network.
@@ -51,10 +51,10 @@ def trained_parts(
                 ParameterSlice() if len(channels) == layer.neurons else ParameterSlice(channels, layer.axis)
             )
             parts[f"{name}.weight"] = part
-            if module.bias is not None and layer.axis == 0:
+            if getattr(module, "bias", None) is not None and layer.axis == 0:
                 parts[f"{name}.bias"] = part
         if name in bias_layers:
-            if module.bias is not None:
+            if getattr(module, "bias", None) is not None:
                 parts[f"{name}.bias"] = ParameterSlice()
             norm = layer.norm if norm_mode == "frozen" else None
             if norm is not None and network.get_submodule(norm).bias is not None:
@@ -64,7 +64,9 @@ def trained_parts(
         trains = norm_mode == "train" or table.norm_order.get(name, -1) > frontier
         if isinstance(module, NORMS) and trains and norm_mode != "frozen":
             parts |= _own(name, module)
-    return parts | _own(table.head, network.get_submodule(table.head))
+    # The weight by name too: a layer's kind may store it in a buffer.
+    head = _own(table.head, network.get_submodule(table.head)) | {f"{table.head}.weight": ParameterSlice()}
+    return parts | head
 
 
 def trained_values(
@@ -80,10 +82,15 @@ def trained_values(
             kind = "norms"
         else:
             kind = "biases" if key == "bias" else "weights"
-        parameter = network.get_parameter(name)
-        slices = parameter.shape[part.axis] if part.index is None else len(part.index)
-        counts[kind] += parameter.numel() // parameter.shape[part.axis] * slices
+        counts[kind] += values_of(network, name, part)
     return counts
+
+
+def values_of(network: nn.Module, name: str, part: ParameterSlice) -> int:
+    """The number of values in a slice of a parameter, or of the tensor that a layer's weight is stored in."""
+    tensor = named_tensor(network, name)
+    channels = tensor.shape[part.axis] if part.index is None else len(part.index)
+    return tensor.numel() // tensor.shape[part.axis] * channels
 
 
 def checked(table: NeuronTable, selection: Selection) -> dict[str, Tensor]:
@@ -94,7 +101,7 @@ def checked(table: NeuronTable, selection: Selection) -> dict[str, Tensor]:
         selection: layer name -> channels, as an int64 tensor or a list.
 
     Raises:
-        UserError: unknown layer, or channels that it does not have, twice or out of order.
+        UserError: an unknown layer, or channels that it does not have, that repeat or are out of order.
     """
     neurons = {layer.name: layer.neurons for layer in table.layers}
     result = {}

@@ -1,63 +1,112 @@
-"""The leaves that an optimizer sees: whole parameters of the network, and copies of chosen rows."""
+"""The leaves that an optimizer sees: whole parameters of the network, and copies of chosen slices."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from neq.networks.parameter_slice import ParameterSlice
+from neq.networks.layer_kinds import LayerKind, layer_kind
+from neq.networks.parameter_slice import ParameterSlice, named_tensor
 
 
 class TrainableSlices:
     """What trains, as Parameters.
 
-    Where a whole parameter trains, the leaf is the network's own; where a part does, it is a small Parameter
-    of its own, and the network keeps owning the weight: the leaf is copied into it after every step, and is
-    taken from it anew when someone else has changed it (a checkpoint was loaded, say).
+    Where a whole floating-point parameter trains, the leaf is the network's own. Elsewhere it is a small
+    Parameter of its own, and the network keeps owning the weight: the leaf is copied into it after every
+    step, and copied from it again when something else has changed it (a checkpoint was loaded, say).
 
     Args:
         network: the plain network.
-        parts: name of a parameter -> the part of it that trains.
+        parts: name of a parameter, or of the tensor that a layer's weight is stored in -> the slice of it
+            that trains.
     """
 
     def __init__(self, network: nn.Module, parts: Mapping[str, ParameterSlice]) -> None:
-        self._parts = {name: part for name, part in parts.items() if not part.is_whole}
-        self._owned = {name: network.get_parameter(name) for name in parts}
+        self._copied: dict[str, _Copied] = {}
         self.by_name: dict[str, nn.Parameter] = {}
-        for name, parameter in self._owned.items():
-            if name in self._parts:
-                parameter = nn.Parameter(self._parts[name].take(parameter.detach()))
-            parameter.requires_grad_(True)
-            self.by_name[name] = parameter
+        for name, part in parts.items():
+            owned = named_tensor(network, name)
+            if part.is_whole and isinstance(owned, nn.Parameter) and owned.is_floating_point():
+                leaf = owned
+            else:
+                self._copied[name] = _Copied.of(network, name, part)
+                leaf = nn.Parameter(self._copied[name].take())
+            leaf.requires_grad_(True)
+            self.by_name[name] = leaf
         trained = {id(leaf) for leaf in self.by_name.values()}
         for parameter in network.parameters():
             if id(parameter) not in trained:
                 parameter.grad = None
-        self._note_versions()
+        self._record_versions()
+
+    def in_place(self, module_name: str) -> tuple[str, ...]:
+        """The keys of a module's own parameters that are leaves themselves."""
+        split = (name.rpartition(".") for name in self.by_name if name not in self._copied)
+        return tuple(key for owner, _, key in split if owner == module_name)
 
     @torch.no_grad()
     def write_back(self) -> None:
-        """Copies every part into the network. (Some optimizers step without a tensor's version moving.)"""
-        for name, part in self._parts.items():
-            part.put(self._owned[name], self.by_name[name])
-        self._note_versions()
+        """Copies every slice into the network. (Some optimizers step without a tensor's version moving.)"""
+        for name, copied in self._copied.items():
+            copied.put(self.by_name[name])
+        self._record_versions()
 
     @torch.no_grad()
     def reconcile(self) -> None:
-        """Before a forward pass: a step that was not written back is, a network that changed is taken over.
+        """Before a forward pass: writes back a step that was not yet, or takes over a network that changed.
 
         Where nothing changed nothing is written, so that several forward passes before one backward work.
         """
-        for name, part in self._parts.items():
-            leaf, owned = self.by_name[name], self._owned[name]
+        for name, copied in self._copied.items():
+            leaf = self.by_name[name]
             if leaf._version != self._leaf_versions[name]:
-                part.put(owned, leaf)
-            elif owned._version != self._owned_versions[name]:
-                leaf.copy_(part.take(owned))
-        self._note_versions()
+                copied.put(leaf)
+            elif copied.owned._version != self._owned_versions[name]:
+                leaf.copy_(copied.take())
+        self._record_versions()
 
-    def _note_versions(self) -> None:
-        self._leaf_versions = {name: self.by_name[name]._version for name in self._parts}
-        self._owned_versions = {name: self._owned[name]._version for name in self._parts}
+    def _record_versions(self) -> None:
+        self._leaf_versions = {name: self.by_name[name]._version for name in self._copied}
+        self._owned_versions = {name: copied.owned._version for name, copied in self._copied.items()}
+
+
+@dataclass(frozen=True)
+class _Copied:
+    """A tensor of the network, a slice of which trains as a copy.
+
+    Args:
+        owned: the network's tensor.
+        part: the slice.
+        module: that holds the tensor.
+        kind: of layer, if the tensor is a layer's weight; None: it is a plain parameter.
+    """
+
+    owned: Tensor
+    part: ParameterSlice
+    module: nn.Module
+    kind: LayerKind | None
+
+    @classmethod
+    def of(cls, network: nn.Module, name: str, part: ParameterSlice) -> _Copied:
+        """The tensor of that name."""
+        owner, _, key = name.rpartition(".")
+        module = network.get_submodule(owner)
+        kind = layer_kind(module) if key == "weight" else None
+        return cls(named_tensor(network, name), part, module, kind)
+
+    def take(self) -> Tensor:
+        """A copy of the slice's values."""
+        if self.kind is None:
+            return self.part.take(self.owned.detach())
+        return self.kind.take(self.module, self.part)
+
+    def put(self, values: Tensor) -> None:
+        """Writes the slice's values into the network."""
+        if self.kind is None:
+            self.part.put(self.owned, values)
+        else:
+            self.kind.put(self.module, self.part, values)

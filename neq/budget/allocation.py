@@ -1,29 +1,35 @@
-"""Choosing within a budget in any unit, held against the exact cost of the step."""
+"""Choosing an epoch's neurons within a budget in any unit, by the exact cost of the step."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from neq.budget.budget import Budget, amount_shown
 from neq.budget.cost_model import CostModel
-from neq.budget.filling import filler, lists_exceed, policy_limit
-from neq.budget.knapsack import Costs
-from neq.budget.marginal_cost import costs
+from neq.budget.knapsack import MarginalCosts, fill_by_rank, fill_by_value
+from neq.budget.marginal_cost import marginal_costs
 from neq.selection import SelectionState
 from neq.utils.errors import UserError
 
+if TYPE_CHECKING:  # allocating needs no configuration
+    from neq.config import Policy
+
 # How often a choice is corrected by what it really costs.
 _CORRECTIONS = 6
+# Published budgets are rounded (192,311 for lists of 192,312; 675,540 for 675,840): one that is below the sum
+# of its lists by no more than this share still admits them.
+_SLACK_OF_LISTS = 0.001
 
 
 @dataclass(frozen=True)
 class Allocation:
-    """What an epoch updates, and what of its budget that takes.
+    """What an epoch updates, and what of its budget that uses.
 
     Args:
         chosen: bool [N].
@@ -39,7 +45,7 @@ class Allocation:
 
 
 class BudgetAllocator:
-    """A budget on the training step of one network.
+    """Allocates a budget on the training step of one network to the neurons that a policy ranks highest.
 
     Args:
         model: of the step; its bias layers are those that train under the policy.
@@ -65,19 +71,20 @@ class BudgetAllocator:
         """
         limit = self._budget.limit(self.total)
         if self.costs.base > limit:
-            images, _, *size = self.model.input_shape
+            spec = self.model.spec
+            _, height, width = spec.image_shape
             least, given = (amount_shown(amount, self.unit) for amount in (self.costs.base, limit))
             raise UserError(
                 f"a budget of {given} is less than what always trains: head and norms need {least} "
-                f"(norm_mode {self.model.norm_mode}, {images} images of {size[0]}x{size[1]} px); raise the "
+                f"(norm_mode {spec.norm_mode}, {spec.images} images of {height}x{width} px); raise the "
                 "budget, or take another norm_mode, fewer images in a batch or smaller ones"
             )
         return limit
 
     @cached_property
-    def costs(self) -> Costs:
+    def costs(self) -> MarginalCosts:
         """What each neuron and each layer adds."""
-        return costs(self.model, self.unit)
+        return marginal_costs(self.model, self.unit)
 
     def used(self, chosen: Tensor) -> int:
         """The exact cost of a choice.
@@ -89,45 +96,52 @@ class BudgetAllocator:
             return self.model.step(self.model.table.selection(chosen)).training_bytes
         return self.costs.total(chosen)
 
-    def choose(self, policy: str, state: SelectionState, cost_aware: bool = False) -> Allocation:
+    def choose(self, policy: Policy, state: SelectionState, cost_aware: bool = False) -> Allocation:
         """The neurons that an epoch updates.
 
         Args:
-            policy: "SU", "velocity", "random" or "full".
+            policy: that ranks them; one that needs lists takes what they name, neither more nor less.
             state: what the policy looks at.
-            cost_aware: take what brings the most for its cost, instead of going by the policy's rank.
+            cost_aware: take the most value for its cost, instead of going by the policy's rank.
 
         Raises:
-            UserError: SU lists that do not fit the network or the budget, or a budget below what always
-                trains.
+            UserError: lists that do not fit the network or the budget, or a budget below what always trains.
         """
-        take = filler(policy, state, cost_aware)
-        if policy == "SU":
-            return self.choice(policy, state, take(self.costs, self.limit))
-        chosen, used = self._exactly(take, self.limit)
+        if policy.needs == "lists":
+            return self.keep(policy, policy.score(state) != -torch.inf)
+        if cost_aware:
+            fill = partial(fill_by_value, policy.value(state))
+        else:
+            fill = partial(fill_by_rank, policy.score(state))
+        chosen, used = self._within(self.limit, fill)
         return Allocation(chosen, used, self.limit, self.unit)
 
-    def choice(self, policy: str, state: SelectionState, chosen: Tensor) -> Allocation:
-        """Given neurons, held against the budget.
+    def keep(self, policy: Policy, chosen: Tensor) -> Allocation:
+        """The allocation of given neurons: a static policy's first choice, or those that lists name.
 
         Args:
-            policy: that they were chosen by.
-            state: what it looked at.
+            policy: that chose them.
             chosen: bool [N].
 
         Raises:
-            UserError: SU lists that do not fit the budget.
+            UserError: they cost more than the budget.
         """
-        limit = self.limit
-        if self.unit == "parameters":
-            limit = policy_limit(policy, state.table, state.scheme, limit)
-        used = self.used(chosen)
-        if used > limit:
-            raise lists_exceed(used, limit, self.unit)
-        return Allocation(chosen, used, limit, self.unit)
+        used, limit = self.used(chosen), self.limit
+        rounded = policy.needs == "lists" and self.unit == "parameters"
+        if used - limit > (used * _SLACK_OF_LISTS if rounded else 0):
+            raise UserError(
+                f"{policy.name} updates what its lists name, {amount_shown(used, self.unit)}, more than the "
+                f"budget of {amount_shown(limit, self.unit)}; raise the budget or take another scheme"
+            )
+        return Allocation(chosen, used, used if rounded else limit, self.unit)
 
-    def _exactly(self, take: Callable[[Costs, int], Tensor], limit: int) -> tuple[Tensor, int]:
-        """A choice and its exact cost, within the limit and close to it."""
+    def _within(self, limit: int, fill: Callable[[MarginalCosts, int], Tensor]) -> tuple[Tensor, int]:
+        """A choice, bool [N], and its exact cost, at most the limit and close to it.
+
+        Marginal costs predict a cost c' where a step costs c. From aim a_0 = limit, each correction fills up
+        to a_{k+1} = limit - (c_k - c'_k), until an aim repeats; of the choices within the limit the one that
+        uses most counts.
+        """
         if limit >= self.total:
             return torch.ones(len(self.model.table), dtype=torch.bool), self.total
         best, most = torch.zeros(len(self.model.table), dtype=torch.bool), self.costs.base
@@ -135,10 +149,9 @@ class BudgetAllocator:
         aim = limit
         while aim not in aims and len(aims) < _CORRECTIONS:
             aims.add(aim)
-            chosen = take(self.costs, aim)
+            chosen = fill(self.costs, aim)
             used = self.used(chosen)
             if most <= used <= limit:
                 best, most = chosen, used
-            # By as much as these neurons cost more or less than the sum says.
             aim = limit - (used - self.costs.total(chosen))
         return best, most

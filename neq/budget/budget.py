@@ -1,26 +1,32 @@
-"""An amount that may be updated in one epoch: parameters, bytes of training memory, or backward MACs."""
+"""A budget: the most that one epoch may update, in parameters, bytes of training memory or backward MACs."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
 
-from neq.utils.errors import UserError, shown
+from neq.utils.errors import UserError, unknown_name
+
+if TYPE_CHECKING:  # a budget needs no configuration
+    from neq.config import NEqConfig
 
 UNITS = ("parameters", "bytes", "macs")
 
 
 @dataclass(frozen=True)
 class Budget:
-    """The most that an epoch may update.
+    """The most that an epoch may update: an amount, or a ratio of what choosing everything costs.
 
     Args:
         unit: "parameters" (weights of chosen neurons), "bytes" (training memory of a step: kept for backward,
             gradients, optimizer state) or "macs" (multiply-accumulates of a step's backward pass, one image).
-        amount: in that unit, 0 or more; none: the ratio counts.
-        ratio: share of what choosing everything costs, 0 or more.
+        amount: in that unit, 0 or more.
+        ratio: 0 or more, finite.
 
     Raises:
-        UserError: not exactly one of amount and ratio, a negative one, or an unknown unit.
+        UserError: not exactly one of amount and ratio, one that is not a number of 0 or more, or an unknown
+            unit.
     """
 
     unit: str = "parameters"
@@ -29,20 +35,27 @@ class Budget:
 
     def __post_init__(self) -> None:
         if self.unit not in UNITS:
-            raise UserError(f"budget_unit {shown(self.unit)} is unknown; take one of {', '.join(UNITS)}")
-        if (self.amount is None) == (self.ratio is None):
+            raise unknown_name("budget unit", self.unit, UNITS)
+        both = {"amount": self.amount, "ratio": self.ratio}
+        given = {name: value for name, value in both.items() if value is not None}
+        if len(given) != 1:
             raise UserError(
-                f"give exactly one of ratio and budget, not ratio={self.ratio} and budget={self.amount}"
+                f"a budget needs either an amount or a ratio, not amount={self.amount} and ratio={self.ratio}"
             )
-        given = self.ratio if self.amount is None else self.amount
-        if given is None or not given >= 0:
-            raise UserError(f"a budget of {given} is negative; it must be 0 or more")
+        ((name, value),) = given.items()
+        if not 0 <= value < math.inf:
+            raise UserError(f"budget {name} {value} is not allowed; it must be a finite number, 0 or more")
+
+    @classmethod
+    def of_config(cls, config: NEqConfig) -> Self:
+        """The budget of a resolved configuration."""
+        return cls(config.budget_unit, config.budget, config.ratio)
 
     def limit(self, total: int) -> int:
-        """The budget as an amount.
+        """The budget as an amount: itself, or round(ratio * total).
 
         Args:
-            total: what choosing everything costs, in the budget's unit; a ratio of it is rounded.
+            total: what choosing everything costs, in the budget's unit.
         """
         if self.amount is not None:
             return self.amount

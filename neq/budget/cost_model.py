@@ -1,24 +1,23 @@
-"""What a plan's training step costs, without taking one.
+"""What a plan's training step costs, without running one.
 
-Operations are counted in closed form. What is kept for backward is read off one forward pass of the plan over
+Operations are counted in closed form. What is kept for backward is read off forward passes of the plan over
 fake tensors, exact for every norm mode, network and precision.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from torch import nn
 
-from neq.backward.plan import Plan
+from neq.backward.trainable import values_of
 from neq.budget.saved_tensors import Kept, fake_copy, kept_for_backward
+from neq.budget.step_spec import STATE_PER_VALUE, StepSpec
+from neq.networks.layer_kinds import ByteWidths
 from neq.networks.neurons import NeuronTable, Selection
-from neq.networks.parameter_slice import ParameterSlice
-
-# Values of state that an optimizer keeps for each value that trains.
-STATE_PER_VALUE = {"sgd": 0, "sgd with momentum": 1, "adam": 2, "adamw": 2}
+from neq.networks.parameter_slice import ParameterSlice, named_tensor
 
 
 @dataclass(frozen=True)
@@ -27,11 +26,11 @@ class StepCost:
 
     Args:
         parameters: weights of selectable neurons that train.
-        values: all values of the network that train: those, biases, norms and head.
-        forward_macs: multiply-accumulates of the layers' forward passes, for the batch.
+        values: everything that trains: those, biases, norms and head.
+        forward_macs: multiply-accumulates of the layers' forward passes, for all images of the step.
         input_gradient_macs: of their input gradients.
         weight_gradient_macs: of the chosen neurons' and the head's weight gradients.
-        saved_bytes: kept from forward for backward, weights and the caller's input apart.
+        saved_bytes: kept from forward for backward, weights and the caller's inputs apart.
         gradient_bytes: of all that trains.
         optimizer_bytes: of the optimizer's state for all that trains.
     """
@@ -67,44 +66,15 @@ class CostModel:
     Args:
         network: the plain network; it is left as it was.
         table: its neurons.
-        input_shape: of a batch: images, channels, height, width; in channels_last.
-        norm_mode: of the plans.
-        optimizer: a key of STATE_PER_VALUE.
-        precision: "fp32" or "bf16".
-        saved_precision: of the plans.
-        bias_layers: as for the plans.
-        forwards: forward passes of a step, each of such a batch.
-        extra_bytes: of parameters that train beside the network's.
-        extra_saved_bytes: kept for backward beside the forward passes.
+        spec: of the step.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        table: NeuronTable,
-        input_shape: tuple[int, int, int, int],
-        norm_mode: str = "frontier",
-        optimizer: str = "sgd with momentum",
-        precision: str = "fp32",
-        bias_layers: Collection[str] = (),
-        saved_precision: str = "exact",
-        forwards: int = 1,
-        extra_bytes: int = 0,
-        extra_saved_bytes: int = 0,
-    ) -> None:
-        self.forwards = forwards
-        self._extra_bytes, self._extra_saved_bytes = extra_bytes, extra_saved_bytes
+    def __init__(self, network: nn.Module, table: NeuronTable, spec: StepSpec) -> None:
         self._network = network
         self.table = table
-        self.input_shape = input_shape
-        self.norm_mode = norm_mode
-        self.precision = precision
-        self.bias_layers = tuple(bias_layers)
-        self.saved_precision = saved_precision
-        width = next(network.parameters()).element_size()
-        self._state_per_value = STATE_PER_VALUE[optimizer]
-        self.bytes_per_value = width * (1 + self._state_per_value)
-        self._width = width
+        self.spec = spec
+        self._states = STATE_PER_VALUE[spec.optimizer]
+        self._kinds = {layer.name: layer.kind for layer in table.layers} | {table.head: table.head_kind}
 
     @cached_property
     def network(self) -> nn.Module:
@@ -117,33 +87,58 @@ class CostModel:
         Args:
             selection: layer name -> chosen channels.
         """
-        plan = self._plan(selection)
+        plan = self.spec.plan(self.network, self.table, selection)
         trained = plan.trained_values()
         values = sum(trained.values())
         passed_on = input_gradient_macs(self.table, plan.parts)
+        gradient_bytes, optimizer_bytes = self.held_bytes(plan.parts)
         chosen = self.table.mask(plan.selection)
-        images = self.input_shape[0] * self.forwards
-        gradients = self._width * values + self._extra_bytes
+        images = self.spec.images
         return StepCost(
             parameters=trained["weights"],
             values=values,
             forward_macs=images * (self.table.total_macs + self.table.head_macs),
             input_gradient_macs=images * sum(passed_on.values()),
             weight_gradient_macs=images * (int(self.table.macs[chosen].sum()) + self.table.head_macs),
-            saved_bytes=self.forwards * kept_for_backward(plan, self.input_shape, self.precision).bytes
-            + self._extra_saved_bytes,
-            gradient_bytes=gradients,
-            optimizer_bytes=gradients * self._state_per_value,
+            saved_bytes=kept_for_backward(plan, self.spec).bytes + self.spec.extra_saved_bytes,
+            gradient_bytes=gradient_bytes + self.spec.extra_bytes,
+            optimizer_bytes=optimizer_bytes + self.spec.extra_bytes * self._states,
         )
+
+    def held_bytes(self, parts: Mapping[str, ParameterSlice]) -> tuple[int, int]:
+        """Bytes of gradients, and of the optimizer's state.
+
+        Args:
+            parts: what trains, as `trainable_slices` returns it.
+        """
+        gradients = state = 0
+        for name, part in parts.items():
+            values = values_of(self.network, name, part)
+            width = self._widths(name)
+            gradients += values * width.gradient
+            state += values * width.state * self._states
+        return gradients, state
+
+    def bytes_per_value(self, name: str) -> int:
+        """Bytes of the gradient and of the optimizer's state for one value of a parameter that trains."""
+        width = self._widths(name)
+        return width.gradient + width.state * self._states
+
+    def _widths(self, name: str) -> ByteWidths:
+        """Of a parameter: of a layer's weight what its kind states, elsewhere those of the parameter."""
+        owner, _, key = name.rpartition(".")
+        if key == "weight" and owner in self._kinds:
+            return self._kinds[owner].widths(self.network.get_submodule(owner))
+        width = named_tensor(self.network, name).element_size()
+        return ByteWidths(width, width)
 
     def kept(self, selection: Selection) -> Kept:
-        """What one forward pass keeps for backward, layer by layer."""
-        return kept_for_backward(self._plan(selection), self.input_shape, self.precision)
+        """What the forward passes keep for backward, layer by layer.
 
-    def _plan(self, selection: Selection) -> Plan:
-        return Plan(
-            self.network, self.table, selection, self.norm_mode, self.bias_layers, self.saved_precision
-        )
+        Args:
+            selection: layer name -> chosen channels.
+        """
+        return kept_for_backward(self.spec.plan(self.network, self.table, selection), self.spec)
 
 
 def input_gradient_macs(table: NeuronTable, parts: Mapping[str, ParameterSlice]) -> dict[str, int]:
@@ -154,7 +149,7 @@ def input_gradient_macs(table: NeuronTable, parts: Mapping[str, ParameterSlice])
 
     Args:
         table: the network's neurons.
-        parts: what trains, as `trained_parts` gives it.
+        parts: what trains, as `trainable_slices` returns it.
     """
     order = {layer.name: layer.order for layer in table.layers} | dict(table.norm_order)
     owners = {name.rpartition(".")[0] for name in parts}

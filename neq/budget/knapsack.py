@@ -1,4 +1,12 @@
-"""Filling a budget: what a selection costs, neurons in rank order, or the most value for the cost."""
+"""The knapsack of a budget: what a selection costs, filling it by rank, or by value for the cost.
+
+For a selection S of neurons and the layers L(S) that hold them, the cost is modelled as
+
+    c(S) = base + sum_{i in S} neuron_i + sum_{l in L(S)} opening_l + max_{l in L(S)} depth_l
+
+and S must satisfy c(S) <= limit. By rank, neurons are added in a given order where they fit; by value, S
+should also maximize sum_{i in S} value_i, which is done greedily.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +17,15 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Costs:
-    """What a selection costs in one unit, as a sum over what it consists of.
+class MarginalCosts:
+    """The terms of a selection's cost, in one unit, of N neurons in L layers.
 
     Args:
         neuron: of each neuron, int64 [N].
-        layer: position of each neuron's layer, int64 [N], 0 .. L - 1, ascending.
+        layer: number of each neuron's layer, int64 [N], 0 .. L - 1, ascending.
         opening: what a layer's first chosen neuron adds once, int64 [L].
-        depth: what a layer's choice needs of the layers behind it, int64 [L]; of all chosen layers only the
-            largest counts, since the gradient passes the others on its way.
+        depth: what choosing in a layer costs in the layers behind it, int64 [L]; of all chosen layers only
+            the largest counts, since the gradient passes the others on its way.
         base: of what always trains.
     """
 
@@ -28,8 +36,8 @@ class Costs:
     base: int = 0
 
     @classmethod
-    def per_neuron(cls, neuron: Tensor) -> Costs:
-        """Costs that neurons have each for themselves.
+    def per_neuron(cls, neuron: Tensor) -> MarginalCosts:
+        """Costs without openings, depth and base.
 
         Args:
             neuron: int64 [N].
@@ -38,7 +46,7 @@ class Costs:
         return cls(neuron, torch.zeros_like(neuron), none, none)
 
     def total(self, chosen: Tensor) -> int:
-        """Of a selection.
+        """c(S) of a selection.
 
         Args:
             chosen: bool [N].
@@ -48,7 +56,7 @@ class Costs:
         return self.base + int(self.neuron[chosen].sum()) + int(self.opening[layers].sum()) + deepest
 
 
-def fill(scores: Tensor, costs: Costs, limit: int) -> Tensor:
+def fill_by_rank(scores: Tensor, costs: MarginalCosts, limit: int) -> Tensor:
     """Takes neurons in rank order until the budget is full, skipping those that do not fit.
 
     Args:
@@ -57,23 +65,27 @@ def fill(scores: Tensor, costs: Costs, limit: int) -> Tensor:
         limit: the most that the taken neurons may cost, 0 or more.
 
     Returns:
-        The taken neurons, bool [N]. None that was passed over would still fit.
+        The taken neurons, bool [N]. None that was skipped would still fit.
     """
     assert scores.shape == costs.neuron.shape
     scores = scores.cpu()
     eligible = (scores != -torch.inf).nonzero().flatten()
     ranked = scores[eligible].nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
-    purse = _Purse(costs, limit)
-    purse.take_singly(eligible[ranked.argsort(descending=True, stable=True)])
-    return purse.taken
+    remaining = _Remaining(costs, limit)
+    remaining.take_singly(eligible[ranked.argsort(descending=True, stable=True)])
+    return remaining.taken
 
 
-def fill_by_value(values: Tensor, costs: Costs, limit: int) -> Tensor:
-    """Takes the neurons that bring the most value for the cost: a knapsack with opening charges, greedily.
+def fill_by_value(values: Tensor, costs: MarginalCosts, limit: int) -> Tensor:
+    """Takes the neurons of the most value for their cost: a greedy knapsack with opening costs.
 
-    For every depth that is affordable, layers are opened and neurons taken by their value per cost (a layer
-    is opened together with as many of its best neurons as make its opening worth most); the depth that brings
-    the most value counts, and what is left is filled neuron by neuron.
+    For each depth d among the layers', only layers with depth_l <= d are admitted and limit - base - d is
+    spent on bundles by value per cost: a layer's first bundle holds its k best neurons, k = argmax of
+
+        (value_1 + ... + value_k) / (opening + neuron_1 + ... + neuron_k),
+
+    all others a neuron each. The depth with the largest sum of values counts, and what remains is filled
+    neuron by neuron, by value per cost.
 
     Args:
         values: float [N], 0 or more; NaN comes last, and -inf is never taken.
@@ -87,91 +99,100 @@ def fill_by_value(values: Tensor, costs: Costs, limit: int) -> Tensor:
     eligible = values.cpu() != -torch.inf
     values = values.cpu().double().nan_to_num(nan=-1.0, neginf=-1.0)
     bundles = _Bundles.of(values, costs)
-    best, most = torch.zeros(len(bundles.price), dtype=torch.bool), -1.0
+    best, most = torch.zeros(len(bundles.cost), dtype=torch.bool), -1.0
     for depth in costs.depth.unique().tolist():
         taken = bundles.affordable(costs.depth[bundles.layer] <= depth, limit - costs.base - depth)
         value = float(bundles.value[taken].sum())
         if costs.base + depth <= limit and value > most:
             best, most = taken, value
-    purse = _Purse(costs, limit)
+    remaining = _Remaining(costs, limit)
     for bundle in best.nonzero().flatten().tolist():
-        purse.take_together(bundles.members[bundle], int(bundles.layer[bundle]))
-    left = (eligible & ~purse.taken).nonzero().flatten()
+        remaining.take_together(bundles.members[bundle], int(bundles.layer[bundle]))
+    left = (eligible & ~remaining.taken).nonzero().flatten()
     density = values[left] / costs.neuron[left].clamp(min=1)
-    purse.take_singly(left[density.argsort(descending=True, stable=True)])
-    return purse.taken
+    remaining.take_singly(left[density.argsort(descending=True, stable=True)])
+    return remaining.taken
 
 
 @dataclass(frozen=True)
 class _Bundles:
-    """Neurons that are taken together, by value per cost: a layer's first bundle pays for its opening, all
-    others are single neurons.
+    """B bundles of neurons that are taken together, by value per cost, the largest first.
 
     Args:
         members: neurons of each bundle.
         layer: of each bundle, int64 [B].
-        price: of each, its layer's opening included where it is the first, int64 [B].
+        cost: of each, the opening of its layer included where it is the layer's first, int64 [B].
         value: of each, float64 [B].
     """
 
     members: list[list[int]]
     layer: Tensor
-    price: Tensor
+    cost: Tensor
     value: Tensor
 
     @classmethod
-    def of(cls, values: Tensor, costs: Costs) -> _Bundles:
-        """The bundles of all neurons that are worth something, the best for its price first."""
+    def of(cls, values: Tensor, costs: MarginalCosts) -> _Bundles:
+        """The bundles of all neurons of positive value.
+
+        Args:
+            values: float64 [N].
+            costs: of the neurons.
+        """
         members: list[list[int]] = []
-        layers, prices, worths = [], [], []
+        layers, all_costs, all_values = [], [], []
         for layer in costs.layer[values > 0].unique().tolist():
             neurons = ((costs.layer == layer) & (values > 0)).nonzero().flatten()
             neurons = neurons[values[neurons].argsort(descending=True, stable=True)]
-            price = costs.neuron[neurons]
-            together = price.cumsum(0) + costs.opening[layer]
+            cost = costs.neuron[neurons]
+            together = cost.cumsum(0) + costs.opening[layer]
             first = int((values[neurons].cumsum(0) / together).argmax()) + 1
             members += [neurons[:first].tolist(), *neurons[first:, None].tolist()]
-            prices.append(torch.cat([together[first - 1 : first], price[first:]]))
-            worths.append(torch.cat([values[neurons[:first]].sum(0, keepdim=True), values[neurons[first:]]]))
-            layers += [layer] * len(prices[-1])
+            all_costs.append(torch.cat([together[first - 1 : first], cost[first:]]))
+            all_values.append(
+                torch.cat([values[neurons[:first]].sum(0, keepdim=True), values[neurons[first:]]])
+            )
+            layers += [layer] * len(all_costs[-1])
         if not members:
             return cls([], *(torch.zeros(0, dtype=torch.int64),) * 2, torch.zeros(0, dtype=torch.float64))
-        price, value = torch.cat(prices), torch.cat(worths)
-        order = (value / price).argsort(descending=True, stable=True)
+        cost, value = torch.cat(all_costs), torch.cat(all_values)
+        order = (value / cost).argsort(descending=True, stable=True)
         return cls(
             [members[bundle] for bundle in order.tolist()],
             torch.tensor(layers)[order],
-            price[order],
+            cost[order],
             value[order],
         )
 
-    def affordable(self, allowed: Tensor, money: int) -> Tensor:
+    def affordable(self, allowed: Tensor, remaining: int) -> Tensor:
         """The bundles that are taken one after another, bool [B]; where one does not fit, its layer ends.
 
         Args:
             allowed: bool [B].
-            money: for all of them.
+            remaining: budget for all of them.
         """
         taken = allowed.clone()
         while True:
-            over = (((self.price * taken).cumsum(0) > money) & taken).nonzero()
+            over = (((self.cost * taken).cumsum(0) > remaining) & taken).nonzero()
             if not len(over):
                 return taken
             first = int(over[0])
             taken[first:] &= self.layer[first:] != self.layer[first]
 
 
-class _Purse:
-    """A budget while it is spent.
+class _Remaining:
+    """What remains of a budget while neurons are taken.
 
     Args:
         costs: of the neurons.
-        limit: the most that may be spent.
+        limit: the budget.
+
+    Attributes:
+        taken: bool [N].
     """
 
-    def __init__(self, costs: Costs, limit: int) -> None:
+    def __init__(self, costs: MarginalCosts, limit: int) -> None:
         self.taken = torch.zeros(costs.neuron.shape, dtype=torch.bool)
-        self._left = limit - costs.base
+        self._remaining = limit - costs.base
         self._costs = costs
         self._neuron = costs.neuron.tolist()
         self._opening = costs.opening.tolist()
@@ -188,16 +209,21 @@ class _Purse:
         # The cheapest neuron from each place on: where not even that one fits, nothing does.
         cheapest = self._costs.neuron[order].flip(0).cummin(0).values.flip(0).tolist()
         for place, (position, layer) in enumerate(zip(order.tolist(), layers, strict=True)):
-            if self._left < cheapest[place]:
+            if self._remaining < cheapest[place]:
                 break
             self.take_together([position], layer)
 
     def take_together(self, members: list[int], layer: int) -> None:
-        """Takes neurons of one layer if they fit."""
-        price = sum(self._neuron[member] for member in members) + self._opening[layer]
-        price += max(0, self._depth[layer] - self._deepest)
-        if price <= self._left:
+        """Takes neurons of one layer if they fit together.
+
+        Args:
+            members: positions.
+            layer: its number.
+        """
+        cost = sum(self._neuron[member] for member in members) + self._opening[layer]
+        cost += max(0, self._depth[layer] - self._deepest)
+        if cost <= self._remaining:
             self.taken[members] = True
-            self._left -= price
+            self._remaining -= cost
             self._opening[layer] = 0
             self._deepest = max(self._deepest, self._depth[layer])

@@ -1,44 +1,48 @@
-"""What each neuron and each layer adds to the cost of a step: the figures that a budget is filled by.
+"""Marginal costs: what each neuron and each layer adds to the cost of a step.
 
-In bytes they come from one forward pass over fake tensors with a gradient that flows through the whole
-network, so they are exact where layers follow one another, and a little too high or too low where they share
-an input or lie on parallel branches. `allowance` holds every choice against the exact cost.
+In bytes they come from one step's forward passes over fake tensors with a gradient that flows through the
+whole network, so they are exact where layers follow one another, and a little too high or too low where they
+share an input or lie on parallel branches. `BudgetAllocator` compares every choice with the exact cost.
 """
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from neq.backward.trainable import trained_parts, trained_values
+from neq.backward.recompute import was_recomputable
+from neq.backward.trainable import trainable_slices
 from neq.budget.cost_model import CostModel, input_gradient_macs
-from neq.budget.knapsack import Costs
-from neq.networks.neurons import Layer
+from neq.budget.knapsack import MarginalCosts
+from neq.budget.step_spec import StepSpec
+from neq.networks.neurons import NORMS, Layer
 from neq.networks.parameter_slice import ParameterSlice
 
 
-def costs(model: CostModel, unit: str) -> Costs:
-    """What neurons cost under a cost model.
+def marginal_costs(model: CostModel, unit: str) -> MarginalCosts:
+    """What neurons, layers and depth add to the cost of a step.
 
     Args:
         model: of the step.
-        unit: "parameters", "bytes" of a step's training memory, or "macs" of a step's backward passes for one
-            image each.
+        unit: "parameters", "bytes" of a step's training memory, or "macs" of a step's backward pass for one
+            image of its batch.
     """
     table = model.table
     if unit == "parameters":
-        return Costs.per_neuron(table.parameters)
+        return MarginalCosts.per_neuron(table.parameters)
     sizes = torch.tensor([layer.neurons for layer in table.layers])
     layer = torch.arange(len(sizes)).repeat_interleave(sizes)
     if unit == "macs":
         base = _passed_on(model, None)
         depth = [_passed_on(model, chosen) - base for chosen in table.layers]
-        return Costs(
-            table.macs * model.forwards,
+        # Passes for each image of the batch; rounded up, so that a budget is never exceeded.
+        passes = -(-model.spec.images // model.spec.batch_size)
+        return MarginalCosts(
+            table.macs * passes,
             layer,
             torch.zeros_like(sizes),
-            torch.tensor(depth).clamp(min=0) * model.forwards,
-            (base + table.head_macs) * model.forwards,
+            torch.tensor(depth).clamp(min=0) * passes,
+            (base + table.head_macs) * passes,
         )
     assert unit == "bytes", unit
     return _byte_costs(model, layer, sizes)
@@ -47,7 +51,9 @@ def costs(model: CostModel, unit: str) -> Costs:
 def _parts(model: CostModel, chosen: Layer | None) -> dict[str, ParameterSlice]:
     """What trains if one neuron of a layer, or none at all, is chosen."""
     selection = {} if chosen is None else {chosen.name: torch.tensor([0])}
-    return trained_parts(model.network, model.table, selection, model.norm_mode, model.bias_layers)
+    return trainable_slices(
+        model.network, model.table, selection, model.spec.norm_mode, model.spec.bias_layers
+    )
 
 
 def _passed_on(model: CostModel, chosen: Layer | None) -> int:
@@ -55,53 +61,56 @@ def _passed_on(model: CostModel, chosen: Layer | None) -> int:
     return sum(input_gradient_macs(model.table, _parts(model, chosen)).values())
 
 
-def _byte_costs(model: CostModel, layer_of: Tensor, sizes: Tensor) -> Costs:
-    table = model.table
-    none, norms = model.kept({}).bytes, _norm_bytes(model, None)
+def _byte_costs(model: CostModel, layer_of: Tensor, sizes: Tensor) -> MarginalCosts:
+    """Of training memory; L layers have `sizes` neurons each, int64 [L]."""
+    table, spec = model.table, model.spec
+    none, norms = model.step({}), _norm_bytes(model, None)
+    none_kept = none.saved_bytes - spec.extra_saved_bytes
     first = min(table.layers, key=lambda layer: layer.order)
     kept = model.kept({first.name: torch.tensor([0])})
     neuron, opening, depth = [], [], []
     for layer in table.layers:
         module = model.network.get_submodule(layer.name)
-        assert isinstance(module, (nn.Conv2d, nn.Linear))
-        values = layer.parameters + (module.bias is not None and layer.axis == 0)
-        position, x = kept.inputs[layer.name]
-        size = x.numel() * _element_size(x, model) * model.forwards
+        own = layer.parameters * model.bytes_per_value(f"{layer.name}.weight")
+        if module._parameters.get("bias") is not None and layer.axis == 0:
+            own += model.bytes_per_value(f"{layer.name}.bias")
+        position, inputs = kept.inputs[layer.name]
+        x = inputs[0]
+        width = layer.kind.widths(module).saved_input or _element_size(x, spec)
+        size = sum(each.numel() for each in inputs) * width
         # Parts of the input that are kept one by one: the channels of a group, or each chosen channel.
-        parts = layer.neurons if layer.axis == 1 else module.groups if isinstance(module, nn.Conv2d) else 1
-        own = values * model.bytes_per_value
+        parts = layer.neurons if layer.axis == 1 else layer.kind.groups(module)
         if parts > 1:
-            neuron.append(own if _has_source(x) else own + size // parts)
+            neuron.append(own if was_recomputable(x) else own + size // parts)
             opening.append(0)
         else:
-            as_it_is = model.saved_precision == "exact" and x.element_size() == _element_size(x, model)
-            shares = _has_source(x) or (as_it_is and kept.keeps(x))
+            as_it_is = spec.saved_precision == "exact" and x.element_size() == width
+            shares = was_recomputable(x) or (as_it_is and kept.keeps(x))
             neuron.append(own)
             opening.append(0 if shares else size)
-        behind = (kept.bytes_from(position) - none) * model.forwards + _norm_bytes(model, layer) - norms
-        if model.norm_mode != "train" and parts == 1:
+        behind = kept.bytes_from(position) - none_kept + _norm_bytes(model, layer) - norms
+        if spec.norm_mode != "train" and parts == 1:
             behind += size - opening[-1]  # nothing before it keeps its input
-        depth.append(0 if model.norm_mode == "train" else max(0, behind))
-    return Costs(
+        depth.append(0 if spec.norm_mode == "train" else max(0, behind))
+    return MarginalCosts(
         torch.tensor(neuron).repeat_interleave(sizes),
         layer_of,
         torch.tensor(opening),
         torch.tensor(depth),
-        model.step({}).training_bytes,
+        none.training_bytes,
     )
 
 
 def _norm_bytes(model: CostModel, chosen: Layer | None) -> int:
     """Of gradients and state of the norms that train if a layer is the earliest chosen one."""
-    trained = trained_values(model.network, model.table, _parts(model, chosen))
-    return trained["norms"] * model.bytes_per_value
+    parts = _parts(model, chosen)
+    return sum(model.held_bytes({name: parts[name] for name in parts if _is_of_a_norm(name, model)}))
 
 
-def _element_size(x: Tensor, model: CostModel) -> int:
-    is_half = "bf16" in (model.precision, model.saved_precision)
+def _is_of_a_norm(name: str, model: CostModel) -> bool:
+    return isinstance(model.network.get_submodule(name.rpartition(".")[0]), NORMS)
+
+
+def _element_size(x: Tensor, spec: StepSpec) -> int:
+    is_half = "bf16" in (spec.precision, spec.saved_precision)
     return min(2, x.element_size()) if is_half else x.element_size()
-
-
-def _has_source(x: Tensor) -> bool:
-    """Whether a layer's input can be made again from what is kept for the layer before it."""
-    return getattr(x, "_neq_source", None) is not None

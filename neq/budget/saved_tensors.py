@@ -1,11 +1,11 @@
-"""A forward pass over shapes: fake tensors have a shape, a type, a device and a layout, but no values."""
+"""Forward passes over fake tensors, which have a shape, a type, a device and a layout, but no values."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 import torch
@@ -13,6 +13,10 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from neq.backward.plan import Plan
+from neq.budget.step_spec import StepSpec
+from neq.networks.neurons import NeuronTable
+from neq.selection.gradients import detached
+from neq.utils.eval_mode import eval_mode
 
 
 def fake_copy(network: nn.Module) -> nn.Module:
@@ -31,17 +35,19 @@ def fake_copy(network: nn.Module) -> nn.Module:
 
 @dataclass
 class Kept:
-    """What a forward pass keeps for backward.
+    """What forward passes keep for backward.
 
     Args:
-        free: storages that do not count: weights and the input.
-        storages: storage -> its bytes and the number of layers called before it was kept first.
-        inputs: layer -> the number of layers called before it, and its input.
+        free: storages that do not count: weights and the inputs of the network.
+        storages: storage -> its bytes and the number of layers called, in that forward pass, before it was
+            kept first.
+        inputs: layer -> the number of layers called before it, and its input in each forward pass.
     """
 
     free: set[int] = field(default_factory=set)
     storages: dict[int, tuple[int, int]] = field(default_factory=dict)
-    inputs: dict[str, tuple[int, Tensor]] = field(default_factory=dict)
+    inputs: dict[str, tuple[int, list[Tensor]]] = field(default_factory=dict)
+    _called: set[str] = field(default_factory=set)
     _alive: list[torch.UntypedStorage] = field(default_factory=list)
 
     @property
@@ -62,6 +68,16 @@ class Kept:
         """Of the storages that were kept first by the layer of that number or later."""
         return sum(size for size, first in self.storages.values() if first > position)
 
+    def begin_forward(self) -> None:
+        """Another forward pass begins."""
+        self._called.clear()
+
+    def enter(self, name: str, x: Tensor) -> None:
+        """Notes a layer's input, where it is called for the first time in this forward pass."""
+        if name not in self._called:
+            self.inputs.setdefault(name, (len(self._called), []))[1].append(x)
+            self._called.add(name)
+
     def keeps(self, tensor: Tensor) -> bool:
         """Whether a tensor's storage is kept, or there anyway."""
         storage = tensor.untyped_storage()._cdata
@@ -71,37 +87,70 @@ class Kept:
         """Counts a tensor's storage once."""
         storage = tensor.untyped_storage()
         if storage._cdata not in self.storages and storage._cdata not in self.free:
-            # Fake tensors have no addresses: storages are told apart as objects, which must stay alive.
+            # Fake tensors have no addresses: storages are compared as objects, which must stay alive.
             self._alive.append(storage)
-            self.storages[storage._cdata] = (storage.nbytes(), len(self.inputs))
+            self.storages[storage._cdata] = (storage.nbytes(), len(self._called))
         return tensor
 
 
-def kept_for_backward(plan: Plan, input_shape: tuple[int, int, int, int], precision: str) -> Kept:
-    """What one forward pass of a plan keeps, weights and the input apart.
+def kept_for_backward(plan: Plan, spec: StepSpec) -> Kept:
+    """What the forward passes of a plan's step keep at the same time, weights and inputs apart.
 
     Args:
         plan: of a fake copy.
-        input_shape: of a batch: images, channels, height, width; in channels_last.
-        precision: "fp32", or "bf16" for autocast.
+        spec: of the step.
     """
-    example = next(plan.network.parameters())
-    mode = example.fake_mode  # type: ignore[attr-defined]
     kept = Kept()
-    with mode:
-        images = torch.empty(
-            input_shape, device=example.device, dtype=example.dtype, memory_format=torch.channels_last
-        )
-        weights = chain(plan.network.parameters(), plan.network.buffers(), plan.parameters(), [images])
-        kept.free = {tensor.untyped_storage()._cdata for tensor in weights}
-        autocast = torch.autocast(example.device.type, torch.bfloat16, enabled=precision == "bf16")
-        with (
-            torch.autograd.graph.saved_tensors_hooks(kept.note, lambda tensor: tensor),
-            autocast,
-            _listening(plan, kept),
-        ):
-            plan(images)
+    with _fake_forwards(plan.network, plan.parameters(), spec, kept) as batches, _listening(plan, kept):
+        for images in batches:
+            kept.begin_forward()
+            with _precision(spec, images):
+                plan(images)
     return kept
+
+
+def kept_for_gradients(network: nn.Module, table: NeuronTable, spec: StepSpec) -> int:
+    """Bytes that `batch_gradients` keeps for its backward pass, weights and inputs apart.
+
+    Args:
+        network: a fake copy.
+        table: its neurons.
+        spec: of the step whose loss is measured, without micro-batches.
+    """
+    kept, (weights, forward) = Kept(), detached(network, table)
+    whole = replace(spec, micro_batch=None)
+    with _fake_forwards(network, weights.values(), whole, kept) as batches, eval_mode(network):
+        for images in batches:
+            with _precision(spec, images):
+                forward(images)
+    return kept.bytes
+
+
+@contextmanager
+def _fake_forwards(
+    network: nn.Module, trained: Iterable[Tensor], spec: StepSpec, kept: Kept
+) -> Iterator[list[Tensor]]:
+    """Notes all that forward passes inside keep, and gives their inputs, by forward pass."""
+    example = next(network.parameters())
+    with example.fake_mode:  # type: ignore[attr-defined]
+        batches = [
+            torch.empty(
+                (images, *spec.image_shape),
+                device=example.device,
+                dtype=example.dtype,
+                memory_format=torch.channels_last,
+            )
+            for images in spec.kept_together
+        ]
+        free = chain(network.parameters(), network.buffers(), trained, batches)
+        kept.free = {tensor.untyped_storage()._cdata for tensor in free}
+        with torch.autograd.graph.saved_tensors_hooks(kept.note, lambda tensor: tensor):
+            yield batches
+
+
+def _precision(spec: StepSpec, images: Tensor) -> torch.autocast:
+    """The autocast of one forward pass: the next one casts weights anew."""
+    return torch.autocast(images.device.type, torch.bfloat16, enabled=spec.precision == "bf16")
 
 
 @contextmanager
@@ -110,7 +159,7 @@ def _listening(plan: Plan, kept: Kept) -> Iterator[None]:
 
     def listen(name: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            kept.inputs.setdefault(name, (len(kept.inputs), inputs[0]))
+            kept.enter(name, inputs[0])
 
         return module.register_forward_pre_hook(hook)
 

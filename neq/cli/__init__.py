@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from neq import __version__
 from neq.cli.dispatch import Commands, dispatch
 from neq.utils.exit_codes import RUN_STOPPED, run_command
 from neq.utils.launch_env import may_be_heard
@@ -23,13 +24,20 @@ COMMANDS: Commands = {
     "datasets": ("neq.cli.catalog", "list the data sets by name"),
 }
 
-# What is said after SIGINT or SIGTERM, where that is not what a run says.
-STOPPED = {"sweep": "stopped; the same command goes on", "results": "stopped", "export": "stopped"}
+# The line after SIGINT or SIGTERM, where it is not that of a run.
+STOPPED = {
+    "sweep": "stopped; run the same command again to continue",
+    "results": "stopped",
+    "export": "stopped",
+}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs `neq COMMAND ARGUMENTS...`; gives the exit code."""
+    """Runs `neq COMMAND ARGUMENTS...`; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
+    if argv == ["--version"]:
+        print(f"neq {__version__}")
+        return 0
     command = argv[0] if argv else ""
     is_told = command != "train" or may_be_heard()  # the other commands are no part of a common run
     return run_command(_dispatch, argv, STOPPED.get(command, RUN_STOPPED) if is_told else None)

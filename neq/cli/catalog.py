@@ -56,7 +56,7 @@ def _networks(names: list[str]) -> Table:
     table.add_column("start")
     for name in names or [name for name, entry in networks().items() if not entry.pretrained]:
         entry, neurons = network(name), outline(name)
-        convs = [layer for layer in neurons.layers if layer.kind == "conv"]
+        convs = [layer for layer in neurons.layers if layer.kind.is_conv]
         numbers = (
             entry.input_size,
             len(convs),

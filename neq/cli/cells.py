@@ -1,4 +1,4 @@
-"""`neq cells`: what a sweep file asks for, and how far it is; nothing is run."""
+"""`neq cells`: the cells of a sweep file and the states of their runs; nothing is run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from neq.cli.parsing import Parser
-from neq.runs import find_run
 from neq.sweeps import Cell, Choice, Parameter, Sweep, cells, check_search, read_sweep
 from neq.sweeps.cells import varying
 from neq.utils.console import Console
@@ -20,7 +19,7 @@ WIDEST = 240
 
 
 def command(arguments: list[str]) -> int:
-    """Prints the cells of a sweep; gives the exit code.
+    """Prints the cells of a sweep; returns the exit code.
 
     Args:
         arguments: "cells", then the path of one sweep file, options.
@@ -51,9 +50,11 @@ def command(arguments: list[str]) -> int:
 
 
 def _headline(sweep: Sweep, count: int) -> str:
-    """What the sweep is, and what is the same in all of its cells."""
-    cap = f", at most {sweep.run_cap} of them run (run_cap)" if sweep.run_cap else ""
-    size = f"{count} cell{'' if count == 1 else 's'}" if sweep.method == "grid" else "runs drawn as they come"
+    """The method, size and metric of the sweep, and the values that all cells share."""
+    cap = f", at most {sweep.run_cap} runs (run_cap)" if sweep.run_cap else ""
+    size = f"{count} cell{'' if count == 1 else 's'}"
+    if sweep.method != "grid":
+        size = "each run drawn when it starts"
     lines = [f"{sweep.name or 'sweep'}: {sweep.method}, {size}{cap}"]
     if sweep.metric is not None:
         lines.append(f"metric: {sweep.metric.name}, {sweep.metric.goal}")
@@ -68,15 +69,15 @@ def _headline(sweep: Sweep, count: int) -> str:
 
 
 def _list(console: Console, sweep: Sweep, found: tuple[Cell, ...], runs: Path) -> None:
-    """A row a cell, and how many are done."""
-    names = varying(sweep)
+    """One row per cell, and the counts of their states."""
+    names, experiment = varying(sweep), sweep.experiment()
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     table.add_column("cell", justify="right")
     for name in (*names, "state", "run"):
         table.add_column(escape(name), no_wrap=True)
     states: Counter[str] = Counter()
     for cell in found:
-        place = find_run(cell.config, runs)
+        place = experiment.find(cell.config, runs)
         states[place.state] += 1
         values = (_shown(cell.values[name]) for name in names)
         table.add_row(str(cell.number), *values, place.state, escape(str(place.folder)))
@@ -86,7 +87,7 @@ def _list(console: Console, sweep: Sweep, found: tuple[Cell, ...], runs: Path) -
 
 
 def _space(sweep: Sweep) -> Table:
-    """A row a parameter that is drawn."""
+    """One row per parameter that is drawn."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     table.add_column("parameter")
     table.add_column("drawn from")

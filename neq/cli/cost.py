@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from neq.config import Config, Options, find_config, parse_flags, read_yaml, resolve, scheme
+from dataclasses import replace
+
+from neq.config import POLICIES, Config, Options, Policy, find_config, parse_flags, read_yaml, resolve, scheme
 from neq.config.flags import DEFAULT_CONFIG
 
 
@@ -20,7 +22,7 @@ def command(arguments: list[str]) -> int:
     console = Console()
     for note in resolved.notes:
         console.print(f"neq: {note}", style="dim", highlight=False, markup=False)
-    for part in _report(resolved.config):
+    for part in _report(resolved.config, _policy(options, resolved.config)):
         console.print(part, highlight=False)
     return 0
 
@@ -34,17 +36,31 @@ def _network_of_scheme(options: Options) -> dict[str, object]:
     return {} if own is None else {"net_name": own}
 
 
-def _report(config: Config) -> list[object]:
+def _policy(options: Options, config: Config) -> Policy:
+    """The policy whose choice is counted.
+
+    That of most epochs if it can choose before training, else that of the first epoch; where a scheme with
+    lists is given and no policy, the one that takes them.
+    """
+    neq, asked = config.NEq_config, options.overrides.keys()
+    if "scheme" in asked and config.backward_config.manual_weight_idx:
+        of_lists = [each for each in POLICIES.values() if each.needs == "lists"]
+        if not asked & {"neuron_selection", "initialization"}:
+            return of_lists[0]
+    main = POLICIES[neq.neuron_selection]
+    return main if main.may_initialize else POLICIES[neq.initialization]
+
+
+def _report(config: Config, policy: Policy) -> list[object]:
     """A table by layer and a table of totals."""
     import torch
     from rich.table import Table
 
-    from neq.backward import trained_parts
-    from neq.budget import CostModel, amount_shown, costs
+    from neq.backward import trainable_slices
+    from neq.budget import Budget, BudgetAllocator, CostModel, StepSpec, amount_shown, marginal_costs
     from neq.budget.cost_model import input_gradient_macs
     from neq.experiment.network import open_network
     from neq.selection import SelectionState, StaticScheme, bias_layers
-    from neq.training import allowance_of, optimizer_kind
     from neq.utils.console import figures_table, short
     from neq.utils.seeds import generator
 
@@ -53,17 +69,17 @@ def _report(config: Config) -> list[object]:
     network, table = open_network(config, data.new_num_classes or 10)
     network.to(memory_format=torch.channels_last)
     scheme = StaticScheme.of_config(config.backward_config)
-    policy = neq.initialization if scheme is None else "SU"
-    biases = bias_layers(table, scheme) if scheme is not None else ()
-    optimizer, precision = optimizer_kind(config.run_config), config.run_config.precision
-    allowance = allowance_of(config, network, table, batch, biases)
-    model = allowance.model
+    biases = bias_layers(table, scheme) if scheme is not None and policy.trains_biases else ()
+    spec = StepSpec.of_config(config, (batch,), biases)
+    model = CostModel(network, table, spec)
+    allocator = BudgetAllocator(model, Budget.of_config(neq))
     state = SelectionState(table, network, generator(config.manual_seed, "selection", 0), scheme)
-    choice = allowance.choose(policy, state, neq.cost_aware)
+    choice = allocator.choose(policy, state, neq.cost_aware)
     selection = table.selection(choice.chosen)
     ours = model.step(selection)
     everything = table.selection(torch.ones(len(table), dtype=torch.bool))
-    full = CostModel(network, table, model.input_shape, "train", optimizer, precision).step(everything)
+    stock = replace(spec, norm_mode="train", saved_precision="exact", bias_layers=())
+    full = CostModel(network, table, stock).step(everything)
 
     by_layer = figures_table(
         "layer",
@@ -73,8 +89,8 @@ def _report(config: Config) -> list[object]:
         ),
         f"{config.net_config.net_name}, {size} px, batch {batch}: a step by layer",
     )
-    passed_on = input_gradient_macs(table, trained_parts(network, table, selection, neq.norm_mode, biases))
-    price, kept = costs(model, "bytes"), model.kept(selection).bytes_by_layer()
+    passed_on = input_gradient_macs(table, trainable_slices(network, table, selection, neq.norm_mode, biases))
+    marginal, kept = marginal_costs(model, "bytes"), model.kept(selection).bytes_by_layer()
     for number, layer in enumerate(table.layers):
         chosen = len(selection.get(layer.name, ()))
         numbers = (
@@ -82,15 +98,15 @@ def _report(config: Config) -> list[object]:
             batch * layer.neurons * layer.macs,
             batch * passed_on[layer.name],
             batch * chosen * layer.macs,
-            int(price.neuron[table.slice_of(layer.name).start]),
-            int(price.opening[number]),
+            int(marginal.neuron[table.slice_of(layer.name).start]),
+            int(marginal.opening[number]),
             kept.get(layer.name, 0),
         )
         share = f"{chosen}/{layer.neurons}"
         by_layer.add_row(layer.name, share, *map(short, numbers))
 
     used, limit = (amount_shown(amount, choice.unit) for amount in (choice.used, choice.limit))
-    settings = f"{policy}, norm mode {neq.norm_mode}, {optimizer}, {precision}"
+    settings = f"{policy.name}, norm mode {spec.norm_mode}, {spec.optimizer}, {spec.precision}"
     totals = Table(title=f"{settings}: {used} of a budget of {limit}")
     totals.add_column("a step")
     for name in ("this run", "full training", "ratio"):

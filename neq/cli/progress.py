@@ -1,4 +1,4 @@
-"""What a person sees while a run trains."""
+"""The progress display of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from neq.utils.console import Console
 
 
 class ProgressDisplay:
-    """A bar over the steps of the run and a line an epoch; without a terminal only the lines.
+    """A tracker that shows a bar over the run's steps and a line an epoch; without a terminal, the lines.
+
+    The bar appears with the first step.
 
     Args:
         console: where to write.
@@ -25,14 +27,14 @@ class ProgressDisplay:
         self._task = self._progress.add_task("training", total=None)
 
     def __enter__(self) -> Self:
-        self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
     def step(self, epoch: int, step: int, steps: int) -> None:
-        """Moves the bar on."""
+        """Advances the bar."""
+        self._progress.start()
         self._progress.update(
             self._task,
             description=f"epoch {epoch}",
@@ -58,4 +60,4 @@ class ProgressDisplay:
         self._console.print("  ".join(parts), highlight=False, soft_wrap=True)
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """The table at the end is the command's."""
+        """Prints nothing: the command prints the summary."""

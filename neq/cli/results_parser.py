@@ -1,4 +1,4 @@
-"""What the commands over the runs of sweep files are asked with."""
+"""The arguments that all `neq results` commands share."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ class ResultsParser(Parser):
 
     Args:
         name: of the command.
-        description: of what it does.
-        needs_file: whether a FILE must stand there; false where an option may name it instead.
+        description: in its help.
+        needs_file: whether a FILE is required; false where an option can name one instead.
     """
 
     def __init__(self, name: str, description: str, needs_file: bool = True) -> None:
@@ -26,6 +26,6 @@ class ResultsParser(Parser):
         self.add_argument(
             "--config-file",
             metavar="NAME|PATH",
-            help="what cells start from where their sweep file does not name it (default: transfer)",
+            help="configuration that cells start from unless their sweep file names one (default: transfer)",
         )
         self.add_argument("--debug", action="store_true", help="show tracebacks")

@@ -1,4 +1,4 @@
-"""`neq results plot`: pictures of what runs reached, cost and chose."""
+"""`neq results plot`: pictures of accuracy, cost and the neurons that runs chose."""
 
 from __future__ import annotations
 
@@ -7,25 +7,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from pandas import DataFrame, Series, isna
 
 from neq.budget import amount_shown
 from neq.cli.results_parser import ResultsParser
-from neq.results.collect import Group, Run, collect, group
+from neq.results.frame import runs
+from neq.results.grouping import groups
 from neq.results.pictures import accuracy_by_budget, accuracy_by_cost, save_picture
 from neq.results.run_pictures import Choices, chosen_picture, read_choices, velocity_picture
 from neq.results.series import panels
-from neq.runs.run_reader import number
 from neq.utils.console import Console
 from neq.utils.errors import UserError
 
 
 def command(arguments: list[str]) -> int:
-    """Draws the pictures of sweeps; gives the exit code."""
+    """Draws the pictures of sweeps; returns the exit code."""
     parser = ResultsParser(
         "plot",
-        "Draw accuracy against budget and against measured cost (time, kept bytes, peak memory), and of each "
-        "setting's first finished run the velocities and the chosen neurons by layer and epoch; each as PNG "
-        "and SVG.",
+        "Draw accuracy against budget and against measured cost (time, saved bytes, peak memory), and for "
+        "each setting's first finished run the velocities and the chosen neurons by layer and epoch; each as "
+        "PNG and SVG.",
     )
     parser.add_argument(
         "-o",
@@ -45,17 +46,16 @@ def command(arguments: list[str]) -> int:
     if options.choices < 0:
         raise UserError(f"--choices {options.choices} is not allowed: 0 or more")
     console = Console()
-    runs = collect(options.files, options.runs_dir, options.config_file)
-    groups = group(runs)
-    done = [run for run in runs if run.state == "done"]
-    if not done:
-        raise UserError(f"none of the {len(runs)} runs of these sweeps is done; neq cells FILE lists them")
-    if len(done) < len(runs):
-        _note(console, f"{len(runs) - len(done)} of {len(runs)} runs are not done: drawn without them")
+    table = runs(options.files, options.runs_dir, options.config_file)
+    done = table[table["state"] == "done"]
+    if done.empty:
+        raise UserError(f"none of the {len(table)} runs of these sweeps is done; neq cells FILE lists them")
+    if len(done) < len(table):
+        _note(console, f"{len(table) - len(done)} of {len(table)} runs are not done: drawn without them")
     folder = Path(options.output).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, figure in _pictures(console, groups, options.choices):
+        for name, figure in _pictures(console, table, options.choices):
             for path in save_picture(figure, folder / name):
                 console.print(str(path), highlight=False, markup=False)
     except OSError as error:
@@ -63,46 +63,46 @@ def command(arguments: list[str]) -> int:
     return 0
 
 
-def _pictures(console: Console, groups: list[Group], count: int) -> Iterator[tuple[str, Figure]]:
-    """The figures by the names of their files; the choices of so many settings."""
-    for panel in panels(groups):
+def _pictures(console: Console, table: DataFrame, count: int) -> Iterator[tuple[str, Figure]]:
+    """The figures by the names of their files; the choices of `count` settings at most."""
+    by_setting = groups(table)
+    for panel in panels(by_setting):
         unit = "" if panel.unit == "parameters" else f"-{panel.unit}"
         place = _file_name(f"{panel.dataset}-{panel.network}{unit}")
         yield f"budget-{place}", accuracy_by_budget(panel)
         yield f"cost-{place}", accuracy_by_cost(panel)
     if count == 0:
         return
-    first = [run for one in groups for run in one.done[:1] if run.folder is not None]
+    done = table[table["state"] == "done"].sort_values("seed", kind="stable").drop_duplicates("setting")
+    first = done.set_index("setting").reindex(by_setting.index).dropna(subset=["folder"])
     if len(first) > count:
         _note(console, f"choices are drawn for {count} of {len(first)} settings; --choices N draws more")
-    taken: set[str] = set()
+    names: set[str] = set()
     unreadable: list[UserError] = []
-    for run in first[:count]:
+    for _, run in first.head(count).iterrows():
         try:
-            choices = read_choices(Path(str(run.folder)))
+            choices = read_choices(Path(run["folder"]))
         except UserError as error:
             unreadable.append(error)
             continue
-        yield from _of_run(run, choices, taken)
+        yield from _of_run(run, choices, names)
     if unreadable:
         others = f" (and {len(unreadable) - 1} more)" if len(unreadable) > 1 else ""
         _note(console, f"{unreadable[0]}{others}; their choices are not drawn")
 
 
-def _of_run(run: Run, choices: Choices, taken: set[str]) -> Iterator[tuple[str, Figure]]:
-    """The pictures of a run's choices."""
-    assert run.summary is not None
-    config = run.config
-    amount = round(number(run.summary.get("budget")) or 0)
-    budget = amount_shown(amount, config["budget_unit"])
-    said = (config["net_name"], config["dataset"], config["neuron_selection"], amount)
-    name = _file_name("-".join([*map(str, said), f"seed{run.seed}"]))
-    if name in taken and run.folder is not None:
+def _of_run(run: Series, choices: Choices, names: set[str]) -> Iterator[tuple[str, Figure]]:
+    """The pictures of a run's choices; `names` are those of earlier files."""
+    amount = 0 if isna(run["budget_amount"]) else round(run["budget_amount"])
+    seed = round(run["seed"])
+    parts = (run["net_name"], run["dataset"], run["neuron_selection"], amount)
+    name = _file_name("-".join([*map(str, parts), f"seed{seed}"]))
+    if name in names:
         # They differ in another setting, which the hash in the folder's name stands for.
-        name = f"{name}-{run.folder.name.rpartition('-')[2]}"
-    taken.add(name)
-    where = f"{config['net_name']} on {config['dataset']}"
-    title = f"{where}, {config['neuron_selection']}, {budget}, seed {run.seed}"
+        name = f"{name}-{Path(run['folder']).name.rpartition('-')[2]}"
+    names.add(name)
+    budget = amount_shown(amount, run["budget_unit"])
+    title = f"{run['net_name']} on {run['dataset']}, {run['neuron_selection']}, {budget}, seed {seed}"
     yield f"chosen-{name}", chosen_picture(choices, title)
     if choices.velocity is not None:
         yield f"velocity-{name}", velocity_picture(choices, title)

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import time
+from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
 
 from rich.live import Live
 
 from neq.cli.parsing import Parser
+from neq.cli.run_pictures import draw_missing
 from neq.cli.sweep_table import best_line, counts, ended_line, failures, overview
-from neq.config import find_config, read_yaml
-from neq.sweeps import Sweep, cells, check_search, history, read_sweep
+from neq.sweeps import Sweep, cells, check_search, read_sweep
 from neq.sweeps.history import CellState
 from neq.sweeps.queue import CellQueue, sweep_name
+from neq.sweeps.run_sweep import run_sweep
 from neq.sweeps.storage import FILE, open_storage, patiently
-from neq.sweeps.worker_pool import Workers, cores, is_here, workers_that_fit
+from neq.sweeps.worker_pool import WorkerPool, cores
 from neq.utils.console import Console
 from neq.utils.errors import UserError
 
-POLL = 0.5
 MAX_FAILURES = 5
 
 
 def command(arguments: list[str]) -> int:
-    """Runs a sweep, or tells how far it is; gives the exit code: 1 where cells failed or are left.
+    """Runs a sweep, or prints its status; returns the exit code: 1 where cells failed or are left.
 
     Args:
         arguments: "sweep", then "status" or not, the sweep file, options.
@@ -34,32 +34,33 @@ def command(arguments: list[str]) -> int:
     if given[:1] == ["status"]:
         return _status(given[1:])
     options = _parser().parse_args(given)
-    sweep, base = _read(options.file)
-    runs: Path = options.runs_dir
-    queue = CellQueue(open_storage(options.storage, runs), sweep_name(sweep, options.file.stem, base), sweep)
+    sweep, runs = _read(options.file), options.runs_dir
+    experiment = sweep.experiment()
+    name = sweep_name(sweep, options.file.stem, experiment.settings)
+    queue = CellQueue(open_storage(options.storage, runs), name, sweep)
     with closing(queue):
-        return _sweep(queue, base, runs, options)
+        slots = options.workers or min(cores(), queue.size or cores())
+        pool = WorkerPool(queue, experiment, options.storage, runs, slots, options.max_failures, draw_missing)
+        return _sweep(queue, pool, options)
 
 
-def _sweep(queue: CellQueue, base: dict[str, object], runs: Path, options: argparse.Namespace) -> int:
-    """Runs the cells; gives the exit code."""
+def _sweep(queue: CellQueue, pool: WorkerPool, options: argparse.Namespace) -> int:
+    """Runs the cells; returns the exit code."""
     console = Console(highlight=False)
-    _tell(console, *_beginning(queue, options.file))
+    _print(console, *_beginning(queue, options.file))
     patiently(queue.begin)
     if options.retry_failed:
-        again = patiently(lambda: queue.put_up(failed=True))
-        _tell(console, f"neq: {again} failed cell{' waits' if again == 1 else 's wait'} again")
-    places = options.workers or min(cores(), queue.size or cores())
-    workers = Workers(queue, options.storage, runs, base, places, options.max_failures)
+        again = patiently(lambda: queue.enqueue(failed=True))
+        _print(console, f"neq: {again} failed cell{' waits' if again == 1 else 's wait'} again")
     try:
-        states = _run(console, queue, workers, options.workers)
+        states = _run(console, queue, pool, options.workers)
     except BaseException:
-        _stop(console, workers)
+        _stop(console, pool)
         raise
-    _tell(console, counts(queue, states), *best_line(queue, states), *failures(states))
+    _print(console, counts(queue, states), *best_line(queue, states), *failures(states))
     left = [state for state in states if state.state not in ("done", "stopped")]
     if any(state.state == "failed" for state in left):
-        _tell(console, "neq: --retry-failed runs failed cells again")
+        _print(console, "neq: --retry-failed runs failed cells again")
     return 1 if left else 0
 
 
@@ -67,8 +68,8 @@ def _parser() -> Parser:
     parser = Parser(
         prog="neq sweep",
         usage="neq sweep FILE [options]\n       neq sweep status FILE [options]",
-        description="Run the cells of a sweep file (W&B's own format) on this machine; the same command "
-        "again goes on, also beside others. status tells how far it is.",
+        description="Run the cells of a sweep file (W&B's own format) on this machine. Run the same command "
+        "again to continue, or to share the cells with one that runs already. status shows the progress.",
         allow_abbrev=False,
     )
     _add_places(parser)
@@ -109,8 +110,8 @@ def _count_or_auto(text: str) -> int | None:
         raise argparse.ArgumentTypeError(f"{error}, or auto") from None
 
 
-def _read(file: Path) -> tuple[Sweep, dict[str, object]]:
-    """The sweep, every cell checked, and the settings that its runs start from."""
+def _read(file: Path) -> Sweep:
+    """The sweep, with every cell checked."""
     sweep = read_sweep(file)
     try:
         if sweep.method == "grid":
@@ -119,106 +120,72 @@ def _read(file: Path) -> tuple[Sweep, dict[str, object]]:
             check_search(sweep)
     except UserError as error:
         raise UserError(f"file {str(file)!r}: {error}") from None
-    return sweep, read_yaml(find_config(sweep.options.config_file))
+    return sweep
 
 
 def _status(given: list[str]) -> int:
-    parser = Parser(prog="neq sweep status", description="Tell how far a sweep is.", allow_abbrev=False)
+    parser = Parser(prog="neq sweep status", description="Show the progress of a sweep.", allow_abbrev=False)
     _add_places(parser)
     options = parser.parse_args(given)
-    sweep, base = _read(options.file)
-    runs, name = options.runs_dir, sweep_name(sweep, options.file.stem, base)
+    sweep, runs = _read(options.file), options.runs_dir
+    name = sweep_name(sweep, options.file.stem, sweep.experiment().settings)
     if options.storage is None and not (runs / FILE).exists():
-        raise UserError(f"{runs / FILE} is not there: no sweep was started; neq sweep {options.file} does")
+        raise UserError(
+            f"{runs / FILE} does not exist: no sweep was started; neq sweep {options.file} starts it"
+        )
     queue = CellQueue(open_storage(options.storage, runs, reading=True), name, sweep)
     with closing(queue):
-        return _tell_status(queue, options.file)
+        return _print_status(queue, options.file)
 
 
-def _tell_status(queue: CellQueue, file: Path) -> int:
+def _print_status(queue: CellQueue, file: Path) -> int:
     if not queue.exists():
-        raise UserError(f"{file} was not started, or edited since; neq sweep {file} starts it")
+        raise UserError(f"{file} was not started, or was edited since; neq sweep {file} starts it")
     console, states = Console(), queue.states()
     console.print(overview(queue, states, 0), highlight=False)
-    _tell(console, *failures(states))
+    _print(console, *failures(states))
     return 0
 
 
 def _beginning(queue: CellQueue, file: Path) -> list[str]:
-    """What the user should know of the sweep before it goes on."""
+    """Lines about the sweep before it starts or continues."""
     label = queue.name.rpartition("-")[0]
     names = queue.names()
     if queue.name in names:
-        return [f"neq: goes on with sweep {queue.name}"]
+        return [f"neq: continuing sweep {queue.name}"]
     others = [name for name in names if name.rpartition("-")[0] == label]
     if not others:
-        return [f"neq: begins sweep {queue.name}"]
+        return [f"neq: starting sweep {queue.name}"]
     return [
-        f"neq: begins sweep {queue.name}: {file} was edited since {others[-1]}",
-        "neq: runs that both ask for are not trained again",
+        f"neq: starting sweep {queue.name}: {file} was edited since {others[-1]}",
+        "neq: runs that are in both sweeps are not trained again",
     ]
 
 
-def _run(console: Console, queue: CellQueue, workers: Workers, wanted: int | None) -> list[CellState]:
-    """Keeps workers at work until every cell is ended, here or elsewhere; gives the states then."""
-    count, told = wanted or 1, {state.cell for state in queue.states() if state.state in history.FINAL}
+def _run(console: Console, queue: CellQueue, pool: WorkerPool, workers: int | None) -> Sequence[CellState]:
+    """Runs the cells and prints those that end; returns the final states."""
     live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else nullcontext()
+    states: Sequence[CellState] = ()
     with live as display:
-        while True:
-            lines = workers.watch()
-            patiently(queue.put_up)
-            states = patiently(queue.states)
-            lines += _newly_ended(queue, states, told)
-            if wanted is None and (memories := _memories(states)):
-                wanted, why = workers_that_fit(memories)
-                count = wanted
-                lines.append(f"{wanted} worker{'' if wanted == 1 else 's'} ({why})")
-            _tell(console, *lines)
-            waiting = _waiting(queue, states)
-            if waiting == 0 and not any(state.state == "running" for state in states):
-                if workers.alive == 0:
-                    return states
-            elif workers.gave_up >= count and workers.alive == 0:
-                _tell(console, "neq: every worker has stopped; mend what fails, then run the command again")
-                return states
-            workers.keep(count, waiting)
-            if display is not None:
-                display.update(overview(queue, states, workers.alive), refresh=True)
-            time.sleep(POLL)
+        for update in run_sweep(queue, pool, workers):
+            _print(console, *update.notes, *(ended_line(queue, state) for state in update.ended))
+            states = update.states
+            if display is not None and not update.is_over:
+                display.update(overview(queue, states, update.workers), refresh=True)
+    return states
 
 
-def _newly_ended(queue: CellQueue, states: list[CellState], told: set[int]) -> list[str]:
-    ended = [state for state in states if state.state in history.FINAL and state.cell not in told]
-    told |= {state.cell for state in ended}
-    return [ended_line(queue, state) for state in ended]
-
-
-def _waiting(queue: CellQueue, states: list[CellState]) -> int:
-    """Cells that nobody has taken; draws to come are some of them."""
-    waiting = sum(state.state == "waiting" for state in states)
-    if queue.sweep.method == "grid":
-        return waiting
-    to_come = cores() if queue.size is None else max(0, queue.size - len(states))
-    return waiting + to_come
-
-
-def _memories(states: list[CellState]) -> list[dict[str, int]]:
-    """What workers of this machine have told of the memory that training took."""
-    told = [state.trial.user_attrs for state in states if state.trial is not None]
-    return [said[history.MEMORY] for said in told if history.MEMORY in said and is_here(said[history.WORKER])]
-
-
-def _stop(console: Console, workers: Workers) -> None:
-    """Ends the workers in order, or at once where the user insists."""
-    if workers.alive:
-        _tell(console, "neq: ending: runs keep their last checkpoint (Ctrl-C again: at once)")
+def _stop(console: Console, pool: WorkerPool) -> None:
+    """Stops the workers, or kills them where the user insists."""
+    if pool.alive:
+        _print(console, "neq: stopping: runs keep their last checkpoint (Ctrl-C again: at once)")
     try:
-        workers.stop()
+        pool.stop()
     except BaseException:
-        workers.kill()
+        pool.kill()
         raise
 
 
-def _tell(console: Console, *lines: str) -> None:
+def _print(console: Console, *lines: str) -> None:
     for line in lines:
         console.print(line, highlight=False, markup=False)

@@ -1,15 +1,22 @@
-"""`neq train` and train_classification.py: flags first, so that a mistake in them is told at once."""
+"""`neq train` and train_classification.py: flags first, so that a mistake in them is reported at once."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from neq.config import Options, Resolved, by_path, in_wandb_sweep, load, own_flags, wandb_values
 from neq.utils.errors import UserError
-from neq.utils.launch_env import first_tells, one_output
+from neq.utils.launch_env import first_tells, one_output, place_in_environment
 from neq.utils.malloc import give_back_at_once
+
+if TYPE_CHECKING:
+    from neq.utils.console import Console
 
 
 def command(arguments: list[str]) -> int:
-    """Trains one run as the arguments say; gives the exit code.
+    """Trains one run; returns the exit code.
 
     Args:
         arguments: "train", then flags.
@@ -19,19 +26,55 @@ def command(arguments: list[str]) -> int:
             options, resolved = _read(arguments[1:])
             if resolved.config.memory == "tight":
                 give_back_at_once()  # before torch is imported
-        from neq.experiment.run import run_training
-
-        run_training(options, resolved)
+        _train(options, resolved)
     return 0
 
 
 def _read(flags: list[str]) -> tuple[Options, Resolved]:
-    """What flags and, in a sweep of W&B, its values come to."""
+    """The configuration by the flags and, in a sweep of W&B, by its values."""
     values = wandb_values()
     given = by_path(values)
     if in_wandb_sweep() and "--overwrite" not in flags:
-        given.setdefault("resume", True)  # a cell that was started before is gone on with
+        given.setdefault("resume", True)  # a cell that was started before is resumed
     options, resolved = load(own_flags(flags, values), "neq train", given)
     if options.overwrite and resolved.config.resume:
         raise UserError("--resume and --overwrite contradict each other; give one of them")
     return options, resolved
+
+
+def _train(options: Options, resolved: Resolved) -> None:
+    """Trains with a progress display; then draws the pictures and prints the summary."""
+    from neq.cli.progress import ProgressDisplay
+    from neq.experiment.run import dry_run, run_training
+    from neq.training import stop_on_signals, total_epochs
+    from neq.utils.console import Console
+
+    console, config = Console(), resolved.config
+
+    def note(line: str) -> None:
+        console.print(f"neq: {line}", style="dim", highlight=False, markup=False)
+
+    for line in resolved.notes:
+        note(line)
+    if options.dry_run:
+        for part in dry_run(config, notes=note):
+            console.print(part)
+        return
+    with ProgressDisplay(console, total_epochs(config.run_config)) as display:
+        folder = run_training(
+            config, overwrite=options.overwrite, trackers=(display,), notes=note, stopping=stop_on_signals
+        )
+    if place_in_environment().rank == 0:
+        _conclude(console, folder, note)
+
+
+def _conclude(console: Console, folder: Path, note: Callable[[str], None]) -> None:
+    """Draws the run's pictures; prints its summary and its folder."""
+    from neq.cli.run_pictures import draw_missing
+    from neq.results import summary_table
+    from neq.runs import read_summary
+
+    for line in draw_missing(folder):
+        note(line)
+    console.print(summary_table(read_summary(folder)))
+    console.print(f"{folder}", highlight=False, markup=False)

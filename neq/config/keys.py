@@ -40,6 +40,12 @@ class Key:
         return f"{self.section}.{self.name}" if self.section else self.name
 
     @property
+    def is_identity(self) -> bool:
+        """Whether it can change a run's result, and so is part of the run's identity; see `NOT_IDENTITY`."""
+        extra = self.field.json_schema_extra
+        return not (isinstance(extra, dict) and extra.get("identity") is False)
+
+    @property
     def nullable(self) -> bool:
         """Whether None is a value; elsewhere it stands for the default."""
         return NoneType in get_args(self.field.annotation)

@@ -37,6 +37,7 @@ class Policy:
         units: which kinds of channels it can rank, as the setting `unit` names them.
         trains_biases: whether the biases that a scheme lists train too.
         may_initialize: whether it can choose the neurons of the first epoch, before anything is measured.
+        settings: keys of the configuration that matter under this policy alone.
 
     Raises:
         ValueError: it may initialize, but needs what is measured during training.
@@ -50,6 +51,7 @@ class Policy:
     units: tuple[str, ...] = ("neuron", "input_channel")
     trains_biases: bool = False
     may_initialize: bool = False
+    settings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.may_initialize and self.needs in ("velocity", "gradients"):
@@ -110,6 +112,7 @@ register(
         needs="lists",
         trains_biases=True,
         may_initialize=True,
+        settings=("n_bias_update", "manual_weight_idx", "weight_update_ratio"),
     )
 )
 register(
@@ -119,6 +122,7 @@ register(
         "abs(velocity) per parameter",
         needs="velocity",
         units=("neuron",),
+        settings=("velocity_mu", "velocity_rule", "velocity_images", "use_validation_for_velocity"),
     )
 )
 register(
@@ -131,5 +135,13 @@ register(
         "nothing: everything, or, under a smaller budget, the first layers as far as it goes",
         is_static=True,
         may_initialize=True,
+    )
+)
+register(
+    Policy(
+        "taylor",
+        "neq.selection.taylor",
+        "the sum of abs(weight * gradient) over a neuron's weights, on one batch",
+        needs="gradients",
     )
 )

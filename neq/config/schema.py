@@ -20,6 +20,7 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
+from pydantic.config import JsonDict
 from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError, core_schema
 
 from neq.config.policies import POLICIES, initializers
@@ -28,6 +29,8 @@ NormMode = Literal["train", "frontier", "frozen"]
 Augmentation = Literal["photo", "square", "none"]
 # Values of `weights` that are not a path.
 WEIGHTS_BY_NAME = ("default", "none")
+# Marks a field that cannot change a run's result, and so is no part of the run's identity.
+NOT_IDENTITY: JsonDict = {"identity": False}
 
 
 def _dash_list(value: object) -> object:
@@ -110,7 +113,9 @@ class DataProvider(Section):
 
     dataset: str = Field("digits", description="data set by name; npz:FILE; image_folder with root")
     root: str | None = Field(
-        None, description="folder of the data set; none: data in $NEQ_CACHE, else in ~/.cache/neq"
+        None,
+        description="folder of the data set; none: data in $NEQ_CACHE, else in ~/.cache/neq",
+        json_schema_extra=NOT_IDENTITY,
     )
     image_size: int | None = Field(
         None, ge=8, le=4096, description="pixels a side; none: the network's own input size"
@@ -120,7 +125,9 @@ class DataProvider(Section):
     )
     color_aug: float = Field(0.4, ge=0, le=1, description="strength of the colour jitter")
     base_batch_size: int = Field(32, ge=1, description="images per training step")
-    n_worker: int = Field(0, ge=0, description="loader processes; 0 loads in the main process")
+    n_worker: int = Field(
+        0, ge=0, description="loader processes; 0 loads in the main process", json_schema_extra=NOT_IDENTITY
+    )
     new_num_classes: int | None = Field(None, ge=2, description="outputs of the new head")
     validation_percentage: float = Field(
         0.2, gt=0, lt=1, description="share of the training images that becomes validation"
@@ -137,12 +144,18 @@ class DataProvider(Section):
         None, description="of training images; null: the data set's own (none: nothing random)"
     )
     on_bad_image: Literal["error", "skip"] = Field(
-        "error", description="images that cannot be read: refuse to start, or leave them out"
+        "error",
+        description="images that cannot be read: refuse to start, or leave them out",
+        json_schema_extra=NOT_IDENTITY,
     )
     cache: Literal["auto", "none", "memory", "disk"] = Field(
-        "auto", description="where decoded images are kept; auto: in memory when the set is small"
+        "auto",
+        description="where decoded images are kept; auto: in memory when the set is small",
+        json_schema_extra=NOT_IDENTITY,
     )
-    cache_gib: float = Field(4.0, gt=0, description="most GiB that the cache takes")
+    cache_gib: float = Field(
+        4.0, gt=0, description="most GiB that the cache takes", json_schema_extra=NOT_IDENTITY
+    )
 
 
 class RunSettings(Section):
@@ -167,11 +180,17 @@ class RunSettings(Section):
     optimizer_name: Literal["sgd", "adam", "adamw"] = Field("sgd", description="optimizer")
     momentum: float = Field(0.0, ge=0, lt=1, description="momentum of sgd")
     test_per_epochs: int = Field(
-        1, ge=1, description="test every so many epochs, and always at a new best epoch"
+        1,
+        ge=1,
+        description="test every so many epochs, and always at a new best epoch",
+        json_schema_extra=NOT_IDENTITY,
     )
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: autocast")
     checkpoint_minutes: float | None = Field(
-        10, ge=0, description="a checkpoint in mid-epoch after so many minutes; 0: after epochs only"
+        10,
+        ge=0,
+        description="a checkpoint in mid-epoch after so many minutes; 0: after epochs only",
+        json_schema_extra=NOT_IDENTITY,
     )
     sync_batch_norm: bool = Field(
         True, description="batch statistics of several processes are those of the whole batch"
@@ -234,13 +253,23 @@ class BackwardConfig(Section):
 class Config(Section):
     """A whole run."""
 
-    project_name: str = Field("neq", description="project that the run belongs to")
-    run_dir: str | None = Field(None, description="folder of the run; none: runs/...")
+    project_name: str = Field(
+        "neq", description="project that the run belongs to", json_schema_extra=NOT_IDENTITY
+    )
+    run_dir: str | None = Field(
+        None, description="folder of the run; none: runs/...", json_schema_extra=NOT_IDENTITY
+    )
     manual_seed: int = Field(0, ge=0, lt=2**63, description="seed of every random stream")
-    resume: bool = Field(False, description="continue the run that the folder holds")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the run computes")
+    resume: bool = Field(
+        False, description="continue the run that the folder holds", json_schema_extra=NOT_IDENTITY
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where the run computes", json_schema_extra=NOT_IDENTITY
+    )
     memory: Literal["fast", "tight"] = Field(
-        "fast", description="tight: a CPU process takes little more than its tensors do; longer steps"
+        "fast",
+        description="tight: a CPU process takes little more than its tensors do; longer steps",
+        json_schema_extra=NOT_IDENTITY,
     )
     data_provider: DataProvider = DataProvider()
     run_config: RunSettings = RunSettings()

@@ -1,8 +1,8 @@
-"""What of a data set is cached, and where.
+"""The plan of a run's image cache: which images are kept, and where.
 
-Two things are kept: training images as decoded, before their augmentation, and evaluated images after their
-resize. Both are exactly what is computed without a cache, so a cache changes no batch. What does not fit
-under `cache_gib` is computed each time.
+Training images are kept as decoded, before their augmentation, and evaluation images after their resize. Both
+are exactly what is computed without a cache, so a cache changes no batch. Images beyond `cache_gib` are
+computed each time.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ import torchvision
 
 from neq.config.paths import cache_folder
 from neq.config.schema import DataProvider
-from neq.data.caching import DiskCache, MemoryCache, Read, Room
+from neq.data.caching import DiskCache, DiskQuota, MemoryCache, Read
 from neq.data.disk_memo import file_stamp
 from neq.data.sources import Source
 from neq.utils.images import open_image
 
-# A set that is smaller than this is kept in memory without being asked.
+# `cache: auto` keeps a data set below this size in memory.
 _AUTO_BYTES = 256_000_000
 _GIB = 2**30
 _SAMPLED = 64
@@ -39,12 +39,12 @@ class CachePlan:
     """What a run caches.
 
     Args:
-        kind: where.
-        decoded: numbers of the images that are kept as decoded.
-        resized: numbers of the images that are kept as evaluated.
-        limit: bytes of all.
-        expected: about how many bytes they are.
-        notes: what the user should know.
+        kind: where images are kept.
+        decoded: int64 [n], images that are kept as decoded.
+        resized: int64 [n], images that are kept after the resize of evaluation.
+        limit: in bytes, of all cached images.
+        expected: estimated bytes of these images.
+        notes: lines for the user.
     """
 
     kind: Literal["none", "memory", "disk"]
@@ -55,35 +55,35 @@ class CachePlan:
     notes: tuple[str, ...] = ()
 
     def build(self, source: Source, resized: Read, name: str, n_worker: int) -> tuple[Read, Read]:
-        """How images are read from now on: as decoded, and as evaluated.
+        """Cached readers of decoded images and of images resized for evaluation.
 
         Args:
             source: the data set.
-            resized: gives an image as evaluated.
-            name: of the resize: the same name, the same result.
-            n_worker: loader processes.
+            resized: returns an image resized for evaluation.
+            name: of the resize; equal names mean equal results.
+            n_worker: number of loader processes.
         """
         if self.kind == "memory":
             evaluated = MemoryCache(resized, self.resized, self.limit)
             return MemoryCache(source.image, self.decoded, self.limit - evaluated.size), evaluated
         if self.kind == "disk":
             folder, free = _disk_folder(source.files, self.limit, self.expected)
-            room = Room(free // (n_worker + 1))  # loader processes and this one each get a share
-            decoded = DiskCache(source.image, folder / "decoded", room)
-            return decoded, DiskCache(resized, folder / name, room)
+            quota = DiskQuota(free // (n_worker + 1))  # an equal share for this and each loader process
+            decoded = DiskCache(source.image, folder / "decoded", quota)
+            return decoded, DiskCache(resized, folder / name, quota)
         return source.image, resized
 
 
 def plan_cache(
     settings: DataProvider, source: Source, parts: Mapping[str, np.ndarray], augmented: bool
 ) -> CachePlan:
-    """What to cache; images that a data set holds in memory are not cached on disk, nor as decoded.
+    """Decide what to cache; a data set in memory is neither cached on disk nor as decoded.
 
     Args:
         settings: `cache`, `cache_gib` and `image_size` are read.
         source: the data set.
         parts: the images of each split.
-        augmented: whether training images are; else they are read as evaluated ones are.
+        augmented: whether training images are augmented; otherwise they are read like evaluation images.
     """
     assert settings.image_size is not None
     evaluated = np.concatenate([part for name, part in parts.items() if name != "train" or not augmented])
@@ -93,7 +93,7 @@ def plan_cache(
     if kind == "auto":
         kind = "memory" if expected <= min(limit, _AUTO_BYTES) else "none"
     if kind == "disk" and not source.files:
-        notes = ("cache disk keeps nothing: this data set is held in memory as a whole",)
+        notes = ("cache disk has no effect: this data set is held in memory as a whole",)
         return CachePlan("none", decoded, evaluated, limit, expected, notes)
     if kind == "none" or expected <= limit:
         return CachePlan(kind, decoded, evaluated, limit, expected)
@@ -104,29 +104,29 @@ def plan_cache(
 
 
 def _decoded_bytes(files: Sequence[str], count: int) -> int:
-    """About how many bytes some images of a set are, decoded; from the headers of a few.
+    """Estimated bytes of decoded images, from the headers of a sample.
 
     Args:
-        files: the files of the set; an empty list is 0 bytes, as images in memory need no decoding.
-        count: images.
+        files: of the data set; if empty, the images are in memory and the estimate is 0.
+        count: number of images.
     """
     if not files:
         return 0
     sizes = []
     for file in files[:: max(1, len(files) // _SAMPLED)]:
-        with contextlib.suppress(Exception), open_image(file) as image:  # nothing but an estimate
+        with contextlib.suppress(Exception), open_image(file) as image:  # only an estimate
             sizes.append(3 * image.width * image.height)
     return round(count * sum(sizes) / max(1, len(sizes)))
 
 
 def _disk_folder(files: Sequence[str], limit: int, expected: int) -> tuple[Path, int]:
-    """The folder of a set's cached images, and the bytes that may be added to it.
+    """The folder of a data set's cached images, and the bytes that may be added to it.
 
-    Sets that were not used for longest are removed until this one fits.
+    The least recently used data sets are removed until this one fits.
 
     Args:
-        files: the files of the set.
-        limit: bytes of all cached sets.
+        files: of the data set.
+        limit: bytes of all cached data sets.
         expected: bytes of this one.
     """
     base = cache_folder() / "decoded"
@@ -156,7 +156,7 @@ def _changed(path: Path) -> float:
 
 
 def _size(folder: Path) -> int:
-    """Bytes of a tree; files that a killed process left half written are removed."""
+    """Bytes of a tree; incomplete files of killed processes are removed."""
     total = 0
     for place, _, names in os.walk(folder):
         for name in names:

@@ -1,4 +1,4 @@
-"""Images kept in memory or on disk, exactly as they were read."""
+"""Image caches in memory and on disk; both return exactly what was read."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ import torch
 
 # Image i as uint8 [3, H, W].
 Read = Callable[[int], torch.Tensor]
-_HEADER = struct.Struct("<4sIII")  # mark, height, width, checksum
+_HEADER = struct.Struct("<4sIII")  # format mark, height, width, checksum
 _MARK = b"neq1"
 
 
 class MemoryCache:
-    """Images in memory, read before loader processes start, which then share them.
+    """Images in memory; filled before loader processes start, which then share it.
 
     Args:
-        read: gives an image.
-        numbers: the images to keep, as many as fit.
-        limit: bytes.
+        read: returns an image.
+        numbers: images to keep, as many as fit.
+        limit: in bytes.
     """
 
     def __init__(self, read: Read, numbers: Iterable[int], limit: int) -> None:
@@ -46,25 +46,25 @@ class MemoryCache:
 
 
 @dataclass
-class Room:
-    """Bytes that a process may still add to the disk."""
+class DiskQuota:
+    """Bytes that this process may still write to the disk."""
 
     left: int
 
 
 @dataclass(frozen=True)
 class DiskCache:
-    """Images in files of their own, written as they are first read; any number of processes may share them.
+    """Images on disk, one file each, written when an image is first read; processes may share them.
 
     Args:
-        read: gives an image.
+        read: returns an image.
         folder: of the files.
-        room: of this process, which caches share.
+        quota: of this process, shared by its caches.
     """
 
     read: Read
     folder: Path
-    room: Room
+    quota: DiskQuota
 
     def __call__(self, number: int) -> torch.Tensor:
         """Image `number`, uint8 [3, H, W]."""
@@ -78,7 +78,7 @@ class DiskCache:
 
     def _save(self, path: Path, image: np.ndarray) -> None:
         size = _HEADER.size + image.nbytes
-        if size > self.room.left:
+        if size > self.quota.left:
             return
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
@@ -87,15 +87,15 @@ class DiskCache:
                 file.write(_HEADER.pack(_MARK, *image.shape[:2], zlib.crc32(image.data)))
                 file.write(image.data)
             os.replace(temporary, path)
-            self.room.left -= size
+            self.quota.left -= size
         except OSError:  # a full or read-only disk only makes loading slower
-            self.room.left = 0
+            self.quota.left = 0
             with contextlib.suppress(OSError):
                 temporary.unlink()
 
 
 def _pixels(image: torch.Tensor) -> np.ndarray:
-    """uint8 [3, H, W] as contiguous [H, W, 3], the order in which images are decoded."""
+    """uint8 [3, H, W] as contiguous [H, W, 3], the memory order of decoded images."""
     return np.ascontiguousarray(image.permute(1, 2, 0).numpy())
 
 
@@ -104,7 +104,7 @@ def _tensor(image: np.ndarray) -> torch.Tensor:
 
 
 def _load(path: Path) -> np.ndarray | None:
-    """The image in a file; none if there is none, or not a whole one."""
+    """The image in a file; None if the file is missing or incomplete."""
     try:
         content = np.fromfile(path, dtype=np.uint8)
     except OSError:
@@ -113,7 +113,7 @@ def _load(path: Path) -> np.ndarray | None:
         return None
     mark, height, width, checksum = _HEADER.unpack(content[: _HEADER.size].tobytes())
     pixels = content[_HEADER.size :]
-    # Written without waiting for the disk: a power cut may have left anything.
+    # The file was not fsynced: after a power cut it may hold anything.
     if mark != _MARK or len(pixels) != 3 * height * width or zlib.crc32(pixels.data) != checksum:
         return None
     return pixels.reshape(height, width, 3)

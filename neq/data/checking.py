@@ -1,8 +1,8 @@
-"""Images that cannot be read are found before training starts, not when they are first drawn.
+"""Detection of unreadable images before training starts.
 
-Every file is decoded once; the verdict is kept in the cache folder for as long as no file changes. So the
-images of a run are known when it starts: what is left out is left out of every epoch, and a broken image
-neither ends a run after hours nor keeps it from being resumed.
+Every file is decoded once; the result is kept in the cache folder until a file changes. The images of a run
+are thus known when it starts: the same images are left out of every epoch, and a broken image neither ends a
+run after hours nor prevents it from being resumed.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from neq.data.disk_memo import file_stamp, memoize
 from neq.data.sources import Source, without
 from neq.utils.errors import UserError
 
-# Fewer are checked in a moment.
+# Checking fewer takes no time worth a progress bar.
 _MANY = 5000
 _NAMED = 3
 
 
 def check_images(source: Source, on_bad_image: str) -> tuple[Source, tuple[str, ...]]:
-    """The source without the images that cannot be read, and their files.
+    """The data set without unreadable images, and the files of these.
 
     Args:
-        source: the data set; images that are held in memory are good.
-        on_bad_image: "skip" leaves them out, "error" refuses.
+        source: the data set; images in memory need no check.
+        on_bad_image: "skip" leaves unreadable images out, "error" raises.
 
     Raises:
-        UserError: an image cannot be read under "error", or none of a class can be read.
+        UserError: an image is unreadable and `on_bad_image` is "error", or all images of a class are.
     """
     bad = unreadable(source.files)
     if not bad:
@@ -41,8 +41,8 @@ def check_images(source: Source, on_bad_image: str) -> tuple[Source, tuple[str, 
     if on_bad_image == "error":
         others = f", and {len(bad) - 1} more of {len(source.files)} images" if len(bad) > 1 else ""
         raise UserError(
-            f"image {source.files[first]!r} cannot be read ({bad[first]}){others}; replace or remove what is "
-            "broken, or leave it out with --on_bad_image skip."
+            f"image {source.files[first]!r} cannot be read ({bad[first]}){others}; replace or remove broken "
+            "files, or leave them out with --on_bad_image skip."
         )
     kept = without(source, list(bad))
     lost = set(source.labels[list(bad)].tolist()) - set(kept.labels.tolist())
@@ -53,15 +53,15 @@ def check_images(source: Source, on_bad_image: str) -> tuple[Source, tuple[str, 
 
 
 def unreadable(files: Sequence[str]) -> dict[int, str]:
-    """Why images cannot be read, by number, for those that cannot.
+    """The unreadable images: number -> reason.
 
     Args:
-        files: every image's file.
+        files: the file of every image.
     """
     if not files:
         return {}
     bad: list[int] = memoize("checked", file_stamp(files, PIL.__version__), lambda: _find_bad(files))
-    # What was broken is looked at again: it may have been out of reach only.
+    # Files that were unreadable are checked again: they may only have been out of reach.
     reasons = {index: why_unreadable(files[index]) for index in bad}
     return {index: reason for index, reason in reasons.items() if reason is not None}
 
@@ -76,11 +76,11 @@ def _find_bad(files: Sequence[str]) -> list[int]:
 
 
 def describe_skipped(files: Sequence[str], total: int) -> str:
-    """A line about the images that were left out.
+    """One line about the images that were left out.
 
     Args:
-        files: those images' files; at least one.
-        total: images with them.
+        files: of these images; at least one.
+        total: number of images including them.
     """
     named = ", ".join(files[:_NAMED]) + (", ..." if len(files) > _NAMED else "")
     return f"{len(files)} of {total} images cannot be read and are left out: {named}"

@@ -1,4 +1,4 @@
-"""An image, in whatever mode its file has, as an 8-bit RGB tensor."""
+"""Decoding of image files of any mode to 8-bit RGB tensors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def read_image(path: str) -> torch.Tensor:
         path: the image file.
 
     Returns:
-        uint8 [3, H, W], upright as its EXIF orientation says.
+        uint8 [3, H, W], with the EXIF orientation applied.
 
     Raises:
         UserError: the file is truncated, corrupt, or of a mode without a defined 8-bit RGB form.
@@ -36,7 +36,7 @@ def read_image(path: str) -> torch.Tensor:
 
 
 def why_unreadable(path: str) -> str | None:
-    """Why `read_image` cannot decode a file; none if it can.
+    """Why `read_image` cannot decode a file; None if it can.
 
     A JPEG is read to its end but decoded at an eighth of its size, which takes half the time.
 
@@ -58,7 +58,7 @@ def to_tensor(image: Image.Image) -> torch.Tensor:
     16-bit grey keeps its upper 8 bits (PIL's own conversion clips at 255); an alpha channel is dropped.
 
     Args:
-        image: any mode but floating point.
+        image: of any mode except floating point.
 
     Raises:
         ValueError: the mode has no defined 8-bit RGB form.

@@ -1,4 +1,4 @@
-"""The handwritten digits that scikit-learn carries: 1797 grey images of 8 x 8, no download."""
+"""Handwritten digits included in scikit-learn: 1797 grey images of 8 x 8, no download."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def open_digits(root: str | None = None) -> Source:
     """The digits, grey values 0 .. 16 scaled to 0 .. 255, without official splits.
 
     Args:
-        root: not needed; the images come with scikit-learn.
+        root: ignored; the images are part of scikit-learn.
     """
     digits = load_digits()
     pixels = np.round(digits.images * 255 / 16).astype(np.uint8)

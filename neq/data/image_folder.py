@@ -1,7 +1,7 @@
-"""A user's folder of images, one folder a class.
+"""Image folders: one folder for each class.
 
 Three layouts are read:
-    ROOT/train/CLASS/*, ROOT/test/CLASS/* and perhaps ROOT/val (valid, validation) /CLASS/*
+    ROOT/train/CLASS/*, ROOT/test/CLASS/* and optionally ROOT/val (valid, validation) /CLASS/*
     ROOT/train/CLASS/*, ROOT/val/CLASS/*: val is the test split, as in ImageNet and the published NEq code
     ROOT/CLASS/*: the test split is cut from it by `neq.data.splits`
 """
@@ -23,14 +23,14 @@ _LAYOUTS = "Allowed: ROOT/train/CLASS/* with ROOT/test/CLASS/* or ROOT/val/CLASS
 
 
 def open_image_folder(root: str | None) -> Source:
-    """Read a folder's listing; the images themselves are decoded when they are needed.
+    """List the images of a folder; they are decoded when they are needed.
 
     Args:
-        root: the folder, `~` allowed.
+        root: the folder; `~` is expanded.
 
     Raises:
-        UserError: the folder is missing, has another layout, an empty class, or splits with different
-            classes.
+        UserError: the folder is missing or has another layout, a class is empty, or the classes of the splits
+            differ.
     """
     if root is None:
         raise UserError("dataset image_folder needs a folder; set root to the folder of the images.")
@@ -47,11 +47,11 @@ def open_image_folder(root: str | None) -> Source:
 
 
 def open_prepared(name: str, root: str | None) -> Source | None:
-    """A data set by name that was sorted into image folders, at ROOT/NAME or ROOT itself; none elsewhere.
+    """A data set prepared as image folders at ROOT/NAME or ROOT itself; None if there are none.
 
     Args:
         name: of the data set.
-        root: the folder, `~` allowed; none: that of all data sets.
+        root: the data folder, `~` is expanded; None: that of all data sets.
     """
     folder = data_folder(root)
     for place in (folder / name, *([folder] if root is not None else [])):
@@ -61,10 +61,10 @@ def open_prepared(name: str, root: str | None) -> Source | None:
 
 
 def _layout(folder: Path) -> tuple[dict[Split, Path], tuple[str, ...]]:
-    """The folder of each split, and the notes; `train` alone when the folder holds the classes itself."""
+    """The folder of each split, and notes; only `train` if the folder holds the classes itself."""
     names = _folders(folder)
     if "train" not in names or not _folders(folder / "train"):
-        # A class may well be called "train"; but a folder of nothing but splits is no folder of classes.
+        # A class may be called "train", but a folder that holds only splits has no classes.
         if set(names) <= set(_SPLIT_NAMES):
             raise UserError(f"folder {str(folder)!r} has no class folders; {_LAYOUTS}; rearrange it.")
         return {"train": folder}, ()
@@ -90,7 +90,7 @@ def _layout(folder: Path) -> tuple[dict[Split, Path], tuple[str, ...]]:
 
 
 def _class_names(folder: Path, splits: dict[Split, Path]) -> tuple[str, ...]:
-    """The class names of train, sorted, after checking that every split has the same."""
+    """The sorted class names of train; every split must have the same."""
     classes = _folders(splits["train"])
     for path in splits.values():
         found = _folders(path)
@@ -125,7 +125,7 @@ def _class_files(folder: Path) -> list[str]:
 
 
 def _names(folder: Path) -> list[str]:
-    """What a folder holds, hidden entries left out, in an order that no file system decides."""
+    """The visible names in a folder, sorted, so that the order does not depend on the file system."""
     try:
         return sorted(name for name in os.listdir(folder) if not name.startswith("."))
     except OSError as error:

@@ -1,8 +1,8 @@
-"""The deterministic loader: batches depend on the seed and the epoch alone.
+"""The deterministic loader: batches depend only on the seed and the epoch.
 
-A key (epoch, image) names what is loaded, so loader processes share no state: the number of processes
-changes nothing, and an epoch can be started again at any time. Torch's, numpy's and python's global
-random states are left as they are.
+A key (epoch, image) determines what is loaded, so loader processes share no state: their number changes no
+batch, and an epoch can be restarted at any point. The global random states of torch, numpy and Python are not
+changed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from neq.data.caching import Read
 from neq.utils.errors import UserError
 from neq.utils.seeds import generator, seed_for
 
-# The epoch is none for an image that is evaluated.
+# Epoch and image; the epoch is None for evaluation.
 Key = tuple[int | None, int]
 Batch = tuple[torch.Tensor, torch.Tensor]
 Item = tuple[torch.Tensor, int]
@@ -30,7 +30,7 @@ def train_keys(indices: np.ndarray, batch_size: int, seed: int, epoch: int) -> l
 
     Args:
         indices: int64 [n], the training images.
-        batch_size: images a batch; an incomplete last batch is dropped unless it is the only one.
+        batch_size: images per batch; an incomplete last batch is dropped unless it is the only one.
         seed: the run's seed.
         epoch: from 0.
     """
@@ -45,7 +45,7 @@ def eval_keys(indices: np.ndarray, batch_size: int) -> list[list[Key]]:
 
     Args:
         indices: int64 [n], the images.
-        batch_size: images a batch.
+        batch_size: images per batch.
     """
     keys: list[Key] = [(None, int(index)) for index in indices]
     return [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
@@ -55,11 +55,11 @@ class Images(Dataset[Item | UserError]):
     """Images by key, sized for the network.
 
     Args:
-        decoded: gives an image as it is, uint8 [3, H, W].
-        resized: gives an image as it is evaluated, uint8 [3, S, S].
+        decoded: returns an image as decoded, uint8 [3, H, W].
+        resized: returns an image resized for evaluation, uint8 [3, S, S].
         labels: int64 [n].
-        training: uint8 [3, H, W] -> uint8 [3, S, S], with randomness from torch's global CPU generator; none:
-            training images are read as evaluated ones.
+        training: uint8 [3, H, W] -> uint8 [3, S, S], with randomness from torch's global CPU generator; None:
+            training images are read like evaluation images.
         seed: the run's seed.
     """
 
@@ -75,7 +75,7 @@ class Images(Dataset[Item | UserError]):
     def __getitem__(self, key: Key) -> Item | UserError:
         """One image uint8 [3, S, S] and its label.
 
-        A user's error is returned, not raised: a loader process would wrap it in a traceback.
+        A UserError is returned, not raised, as a loader process would wrap it in a traceback.
         """
         epoch, index = key
         try:
@@ -96,11 +96,11 @@ class Images(Dataset[Item | UserError]):
 
 
 class Loader:
-    """Loads batches of keys, in this process or in others that live until `close`.
+    """Loader of batches of keys, in this process or in worker processes that live until `close`.
 
     Args:
-        images: what the keys stand for.
-        n_worker: loader processes, one pool for training and evaluation; 0: none.
+        images: the images by key.
+        n_worker: number of loader processes, one pool for training and evaluation; 0: none.
         pin_memory: put batches into page-locked memory; for CUDA.
     """
 
@@ -115,12 +115,12 @@ class Loader:
             collate_fn=_collate,
             pin_memory=pin_memory,
             persistent_workers=n_worker > 0,
-            worker_init_fn=_leave_signals_to_the_parent,
-            generator=torch.Generator(),  # else every pass would draw from the global one
+            worker_init_fn=_ignore_signals,
+            generator=torch.Generator(),  # otherwise every pass would draw from the global one
         )
 
     def batches(self, plan: Sequence[list[Key]]) -> Iterator[Batch]:
-        """Load batches one after another; a new pass ends the one before it.
+        """Load batches one after another; a new pass ends the previous one.
 
         Args:
             plan: the keys of each batch.
@@ -139,7 +139,7 @@ class Loader:
             assert self._passes == this_pass, "another pass over the data began before this one ended"
 
     def load(self, keys: Sequence[Key]) -> Batch:
-        """One batch, loaded in this process; a pass that is under way is not disturbed.
+        """Load one batch in this process, without disturbing a running pass.
 
         Args:
             keys: the images of the batch.
@@ -159,7 +159,7 @@ class Loader:
 
 
 def _collate(items: Sequence[Item | UserError]) -> Batch | UserError:
-    """Stack a batch, or hand on the first error in it."""
+    """Stack a batch, or return the first error in it."""
     images, labels = [], []
     for item in items:
         if isinstance(item, UserError):
@@ -170,13 +170,13 @@ def _collate(items: Sequence[Item | UserError]) -> Batch | UserError:
 
 
 def _raised(batch: Batch | UserError) -> Batch:
-    """The batch, unless it is an error."""
+    """The batch; raise it if it is an error."""
     if isinstance(batch, UserError):
         raise batch
     return batch
 
 
-def _leave_signals_to_the_parent(worker: int) -> None:
-    """A signal to the whole group (Ctrl-C, a scheduler) is the parent's to handle; it ends its workers."""
+def _ignore_signals(worker: int) -> None:
+    """Ignore signals to the process group, such as Ctrl-C: the parent handles them and ends its workers."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

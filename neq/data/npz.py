@@ -1,8 +1,8 @@
 """A numpy archive with images and labels: `--dataset npz:FILE`.
 
-Arrays `x` and `y`, or `x_train`, `y_train`, `x_test`, `y_test` and perhaps `x_val`, `y_val`: x uint8
-[n, H, W] or [n, H, W, C] with C of 1 or 3, y whole numbers [n]. `classes` may name the classes; without it
-they are the numbers that occur. Nothing in the file is unpickled.
+Arrays `x` and `y`, or `x_train`, `y_train`, `x_test`, `y_test` and optionally `x_val`, `y_val`: x uint8
+[n, H, W] or [n, H, W, C] with C = 1 or 3, y integers [n]. `classes` may name the classes; without it they are
+the numbers that occur. Nothing in the file is unpickled.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _ALLOWED = "allowed: x and y, or x_train, y_train, x_test, y_test (and x_val, y_
 
 
 def open_npz(root: str | None) -> Source:
-    """Read a numpy archive; its fingerprint is that of the arrays.
+    """Read a numpy archive; its fingerprint is a hash of the arrays.
 
     Args:
-        root: the file, `~` allowed.
+        root: the file; `~` is expanded.
 
     Raises:
-        UserError: the file is missing or damaged, lacks arrays, or they do not fit together.
+        UserError: the file is missing or damaged, lacks arrays, or their shapes disagree.
     """
     if root is None:
         raise UserError("dataset npz needs a file; give it with --dataset npz:FILE.")
@@ -51,16 +51,16 @@ def open_npz(root: str | None) -> Source:
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of the file that may be needed."""
+    """The arrays of the file that neq reads."""
     wanted = {"x", "y", "classes", *(key for pair in _KEYS.values() for key in pair)}
     try:
-        # Opened here: numpy leaves a file open that turns out to be damaged.
+        # Opened here, as numpy leaves a damaged file open.
         with path.open("rb") as raw:
             file = np.load(raw, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise ValueError("it holds one array, not several as np.savez writes")
             _check_room(file, wanted)
-            # A member that is no array comes as bytes.
+            # A member that is not an array is returned as bytes.
             return {key: np.asarray(file[key]) for key in file.files if key in wanted}
     except Exception as error:  # a damaged archive raises nearly anything
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
@@ -68,7 +68,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _check_room(file: np.lib.npyio.NpzFile, wanted: set[str]) -> None:
-    """Refuses what unpacks to more than the memory that is free: a small file may say that it is large."""
+    """Refuse an archive that unpacks to more than the free memory, as a small file may."""
     assert file.zip is not None, "it is open"
     parts = [part for part in file.zip.infolist() if part.filename.removesuffix(".npy") in wanted]
     needed = sum(part.file_size for part in parts)
@@ -78,7 +78,7 @@ def _check_room(file: np.lib.npyio.NpzFile, wanted: set[str]) -> None:
 
 
 def _names(arrays: Mapping[str, np.ndarray], path: Path) -> dict[Split, tuple[str, str]]:
-    """The arrays' names by split."""
+    """Split -> names of its arrays."""
     if "x" in arrays and "y" in arrays:
         return {"train": ("x", "y")}
     names = {split: pair for split, pair in _KEYS.items() if all(key in arrays for key in pair)}

@@ -1,4 +1,4 @@
-"""A data set opened for one run: named, split, transformed, ready to be iterated."""
+"""The data of one run: a data set by name, split and transformed, as deterministic batches."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class Entry(Protocol):
-    """What the catalog says about a data set."""
+    """The defaults of a data set in the catalog."""
 
     @property
     def augmentation(self) -> Augmentation: ...
@@ -35,16 +35,16 @@ class Entry(Protocol):
 
 
 class Data:
-    """The data of one run; a context manager that ends the loader processes.
+    """The data of one run; a context manager that ends its loader processes.
 
     Attributes:
         classes: the class names, in the order of the labels.
         counts: images of `train`, `validation`, `velocity` and `test`.
-        fingerprint: what tells this copy of the images from another, if there can be several.
-        notes: what the user should know about how the data was read.
+        fingerprint: identifies this copy of the images; None if there is only one.
+        notes: lines for the user about how the data was read.
         skipped: the files of the images that cannot be read and were left out.
         steps_per_epoch: training batches of an epoch.
-        share: of the images of a training batch, those of this process; 1 if it is alone.
+        share: fraction of a training batch that this rank loads, in (0, 1].
 
     Args:
         source: the data set.
@@ -52,13 +52,13 @@ class Data:
         augmentation: of training images.
         mean_std: input normalization.
         seed: the run's seed.
-        device: where batches are normalized and arrive.
-        rank: which of several processes' share of every batch this is.
-        processes: that share the batches.
+        device: where batches are normalized and returned.
+        rank: of this process, 0 <= rank < processes.
+        processes: number of processes that share each batch.
 
     Raises:
-        UserError: an image cannot be read, the data cannot be split, or a training batch would hold one
-            image for a process.
+        UserError: an image cannot be read, the data cannot be split, or a process would get fewer than two
+            images of a training batch.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Data:
         self.fingerprint = source.fingerprint
         self._check_batch()
         batch = min(self._batch_size, self.counts["train"])
-        self.share = len(self._own(range(batch))) / batch
+        self.share = len(self._local(range(batch))) / batch
         self.steps_per_epoch = max(1, self.counts["train"] // self._batch_size)
 
         random = train_transform(settings, size, augmentation) if augmentation != "none" else None
@@ -116,54 +116,54 @@ class Data:
             )
 
     def train_batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        """Training batches of one epoch, the same for every number of loader processes.
+        """Training batches of one epoch, the same for any number of loader processes.
 
-        One pass at a time: a pass over training or evaluation data ends the one before it.
+        Only one pass at a time: starting a pass over training or evaluation data ends the previous one.
 
         Args:
             epoch: from 0.
-            first: the number of the batch to begin with; those before it are not loaded.
+            first: number of the first batch; earlier ones are not loaded.
 
         Yields:
-            Images float32 [B, 3, S, S] and labels int64 [B]; of several processes each its share of the B.
+            Images float32 [B, 3, S, S] and labels int64 [B]; each rank gets its share of the B.
         """
         return self._batches(train_keys(self._parts["train"], self._batch_size, self._seed, epoch)[first:])
 
     def eval_batches(self, name: Literal["validation", "test"]) -> Iterator[Batch]:
-        """Every image of a split once, in a fixed order.
+        """Every image of a split exactly once, in a fixed order.
 
         Args:
-            name: the split; `validation` only with `use_validation`.
+            name: of the split; `validation` requires `use_validation`.
 
         Yields:
-            Images float32 [B, 3, S, S] and labels int64 [B]; the last batch may be smaller. Of several
-            processes each gets its share; together they get every image once.
+            Images float32 [B, 3, S, S] and labels int64 [B]; the last batch may be smaller. Each rank gets
+            its share; together the ranks get every image once.
         """
         assert self.counts[name], f"this run has no {name} split"
         return self._batches(eval_keys(self._parts[name], self._batch_size))
 
     def velocity_images(self) -> torch.Tensor:
-        """The images that velocities are measured on, as evaluated: float32 [n, 3, S, S].
+        """The images for velocities, transformed as for evaluation: float32 [n, 3, S, S].
 
-        Of several processes each gets its share, which may be empty.
+        Each rank gets its share, which may be empty.
         """
         self.fill_cache()
-        keys: list[Key] = self._own([(None, int(index)) for index in self._parts["velocity"]])
+        keys: list[Key] = self._local([(None, int(index)) for index in self._parts["velocity"]])
         if not keys:
             return torch.empty(0, 3, self._size, self._size, device=self._device)
         return self._finished(self._loader.load(keys))[0]
 
     def _batches(self, plan: list[list[Key]]) -> Iterator[Batch]:
         self.fill_cache()
-        shares = [self._own(keys) for keys in plan]
+        shares = [self._local(keys) for keys in plan]
         return map(self._finished, self._loader.batches([keys for keys in shares if keys]))
 
-    def _own(self, whole: Sequence[T]) -> list[T]:
-        """This process' share of a batch: every so manieth, so that shares differ by one at most."""
+    def _local(self, whole: Sequence[T]) -> list[T]:
+        """The items of a batch that this rank loads: every n-th, so n ranks differ by at most one item."""
         return list(whole[self._rank :: self._processes])
 
     def fill_cache(self) -> None:
-        """Fill the cache, once, before loader processes start: they inherit it."""
+        """Fill the cache once, before loader processes start and inherit it."""
         if not self._is_cached:
             self._images.decoded, self._images.resized = self._fill_cache()
             self._is_cached = True
@@ -191,20 +191,20 @@ def open_data(
     rank: int = 0,
     processes: int = 1,
 ) -> Data:
-    """Open the data set that the settings name, after downloading it where that is needed and possible.
+    """Open the data set that the settings name; it is downloaded first if that is needed and possible.
 
     Args:
-        settings: the run's data settings, `image_size` resolved; its `mean_std` and `augmentation` go before
-            the entry's.
+        settings: the run's data settings, `image_size` resolved; its `mean_std` and `augmentation` override
+            those of the entry.
         entry: the data set's catalog entry.
         seed: the run's seed (`manual_seed`).
-        device: where batches are normalized and arrive.
-        rank: which of several processes' share of every batch this is.
-        processes: that share the batches.
+        device: where batches are normalized and returned.
+        rank: of this process, 0 <= rank < processes.
+        processes: number of processes that share each batch.
 
     Raises:
-        UserError: the data set is unknown, cannot be downloaded, read or split, or has another number of
-            classes than `new_num_classes`.
+        UserError: the data set is unknown, cannot be downloaded, read or split, or its number of classes
+            differs from `new_num_classes`.
     """
     source = open_source(settings.dataset, settings.root)
     wanted = settings.new_num_classes
@@ -219,6 +219,6 @@ def open_data(
 
 
 def _resized(read: Read, transform: v2.Transform, index: int) -> torch.Tensor:
-    """Image `index` as evaluated, uint8 [3, S, S]."""
+    """Image `index` resized for evaluation, uint8 [3, S, S]."""
     image: torch.Tensor = transform(read(index))
     return image

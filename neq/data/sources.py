@@ -1,4 +1,4 @@
-"""What a data set is: images by number, their labels, and the splits it was published with."""
+"""A data set: images by number, their labels, and the official splits."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ Split = Literal["train", "validation", "test"]
 
 @dataclass(frozen=True)
 class Source:
-    """A data set before it is split and transformed; it pickles, so that loader processes can have it.
+    """A data set before it is split and transformed; it can be pickled for loader processes.
 
     Args:
         classes: the class names, in the order of the labels.
         labels: int64 [n], each in 0 .. len(classes) - 1.
-        image: image i as uint8 [3, H, W]; a function at module level or a `functools.partial` of one,
-            which raises UserError for a file that cannot be read.
-        official: the published splits, int64 indices into `labels`, disjoint; a split that is not there
-            is made by `neq.data.splits`. Without `train`, every image in no other split is a training image.
-        fingerprint: what tells this copy of the images from another; none where there is only one.
-        notes: what the user should know about how the data was read.
-        files: the file of image i, where images are files.
+        image: returns image i as uint8 [3, H, W], or raises UserError if its file cannot be read; a function
+            at module level or a `functools.partial` of one.
+        official: the published splits, disjoint int64 indices into `labels`; missing splits are made by
+            `neq.data.splits`. Without `train`, every image in no other split is a training image.
+        fingerprint: identifies this copy of the images; None if there is only one.
+        notes: lines for the user about how the data was read.
+        files: the file of image i; empty if the images are in memory.
     """
 
     classes: tuple[str, ...]
@@ -52,8 +52,8 @@ def source_of_arrays(
 
     Args:
         classes: the class names.
-        splits: of each published split the images, uint8 [n, H, W] or [n, H, W, 3], and labels [n]; `train`
-            alone is cut by `neq.data.splits`.
+        splits: the images, uint8 [n, H, W] or [n, H, W, 3], and labels [n] of each published split; if there
+            is only `train`, `neq.data.splits` cuts the others from it.
         fingerprint: as in `Source`.
     """
     images, labels = zip(*splits.values(), strict=True)
@@ -77,9 +77,10 @@ def source_of_files(
 
     Args:
         classes: the class names.
-        splits: of each published split the files and their labels; `train` alone is cut by `neq.data.splits`.
-        folder: that the files lie in, for a fingerprint of their relative paths and sizes: moving the folder
-            keeps it. Without one there is no fingerprint.
+        splits: the files and labels of each published split; if there is only `train`, `neq.data.splits` cuts
+            the others from it.
+        folder: that holds the files, for a fingerprint of their relative paths and sizes, which survives
+            moving the folder. None: no fingerprint.
         notes: as in `Source`.
     """
     listed = [item for part in splits.values() for item in part]
@@ -96,11 +97,11 @@ def source_of_files(
 
 
 def without(source: Source, left_out: Sequence[int]) -> Source:
-    """The source without some of its images; its fingerprint says which.
+    """The data set without some images, which its fingerprint accounts for.
 
     Args:
         source: the data set.
-        left_out: the numbers of the images; at least one.
+        left_out: the numbers of these images; at least one.
     """
     kept = np.setdiff1d(np.arange(len(source.labels)), left_out)
     names = [source.files[index] if source.files else str(index) for index in sorted(left_out)]
@@ -123,7 +124,7 @@ def without(source: Source, left_out: Sequence[int]) -> Source:
 
 
 def file_size(file: str) -> int:
-    """Bytes of a file; -1 where there is none."""
+    """Bytes of a file; -1 if it is missing."""
     try:
         return os.stat(file).st_size
     except OSError:
@@ -131,7 +132,7 @@ def file_size(file: str) -> int:
 
 
 def _consecutive(sizes: Mapping[Split, int]) -> dict[Split, np.ndarray]:
-    """Splits that lie one after the other; none where there is only one."""
+    """Indices of splits that lie one after another; empty if there is only one."""
     ends = np.cumsum(list(sizes.values()))
     parts = {name: np.arange(end - sizes[name], end) for name, end in zip(sizes, ends, strict=True)}
     return parts if len(parts) > 1 else {}

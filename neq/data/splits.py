@@ -1,8 +1,8 @@
 """Train, validation, velocity and test images of a run: disjoint sets of indices.
 
-The test images are the same for every seed: results of several seeds are averaged and compared, which
-only means something when all were measured on the same images. Validation and velocity images are drawn
-anew for every seed.
+The test images are the same for every seed, as results of several seeds are averaged and compared, which
+requires that all were measured on the same images. Validation and velocity images are drawn anew for every
+seed.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _TEST_SEED = seed_for(0, "test")
 def split(source: Source, settings: DataProvider, seed: int) -> dict[str, np.ndarray]:
     """Divide a data set.
 
-    An official test or validation split is used as it is; else the test split is 20 % of the training
-    images and validation `validation_percentage` of what is left. Without `use_validation` an official
+    An official test or validation split is used as it is; otherwise the test split is 20 % of the training
+    images, and validation `validation_percentage` of the rest. Without `use_validation` an official
     validation split stays unused: it never becomes training data.
 
     Args:
@@ -36,8 +36,8 @@ def split(source: Source, settings: DataProvider, seed: int) -> dict[str, np.nda
         seed: the run's seed.
 
     Returns:
-        Sorted int64 indices for `train`, `validation` (empty without `use_validation`), `velocity`
-        (taken out of validation, or of train) and `test`.
+        Sorted int64 indices of `train`, `validation` (empty without `use_validation`), `velocity` (taken
+        out of validation or train) and `test`.
 
     Raises:
         UserError: fewer than two classes, an empty split, too few images for velocity, or a class that
@@ -69,10 +69,10 @@ def split(source: Source, settings: DataProvider, seed: int) -> dict[str, np.nda
 def _cut(
     name: str, indices: np.ndarray, labels: np.ndarray, share: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cut a share (rounded up) off the indices, by class where every class has images for both sides.
+    """Cut a share (rounded up) off the indices, stratified by class if each class has images for both parts.
 
     Returns:
-        What is left, and what was cut off.
+        The remaining indices, and those that were cut off.
     """
     count = ceil(share * len(indices))
     if not 0 < count < len(indices):
@@ -93,7 +93,7 @@ def _cut(
 
 
 def _draw(pool: str, indices: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the velocity images out of a split: what is left of it, and the drawn ones."""
+    """Draw the velocity images out of a split: the remaining indices, and the drawn ones."""
     if len(indices) < count + 1:
         raise UserError(
             f"the {pool} split has {len(indices)} images, but velocity_images {count} are taken out of it "

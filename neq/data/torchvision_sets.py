@@ -96,7 +96,8 @@ def _read(
 
 
 def _source(classes: Sequence[str], train: _Arrays, test: _Arrays) -> Source:
-    splits = {"train": train, "test": test}
+    (train_images, train_labels), (test_images, test_labels) = train, test
     return source_of_arrays(
-        classes, {split: (images, np.asarray(labels)) for split, (images, labels) in splits.items()}
+        classes,
+        {"train": (train_images, np.asarray(train_labels)), "test": (test_images, np.asarray(test_labels))},
     )

@@ -1,4 +1,4 @@
-"""From a decoded image to the network's input.
+"""Transforms from a decoded image to the network's input.
 
 Augmentation is a property of the data set: `photo` (random-resized crop, flip, colour jitter), `square`
 (plain resize and flip) or `none` (plain resize, nothing random). Images stay uint8 until they are a
@@ -22,8 +22,8 @@ def train_transform(settings: DataProvider, image_size: int, augmentation: Augme
     """The transform of training images; its randomness comes from torch's global CPU generator.
 
     Args:
-        settings: `resize_scale` and `color_aug` are read, for photos; a `color_aug` of 0 leaves colours.
-        image_size: pixels a side, S.
+        settings: `resize_scale` and `color_aug` are read for photos; a `color_aug` of 0 keeps the colours.
+        image_size: S, in pixels.
         augmentation: of the data set.
 
     Returns:
@@ -45,11 +45,11 @@ def train_transform(settings: DataProvider, image_size: int, augmentation: Augme
 
 
 def eval_transform(image_size: int, augmentation: Augmentation) -> v2.Transform:
-    """The transform of evaluated images, nothing random in it.
+    """The deterministic transform of evaluation images.
 
     Args:
-        image_size: pixels a side, S.
-        augmentation: of the data set; photos are resized a little larger and cropped to their centre, all
+        image_size: S, in pixels.
+        augmentation: of the data set; photos are resized slightly larger and cropped at the centre, all
             others are resized to the square.
 
     Returns:
@@ -67,7 +67,7 @@ def normalization(mean_std: MeanStd) -> v2.Transform:
         mean_std: for values in 0 .. 1.
     """
     scaled = v2.ToDtype(torch.float32, scale=True)
-    # In place of what was just made: a second batch of floats would cost more than the arithmetic.
+    # In place: writing a second batch of floats would take longer than the arithmetic.
     return v2.Compose([scaled, v2.Normalize(list(mean_std.mean), list(mean_std.std), inplace=True)])
 
 

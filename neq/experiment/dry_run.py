@@ -1,26 +1,27 @@
-"""--dry-run: what a run would do, without doing it."""
+"""The dry run: what a run would do, as text and a table."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+from rich.console import RenderableType
 from rich.table import Table
+from rich.text import Text
 
-from neq.budget import amount_shown, costs
-from neq.config import to_yaml
+from neq.budget import amount_shown, marginal_costs
+from neq.config import Policy, to_yaml
 from neq.experiment.memory_report import predicted_line
 from neq.runs import RunRecord
 from neq.training import Progress, Training, choose_neurons, make_plan, total_epochs
-from neq.utils.console import Console, figures_table, short
+from neq.utils.console import figures_table, short
 from neq.utils.errors import UserError
 
 
-def describe(console: Console, run: Training, record: RunRecord, identity: dict[str, Any]) -> None:
-    """Prints the resolved configuration, the network's cost, the budget and the first epoch's update.
+def describe(run: Training, record: RunRecord, identity: dict[str, Any]) -> list[RenderableType]:
+    """The resolved configuration, the network's cost, the budget, and the first epoch's update by layer.
 
     Args:
-        console: where to print.
         run: what would be trained.
         record: where it would be recorded.
         identity: of the run.
@@ -31,7 +32,7 @@ def describe(console: Console, run: Training, record: RunRecord, identity: dict[
     chosen = choice.chosen
     plan = make_plan(run, policy, chosen)
     updated = int(table.parameters[chosen].sum())
-    cost = run.allowance(policy).model.step(table.selection(chosen))
+    cost = run.allocator(policy).model.step(table.selection(chosen))
     trained = plan.trained_values()
     also = ", ".join(f"{count:,} values of {kind}" for kind, count in trained.items() if kind != "weights")
     counts = ", ".join(f"{count:,} {name}" for name, count in run.data.counts.items())
@@ -43,7 +44,7 @@ def describe(console: Console, run: Training, record: RunRecord, identity: dict[
         f"{table.total_parameters:,} parameters, {table.total_macs:,} MACs an image forward; "
         f"head {table.head} outside",
         f"budget: {amount_shown(choice.limit, choice.unit)} an epoch",
-        f"epoch 0 ({policy}) would use {amount_shown(choice.used, choice.unit)} of it "
+        f"epoch 0 ({policy.name}) would use {amount_shown(choice.used, choice.unit)} of it "
         f"for {int(chosen.sum()):,} neurons with {updated:,} parameters, "
         f"{100 * updated / table.total_parameters:.2f} % of all;",
         f"  beside them train {also};",
@@ -54,8 +55,7 @@ def describe(console: Console, run: Training, record: RunRecord, identity: dict[
         predicted_line(run),
         f"run_dir: {record.folder} ({_state(record, identity)}); nothing is written",
     ]
-    console.print("\n".join(lines), highlight=False, markup=False)
-    console.print(_by_layer(run, policy, chosen))
+    return [Text("\n".join(lines)), _by_layer(run, policy, chosen)]
 
 
 def _state(record: RunRecord, identity: dict[str, Any]) -> str:
@@ -67,9 +67,9 @@ def _state(record: RunRecord, identity: dict[str, Any]) -> str:
     return "holds this run, finished" if record.is_finished() else "free"
 
 
-def _by_layer(run: Training, policy: str, chosen: torch.Tensor) -> Table:
+def _by_layer(run: Training, policy: Policy, chosen: torch.Tensor) -> Table:
     """The first epoch's update by layer, and what choosing there costs."""
-    bytes_of = costs(run.allowance(policy).model, "bytes")
+    bytes_of = marginal_costs(run.allocator(policy).model, "bytes")
     headings = ("neurons", "weights each", "MACs each", "bytes each", "bytes to open", "chosen", "updated")
     table = figures_table("layer", headings)
     for number, layer in enumerate(run.table.layers):

@@ -66,7 +66,7 @@ def check_scheme(name: str, entry: SchemeEntry, table: NeuronTable) -> None:
         listed = listed_parameters(table, lists)
     except UserError as error:
         raise UserError(f"scheme {name!r} does not fit {entry.network}: {error}") from None
-    convs = sum(layer.kind == "conv" for layer in table.layers)
+    convs = sum(layer.kind.is_conv for layer in table.layers)
     if entry.n_bias_update > convs:
         raise UserError(
             f"scheme {name!r} does not fit {entry.network}: n_bias_update {entry.n_bias_update} is more than "

@@ -1,23 +1,26 @@
-"""One run, from its resolved configuration to its table."""
+"""A run from its resolved configuration to its folder: trained, resumed, or described without training.
+
+Nothing here prints or handles signals: lines for a user go to a callable, progress goes to trackers, and
+whoever owns the process decides what a signal does (`stopping`).
+"""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from rich.console import RenderableType
 
-from neq.cli.progress import ProgressDisplay
-from neq.config import Config, Options, Resolved, dataset, in_wandb_sweep, read_yaml, to_yaml, wandb_values
+from neq.config import Config, dataset, in_wandb_sweep, read_yaml, to_yaml, wandb_values
 from neq.data import Data, open_data
 from neq.experiment.dry_run import describe
 from neq.experiment.memory_report import memory_explained
 from neq.experiment.network import open_network, unselectable
 from neq.experiment.rendezvous import follow, lead, nothing_to_train
-from neq.results import plot_curves, plot_selection, summary_table
 from neq.runs import (
     RecordHeader,
     RunRecord,
@@ -26,109 +29,117 @@ from neq.runs import (
     WandbMirror,
     current_environment,
     identity,
-    read_metrics,
-    read_summary,
     run_folder,
+    wandb_cell,
     why_no_wandb,
 )
-from neq.runs.layout import CONFIG, CURVES, SELECTION_PICTURE
+from neq.runs.layout import CONFIG
 from neq.tasks import Classification
-from neq.training import (
-    Checkpoints,
-    Stopped,
-    Tracker,
-    Training,
-    restore,
-    stop_on_signals,
-    total_epochs,
-    train,
-)
+from neq.training import Checkpoints, Progress, Stop, Stopped, Tracker, Training, restore, train
 from neq.training.distributed import ProcessGroup
 from neq.training.distributed.process_group import joined
-from neq.utils.console import Console
 from neq.utils.device import pick_device
 from neq.utils.errors import UserError
 from neq.utils.exit_codes import Terminated
+from neq.utils.malloc import give_back_at_once
+
+RUNS = Path("runs")
+Notes = Callable[[str], None]
+OpenData = Callable[..., AbstractContextManager[Data]]
+Stopping = Callable[[], AbstractContextManager[Stop]]
 
 
-@dataclass(frozen=True)
-class Surroundings:
-    """What is around a run and no part of it.
+class StopEarly(Exception):
+    """Raised by a tracker to end a run after an epoch; another call with `resume` continues it."""
+
+
+def no_notes(line: str) -> None:
+    """Drops a line for the user."""
+
+
+def never() -> AbstractContextManager[Stop]:
+    """A `stopping` under which nothing stops the training."""
+    return nullcontext(Stop())
+
+
+def run_training(
+    config: Config,
+    *,
+    runs: Path = RUNS,
+    overwrite: bool = False,
+    trackers: Sequence[Tracker] = (),
+    notes: Notes = no_notes,
+    opened: OpenData = open_data,
+    stopping: Stopping = never,
+    cell: SweepCell | None = None,
+) -> Path:
+    """Trains a run or resumes it; a run that is finished already is left as it is.
 
     Args:
+        config: resolved.
         runs: folder of all runs, where `run_dir` names none.
+        overwrite: whether to train again in a folder that holds a run.
+        trackers: follow the run beside its record; called in the first process alone.
+        notes: called with each line for the user.
         opened: opens the data, as `open_data` does.
-        trackers: told beside the run's record, display and mirror.
-        cell: of the sweep that asks for the run.
-    """
-
-    runs: Path = Path("runs")
-    opened: Callable[..., AbstractContextManager[Data]] = open_data
-    trackers: Sequence[Tracker] = ()
-    cell: SweepCell | None = None
-
-
-ORDINARY = Surroundings()
-
-
-def run_training(options: Options, resolved: Resolved, around: Surroundings = ORDINARY) -> Path:
-    """Trains a run, or goes on with it, or shows what it reached when it was trained before.
-
-    Args:
-        options: the command line's switches.
-        resolved: the run.
-        around: where it is trained.
+        stopping: a context around the training whose Stop asks it to stop, such as `stop_on_signals`.
+        cell: of the sweep that asks for the run, to be recorded; by default that of W&B's agent, if any.
 
     Returns:
-        The folder of the run.
+        The folder of the run; the run is unfinished where a tracker raised StopEarly.
 
     Raises:
         UserError: a mistake in the configuration, or a run folder that cannot be used; nothing is written.
+        TrainingDiverged: the loss is not finite; the last checkpoint is kept.
+        OutOfMemory: memory ran out; the last checkpoint is kept.
+        KeyboardInterrupt, Terminated: `stopping` asked to stop; the run is saved where it stood.
+        OSError: the folder can no longer be written; what was saved before is kept.
     """
-    with joined() as processes:
-        return _run(options, resolved, around, processes)
-
-
-def _run(options: Options, resolved: Resolved, around: Surroundings, processes: ProcessGroup) -> Path:
-    console, config = Console(), resolved.config
-    device = pick_device(config.device, processes.local_rank, processes.local_count)
-    entry = dataset(config.data_provider.dataset)
-    share = (processes.rank, processes.count)
-    with processes.first_alone("data"):
-        opened = around.opened(config.data_provider, entry, config.manual_seed, device, *share)
-    with opened as data:
-        _notes(console, resolved.notes + data.notes)
-        folder = _folder(config, data, around.runs)
-        record = RunRecord(folder)
-        with processes.first_alone("network"):
-            run = prepare(config, data, device, record, processes)
-        if run.table.unselectable:
-            _notes(console, [f"not selectable, stays frozen: {unselectable(run.network, run.table)}"])
-        named = identity(config, data.fingerprint)
-        if options.dry_run:
-            describe(console, run, record, named)
-            return folder
-        if not processes.is_first:
-            _follow(run, record)
-            return folder
-        record.check(named, config.resume, options.overwrite)
-        if record.is_finished() and not options.overwrite:
-            nothing_to_train(run)
-            if around.cell is not None:
-                record.asked_by(around.cell)
-            _notes(console, [f"{folder} holds this run, finished; --overwrite trains it again"])
-            if in_wandb_sweep():  # this cell is another run there
-                with _mirror(console, config, record):
-                    pass
+    if config.memory == "tight":
+        give_back_at_once()
+    with _open_run(config, runs, notes, opened) as (run, record):
+        run = replace(run, trackers=trackers)
+        if run.processes.is_first:
+            with suppress(StopEarly):
+                _lead(run, record, overwrite, notes, stopping, cell)
         else:
-            with record.locked(), _unwritable(folder):
-                record.check(named, config.resume, options.overwrite)
-                followed = replace(run, trackers=around.trackers)
-                _train(console, followed, record, options.overwrite, around.cell)
-    _draw(console, record)
-    console.print(summary_table(read_summary(folder)))
-    console.print(f"{folder}", highlight=False, markup=False)
-    return folder
+            _follow(run, record, stopping)
+        return record.folder
+
+
+def dry_run(config: Config, *, runs: Path = RUNS, notes: Notes = no_notes) -> list[RenderableType]:
+    """What a run would do: its configuration, cost, memory and first epoch; nothing is written.
+
+    Args:
+        config, runs, notes: as of `run_training`.
+
+    Raises:
+        UserError: a mistake in the configuration.
+    """
+    with _open_run(config, runs, notes, open_data) as (run, record):
+        return describe(run, record, identity(config, run.data.fingerprint))
+
+
+@contextmanager
+def _open_run(
+    config: Config, runs: Path, notes: Notes, opened: OpenData
+) -> Iterator[tuple[Training, RunRecord]]:
+    """Opens the data and builds the network of a run; writes nothing."""
+    with joined() as processes:
+        device = pick_device(config.device, processes.local_rank, processes.local_count)
+        entry = dataset(config.data_provider.dataset)
+        share = (processes.rank, processes.count)
+        with processes.first_alone("data"):
+            opening = opened(config.data_provider, entry, config.manual_seed, device, *share)
+        with opening as data:
+            for line in data.notes:
+                notes(line)
+            record = RunRecord(_folder(config, data, runs))
+            with processes.first_alone("network"):
+                run = prepare(config, data, device, record, processes)
+            if run.table.unselectable:
+                notes(f"not selectable, stays frozen: {unselectable(run.network, run.table)}")
+            yield run, record
 
 
 def prepare(
@@ -137,7 +148,7 @@ def prepare(
     """Builds the network and its table, and checks that the policies fit them; writes nothing.
 
     Raises:
-        UserError: a network that cannot be had, or a scheme that does not fit it or the budget.
+        UserError: a network that is not available, or a scheme that does not fit it or the budget.
     """
     network, table = open_network(config, len(data.classes))
     network.to(device).to(memory_format=torch.channels_last)
@@ -145,13 +156,13 @@ def prepare(
     run = Training(
         config, network, table, data, Classification(data, device), device, checkpoints, processes=processes
     )
-    for policy in (config.NEq_config.initialization, config.NEq_config.neuron_selection):
+    for policy in (run.policy(0), run.main_policy):
         run.check(policy)
     return run
 
 
 def _folder(config: Config, data: Data, runs: Path) -> Path:
-    """Where the run goes; not into its own images, which it would change."""
+    """The folder of the run; not among its own images, which would change their fingerprint."""
     if config.run_dir:
         folder = Path(config.run_dir).expanduser()
     else:
@@ -163,18 +174,46 @@ def _folder(config: Config, data: Data, runs: Path) -> Path:
     return folder
 
 
-def _train(console: Console, run: Training, record: RunRecord, fresh: bool, cell: SweepCell | None) -> None:
-    """Trains, from the last checkpoint where there is one.
+def _lead(
+    run: Training,
+    record: RunRecord,
+    overwrite: bool,
+    notes: Notes,
+    stopping: Stopping,
+    cell: SweepCell | None,
+) -> None:
+    """Trains in the first process, which alone writes the run's folder."""
+    config, folder = run.config, record.folder
+    named = identity(config, run.data.fingerprint)
+    record.check(named, config.resume, overwrite)
+    cell = cell or wandb_cell()
+    if record.is_finished() and not overwrite:
+        nothing_to_train(run)
+        if cell is not None:
+            record.asked_by(cell)
+        notes(f"{folder} holds this run, finished; --overwrite trains it again")
+        if in_wandb_sweep():  # this cell is another run there
+            with _mirror(config, record, notes):
+                pass
+        return
+    with record.locked(), _write_errors_explained(folder):
+        record.check(named, config.resume, overwrite)
+        progress = _start_or_resume(run, record, overwrite, notes, cell)
+        lead(run, progress)
+        with (
+            stopping() as stop,
+            _mirror(config, record, notes) as mirror,
+            _stop_explained(),
+            memory_explained(run),
+        ):
+            train(replace(run, trackers=(record, *run.trackers, *mirror), stop=stop), progress)
 
-    Raises:
-        KeyboardInterrupt, Terminated: a signal stopped it; it is saved where it stood.
-        OSError: the folder can no longer be written; what was saved before is kept.
-    """
 
-    def tell(line: str) -> None:
-        _notes(console, [line])
-
-    found = None if fresh else run.checkpoints.load_last(tell)
+def _start_or_resume(
+    run: Training, record: RunRecord, fresh: bool, notes: Notes, cell: SweepCell | None
+) -> Progress:
+    """Restores the last checkpoint, or begins the record where there is none."""
+    found = None if fresh else run.checkpoints.load_last(notes)
     with memory_explained(run):
         progress = restore(run, found)
     environment = current_environment(run.device, run.processes.count)
@@ -183,95 +222,65 @@ def _train(console: Console, run: Training, record: RunRecord, fresh: bool, cell
         stretch = Stretch(environment, progress.epoch, 0 if state is None else state.step)
         changed = record.resume(stretch, cell)
         steps = "" if state is None else f" and {state.step} of {whole} steps"
-        tell(f"resumed after {progress.epoch} epochs{steps}")
+        notes(f"resumed after {progress.epoch} epochs{steps}")
         if changed:
-            tell(f"resumed in another environment, which may change the result: {changed}")
-    else:
-        if not fresh:
-            record.check_unstarted()
-        if run.config.resume and not in_wandb_sweep():
-            tell(f"nothing to resume in {record.folder}: starts from the beginning")
-        # Where and how the run was started is not what it is: the record repeats it anywhere.
-        config = run.config.model_copy(update={"run_dir": None, "resume": False})
-        named = identity(config, run.data.fingerprint)
-        header = RecordHeader(stretches=(Stretch(environment),), sweeps=() if cell is None else (cell,))
-        record.start(to_yaml(config), named, run.table, run.data.classes, header)
-    lead(run, progress)
-    epochs = total_epochs(run.config.run_config)
-    with (
-        stop_on_signals() as stop,
-        _mirror(console, run.config, record) as mirror,
-        ProgressDisplay(console, epochs) as display,
-        _stop_explained(),
-        memory_explained(run),
-    ):
-        train(replace(run, trackers=(record, display, *mirror, *run.trackers), stop=stop), progress)
+            notes(f"resumed in another environment, which may change the result: {changed}")
+        return progress
+    if not fresh:
+        record.check_unstarted()
+    if run.config.resume and not in_wandb_sweep():
+        notes(f"nothing to resume in {record.folder}: starts from the beginning")
+    # Where and how the run was started is not what it is: the record repeats it anywhere.
+    config = run.config.model_copy(update={"run_dir": None, "resume": False})
+    named = identity(config, run.data.fingerprint)
+    header = RecordHeader(stretches=(Stretch(environment),), sweeps=() if cell is None else (cell,))
+    record.start(to_yaml(config), named, run.table, run.data.classes, header)
+    return progress
+
+
+def _follow(run: Training, record: RunRecord, stopping: Stopping) -> None:
+    """Trains beside the first process; reads the run's folder and writes nothing."""
+    with memory_explained(run):
+        progress = follow(run, record)
+    if progress is not None:
+        with stopping() as stop, _stop_explained(), memory_explained(run):
+            train(replace(run, trackers=(), stop=stop), progress)
 
 
 @contextmanager
 def _stop_explained() -> Iterator[None]:
-    """A run that was asked to stop ends as its signal does."""
+    """Raises what the signal that stopped a training would have raised, once it is saved."""
     try:
         yield
     except Stopped as error:
         kind = KeyboardInterrupt if error.number == signal.SIGINT else Terminated
-        raise kind("stopped and saved; the same command with --resume goes on from there") from None
+        raise kind("stopped and saved; run the same command again with --resume to continue") from None
 
 
 @contextmanager
-def _unwritable(folder: Path) -> Iterator[None]:
-    """Says what to do when the run's folder can no longer be written."""
+def _write_errors_explained(folder: Path) -> Iterator[None]:
+    """Adds to an error of writing in the run's folder what is kept and how to continue."""
     try:
         yield
     except OSError as error:
         if error.filename is None or not Path(error.filename).is_relative_to(folder):
             raise
         raise OSError(
-            f"{error.filename} cannot be written ({error.strerror}); what was saved before is kept: "
-            "make room, or the folder writable, and the same command with --resume goes on"
+            f"{error.filename} cannot be written ({error.strerror}); what was saved before is kept: make "
+            "room or make the folder writable, then run the same command again with --resume to continue"
         ) from error
 
 
-def _follow(run: Training, record: RunRecord) -> None:
-    """Trains beside the first process, which alone writes the run's folder."""
-    with memory_explained(run):
-        progress = follow(run, record)
-    if progress is not None:
-        with stop_on_signals() as stop, _stop_explained(), memory_explained(run):
-            train(replace(run, stop=stop), progress)
-
-
 @contextmanager
-def _mirror(console: Console, config: Config, record: RunRecord) -> Iterator[Sequence[WandbMirror]]:
-    """The mirror of the run on W&B, or none where W&B is not to be had."""
-
-    def tell(line: str) -> None:
-        _notes(console, [line])
-
+def _mirror(config: Config, record: RunRecord, notes: Notes) -> Iterator[Sequence[WandbMirror]]:
+    """The mirror of the run on W&B; empty where W&B is not available."""
     missing = why_no_wandb()
     if missing is not None:
         if missing:
-            tell(f"{missing}; the run keeps its own record alone")
+            notes(f"{missing}; the run keeps its own record alone")
         yield ()
         return
-    # What the sweep asked for stays beside what it came to: W&B's search compares the former.
+    # The values that the sweep asked for stay beside what they resolve to: W&B's search compares the former.
     values = {**wandb_values(), **read_yaml(record.folder / CONFIG)}
-    with WandbMirror(record.folder, values, config.project_name, tell) as mirror:
+    with WandbMirror(record.folder, values, config.project_name, notes) as mirror:
         yield (mirror,)
-
-
-def _draw(console: Console, record: RunRecord) -> None:
-    """Draws the pictures that are not there yet, where they can be."""
-    pictures = {CURVES: plot_curves, SELECTION_PICTURE: plot_selection}
-    missing = {name: plot for name, plot in pictures.items() if not (record.folder / name).exists()}
-    metrics = read_metrics(record.folder) if missing else []
-    for name, plot in missing.items():
-        try:
-            plot(metrics, record.folder / name)
-        except OSError as error:
-            _notes(console, [f"{name} cannot be written ({error.strerror})"])
-
-
-def _notes(console: Console, lines: Iterable[str]) -> None:
-    for line in lines:
-        console.print(f"neq: {line}", style="dim", highlight=False, markup=False)

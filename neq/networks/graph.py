@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from neq.networks.neurons import NORMS, is_selectable
+from neq.networks.layer_kinds import layer_kind
+from neq.networks.neurons import NORMS
 
 
 class _Proxy(fx.Proxy):
@@ -44,7 +45,11 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Selectable layers and norms stay whole, whoever defined their class."""
-        return isinstance(m, NORMS) or is_selectable(m) or super().is_leaf_module(m, module_qualified_name)
+        return (
+            isinstance(m, NORMS)
+            or layer_kind(m) is not None
+            or super().is_leaf_module(m, module_qualified_name)
+        )
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """A node's stand-in."""

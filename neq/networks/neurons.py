@@ -1,8 +1,8 @@
 """The neuron table: every selectable neuron of a network, and what it costs.
 
-A neuron is one output channel of a Conv2d or one output feature of a Linear, the classifier head
-excepted; or, where input channels are chosen instead, one of those. Neurons are numbered 0 .. N-1 by layer in
-module order, then by channel.
+A neuron is one output channel of a layer of a registered kind (of a Conv2d, one output feature of a Linear),
+the classifier head excepted; or, where input channels are chosen instead, one of those. Neurons are numbered
+0 .. N-1 by layer in module order, then by channel.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from neq.networks.layer_kinds import CHOSEN_UNITS, LayerKind, layer_kind, layer_kinds
 from neq.utils.errors import UserError, unknown_name
 from neq.utils.eval_mode import eval_mode
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
-
-CHOSEN_UNITS = ("neuron", "input_channel")
 
 # What is chosen: layer name -> its chosen channels, ascending.
 Selection = Mapping[str, Tensor]
@@ -34,18 +33,19 @@ class Layer:
 
     Args:
         name: of the module.
-        kind: "conv" or "linear".
+        kind: of layer, which knows how to count, read and write its neurons.
         neurons: output channels or features, or input ones.
         parameters: weights of one neuron, its bias not counted.
-        macs: forward multiply-accumulates of one neuron for one image; its weight gradient costs as much.
+        macs: multiply-accumulates of one neuron's forward pass for one image; its weight gradient costs as
+            much.
         order: position of the layer's first call among all calls of a forward pass.
         last: position of its last call.
-        norm: name of the norm layer that takes this layer's output, if one does.
-        axis: of the weight that its neurons number: 0 for outputs, 1 for inputs.
+        norm: name of the norm layer that takes this layer's output; None: there is none.
+        axis: axis of the weight that the neurons index: 0 for output channels, 1 for input channels.
     """
 
     name: str
-    kind: str
+    kind: LayerKind
     neurons: int
     parameters: int
     macs: int
@@ -62,6 +62,7 @@ class NeuronTable:
     Args:
         layers: in module order, without the head.
         head: name of the classifier head.
+        head_kind: its kind of layer.
         head_macs: its forward multiply-accumulates for one image.
         norm_order: norm layer -> position of its first call in a forward pass.
         unselectable: modules with parameters of their own that are neither selectable, norm nor head; they
@@ -70,6 +71,7 @@ class NeuronTable:
 
     layers: tuple[Layer, ...]
     head: str
+    head_kind: LayerKind
     head_macs: int
     norm_order: Mapping[str, int]
     unselectable: tuple[str, ...] = ()
@@ -136,16 +138,6 @@ class NeuronTable:
         return torch.tensor(values, dtype=torch.int64).repeat_interleave(counts)
 
 
-def is_selectable(module: nn.Module) -> bool:
-    """Whether the neurons of a module can be selected: a Conv2d or Linear that computes as torch's do."""
-    if "forward" in vars(module) or not isinstance(module._parameters.get("weight"), nn.Parameter):
-        return False  # patched, parametrized, or its weight made anew by a hook
-    if isinstance(module, nn.Conv2d):
-        kind = type(module)
-        return kind.forward is nn.Conv2d.forward and kind._conv_forward is nn.Conv2d._conv_forward
-    return type(module).forward is nn.Linear.forward
-
-
 def neuron_table(
     network: nn.Module, input_shape: tuple[int, int, int], head: str | None = None, unit: str = "neuron"
 ) -> NeuronTable:
@@ -154,32 +146,33 @@ def neuron_table(
     Args:
         network: any module that takes a batch of images; it is left as it was.
         input_shape: of one image: channels, height, width.
-        head: name of the classifier head; by default the Conv2d or Linear that is called last.
+        head: name of the classifier head; by default the selectable layer that is called last.
         unit: "neuron" for output channels, or "input_channel", where only the chosen channels of a layer's
             input need to be kept (Lin et al., NeurIPS 2022). In grouped convolutions an output channel reads
             the inputs of its group alone: there it is the unit in both cases.
 
     Raises:
-        UserError: no selectable layer, a head that is none, or an unknown unit.
+        UserError: no selectable layer besides the head, a head that is not a selectable layer, or an unknown
+            unit.
     """
     if unit not in CHOSEN_UNITS:
         raise unknown_name("unit", unit, CHOSEN_UNITS)
     calls = _trace(network, input_shape)
     named = dict(network.named_modules())
-    called = [name for name in calls if is_selectable(named[name])]
-    if not called:
+    kinds = {name: kind for name in calls if (kind := layer_kind(named[name])) is not None}
+    if not kinds:
         raise UserError(f"the network has no layer to select: {_found(network, ())}")
-    head = head or called[-1]
-    if head not in called:
-        raise unknown_name("head", head, called)
+    head = head or list(kinds)[-1]
+    if head not in kinds:
+        raise unknown_name("head", head, kinds)
     shared = _shared_weights(network)
     layers = []
     unselectable = []
     for name, module in named.items():
         if name == head or isinstance(module, NORMS):
             continue
-        if name in called and id(module.weight) not in shared:
-            layers.append(_layer(name, module, calls[name], unit))
+        if name in kinds and id(module.weight) not in shared:
+            layers.append(_layer(name, module, kinds[name], calls[name], unit))
         elif next(module.parameters(recurse=False), None) is not None:
             unselectable.append(name)
     if not layers:
@@ -187,8 +180,7 @@ def neuron_table(
             f"the network has no layer to select besides its head {head!r}: {_found(network, {head})}"
         )
     norm_order = {name: call.order for name, call in calls.items() if isinstance(named[name], NORMS)}
-    head_macs = named[head].get_parameter("weight").numel() * calls[head].positions
-    return NeuronTable(tuple(layers), head, head_macs, norm_order, tuple(unselectable))
+    return NeuronTable(tuple(layers), head, kinds[head], calls[head].macs, norm_order, tuple(unselectable))
 
 
 def _found(network: nn.Module, left_out: Collection[str]) -> str:
@@ -201,66 +193,68 @@ def _found(network: nn.Module, left_out: Collection[str]) -> str:
     types = Counter(type(module).__name__ for module in owners)
     found = ", ".join(f"{count} {name}" for name, count in types.most_common(5)) or "none"
     rest = ", ..." if len(types) > 5 else ""
+    kinds = ", ".join(kind.name for kind in layer_kinds())
     return (
-        f"modules with parameters: {found}{rest}; allowed are Conv2d and Linear modules that forward "
-        "calls, with torch's own forward and a weight that no other module shares"
+        f"modules with parameters are {found}{rest}; allowed kinds of layer are {kinds}, as torch computes "
+        "them, called by the network's forward and with a weight that no other module shares"
     )
 
 
 def _shared_weights(network: nn.Module) -> set[int]:
-    """The ids of parameters that several modules hold: their rows cannot train apart."""
-    holders = Counter(id(p) for module in network.modules() for p in module._parameters.values())
-    return {parameter for parameter, count in holders.items() if count > 1}
+    """The ids of tensors that several modules hold: their channels cannot train apart."""
+    holders = Counter(
+        id(tensor)
+        for module in network.modules()
+        for tensor in (*module._parameters.values(), *module._buffers.values())
+    )
+    return {tensor for tensor, count in holders.items() if count > 1}
 
 
 @dataclass
 class _Call:
-    """What a forward pass shows of one module."""
+    """What a forward pass shows of one module: when it was called, its MACs, the norm that follows it."""
 
     order: int
     last: int = 0
-    positions: int = 0
+    macs: int = 0
     norm: str | None = None
 
 
-def _layer(name: str, module: nn.Module, call: _Call, unit: str) -> Layer:
-    weight = module.weight
-    assert isinstance(weight, Tensor)
-    is_conv = isinstance(module, nn.Conv2d)
-    is_grouped = isinstance(module, nn.Conv2d) and module.groups > 1
-    axis = 1 if unit == "input_channel" and not is_grouped else 0
-    neurons = weight.shape[axis]
-    parameters = weight.numel() // neurons
-    macs = parameters * call.positions
-    kind = "conv" if is_conv else "linear"
-    return Layer(name, kind, neurons, parameters, macs, call.order, call.last, call.norm, axis)
+def _layer(name: str, module: nn.Module, kind: LayerKind, call: _Call, unit: str) -> Layer:
+    axis = kind.axis(module, unit)
+    neurons = kind.neurons(module, axis)
+    parameters = kind.parameters(module, axis)
+    return Layer(
+        name, kind, neurons, parameters, call.macs // neurons, call.order, call.last, call.norm, axis
+    )
 
 
 def _trace(network: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, _Call]:
-    """Runs one image through the network and notes each selectable and each norm layer's calls."""
+    """Runs one image through the network and records the calls of selectable layers and norms."""
     calls: dict[str, _Call] = {}
     handles = []
     count = itertools.count()
 
-    def watch(name: str, module: nn.Module) -> None:
+    def watch(name: str, module: nn.Module, kind: LayerKind | None) -> None:
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
             now = next(count)
             call = calls.setdefault(name, _Call(now))
             call.last = now
-            if isinstance(module, NORMS):
-                # The mark is a layer's, as long as nothing has changed the tensor in place since.
+            if kind is None:
+                # The mark is the layer's as long as nothing has changed the tensor in place since.
                 source, version = getattr(inputs[0], "_neq_made_by", (None, None))
                 if source is not None and version == inputs[0]._version:
                     calls[source].norm = name
             else:
-                call.positions += output.numel() // len(module.get_parameter("weight"))
+                call.macs += kind.macs(module, output)
                 output._neq_made_by = (name, output._version)  # type: ignore[attr-defined]
 
         handles.append(module.register_forward_hook(hook))
 
     for name, module in network.named_modules():
-        if is_selectable(module) or isinstance(module, NORMS):
-            watch(name, module)
+        kind = layer_kind(module)
+        if kind is not None or isinstance(module, NORMS):
+            watch(name, module, kind)
     example = next(network.parameters())
     try:
         with torch.no_grad(), eval_mode(network):

@@ -1,7 +1,33 @@
-"""Results of runs: what belongs to a sweep, tables and pictures."""
+"""Results of sweeps: a DataFrame of their runs, tables, an Excel book, pictures, the best network.
 
-from neq.results.collect import Group, Run, collect, group
-from neq.results.plots import plot_curves, plot_selection
-from neq.results.table import summary_table
+All but `collect` is imported when it is first used: training, which draws its own pictures, does not wait
+for pandas, nor a table for matplotlib.
+"""
 
-__all__ = ["Group", "Run", "collect", "group", "plot_curves", "plot_selection", "summary_table"]
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from neq.results.runs_of_sweep import Run, collect
+
+if TYPE_CHECKING:
+    from neq.results.frame import runs
+    from neq.results.grouping import groups
+    from neq.results.run_pictures import plot_curves, plot_selection
+    from neq.results.table import summary_table
+
+__all__ = ["Run", "collect", "groups", "plot_curves", "plot_selection", "runs", "summary_table"]
+_LATER = {
+    "runs": "neq.results.frame",
+    "groups": "neq.results.grouping",
+    "plot_curves": "neq.results.run_pictures",
+    "plot_selection": "neq.results.run_pictures",
+    "summary_table": "neq.results.table",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LATER[name]), name)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from neq.results.collect import Run
+from pandas import DataFrame, Series
+
 from neq.runs import load_run
 from neq.runs.layout import BEST_WEIGHTS, CLASSES, CONFIG
-from neq.runs.run_reader import number
+from neq.runs.metrics import quality_metrics
 from neq.utils.atomic_files import atomic_file, write_text
 from neq.utils.errors import UserError, unknown_name
 
-# Metric -> whether the highest is the best.
-METRICS = {"val_top1": True, "val_loss": False, "test_top1": True}
 DEFAULT = "val_top1"
 
 PREDICT = '''"""Classifies image files: python predict.py IMAGE ... (needs neq, and the files beside it)"""
@@ -37,46 +35,46 @@ for name in sys.argv[1:]:
 '''
 
 
-def best_run(runs: Sequence[Run], metric: str = DEFAULT) -> Run:
-    """The finished run with the best value of a metric; of equal ones the first.
+def best_run(runs: DataFrame, metric: str = DEFAULT) -> Series:
+    """The row of the finished run with the best value of a metric; of equal ones the first.
 
     Args:
-        runs: of one data set, done or not.
-        metric: one of METRICS, as summary.json has it.
+        runs: of one data set, done or not, as of `neq.results.runs`.
+        metric: one that rates a network, by its name in summary.json.
 
     Raises:
         UserError: an unknown metric, no finished run that has it, or runs of several data sets.
     """
-    if metric not in METRICS:
-        raise unknown_name("metric", metric, METRICS)
-    done = [run for run in runs if run.state == "done" and run.folder is not None]
-    if not done:
+    metrics = quality_metrics()
+    if metric not in metrics:
+        raise unknown_name("metric", metric, metrics)
+    done = runs[runs["state"] == "done"]
+    if done.empty:
         raise UserError(f"none of the {len(runs)} runs of these sweeps is done; neq cells FILE lists them")
-    data = sorted({str(run.config["dataset"]) for run in done})
+    data = sorted(done["dataset"].unique())
     if len(data) > 1:
         raise UserError(
             f"the runs are of {', '.join(data)}, whose figures do not compare; "
             "give the sweeps of one data set"
         )
-    rated = [(run, value_of(run, metric)) for run in done]
-    known = [(run, value) for run, value in rated if value is not None]
-    if not known:
+    rated = done[done[metric].notna()]
+    if rated.empty:
         raise UserError(
             f"none of the {len(done)} finished runs has a {metric}: they had no validation split; "
             "--metric test_top1 would choose by the test split"
         )
-    sign = 1 if METRICS[metric] else -1
-    return max(known, key=lambda pair: sign * pair[1])[0]
+    values = rated[metric]
+    return rated.loc[values.idxmax() if metrics[metric].higher_is_better else values.idxmin()]
 
 
-def value_of(run: Run, metric: str) -> float | None:
-    """What a run reached; none where it is not known."""
-    return number((run.summary or {}).get(metric))
+def settings_of(run: Series) -> dict[str, Any]:
+    """The settings of a run that identify it, its seed among them: leaf -> JSON value without defaults.
 
-
-def settings_of(run: Run) -> dict[str, Any]:
-    """What tells a run from others: its settings beside the defaults, and its seed."""
-    return {**run.values, "manual_seed": run.seed}
+    Args:
+        run: a row of `neq.results.runs`.
+    """
+    named: dict[str, Any] = json.loads(run["key"])
+    return named
 
 
 def copy_best(folder: Path, target: Path, force: bool = False) -> tuple[str, ...]:

@@ -1,86 +1,121 @@
-"""The Excel book of a sweep's results: Summary, Runs and Charts, new or updated where it stands."""
+"""The Excel book of sweeps' runs, written anew from their DataFrame: Summary, Runs and Charts.
+
+The book is derived data: the rows of Runs are read back, joined with the new ones, and the sheets of neq are
+written again. Sheets that users added stay.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 from openpyxl import Workbook
+from openpyxl.styles import PatternFill
 from openpyxl.worksheet.worksheet import Worksheet
+from pandas import DataFrame
 
+from neq.results import published
 from neq.results.book_file import BookFile
-from neq.results.book_parts import CHARTS
-from neq.results.charts import COLUMNS as CHART_COLUMNS
+from neq.results.book_reader import CHARTS, OPTIONAL, RUNS, SUMMARY, foreign_content, stored_runs
 from neq.results.charts import write_charts
-from neq.results.collect import Group, Run, group
-from neq.results.columns import COUNT, POINTS
-from neq.results.published import comparison_rows
-from neq.results.row_sheets import write_runs, write_summary
-from neq.results.sheet import Column, Place, Table, filled, find_table, write_table
-from neq.results.tables import KEY, METHOD, MODEL, STATE, Checks, Value
+from neq.results.columns import (
+    COUNT,
+    EVALUATION,
+    METHOD,
+    MIXED,
+    POINTS,
+    STATE,
+    TEST,
+    rows_of,
+    runs_columns,
+    settings_of_runs,
+    summary_columns,
+    summary_rows,
+)
+from neq.results.excel import Column, restyle, write_table
+from neq.results.frame import CHECKED, of_records
+from neq.results.grouping import groups, varying_settings
+from neq.results.runs_of_sweep import IMAGES, key_of
+from neq.results.verdicts import AS_RECORDED
 from neq.utils.errors import UserError, shown
 
-SUMMARY, RUNS = "Summary", "Runs"
-# Ten of the largest sweeps; every row up to the last one is gone through.
-MOST_ROWS = 100_000
-
-Rows = Sequence[Mapping[str, Value]]
+STATES = {"unfinished": "FFF2CC", "missing": "EDEDED", "damaged": "F8D7DA"}
+WRONG = "B00020"
 
 
-def _published(groups: Sequence[Group]) -> Rows:
-    """What was reached beside the published table, where settings, data set and budget match."""
-    headers, rows = comparison_rows(groups)
-    return [dict(zip(headers, row, strict=True)) for row in rows]
+@dataclass(frozen=True)
+class FurtherSheet:
+    """A sheet beside the three.
+
+    Args:
+        headers: all columns that it may have.
+        table: makes it from the DataFrame of `groups`, its columns named by their headers; without rows there
+            is no sheet.
+    """
+
+    headers: Sequence[str]
+    table: Callable[[DataFrame], DataFrame]
 
 
-# Further sheets: a name, and the function that gives their rows (header -> value) from the groups; without
-# rows there is no sheet. They are written anew each time.
-FURTHER: dict[str, Callable[[Sequence[Group]], Rows]] = {"Published": _published}
+# By title.
+FURTHER = {"Published": FurtherSheet(published.HEADERS, published.comparison)}
 
 
 @dataclass(frozen=True)
 class Written:
-    """What was written: where, the former book, and how many rows of Summary are new or replaced."""
+    """What was written.
+
+    Args:
+        path: of the book.
+        earlier: where the earlier book is kept; none: there was none.
+        settings: how many rows of Summary are of the given runs.
+        new: how many of them the book did not have.
+        mixed: how many rows of Summary are over runs of several environments.
+    """
 
     path: Path
-    former: Path | None
+    earlier: Path | None
+    settings: int
     new: int
-    replaced: int
+    mixed: int
 
 
-def write_book(path: Path, runs: Sequence[Run], checks: Checks | None = None, force: bool = False) -> Written:
-    """Writes the results of runs into a book, or into the one that is there.
+def write_book(path: Path, runs: DataFrame, force: bool = False) -> Written:
+    """Writes runs into a book, together with those that it holds already.
 
-    Of a book that is there, rows with the key of a new one are replaced and others appended; its other rows,
-    sheets, columns and formats stay, and it is kept as NAME.bak. The charts are drawn anew from all rows.
+    A run that the book holds is replaced by its new row. The earlier book is kept as NAME.bak.
 
     Args:
         path: .xlsx, .xlsm, .xltx or .xltm.
-        runs: as of `collect`.
-        checks: of best networks that were measured again, by `run_key`; none: none was.
-        force: whether what openpyxl cannot keep may go.
+        runs: as of `frame`.
+        force: whether what cannot be kept of an earlier book may be dropped.
 
     Raises:
-        UserError: the book is not one of these, or cannot be written; it stays as it was.
+        UserError: the book is not of neq, holds what cannot be kept, or cannot be written; it is unchanged.
     """
-    file, groups = BookFile(path), group(runs)
-    book = file.load(force)
-    old = check_ours(book, file.name) if book is not None else {}
-    if book is None:
-        book = Workbook()
-        book.remove(book.worksheets[0])
-        book.properties.creator = "neq"
-    rows = write_summary(_sheet(book, SUMMARY), groups, old.get(SUMMARY), checks)
-    write_runs(_sheet(book, RUNS), runs, old.get(RUNS), checks)
-    write_charts(_sheet(book, CHARTS), rows.every, old.get(CHARTS))
-    for name, give in FURTHER.items():
-        _write_further(book, name, give(groups), old.get(name))
-    return Written(path, file.save(book), rows.new, rows.replaced)
+    file = BookFile(path)
+    book, stored = _load(file, force)
+    given, known = set(runs["setting"]), _known(stored, runs)
+    runs = _joined(stored, runs)
+    table = groups(runs)
+    _write_summary(_anew(book, SUMMARY), table)
+    _write_runs(_anew(book, RUNS), runs, table)
+    write_charts(_anew(book, CHARTS), table)
+    for title, further in FURTHER.items():
+        _write_further(book, title, further.table(table))
+    book.active = book.sheetnames.index(SUMMARY)
+    for sheet in book.worksheets:
+        sheet.sheet_view.tabSelected = sheet.title == SUMMARY
+    earlier = file.save(book)
+    mixed = int(table["environment"].notna().sum())
+    return Written(path, earlier, len(given), len(given - known), mixed)
 
 
 def check_book(path: Path, force: bool = False) -> None:
-    """Makes sure that `write_book` could write there, before what may take long.
+    """Raises what `write_book` would, before work that takes long.
 
     Args:
         path, force: as of `write_book`.
@@ -88,67 +123,111 @@ def check_book(path: Path, force: bool = False) -> None:
     Raises:
         UserError: as of `write_book`.
     """
-    file = BookFile(path)
-    book = file.load(force)
-    if book is not None:
-        check_ours(book, file.name)
+    _load(BookFile(path), force)
 
 
-def check_ours(book: Workbook, name: str) -> dict[str, Place]:
-    """Where our tables stand in a book, by the names of their sheets.
-
-    Raises:
-        UserError: it is not a book of ours.
-    """
-    wanted = {
-        SUMMARY: (KEY, MODEL, METHOD),
-        RUNS: (KEY, STATE),
-        CHARTS: [one.header for one in CHART_COLUMNS],
-    }
-    found: dict[str, Place] = {}
-    for title, headers in {**wanted, **dict.fromkeys(FURTHER, ())}.items():
-        if title not in book.sheetnames:
-            continue
-        sheet = book[title]
-        place = find_table(sheet, headers) if isinstance(sheet, Worksheet) else None
-        if place is None and not _is_empty(sheet):
-            raise UserError(f"output {shown(name)}: its sheet {title} is not of neq; give another name")
-        if place is not None and place.last_row > MOST_ROWS:
-            raise UserError(
-                f"output {shown(name)}: its sheet {title} holds something in row {place.last_row}, "
-                "far below any row of neq; delete it there, or give another name"
-            )
-        if place is not None:
-            found[title] = place
-    if SUMMARY not in found:
-        raise UserError(f"output {shown(name)} is not a book of neq (no sheet {SUMMARY}); give another name")
-    return found
+def _load(file: BookFile, force: bool) -> tuple[Workbook, DataFrame]:
+    """The book to write into, and the runs that it holds."""
+    loaded = file.load()
+    if loaded is None:
+        book = Workbook()
+        book.remove(book.worksheets[0])
+        book.properties.creator = "neq"
+        return book, of_records([])
+    book, lost = loaded
+    stored = stored_runs(book, file.name)
+    lost += foreign_content(book, {title: further.headers for title, further in FURTHER.items()})
+    if lost and not force:
+        raise UserError(
+            f"output {shown(file.name)} holds what would be lost when it is written anew "
+            f"({', '.join(lost)}); give another name, or --force (the book as it is stays as .bak)"
+        )
+    return book, stored
 
 
-def _is_empty(sheet: object) -> bool:
-    return isinstance(sheet, Worksheet) and not any(filled(sheet))
+def _joined(stored: DataFrame, runs: DataFrame) -> DataFrame:
+    """The runs of a book and the new ones, each once."""
+    new = set(runs["key"]) | {_without_images(key) for key in runs["key"]}
+    runs = _with_verdicts(stored, runs)
+    kept = stored[~stored["key"].isin(new)]
+    return pd.concat([kept, runs], ignore_index=True) if len(kept) else runs
 
 
-def _sheet(book: Workbook, title: str) -> Worksheet:
-    sheet = book[title] if title in book.sheetnames else book.create_sheet(title)
-    assert isinstance(sheet, Worksheet)
+def _known(stored: DataFrame, runs: DataFrame) -> set[str]:
+    """The settings of the new runs that the book has already, perhaps from before their images were known."""
+    before = set(stored["setting"])
+    return {setting for setting in runs["setting"] if {setting, _without_images(setting)} & before}
+
+
+def _without_images(key: str) -> str:
+    return key_of(json.loads(key), IMAGES)
+
+
+def _with_verdicts(stored: DataFrame, runs: DataFrame) -> DataFrame:
+    """The new runs; one that was evaluated again earlier keeps its verdict while its test figure stays."""
+    before = stored[stored["evaluation"].notna()].set_index("key")
+    runs = runs.copy()
+    for at, key in runs["key"].items():
+        if key in before.index and pd.isna(runs.at[at, "evaluation"]):
+            row = before.loc[key]
+            if row["test_top1"] == runs.at[at, "test_top1"]:
+                for name in (*CHECKED, "evaluation"):
+                    runs.at[at, name] = row[name]
+    return runs
+
+
+def _anew(book: Workbook, title: str) -> Worksheet:
+    """An empty sheet in the place of the one of that title."""
+    if title not in book.sheetnames:
+        return book.create_sheet(title)
+    at, earlier = book.sheetnames.index(title), book[title]
+    book.remove(earlier)
+    sheet = book.create_sheet(title, at)
+    sheet.sheet_properties.codeName = earlier.sheet_properties.codeName  # macros know it by that
     return sheet
 
 
-def _write_further(book: Workbook, title: str, rows: Rows, place: Place | None) -> None:
-    """A sheet that is written anew each time: what stood in the columns of its rows goes."""
-    if not rows:
+def _shown(table: DataFrame) -> set[str]:
+    return {name for name in OPTIONAL if name in table and table[name].notna().any()}
+
+
+def _write_summary(sheet: Worksheet, table: DataFrame) -> None:
+    columns = summary_columns(varying_settings(table), _shown(table))
+    write_table(sheet, columns, summary_rows(table), fit_to_width=True)
+    places = {column.header: at for at, column in enumerate(columns, 1)}
+    for row, (is_best, environment) in enumerate(zip(table["is_best"], table["environment"], strict=True), 2):
+        if is_best:
+            restyle(sheet.cell(row, places[METHOD]), b=True)
+            restyle(sheet.cell(row, places[TEST]), b=True)
+        if not pd.isna(environment):
+            restyle(sheet.cell(row, places[MIXED]), color=WRONG)
+
+
+def _write_runs(sheet: Worksheet, runs: DataFrame, table: DataFrame) -> None:
+    """The sheet Runs: in the order of Summary and of the seeds."""
+    order = {setting: at for at, setting in enumerate(table.index)}
+    runs = runs.assign(order=runs["setting"].map(order)).sort_values(["order", "seed"], kind="stable")
+    columns = runs_columns(settings_of_runs(map(json.loads, runs["key"])), _shown(runs))
+    rows = rows_of(runs)
+    write_table(sheet, columns, rows, fit_to_width=False)
+    places = {column.header: at for at, column in enumerate(columns, 1)}
+    for at, row in enumerate(rows, 2):
+        if row["state"] in STATES:
+            fill = PatternFill("solid", fgColor=STATES[str(row["state"])])
+            sheet.cell(at, places[STATE]).fill = fill
+        if row.get("evaluation", AS_RECORDED) != AS_RECORDED:
+            restyle(sheet.cell(at, places[EVALUATION]), color=WRONG)
+
+
+def _write_further(book: Workbook, title: str, table: DataFrame) -> None:
+    if table.empty:
+        if title in book.sheetnames:
+            book.remove(book[title])
         return
-    sheet = _sheet(book, title)
-    headers = list(dict.fromkeys(header for row in rows for header in row))
-    if place is not None:
-        place = place.only([header for header in headers if header in place.columns])
-        place.clear()
-    columns = [Column(header, _format(row.get(header) for row in rows)) for header in headers]
-    write_table(sheet, Table(columns, {str(at): row for at, row in enumerate(rows)}), place)
-
-
-def _format(values: Iterable[Value]) -> str:
-    """A number format for a column: whole numbers, or two digits after the point."""
-    numbers = [value for value in values if isinstance(value, int | float)]
-    return COUNT if all(isinstance(value, int) for value in numbers) else POINTS
+    rows = rows_of(table)
+    columns = []
+    for header in table.columns:
+        numbers = [row[header] for row in rows if isinstance(row.get(header), int | float)]
+        is_whole = all(isinstance(value, int) for value in numbers)
+        columns.append(Column(header, header, COUNT if is_whole else POINTS))
+    write_table(_anew(book, title), columns, rows, fit_to_width=False)

@@ -1,41 +1,66 @@
-"""An Excel book as a file: what it may be, whether all of it survives an update, and writing it whole."""
+"""An Excel book as a file: read, checked for what rewriting it would lose, and replaced atomically."""
 
 from __future__ import annotations
 
 import io
 import os
+import re
 import warnings
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from openpyxl import Workbook, load_workbook
 
-from neq.results.book_parts import CHARTS, MACROS, lost_parts
-from neq.results.sheet import filled
 from neq.utils.atomic_files import atomic_file
 from neq.utils.errors import UserError, first_line, shown
 
-# Ending -> whether it may hold macros, whether it is a template.
+# Suffix -> whether it may hold macros, whether it is a template.
 FORMATS = {".xlsx": (False, False), ".xlsm": (True, False), ".xltx": (False, True), ".xltm": (True, True)}
-TYPES = "[Content_Types].xml"
-MAIN_TYPES = {
-    f"application/vnd.openxmlformats-officedocument.spreadsheetml.{kind}.main+xml": (
-        f"application/vnd.ms-excel.{kind}.macroEnabled.main+xml"
-    )
-    for kind in ("sheet", "template")
-}
+MACROS = "xl/vbaProject.bin"
 # Larger than any book of ours; what unpacks to more is no book.
 MOST_BYTES = 2**28
+# The parts of a book that openpyxl reads and writes again, or that Excel makes anew. Charts and drawings are
+# among them: those of neq are drawn anew, those of others are found in the sheets.
+KEPT = re.compile(
+    r"\[Content_Types\]\.xml|_rels/\.rels|docProps/(core|app|custom)\.xml|xl/workbook\.xml|"
+    r"xl/_rels/workbook\.xml\.rels|xl/(styles|sharedStrings|calcChain)\.xml|xl/theme/theme\d+\.xml|"
+    r"xl/worksheets/(_rels/)?sheet\d+\.xml(\.rels)?|xl/tables/table\d+\.xml|"
+    r"xl/comments\d+\.xml|xl/comments/comment\d+\.xml|xl/drawings/(vmlDrawing|commentsDrawing)\d+\.vml|"
+    r"xl/printerSettings/printerSettings\d+\.bin|xl/charts/(_rels/)?(chart|style|colors)\d+\.xml(\.rels)?|"
+    r"xl/drawings/(_rels/)?drawing\d+\.xml(\.rels)?"
+)
+# The beginning of a part's name -> what users call what it holds.
+NAMES = {
+    "xl/media": "pictures",
+    "xl/diagrams": "diagrams",
+    "xl/embeddings": "embedded objects",
+    "xl/activeX": "controls",
+    "xl/ctrlProps": "controls",
+    "xl/pivot": "pivot tables",
+    "xl/externalLinks": "links to other books",
+    "xl/threadedComments": "threaded comments",
+    "xl/persons": "threaded comments",
+    "xl/slicers": "slicers",
+    "xl/queryTables": "queries",
+    "xl/connections": "queries",
+    "xl/macrosheets": "macro sheets",
+    "xl/chartsheets": "chart sheets",
+    "customXml": "custom XML",
+    "customUI": "a changed ribbon",
+}
+SHAPE = re.compile(rb"<(\w+:)?(sp|cxnSp|grpSp|contentPart)[ />]")
+EXTENSION = re.compile(rb"<(\w+:)?extLst[ />]")
 
 
 class BookFile:
-    """The file of a book, there already or not.
+    """The file of a book, which may exist.
 
     Args:
-        path: with one of the endings of FORMATS; a link is followed.
+        path: with one of the suffixes of FORMATS; a link is followed.
 
     Raises:
-        UserError: another ending, no such folder, or something that is not a file.
+        UserError: another suffix, a folder that does not exist, or a file that cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -53,15 +78,15 @@ class BookFile:
         if self.path.exists() and not (self.path.stat().st_mode & 0o222 and os.access(self.path, os.W_OK)):
             raise UserError(f"output {shown(self.name)} is read-only; give another name, or make it writable")
         if not os.access(self.path.parent, os.W_OK):
-            raise UserError(f"output {shown(self.name)}: nothing can be written in its folder")
+            raise UserError(f"output {shown(self.name)}: its folder is not writable")
         self._loaded: bytes | None = None
         self.check_closed()
 
     def check_closed(self) -> None:
-        """Makes sure that no program has the book open, as far as that can be seen.
+        """Raises if another program has the book open, as far as its lock file shows.
 
         Raises:
-            UserError: Excel's or LibreOffice's lock file lies beside it.
+            UserError: Excel's or LibreOffice's lock file lies beside the book.
         """
         for lock in (f"~${self.path.name}", f".~lock.{self.path.name}#"):
             if (self.path.parent / lock).exists():
@@ -70,14 +95,11 @@ class BookFile:
                     "close it there, or remove that file when nothing has it open"
                 )
 
-    def load(self, force: bool = False) -> Workbook | None:
-        """The book that is there; none where there is no file.
-
-        Args:
-            force: whether what cannot be kept may go.
+    def load(self) -> tuple[Workbook, list[str]] | None:
+        """The book that exists, and what of it openpyxl would not write again; none without a file.
 
         Raises:
-            UserError: it is damaged, or holds what an update would drop.
+            UserError: it is damaged.
         """
         if not self.path.exists():
             return None
@@ -86,34 +108,28 @@ class BookFile:
         except OSError as error:
             raise UserError(f"output {shown(self.name)} cannot be read ({error.strerror})") from error
         self._loaded = content
-        return self._book(content, force)
-
-    def _book(self, content: bytes, force: bool) -> Workbook:
         try:
-            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            with zipfile.ZipFile(io.BytesIO(content)) as archive, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # openpyxl's about what it drops, which `_dropped` finds
                 if sum(part.file_size for part in archive.infolist()) > MOST_BYTES:
                     raise ValueError("it is too large")
                 damaged = archive.testzip()
                 if damaged is not None:
                     raise ValueError(f"{damaged} in it is damaged")
-                book = _load(content, MACROS in archive.namelist())
-                lost = lost_parts(archive, self.macros, _chart_titles(book))
-        except UserError:
-            raise
+                has_macros = MACROS in archive.namelist()
+                book = load_workbook(io.BytesIO(content), keep_vba=has_macros, rich_text=True)
+                return book, sorted(set(_dropped(archive, self.macros)))
         except Exception as error:  # a damaged file fails in many ways, all of them the file's
-            reason = first_line(error)
             raise UserError(
-                f"output {shown(self.name)} is no Excel book that can be read ({reason}); give another name"
+                f"output {shown(self.name)} is no Excel book that can be read ({first_line(error)}); "
+                "give another name"
             ) from None
-        if lost and not force:
-            raise UserError(
-                f"output {shown(self.name)} holds what an update would drop ({', '.join(lost)}); "
-                "give another name, or --force (the book as it is stays as .bak)"
-            )
-        return book
 
     def save(self, book: Workbook) -> Path | None:
-        """Writes the book whole or not at all; gives the path of the former one, if there was one.
+        """Writes the book whole or not at all.
+
+        Returns:
+            The path of the earlier book, NAME.bak; none if there was no book.
 
         Raises:
             UserError: it was opened or changed by another program since it was loaded, or cannot be written.
@@ -121,55 +137,48 @@ class BookFile:
         book.template = self.template
         if not self.macros:
             book.vba_archive = None
+        elif book.vba_archive is None:
+            book.__class__ = _MacroBook
         saved = io.BytesIO()
         book.save(saved)
-        content = saved.getvalue()
-        if self.macros and book.vba_archive is None:
-            content = _with_place_for_macros(content)
         self.check_closed()
-        former = self.path.with_name(f"{self.path.name}.bak")
+        earlier = self.path.with_name(f"{self.path.name}.bak")
         try:
             if (self.path.read_bytes() if self.path.exists() else None) != self._loaded:
                 raise UserError(
                     f"output {shown(self.name)} was changed by another program meanwhile; run again"
                 )
             if self._loaded is not None:
-                with atomic_file(former) as file:
+                with atomic_file(earlier) as file:
                     file.write(self._loaded)
             with atomic_file(self.path) as file:
-                file.write(content)
+                file.write(saved.getvalue())
                 if self._loaded is not None:
                     os.fchmod(file.fileno(), self.path.stat().st_mode)
         except OSError as error:
             raise UserError(f"output {shown(self.name)} cannot be written ({error.strerror})") from error
-        return None if self._loaded is None else former
+        return None if self._loaded is None else earlier
 
 
-def _load(content: bytes, macros: bool) -> Workbook:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what openpyxl drops is told by `lost_parts`
-        return load_workbook(io.BytesIO(content), keep_vba=macros, rich_text=True)
+class _MacroBook(Workbook):
+    """A book that may hold macros and has none: Excel opens no .xlsm that is marked as an .xlsx."""
+
+    @property
+    def mime_type(self) -> str:
+        """Of its main part."""
+        kind = "template" if self.template else "sheet"
+        return f"application/vnd.ms-excel.{kind}.macroEnabled.main+xml"
 
 
-def _with_place_for_macros(content: bytes) -> bytes:
-    """A book without macros as one that may hold some: Excel opens no .xlsm that says it is an .xlsx."""
-    made = io.BytesIO()
-    with (
-        zipfile.ZipFile(io.BytesIO(content)) as given,
-        zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as new,
-    ):
-        for part in given.infolist():
-            data = given.read(part)
-            if part.filename == TYPES:
-                for plain, macros in MAIN_TYPES.items():
-                    data = data.replace(plain.encode(), macros.encode())
-            new.writestr(part, data)
-    return made.getvalue()
-
-
-def _chart_titles(book: Workbook) -> set[str]:
-    """What the sheet Charts says its charts are called."""
-    if CHARTS not in book.sheetnames:
-        return set()
-    sheet = book[CHARTS]
-    return {str(cell.value) for cell in filled(sheet) if isinstance(cell.value, str)}
+def _dropped(archive: zipfile.ZipFile, may_hold_macros: bool) -> Iterator[str]:
+    """What a book holds that openpyxl would not write again, in a word each."""
+    for name in archive.namelist():
+        if name == MACROS:
+            if not may_hold_macros:
+                yield "macros, which this suffix cannot hold"
+        elif name.startswith("xl/worksheets/sheet") and EXTENSION.search(archive.read(name)):
+            yield "sparklines, slicers or newer conditional formats"
+        elif name.startswith("xl/drawings/drawing") and SHAPE.search(archive.read(name)):
+            yield "shapes"
+        elif not name.endswith("/") and not KEPT.fullmatch(name):
+            yield next((word for start, word in NAMES.items() if name.startswith(start)), name)

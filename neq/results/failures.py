@@ -7,8 +7,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from neq.config import find_config, read_yaml
-from neq.results.collect import IMAGES, SEED, Run, key_of
+from neq.results.runs_of_sweep import IMAGES, SEED, Run, key_of
 from neq.runs.identity import plain_identity
 from neq.sweeps import Sweep, cells
 from neq.sweeps.queue import CellQueue, sweep_name
@@ -40,8 +39,7 @@ def with_failures(runs: Iterable[Run], sweeps: Mapping[str, Sweep], runs_dir: Pa
 
 def _reasons(file: str, sweep: Sweep, runs_dir: Path) -> dict[str, str]:
     """By the cell's settings: the line that it failed with."""
-    base = read_yaml(find_config(sweep.options.config_file))
-    name = sweep_name(sweep, Path(file).stem, base)
+    name = sweep_name(sweep, Path(file).stem, sweep.experiment().settings)
     with closing(CellQueue(open_storage(None, runs_dir, reading=True), name, sweep)) as queue:
         states = queue.states() if queue.exists() else []
     failed = {state.cell: f"failed: {state.reason}" for state in states if state.state == "failed"}

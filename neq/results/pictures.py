@@ -17,8 +17,9 @@ from matplotlib.ticker import (
     StrMethodFormatter,
 )
 
-from neq.results.picture_parts import save_figure
-from neq.results.series import Panel, Point, Series, Value, pareto_front
+from neq.results.run_pictures import save_figure
+from neq.results.series import Panel, Point, Value, pareto_front
+from neq.runs.metrics import Metric, cost_metrics
 
 # Colour, marker and line differ together, and colours in lightness too: legible in black and white.
 STYLES = (
@@ -36,12 +37,8 @@ _FRONT: dict[str, Any] = {
     "zorder": 1,
     "label": "Pareto front, % updated",
 }
-# Cost -> its name, the unit that it is shown in, and what that is in the recorded one.
-_COSTS = {
-    "step_seconds": ("time of a step", "ms", 1e-3),
-    "saved_bytes": ("kept for backward", "MiB", 2**20),
-    "peak_memory_bytes": ("peak memory", "MiB", 2**20),
-}
+# Recorded unit of a cost -> the unit that it is shown in, and what one of it is in the recorded one.
+_COST_UNITS = {"s": ("ms", 1e-3), "bytes": ("MiB", 2**20)}
 
 
 def accuracy_by_budget(panel: Panel) -> Figure:
@@ -58,10 +55,11 @@ def accuracy_by_budget(panel: Panel) -> Figure:
     for at, series in enumerate(panel.series):
         shift = at - (len(panel.series) - 1) / 2
         places = [_dodged(point.budget / size, shift, budgets, is_log) for point in series.points]
-        _errorbar(
-            axes, at, series.name, places, [point.top1 for point in series.points], joined=_is_line(series)
-        )
-        if series.policy == "full" and len(series.points) == 1:
+        tops = [point.top1 for point in series.points]
+        _errorbar(axes, at, series.name, places, tops, joined=series.is_joined)
+        if (
+            len(series.points) == 1 and series.points[0].share >= 100
+        ):  # everything is trained: a level to reach
             colour, _, line = STYLES[at % len(STYLES)]
             axes.axhline(series.points[0].top1.mean, color=colour, linestyle=line, linewidth=0.8, alpha=0.6)
     _budget_ticks(axes, budgets, is_log)
@@ -72,16 +70,17 @@ def accuracy_by_budget(panel: Panel) -> Figure:
 
 
 def accuracy_by_cost(panel: Panel) -> Figure:
-    """Test top-1 against time, kept bytes and peak memory of a step, with each Pareto front.
+    """Test top-1 against every measured cost of a step, with its Pareto front.
 
     Points on a front are filled, and joined by its steps.
 
     Args:
         panel: with one series or more.
     """
-    figure = Figure(figsize=(11.0, 4.6), layout="constrained")
-    for axes, cost in zip(figure.subplots(1, len(_COSTS), sharey=True), _COSTS, strict=True):
-        _cost_panel(axes, panel, cost)
+    costs = cost_metrics()
+    figure = Figure(figsize=(11.0 * len(costs) / 3, 4.6), layout="constrained")
+    for axes, (name, metric) in zip(figure.subplots(1, len(costs), sharey=True), costs.items(), strict=True):
+        _cost_panel(axes, panel, name, metric)
     figure.axes[0].set_ylabel("test top-1 (%)")
     _finish(figure, panel)
     return figure
@@ -100,10 +99,11 @@ def save_picture(figure: Figure, path: Path) -> tuple[Path, ...]:
     return paths
 
 
-def _cost_panel(axes: Axes, panel: Panel, cost: str) -> None:
-    name, unit, size = _COSTS[cost]
+def _cost_panel(axes: Axes, panel: Panel, cost: str, metric: Metric) -> None:
+    unit, size = _COST_UNITS[metric.unit]
     known = [point for point in panel.points if cost in point.costs]
-    _frame(axes, f"{name} ({unit}{_kind(known) if cost == 'peak_memory_bytes' else ''})")
+    kind = _kind(panel) if cost == "peak_memory_bytes" and known else ""
+    _frame(axes, f"{metric.header.lower()} ({unit}{kind})")
     if not known:
         axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", va="center")
         axes.set_xticks([])
@@ -182,12 +182,6 @@ def _errorbar(
         axes.plot([], [], color=colour, marker=marker, linestyle=style, markersize=6, label=name)
 
 
-def _is_line(series: Series) -> bool:
-    """Whether the points are a budget each, so that a line from one to the next says something."""
-    budgets = [point.budget for point in series.points]
-    return len(set(budgets)) == len(budgets)
-
-
 def _scale(axes: Axes, values: Sequence[float]) -> bool:
     """A logarithmic axis where the values span much; whether it is one."""
     least, most = min(values), max(values)
@@ -234,17 +228,12 @@ def _three_digits(formatter: EngFormatter, value: float) -> str:
     return str(formatter.format_eng(rounded))
 
 
-def _kind(points: Sequence[Point]) -> str:
+def _kind(panel: Panel) -> str:
     """How peak memory was measured."""
-    kinds = {
-        str(run.summary.get("peak_memory_kind"))
-        for point in points
-        for run in point.group.done
-        if run.summary is not None
-    }
+    kinds = panel.memory_kinds
     if not kinds:
         return ""
-    return f", {kinds.pop()}" if len(kinds) == 1 else ", measured in several ways"
+    return f", {kinds[0]}" if len(kinds) == 1 else ", measured in several ways"
 
 
 def _frame(axes: Axes, label: str) -> None:
@@ -259,12 +248,9 @@ def _finish(figure: Figure, panel: Panel) -> None:
     counts = sorted({point.top1.count for point in panel.points})
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     over = f"mean ± standard deviation of {seeds} seeds" if counts[-1] > 1 else "1 seed"
-    devices = sorted(
-        {str(run.summary.get("device")) for p in panel.points for run in p.group.done if run.summary}
-    )
     lines = [f"{panel.network} on {panel.dataset}", f"{over}, {panel.done} of {panel.expected} runs"]
-    if len(devices) > 1:
-        lines[1] += f", on {' and '.join(devices)}"
+    if len(panel.devices) > 1:
+        lines[1] += f", on {' and '.join(panel.devices)}"
     figure.suptitle("\n".join(lines), fontsize=10)
     handles: dict[str, Artist] = {}
     for axes in figure.axes:

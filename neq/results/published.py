@@ -1,21 +1,23 @@
-"""The method's published table, and what runs of the same cells reached beside it."""
+"""The method's published table, and what runs of the same settings reached beside it."""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any
 
+from pandas import DataFrame
 from pydantic import Field
 
 from neq.config import PolicyName, configs_folder, find_config, network, read_yaml, resolve, to_mapping
 from neq.config.catalog import read_entries
 from neq.config.keys import flatten_file
+from neq.config.policies import POLICIES
 from neq.config.schema import Section
-from neq.results.collect import Group
-from neq.runs.run_reader import number
+from neq.results.frame import settings_of_key
+from neq.results.grouping import LISTS
+from neq.results.series import Value, value_of
 
 FILE = "published_results.yaml"
 SOURCE = "Quelennec et al., arXiv 2312.05282"
@@ -40,47 +42,51 @@ class PublishedNetwork(Section):
 
 @dataclass(frozen=True)
 class Comparison:
-    """A group of runs beside the published figure.
+    """A setting beside the published figure.
 
     Args:
-        group: the runs.
+        config: its settings, leaf -> JSON value.
         row: of the published table.
-        top1: test top-1 of every run that is done, in per cent.
+        ours: test top-1 in per cent, over the seeds that are done; none without one.
+        seeds_done: how many are done.
+        seeds_expected: how many the sweeps ask for.
         theirs: the published mean.
         differs: what was set otherwise than published: `n_epochs 5 (120)`, the published value in brackets.
     """
 
-    group: Group
+    config: Mapping[str, Any]
     row: PublishedRow
-    top1: tuple[float, ...]
+    ours: Value | None
+    seeds_done: int
+    seeds_expected: int
     theirs: float
     differs: tuple[str, ...]
 
     @property
-    def ours(self) -> float | None:
-        """The mean over seeds; none without a run that is done."""
-        return statistics.fmean(self.top1) if self.top1 else None
-
-    @property
     def deviation(self) -> float | None:
         """The standard deviation over seeds (n - 1); none with fewer than two."""
-        return statistics.stdev(self.top1) if len(self.top1) > 1 else None
+        return self.ours.deviation if self.ours is not None and self.ours.count > 1 else None
 
     @property
     def difference(self) -> float | None:
         """Ours less theirs."""
-        return None if self.ours is None else self.ours - self.theirs
+        return None if self.ours is None else self.ours.mean - self.theirs
 
 
-# What makes a row what it is.
+# These define a row of the published table.
 _NOT_COMPARED = frozenset(
     {
         *("dataset", "net_name", "neuron_selection", "initialization", "manual_seed", "data_fingerprint"),
         *("scheme", "ratio", "budget", "budget_unit", "new_num_classes"),
     }
 )
-_OF_SU = ("n_bias_update", "manual_weight_idx", "weight_update_ratio")
-_OF_VELOCITY = ("velocity_mu", "velocity_rule", "velocity_images", "use_validation_for_velocity")
+
+
+# What a policy needs -> the settings that matter under such a policy only.
+_NEEDED = {
+    "lists": LISTS,
+    "velocity": ("velocity_mu", "velocity_rule", "velocity_images", "use_validation_for_velocity"),
+}
 
 
 @cache
@@ -89,20 +95,23 @@ def published_results() -> Mapping[str, PublishedNetwork]:
     return read_entries(FILE, PublishedNetwork)
 
 
-def compare(groups: Iterable[Group]) -> list[Comparison]:
-    """The groups that have a cell in the published table: data set, network, policy and budget match.
+def compare(groups: DataFrame) -> list[Comparison]:
+    """The settings that have a cell in the published table: data set, network, policy and budget match.
 
     Args:
-        groups: of runs, done or not.
+        groups: as of `neq.results.groups`.
     """
     found = []
-    for group in groups:
-        row = _row(group.config)
-        name = group.config["dataset"]
+    for setting, group in groups.iterrows():
+        config = settings_of_key(setting) or {}
+        row = _row(config)
+        name = config["dataset"]
         if row is not None and name in row.top1:
-            numbers = (number((run.summary or {}).get("test_top1")) for run in group.done)
-            top1 = tuple(value for value in numbers if value is not None)
-            found.append(Comparison(group, row, top1, row.top1[name], _differences(group.config, row)))
+            counts = int(group["seeds_done"]), int(group["seeds_expected"])
+            differs = _differences(config, row)
+            found.append(
+                Comparison(config, row, value_of(group, "test_top1"), *counts, row.top1[name], differs)
+            )
     return found
 
 
@@ -113,30 +122,30 @@ HEADERS = (
 )
 
 
-def comparison_rows(groups: Iterable[Group]) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
-    """The comparison as a table: headers, and rows of numbers, text and none where there is no value.
+def comparison(groups: DataFrame) -> DataFrame:
+    """The comparison as a table, its columns those of HEADERS.
 
     Args:
-        groups: of runs, done or not.
+        groups: as of `neq.results.groups`.
     """
     rows = [
         (
-            one.group.config["net_name"],
-            one.group.config["dataset"],
+            one.config["net_name"],
+            one.config["dataset"],
             one.row.budget,
             one.row.neuron_selection,
-            one.group.config["initialization"],
-            one.ours,
+            one.config["initialization"],
+            None if one.ours is None else one.ours.mean,
             one.deviation,
-            one.group.seeds_done,
-            one.group.seeds_expected,
+            one.seeds_done,
+            one.seeds_expected,
             one.theirs,
             one.difference,
             ", ".join(one.differs),
         )
         for one in compare(groups)
     ]
-    return HEADERS, rows
+    return DataFrame(rows, columns=list(HEADERS))
 
 
 def _row(config: Mapping[str, Any]) -> PublishedRow | None:
@@ -157,13 +166,10 @@ def _row(config: Mapping[str, Any]) -> PublishedRow | None:
 
 
 def _differences(config: Mapping[str, Any], row: PublishedRow) -> tuple[str, ...]:
-    """What a configuration sets otherwise than the published runs."""
+    """The settings in which a configuration differs from the published runs."""
     theirs = _published_settings(config["net_name"], config["dataset"], row.neuron_selection, row.scheme)
-    ignored = set(_NOT_COMPARED)
-    if row.neuron_selection != "SU":
-        ignored.update(_OF_SU)
-    if row.neuron_selection != "velocity":
-        ignored.update(_OF_VELOCITY)
+    needs = POLICIES[row.neuron_selection].needs
+    ignored = _NOT_COMPARED.union(*(names for need, names in _NEEDED.items() if need != needs))
     return tuple(
         f"{name} {_shown(value)} ({_shown(theirs[name])})"
         for name, value in config.items()
@@ -179,7 +185,7 @@ def _published_settings(net: str, data: str, policy: str, scheme: str | None) ->
         "dataset": data,
         "base_lr": published_results()[net].base_lr,
         "neuron_selection": policy,
-        "initialization": policy if policy in ("SU", "full") else "random",
+        "initialization": policy if POLICIES[policy].is_static else "random",
         "scheme": scheme or "scheme_baseline",
     }
     config = resolve(read_yaml(find_config(str(configs_folder() / "published.yaml"))), given).config

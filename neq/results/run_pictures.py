@@ -1,12 +1,15 @@
-"""The pictures of one run's choices: velocities and chosen neurons, by layer and epoch."""
+"""The pictures of one run: its curves, and by layer and epoch its velocities and chosen neurons."""
 
 from __future__ import annotations
 
+import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
@@ -15,11 +18,72 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from neq.results.picture_parts import heat_map
+from neq.runs.metrics import Metric, curves
 from neq.runs.selection_file import read_selection
+from neq.utils.atomic_files import atomic_file
 from neq.utils.errors import UserError, first_line
 
+# Split -> its name and line; lines differ as well as colours, for print in black and white.
+SPLITS = {"train": ("train", "-"), "valid": ("validation", "--"), "test": ("test", ":")}
 QUANTILES = (0.1, 0.5, 0.9)
+
+
+def plot_curves(metrics: list[dict[str, Any]], path: Path) -> None:
+    """Every metric that an epoch logs over the epochs, all splits in one panel; losses on a logarithmic axis.
+
+    Args:
+        metrics: rows of metrics.jsonl, one or more.
+        path: of the PNG.
+    """
+    drawn = {name: splits for name, splits in sorted(curves().items()) if _curves(metrics, splits)}
+    figure = Figure(figsize=(4.5 * max(len(drawn), 1), 3.6), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, max(len(drawn), 1)))
+    for axes, (name, splits) in zip(panels, drawn.items(), strict=False):
+        for metric, points in _curves(metrics, splits):
+            label, style = SPLITS.get(metric.split, (metric.split, "-."))
+            axes.plot(*zip(*points, strict=True), style, marker=".", markersize=4, label=label)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+        axes.set_ylabel(f"{name} ({splits[0].unit})" if splits[0].unit else name)
+        if splits[0].higher_is_better is False:
+            axes.set_yscale("log")
+    save_figure(figure, path)
+
+
+def _curves(
+    metrics: list[dict[str, Any]], splits: Sequence[Metric]
+) -> list[tuple[Metric, list[tuple[int, float]]]]:
+    """The points (epoch, value) of each split that logged any."""
+    found = []
+    for metric in splits:
+        section, _, name = metric.key.partition(".")
+        values = [(row["epochs"], row.get(section, {}).get(name)) for row in metrics]
+        points = [(epoch, value) for epoch, value in values if value is not None]
+        if points:
+            found.append((metric, points))
+    return found
+
+
+def plot_selection(metrics: list[dict[str, Any]], path: Path) -> None:
+    """The share of chosen neurons per layer and epoch.
+
+    Args:
+        metrics: rows of metrics.jsonl, one or more.
+        path: of the PNG.
+    """
+    frozen = [row["Perc of frozen conv neurons"]["layer"] for row in metrics]
+    names = list(frozen[0])
+    shares = np.array([[100 - row[name] for row in frozen] for name in names])
+    height = min(24.0, max(3.0, 1.2 + 0.16 * len(names)))
+    figure = Figure(figsize=(8, height), layout="constrained")
+    axes = figure.subplots()
+    picture = _heat_map(axes, shares, [row["epochs"] for row in metrics], vmin=0, vmax=100)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_yticks(range(len(names)), names, fontsize=6)
+    figure.colorbar(picture, ax=axes, label="chosen neurons (%)")
+    save_figure(figure, path)
 
 
 @dataclass(frozen=True)
@@ -100,7 +164,7 @@ def velocity_picture(choices: Choices, title: str) -> Figure:
     norm = LogNorm(most / 1000, most)
     for at, (axes, quantile) in enumerate(zip(all_axes, QUANTILES, strict=True)):
         shown = np.clip(quantiles[:, :, at], most / 1000, None)
-        picture = _heat_map(axes, choices, shown, norm=norm)
+        picture = _choices_map(axes, choices, shown, norm=norm)
         axes.set_title("median" if quantile == 0.5 else f"{quantile:.0%} quantile", fontsize=9)
     _layer_names(all_axes[0], choices)
     bar = figure.colorbar(picture, ax=all_axes, label="|velocity| of a layer's neurons", extend="min")
@@ -122,7 +186,7 @@ def chosen_picture(choices: Choices, title: str) -> Figure:
     mean = [float(share) for share in shares.mean(axis=1)]
     figure = Figure(figsize=(9.0, _height(choices)), layout="constrained")
     heat, bars = figure.subplots(1, 2, sharey=True, width_ratios=(2, 1))
-    picture = _heat_map(heat, choices, shares, vmin=0, vmax=100)
+    picture = _choices_map(heat, choices, shares, vmin=0, vmax=100)
     _layer_names(heat, choices)
     rows = range(len(choices.layers))
     bars.barh(
@@ -146,10 +210,10 @@ def _quantiles(values: NDArray[np.floating]) -> NDArray[np.floating]:
     return np.quantile(found, QUANTILES) if found.size else np.full(len(QUANTILES), np.nan)
 
 
-def _heat_map(axes: Axes, choices: Choices, values: NDArray[np.floating], **scale: Any) -> AxesImage:
+def _choices_map(axes: Axes, choices: Choices, values: NDArray[np.floating], **scale: Any) -> AxesImage:
     # It stands beside others: there is no room for more numbers.
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
-    return heat_map(axes, values, choices.epochs, **scale)
+    return _heat_map(axes, values, choices.epochs, **scale)
 
 
 def _layer_names(axes: Axes, choices: Choices) -> None:
@@ -161,3 +225,38 @@ def _layer_names(axes: Axes, choices: Choices) -> None:
 def _height(choices: Choices) -> float:
     """Inches: a line a layer, within what a page and a viewer can take."""
     return min(40.0, max(3.2, 1.6 + 0.13 * len(choices.layers)))
+
+
+def _heat_map(axes: Axes, values: NDArray[np.floating], epochs: Sequence[int], **scale: Any) -> AxesImage:
+    """Draws a value for each layer and epoch: layers downwards, epochs to the right, larger values lighter.
+
+    Args:
+        axes: empty ones.
+        values: [L, E].
+        epochs: their E numbers, one after another.
+        scale: the range of the colours, as imshow takes it.
+    """
+    axes.set_xlabel("epoch")
+    return axes.imshow(
+        values,
+        aspect="auto",
+        interpolation="nearest",
+        cmap="viridis",
+        extent=(epochs[0] - 0.5, epochs[-1] + 0.5, len(values) - 0.5, -0.5),
+        **scale,
+    )
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a figure; the same picture is the same file.
+
+    Args:
+        figure: any.
+        path: .png or .svg; its folder exists.
+    """
+    kind, content = path.suffix[1:], io.BytesIO()
+    # No date, no random names.
+    with matplotlib.rc_context({"svg.hashsalt": "neq"}):
+        figure.savefig(content, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
+    with atomic_file(path) as file:
+        file.write(content.getbuffer())

@@ -7,9 +7,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from neq.config import Config, find_config, read_yaml, resolve
-from neq.config.keys import find_key
-from neq.runs.identity import NOT_IDENTITY, plain_identity
+from neq.config import Config, find_config, parse_flags, read_yaml, resolve
+from neq.config.keys import KEYS, find_key
+from neq.runs.identity import plain_identity
 from neq.sweeps import Choice, Drawn, Parameter, Sweep, check_search
 from neq.utils.errors import UserError
 
@@ -33,8 +33,9 @@ class SearchSpace:
 
     def __init__(self, sweep: Sweep) -> None:
         check_search(sweep)
-        self._file = read_yaml(find_config(sweep.options.config_file))
-        self._options = sweep.options.overrides
+        options = parse_flags(sweep.flags, "command")
+        self._file = read_yaml(find_config(options.config_file))
+        self._options = options.overrides
         self._drawn: dict[str, Drawn] = {}
         self._listed: dict[str, Choice] = {}
         for name, parameter in sweep.parameters.items():
@@ -53,7 +54,7 @@ class SearchSpace:
         values: dict[str, object] = {}
         for name, parameter in self._drawn.items():
             leaf = _leaf(name)
-            if leaf in NOT_IDENTITY:  # whatever it was, it is the same run
+            if not KEYS[leaf].is_identity:  # whatever it was, it is the same run
                 continue
             values[name] = settings.get(leaf)
             if not _within(parameter, values[name]):

@@ -1,20 +1,17 @@
-"""What pictures of sweeps are drawn from: groups of runs as points, points as named series."""
+"""What pictures and charts of sweeps are drawn from: settings as points, points as named series."""
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from neq.results.collect import Group, differing
-from neq.results.tables import LISTS
-from neq.runs.run_reader import number
+import pandas as pd
+from pandas import DataFrame, Series
 
-COSTS = ("step_seconds", "saved_bytes", "peak_memory_bytes")
+from neq.results.grouping import policy_rank, series_names
+from neq.runs.metrics import cost_metrics
+
 MOST_SERIES = 12
-# What the panel, the place on its axis and the policy tell already.
-_TOLD = {"dataset", "net_name", "budget_unit", "budget", "ratio", "scheme", *LISTS, "neuron_selection"}
 
 
 @dataclass(frozen=True)
@@ -38,17 +35,15 @@ class Value:
 
 @dataclass(frozen=True)
 class Point:
-    """What the finished runs of a group reached.
+    """What the finished runs of a setting reached.
 
     Args:
-        group: the runs.
         budget: in its unit.
-        share: what is updated at most, of all selectable parameters, in per cent.
+        share: the most that is updated, of all selectable parameters, in per cent.
         top1: test top-1 of the best epoch by validation, in per cent.
-        costs: by name, those of COSTS that were recorded.
+        costs: by name, those of the metric table that were recorded.
     """
 
-    group: Group
     budget: float
     share: float
     top1: Value
@@ -56,12 +51,21 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Series:
-    """Points that differ in their budget alone, smallest first."""
+class PointSeries:
+    """Points that differ in their budget alone, smallest first.
+
+    Args:
+        name: the policy, and the settings in which it differs from other series.
+        policy: its name.
+        points: one or more.
+        is_joined: whether a line from point to point means something: each has a budget of its own, and
+            they share all other settings.
+    """
 
     name: str
     policy: str
     points: tuple[Point, ...]
+    is_joined: bool
 
 
 @dataclass(frozen=True)
@@ -72,17 +76,21 @@ class Panel:
         dataset: its name.
         network: its name.
         unit: of the budgets.
-        series: by name; a policy each where settings differ in too many ways.
-        done: how many runs are done.
-        expected: how many the sweeps ask for.
+        series: by policy; one for each policy where settings differ in too many ways.
+        done: number of runs that are done.
+        expected: number of runs that the sweeps ask for.
+        devices: on which they ran.
+        memory_kinds: how peak memory was measured.
     """
 
     dataset: str
     network: str
     unit: str
-    series: tuple[Series, ...]
+    series: tuple[PointSeries, ...]
     done: int
     expected: int
+    devices: tuple[str, ...]
+    memory_kinds: tuple[str, ...]
 
     @property
     def points(self) -> tuple[Point, ...]:
@@ -90,22 +98,32 @@ class Panel:
         return tuple(point for series in self.series for point in series.points)
 
 
-def panels(groups: Sequence[Group]) -> list[Panel]:
-    """The groups by data set, network and unit, those left out of which no run is done.
+def panels(table: DataFrame, most: int = MOST_SERIES) -> list[Panel]:
+    """The settings by data set, network and unit of the budget; those without a finished run are left out.
 
-    Everything at once has the same budget in every unit: it is in every panel of its data set and network.
+    Args:
+        table: as of `groups`.
+        most: series in a panel; where there would be more, each policy is one, of points that are not joined.
     """
-    by_panel: dict[tuple[str, str, str], list[Group]] = {}
-    for group in groups:
-        config = group.config
-        by_panel.setdefault((config["dataset"], config["net_name"], config["budget_unit"]), []).append(group)
     found = []
-    for (data, net, unit), members in by_panel.items():
-        series = _series(members)
-        if series:
-            done = sum(group.seeds_done for group in members)
-            expected = sum(group.seeds_expected for group in members)
-            found.append(Panel(data, net, unit, series, done, expected))
+    for (dataset, network, unit), members in table.groupby(
+        ["dataset", "net_name", "budget_unit"], sort=False
+    ):
+        share = 100 * members["selected_parameters_max"] / members["selectable_parameters"]
+        rated = members.assign(share=share)[members["test_top1"].notna()]
+        if len(rated):
+            found.append(
+                Panel(
+                    str(dataset),
+                    str(network),
+                    str(unit),
+                    _series(rated, most),
+                    int(members["seeds_done"].sum()),
+                    int(members["seeds_expected"].sum()),
+                    _texts(rated["device"]),
+                    _texts(rated["peak_memory_kind"]),
+                )
+            )
     return found
 
 
@@ -122,72 +140,41 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
     return front
 
 
-def value_over(runs: Sequence[float | None]) -> Value | None:
-    """Mean and deviation of what is known; none where nothing is."""
-    known = [value for value in runs if value is not None]
-    if not known:
-        return None
-    return Value(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else 0.0, len(known))
-
-
-def _series(groups: Sequence[Group]) -> tuple[Series, ...]:
-    pairs = [(group, point) for group in groups if (point := _point(group)) is not None]
-    names = _names([group for group, _ in pairs])
-    if len(set(names)) > MOST_SERIES:
-        names = [str(group.config["neuron_selection"]) for group, _ in pairs]
-    by_name: dict[str, list[Point]] = {}
-    for name, (_, point) in zip(names, pairs, strict=True):
-        by_name.setdefault(name, []).append(point)
-    return tuple(
-        Series(
-            name,
-            str(points[0].group.config["neuron_selection"]),
-            tuple(sorted(points, key=lambda point: (point.budget, point.share))),
+def _series(rated: DataFrame, most: int) -> tuple[PointSeries, ...]:
+    names = Series(series_names(rated), index=rated.index)
+    is_merged = names.nunique() > most
+    if is_merged:
+        policies = rated["neuron_selection"].astype(str)
+        several = policies.map(names.groupby(policies).nunique()) > 1
+        names = policies.where(~several, policies + ", various settings")
+    found = []
+    for name, rows in rated.groupby(names, sort=False):
+        points = sorted(
+            (_point(row) for _, row in rows.iterrows()), key=lambda point: (point.budget, point.share)
         )
-        for name, points in by_name.items()
-    )
+        budgets = {point.budget for point in points}
+        is_joined = not is_merged and len(budgets) == len(points)
+        found.append(PointSeries(str(name), str(rows["neuron_selection"].iloc[0]), tuple(points), is_joined))
+    return tuple(sorted(found, key=lambda series: policy_rank(series.policy)))
 
 
-def _point(group: Group) -> Point | None:
-    summaries = [run.summary for run in group.done if run.summary is not None]
-    top1 = value_over([number(summary.get("test_top1")) for summary in summaries])
-    if top1 is None:
+def _point(row: Series) -> Point:
+    costs = {name: value for name in cost_metrics() if (value := value_of(row, name)) is not None}
+    top1 = value_of(row, "test_top1")
+    assert top1 is not None
+    return Point(_known(row["budget_amount"]), _known(row["share"]), top1, costs)
+
+
+def value_of(row: Series, name: str) -> Value | None:
+    """A figure of a row of `groups`; none where no seed has it."""
+    if pd.isna(row[name]):
         return None
-    budget = value_over([number(summary.get("budget")) for summary in summaries])
-    shares = [
-        100 * summary["selected_parameters_max"] / summary["selectable_parameters"]
-        for summary in summaries
-        if number(summary.get("selected_parameters_max")) is not None
-        and number(summary.get("selectable_parameters"))
-    ]
-    costs = {name: value_over([number(summary.get(name)) for summary in summaries]) for name in COSTS}
-    return Point(
-        group,
-        0.0 if budget is None else budget.mean,
-        statistics.fmean(shares) if shares else 0.0,
-        top1,
-        {name: value for name, value in costs.items() if value is not None},
-    )
+    return Value(float(row[name]), _known(row[f"{name}_std"]), int(row[f"{name}_count"]))
 
 
-def _names(groups: Sequence[Group]) -> list[str]:
-    """The policy, and what else tells a group from others, its budget apart."""
-    varying = sorted(set(differing(group.config for group in groups)) - _TOLD)
-    # Where the start follows from the policy it says nothing more.
-    starts = {(group.config["neuron_selection"], group.config["initialization"]) for group in groups}
-    if len({policy for policy, _ in starts}) == len(starts):
-        varying = [key for key in varying if key != "initialization"]
-    return [
-        ", ".join(
-            [
-                str(group.config["neuron_selection"]),
-                *(f"{key} {_short(group.config.get(key))}" for key in varying),
-            ]
-        )
-        for group in groups
-    ]
+def _known(value: float) -> float:
+    return 0.0 if pd.isna(value) or abs(value) == float("inf") else float(value)
 
 
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 16 else f"{text[:15]}…"
+def _texts(values: Series) -> tuple[str, ...]:
+    return tuple(sorted({part for value in values.dropna() for part in str(value).split(", ")}))

@@ -14,13 +14,15 @@ PATH = re.compile(r"[^/\s]+/[^/\s]+/[^/\s]+")
 PATIENCE = 60  # seconds that W&B has for an answer
 
 
-def wandb_runs(sweeps: Iterable[str], api: Any = None, tell: Callable[[str], None] = print) -> list[Recorded]:
+def wandb_runs(
+    sweeps: Iterable[str], api: Any = None, notify: Callable[[str], None] = print
+) -> list[Recorded]:
     """The runs of W&B sweeps.
 
     Args:
         sweeps: each ENTITY/PROJECT/SWEEP.
         api: as wandb.Api; none: the client's own, as it is logged in.
-        tell: called with a line for every run that is none of ours.
+        notify: called with a line for every run that neq did not log.
 
     Raises:
         UserError: W&B is not installed, or does not give a sweep.
@@ -41,7 +43,7 @@ def wandb_runs(sweeps: Iterable[str], api: Any = None, tell: Callable[[str], Non
             try:
                 found.append(_recorded(run))
             except UserError as error:
-                tell(f"{run.url}: {error}; left out")
+                notify(f"{run.url}: {error}; left out")
     return found
 
 

@@ -10,7 +10,7 @@ from neq.runs.record import RunIsBusy, RunRecord
 from neq.runs.record_header import RecordHeader, Stretch, SweepCell
 from neq.runs.selection_file import read_selection
 from neq.runs.stored_run import StoredRun, load_run, read_metrics, read_summary
-from neq.runs.wandb import WandbMirror, why_no_wandb
+from neq.runs.wandb import WandbMirror, wandb_cell, why_no_wandb
 
 __all__ = [
     "Environment",
@@ -32,5 +32,6 @@ __all__ = [
     "read_selection",
     "read_summary",
     "run_folder",
+    "wandb_cell",
     "why_no_wandb",
 ]

@@ -14,17 +14,9 @@ from neq.config.writing import to_mapping
 from neq.utils.atomic_files import file_sha256
 from neq.utils.errors import UserError, shown
 
-NOT_IDENTITY = frozenset(
-    {
-        *("project_name", "run_dir", "resume", "device", "memory", "root", "n_worker"),
-        # What is left out under on_bad_image is part of the data's fingerprint.
-        *("on_bad_image", "cache", "cache_gib"),
-        *("test_per_epochs", "checkpoint_minutes"),
-    }
-)
-FINGERPRINT = (
-    "data_fingerprint"  # beside the settings, where the data set's name does not identify the images
-)
+# Of the images, where the data set's name does not identify them.
+FINGERPRINT = "data_fingerprint"
+# Named by the folders above a run's own.
 PATH_KEYS = (
     *("dataset", "net_name", "initialization", "neuron_selection"),
     *("scheme", "ratio", "budget", "manual_seed"),
@@ -32,24 +24,22 @@ PATH_KEYS = (
 
 
 def identity(config: Config, data_fingerprint: str | None = None) -> dict[str, object]:
-    """The settings of a resolved configuration that can change its result, leaf -> JSON value.
+    """The settings of a resolved configuration that can change its result, key -> JSON value.
 
-    Defaults are left out, so that a key added later does not rename old runs; PATH_KEYS always stay.
-    A file of weights counts by its content, wherever it lies.
+    Whether a key is one of them stands at its field (`NOT_IDENTITY` in neq.config.schema). Defaults are left
+    out, so that a key that is added later does not rename earlier runs; PATH_KEYS are always there. A file of
+    weights is identified by its content, not by its path. What `on_bad_image` leaves out is part of the
+    fingerprint.
 
     Args:
         config: a resolved configuration.
-        data_fingerprint: hash of the images, where the data set's name does not say which they are.
+        data_fingerprint: hash of the images, where the data set's name does not identify them.
 
     Raises:
         UserError: the file of weights cannot be read.
     """
-    values, defaults = _flat(config), _flat(config_model()())
-    chosen = {
-        name: value
-        for name, value in values.items()
-        if name not in NOT_IDENTITY and (name in PATH_KEYS or value != defaults[name])
-    }
+    values, defaults = _identity_settings(config), default_settings()
+    chosen = {name: value for name, value in values.items() if name in PATH_KEYS or value != defaults[name]}
     weights = config.net_config.weights
     if weights not in WEIGHTS_BY_NAME:
         chosen["weights"] = f"sha256:{_hash(weights)}"
@@ -67,25 +57,33 @@ def plain_identity(config: Config) -> dict[str, Any]:
 def run_folder(config: Config, data_fingerprint: str | None = None) -> PurePosixPath:
     """{dataset}/{net}/{initialization}/{neuron_selection}/{scheme}/{budget}/{seed}-{hash}.
 
-    The budget is the absolute number, else the ratio, with its unit where that is not parameters. The hash is
-    that of the identity without what the path already says, so that seeds of one setting share it.
+    The budget is the amount, else the ratio, with its unit unless that is parameters. The hash covers the
+    rest of the identity, so that the seeds of one setting share it. Runs are found by this name: a change
+    of it orphans every run that exists.
     """
     settings = identity(config, data_fingerprint)
-    said = {name: settings.pop(name) for name in PATH_KEYS}
+    named = {name: settings.pop(name) for name in PATH_KEYS}
     canonical = json.dumps(settings, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(canonical.encode()).hexdigest()[:10]
-    budget = repr(said["ratio"] if said["budget"] is None else said["budget"])
+    budget = repr(named["ratio"] if named["budget"] is None else named["budget"])
     if config.NEq_config.budget_unit != "parameters":
         budget += config.NEq_config.budget_unit
-    names = [said[name] for name in ("dataset", "net_name", "initialization", "neuron_selection")]
-    parts = [*names, said["scheme"] or "no_scheme", budget, f"{said['manual_seed']}-{digest}"]
+    names = [named[name] for name in ("dataset", "net_name", "initialization", "neuron_selection")]
+    parts = [*names, named["scheme"] or "no_scheme", budget, f"{named['manual_seed']}-{digest}"]
     return PurePosixPath(*(re.sub(r"^\.+|[^A-Za-z0-9._+-]", "_", str(part)) for part in parts))
 
 
-def _flat(config: Config) -> dict[str, object]:
+def default_settings() -> dict[str, object]:
+    """The default of every setting that can change a result, key -> JSON value."""
+    return _identity_settings(config_model()())
+
+
+def _identity_settings(config: Config) -> dict[str, object]:
     nested: dict[str, Any] = to_mapping(config)
     return {
-        name: nested[key.section][key.name] if key.section else nested[key.name] for name, key in KEYS.items()
+        name: nested[key.section][key.name] if key.section else nested[key.name]
+        for name, key in KEYS.items()
+        if key.is_identity
     }
 
 

@@ -15,6 +15,7 @@ from neq.config import Config, read_yaml, stored_config
 from neq.runs.environment import Environment
 from neq.runs.identity import plain_identity
 from neq.runs.layout import CHECKPOINTS, CONFIG, IDENTITY, METRICS, SUMMARY
+from neq.runs.metrics import summary_metrics
 from neq.runs.record_header import UNKNOWN, RecordHeader, SweepCell, read_header
 from neq.runs.stored_run import read_object
 from neq.utils.errors import UserError, shown
@@ -25,10 +26,6 @@ TRACES = frozenset({SUMMARY, METRICS, CHECKPOINTS})
 NEEDED = ("epochs", "best_epoch", "test_top1")
 # No figure of a run comes near it; JSON has numbers that no float can hold.
 LARGEST = 1e300
-NUMBERS = (
-    *(*NEEDED, "val_top1", "val_loss", "budget", "budget_used_max", "selected_parameters_max"),
-    *("selectable_parameters", "step_seconds", "saved_bytes", "peak_memory_bytes"),
-)
 
 
 @dataclass(frozen=True)
@@ -136,7 +133,7 @@ def check_summary(summary: Mapping[str, Any], called: str) -> None:
     for name in NEEDED:
         if name not in summary:
             raise UserError(f"{called} is damaged ({name} is missing)")
-    for name in NUMBERS:
+    for name in dict.fromkeys((*NEEDED, "budget", *summary_metrics())):
         value = summary.get(name)
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if value is not None and (not is_number or LARGEST <= abs(value) < math.inf):

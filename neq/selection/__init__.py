@@ -1,5 +1,6 @@
-"""Policies that rank neurons."""
+"""Policies that rank neurons, and what they rank by."""
 
+from neq.selection.gradients import batch_gradients
 from neq.selection.similarity import PreviousValues, previous_values, similarity
 from neq.selection.state import SelectionState, StaticScheme
 from neq.selection.su import bias_layers, listed_parameters
@@ -10,6 +11,7 @@ __all__ = [
     "SelectionState",
     "StaticScheme",
     "VelocityState",
+    "batch_gradients",
     "bias_layers",
     "listed_parameters",
     "previous_values",

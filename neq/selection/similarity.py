@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from neq.networks.layer_kinds import LayerKind
 from neq.networks.neurons import NeuronTable
-from neq.networks.parameter_slice import ParameterSlice
+from neq.networks.parameter_slice import ParameterSlice, named_tensor
 from neq.utils.eval_mode import eval_mode
 
 # Name of a parameter or buffer -> which part of it was kept, and its values.
@@ -28,8 +29,8 @@ def previous_values(network: nn.Module, parts: Mapping[str, ParameterSlice]) -> 
         network: the plain network, before the epoch.
         parts: the parameters that the epoch trains, and which part of each. Buffers are kept whole.
     """
-    kept = {name: (part, part.take(network.get_parameter(name).detach())) for name, part in parts.items()}
-    return kept | {name: (ParameterSlice(), buffer.clone()) for name, buffer in network.named_buffers()}
+    kept = {name: (part, part.take(named_tensor(network, name).detach())) for name, part in parts.items()}
+    return {name: (ParameterSlice(), buffer.clone()) for name, buffer in network.named_buffers()} | kept
 
 
 @torch.no_grad()
@@ -78,7 +79,7 @@ def similarity(
 class _Sums:
     """Products of old and new maps, summed over space, by layer: float64 [images, neurons] each."""
 
-    def __init__(self, images: int, kinds: Mapping[str, str]) -> None:
+    def __init__(self, images: int, kinds: Mapping[str, LayerKind]) -> None:
         self._images, self._kinds = images, kinds
         self.by_layer: dict[str, list[Tensor]] = {}
 
@@ -97,13 +98,12 @@ class _Sums:
         return torch.where((old == 0) & (new == 0), 1.0, cosine)
 
 
-def _maps(output: Tensor, images: int, kind: str) -> Tensor:
+def _maps(output: Tensor, images: int, kind: LayerKind) -> Tensor:
     """An output as float64 [images, positions, neurons].
 
     A Linear's features come last, and whatever it cuts an image into (windows, tokens) are positions.
     """
-    if kind == "conv":
-        output = output.movedim(1, -1)
+    output = kind.neurons_last(output)
     return output.double().reshape(images, -1, output.shape[-1])
 
 

@@ -1,7 +1,8 @@
-"""What a policy may look at when it scores neurons."""
+"""What a policy sees when it scores neurons."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:  # the core needs no configuration
 
 @dataclass(frozen=True)
 class StaticScheme:
-    """The lists of a static (SU) selection.
+    """The lists of a static selection (SU).
 
     Args:
         indices: convs in module order, head excluded, ascending.
@@ -30,7 +31,7 @@ class StaticScheme:
 
     @classmethod
     def of_config(cls, lists: BackwardConfig) -> StaticScheme | None:
-        """The lists of a run's configuration; none where it has none."""
+        """The lists of a run's configuration, or None."""
         if not lists.manual_weight_idx:
             return None
         return cls(lists.manual_weight_idx, lists.weight_update_ratio, lists.n_bias_update)
@@ -38,7 +39,7 @@ class StaticScheme:
 
 @dataclass(frozen=True)
 class SelectionState:
-    """What a policy may look at.
+    """What a policy sees.
 
     Args:
         table: the network's neurons.
@@ -46,6 +47,7 @@ class SelectionState:
         generator: the stream that random choices of this epoch are drawn from.
         scheme: the lists of SU, if the run has them.
         velocity: signed velocity of every neuron after the last epoch, float64 [N]; none before the first.
+        gradients: of one batch's loss, as `batch_gradients` measures them; none where no policy needs them.
     """
 
     table: NeuronTable
@@ -53,3 +55,4 @@ class SelectionState:
     generator: torch.Generator
     scheme: StaticScheme | None = None
     velocity: Tensor | None = None
+    gradients: Mapping[str, Tensor] | None = None

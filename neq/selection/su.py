@@ -7,7 +7,7 @@ Quelennec et al., arXiv 2312.05282.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from neq.networks.neurons import Layer, NeuronTable
 from neq.selection.state import SelectionState, StaticScheme
@@ -25,9 +25,8 @@ def score(state: SelectionState) -> Tensor:
     scores = torch.full((len(state.table),), -torch.inf, dtype=torch.float64)
     for layer, count in _listed(state.table, state.scheme):
         module = state.network.get_submodule(layer.name)
-        assert isinstance(module, (nn.Conv2d, nn.Linear))
         norms = (
-            module.weight.detach()
+            layer.kind.weight(module)
             .double()
             .transpose(0, layer.axis)
             .flatten(1)
@@ -52,7 +51,7 @@ def bias_layers(table: NeuronTable, scheme: StaticScheme) -> tuple[str, ...]:
 
 
 def _convs(table: NeuronTable) -> list[Layer]:
-    return [layer for layer in table.layers if layer.kind == "conv"]
+    return [layer for layer in table.layers if layer.kind.is_conv]
 
 
 def _listed(table: NeuronTable, scheme: StaticScheme) -> list[tuple[Layer, int]]:

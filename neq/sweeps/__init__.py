@@ -6,7 +6,7 @@ listing cells does not wait for it.
 
 from neq.sweeps.cells import MAX_CELLS, Cell, cells, check_search, grid, grid_size
 from neq.sweeps.parameters import Choice, Drawn, Parameter
-from neq.sweeps.sweep_file import EarlyTerminate, Metric, Sweep, read_sweep
+from neq.sweeps.sweep_file import EarlyTerminate, Sweep, read_sweep
 
 __all__ = [
     "MAX_CELLS",
@@ -14,7 +14,6 @@ __all__ = [
     "Choice",
     "Drawn",
     "EarlyTerminate",
-    "Metric",
     "Parameter",
     "Sweep",
     "cells",

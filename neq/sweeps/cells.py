@@ -1,4 +1,4 @@
-"""From a sweep to the runs it asks for: every cell of a grid as overrides, resolved as any run is."""
+"""The cells of a sweep: every combination of a grid's values, resolved by its experiment."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from neq.config import Config, find_config, read_yaml, resolve
+from neq.experiment.experiment import Experiment
 from neq.sweeps.parameters import Choice, Drawn, Parameter
 from neq.sweeps.sweep_file import Sweep
 from neq.utils.errors import UserError, shown
@@ -22,19 +23,19 @@ class Cell:
 
     Args:
         number: from 1, in the order in which W&B asks for the cells.
-        values: what the sweep says, by leaf or path.
-        config: what that comes to.
-        notes: what gave way on the way to it.
+        values: of the sweep's parameters, by key or path.
+        config: the complete configuration, of the experiment's own type.
+        notes: of resolving it, for the user.
     """
 
     number: int
     values: Mapping[str, object]
-    config: Config
+    config: Any
     notes: tuple[str, ...]
 
 
 def grid_size(sweep: Sweep) -> int:
-    """How many cells a grid has; `run_cap` is no part of it.
+    """The number of cells of a grid, whatever its `run_cap`.
 
     Raises:
         UserError: a parameter cannot be enumerated, or the grid has more than MAX_CELLS cells.
@@ -56,49 +57,41 @@ def grid(sweep: Sweep) -> Iterator[dict[str, object]]:
 
 
 def cells(sweep: Sweep) -> tuple[Cell, ...]:
-    """Every cell of a grid, resolved by the schema of any run.
+    """Every cell of a grid, resolved.
 
     Raises:
-        UserError: naming the first cell that is not valid, with its values.
+        UserError: a cell is not valid; the line shows its number and values.
     """
     assert sweep.method == "grid"
-    size, file = grid_size(sweep), _file(sweep)
-    found = []
-    for number, values in enumerate(grid(sweep), 1):
-        said = _said(sweep, values)
-        found.append(_cell(sweep, file, number, values, f"cell {number} of {size}{said}"))
-    return tuple(found)
+    size, experiment = grid_size(sweep), sweep.experiment()
+    return tuple(
+        _cell(experiment, number, values, f"cell {number} of {size}{_shown_values(sweep, values)}")
+        for number, values in enumerate(grid(sweep), 1)
+    )
 
 
 def check_search(sweep: Sweep) -> None:
-    """Resolves what a random or bayes search may draw: every value and end of a range, one at a time.
+    """Resolves what a random or bayes search may draw: every listed value and end of a range, one at a time.
 
     Raises:
-        UserError: naming the first values that are not valid.
+        UserError: values are not valid; the line shows them.
     """
     assert sweep.method != "grid"
-    file = _file(sweep)
+    experiment = sweep.experiment()
     likely = {name: _likely(parameter) for name, parameter in sweep.parameters.items()}
     first = {name: values[0] for name, values in likely.items()}
     for name, values in likely.items():
         for value in values:
             tried = first | {name: value}
-            _cell(sweep, file, 0, tried, f"a run{_said(sweep, tried)}")
+            _cell(experiment, 0, tried, f"a run{_shown_values(sweep, tried)}")
 
 
-def _file(sweep: Sweep) -> dict[str, object]:
-    """The file that the command starts from."""
-    return read_yaml(find_config(sweep.options.config_file))
-
-
-def _cell(
-    sweep: Sweep, file: Mapping[str, object], number: int, values: Mapping[str, object], called: str
-) -> Cell:
+def _cell(experiment: Experiment, number: int, values: Mapping[str, object], called: str) -> Cell:
     try:
-        resolved = resolve(file, {**sweep.options.overrides, **values})
+        config, notes = experiment.resolve(values)
     except UserError as error:
         raise UserError(f"{called}: {error}") from None
-    return Cell(number, values, resolved.config, resolved.notes)
+    return Cell(number, values, config, notes)
 
 
 def varying(sweep: Sweep) -> list[str]:
@@ -110,8 +103,8 @@ def varying(sweep: Sweep) -> list[str]:
     ]
 
 
-def _said(sweep: Sweep, values: Mapping[str, object]) -> str:
-    """The values that tell a cell from the others, as an error line shows them."""
+def _shown_values(sweep: Sweep, values: Mapping[str, object]) -> str:
+    """The values that distinguish a cell, for an error line."""
     listed = ", ".join(f"{name}: {shown(values[name])}" for name in varying(sweep))
     return f" ({listed})" if listed else ""
 
@@ -119,7 +112,7 @@ def _said(sweep: Sweep, values: Mapping[str, object]) -> str:
 def _count(name: str, parameter: Parameter) -> int:
     if isinstance(parameter, Choice):
         if parameter.probabilities is not None:
-            raise UserError(f"parameters.{name}.probabilities mean nothing in a grid; use method: random")
+            raise UserError(f"parameters.{name}.probabilities have no meaning in a grid; use method: random")
         return len(parameter.values)
     if parameter.distribution not in GRID_DISTRIBUTIONS:
         raise UserError(
@@ -131,13 +124,13 @@ def _count(name: str, parameter: Parameter) -> int:
         return int(most - least) + 1
     if least == most:
         raise UserError(
-            f"parameters.{name}: q_uniform leaves its max out, so there is no value from {least} on"
+            f"parameters.{name}: q_uniform excludes its max, so there is no value from {least} on"
         )
     return math.ceil(min((most - least) / parameter.numbers["q"], 10 * MAX_CELLS))
 
 
 def _values(parameter: Parameter) -> tuple[object, ...]:
-    """What a grid takes from a parameter; W&B leaves the end of q_uniform out."""
+    """The values of a parameter in a grid; as in W&B, q_uniform excludes its max."""
     if isinstance(parameter, Choice):
         return parameter.values
     numbers, count = parameter.numbers, _count("", parameter)
@@ -145,7 +138,7 @@ def _values(parameter: Parameter) -> tuple[object, ...]:
 
 
 def _likely(parameter: Parameter) -> tuple[object, ...]:
-    """Values that a search may well draw: all of a list; ends and inside of a range; around a mean."""
+    """Values that a search may draw: all of a list; the ends and a point of a range; around a mean."""
     if isinstance(parameter, Choice):
         return parameter.values
     name, numbers = parameter.distribution, parameter.numbers
@@ -166,7 +159,7 @@ def _likely(parameter: Parameter) -> tuple[object, ...]:
 
 
 def _transformed(name: str, point: float) -> float:
-    """A point of the range or mean that the file states, as the value that comes of it."""
+    """The value of a parameter at a point of the range, or near the mean, that the file states."""
     if name.endswith("_values"):
         return point
     if name.startswith("inv_"):

@@ -1,4 +1,4 @@
-"""What the trials of a sweep say about its cells; nothing here changes them."""
+"""The state of a sweep's cells, derived from the history of its trials."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from optuna.trial import FrozenTrial, TrialState
 
 State = Literal["waiting", "running", "done", "stopped", "failed"]
 FINAL: tuple[State, ...] = ("done", "stopped", "failed")
-# A cell whose worker dies this often counts as failed: it may be what kills them.
+# A cell whose worker dies this often counts as failed: it may be the cause.
 MOST_DEATHS = 5
 
 # Attributes of a trial.
-CELL = "cell"  # which cell it does; a draw without it is the first of its own
-WORKER = "worker"  # who does it
-RETRY = "retry"  # what was before it no longer counts
-GIVEN_BACK = "given_back"  # its worker was told to stop
-SURPLUS = "surplus"  # it was made in vain: the cell was there already, or run_cap reached
+CELL = "cell"  # the cell that it runs; a draw without it is the first trial of a cell of its own
+WORKER = "worker"  # the name of the worker that has it
+RETRY = "retry"  # trials before it no longer count
+GIVEN_BACK = "given_back"  # its worker was asked to stop
+REDUNDANT = "surplus"  # redundant: the cell exists already, or run_cap is reached
 ERROR = "error"  # the line that it failed with
 VALUES, SECONDS, EPOCHS, FOLDER, MEMORY = "values", "seconds", "epochs", "folder", "memory"
 
 
 @dataclass(frozen=True)
 class CellState:
-    """How far a cell is.
+    """The state of a cell.
 
     Args:
-        cell: its key: the number of a grid's cell, or of the trial that first drew it.
+        cell: the number of a grid's cell, or of the trial that first drew it.
         state: "stopped" ended early, by the sweep's early_terminate.
-        trial: the one that says so; none for a cell that nobody has put up yet.
-        owed: it waits, and no trial waits for it.
+        trial: the one that decides the state; None for a cell that was not enqueued yet.
+        owed: whether it waits without a waiting trial.
         reason: of a failure, one line.
     """
 
@@ -43,23 +43,23 @@ class CellState:
 
 
 def cell_of(trial: FrozenTrial) -> int:
-    """The cell that a trial does."""
+    """The cell of a trial."""
     return int(trial.user_attrs.get(CELL, trial.number))
 
 
 def by_cell(trials: Iterable[FrozenTrial]) -> dict[int, list[FrozenTrial]]:
-    """The trials of every cell, by number; those made in vain are left out."""
+    """The trials of every cell, by number, without redundant ones."""
     found: dict[int, list[FrozenTrial]] = {}
     for trial in sorted(trials, key=lambda trial: trial.number):
-        if SURPLUS not in trial.user_attrs:
+        if REDUNDANT not in trial.user_attrs:
             found.setdefault(cell_of(trial), []).append(trial)
     return found
 
 
 def cell_state(cell: int, trials: Sequence[FrozenTrial]) -> CellState:
-    """How far a cell is, from its trials in order.
+    """The state of a cell by its trials, in order.
 
-    A trial that failed without saying why lost its worker: its cell is owed again, up to MOST_DEATHS times.
+    A trial that failed without an error lost its worker: its cell is owed again, up to MOST_DEATHS times.
     """
     starts = [at for at, trial in enumerate(trials) if RETRY in trial.user_attrs]
     trials = trials[starts[-1] :] if starts else trials

@@ -4,37 +4,30 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import PurePath
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from neq.config import Options, parse_flags, read_yaml
+from neq.config import read_yaml
 from neq.config.explain import expected
-from neq.config.keys import find_key
+from neq.experiment.experiment import Experiment, open_experiment, program_name
 from neq.sweeps.parameters import Parameter, read_parameters
 from neq.utils.errors import UserError, shown, unknown_name
 
-PROGRAM = "train_classification.py"
 MACROS = ("${env}", "${interpreter}", "${program}", "${args}")
-# What every run logs once an epoch and a search can go by.
-METRICS = (
-    *("train.train/top1", "train.train/loss", "valid.val/top1", "valid.val/loss", "valid.val/best"),
-    *("test.test/top1", "test.test/loss", "test.test/best", "test.test/top1_at_valid_best"),
-)
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1, strict=True)]
 Number = Annotated[float, Field(strict=True)]
 
 
-class Part(BaseModel):
-    """A part of a sweep file: frozen, unknown keys refused, no infinities."""
+class Section(BaseModel):
+    """A section of a sweep file: frozen, unknown keys refused, no infinities."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Metric(Part):
-    """What the sweep is after; W&B minimizes where the file does not say."""
+class SweepMetric(Section):
+    """What the sweep optimizes; W&B minimizes where the file names no goal."""
 
     name: Text
     goal: Literal["minimize", "maximize"] = "minimize"
@@ -43,8 +36,8 @@ class Metric(Part):
     impute_while_running: Literal["latest", "best", "worst", "false"] = "false"
 
 
-class EarlyTerminate(Part):
-    """Hyperband: which epochs a run that lags behind is stopped at.
+class EarlyTerminate(Section):
+    """Hyperband: the epochs after which a run that lags behind is stopped.
 
     Brackets are at min_iter, min_iter * eta, min_iter * eta^2, ..., or `s` of them back from max_iter.
     """
@@ -63,19 +56,22 @@ class EarlyTerminate(Part):
         return self
 
 
-class Sweep(Part):
+class Sweep(Section):
     """A sweep.
 
     Args:
-        parameters: by leaf (`n_epochs`) or path (`run_config.n_epochs`), in the order of the file.
-        command: as the file has it; none is W&B's own, which passes every value as a flag.
-        options: the flags that the command gives beside the sweep's values, the same for every run.
+        program: names the experiment.
+        parameters: by key (`n_epochs`) or path (`run_config.n_epochs`), in the order of the file.
+        command: as the file has it; without one W&B passes every value as a flag.
+        flags: those that the command passes to every run, beside the sweep's values.
+        objective: the metric that a search optimizes and the status shows: the file's, where runs report
+            it, else the experiment's first.
     """
 
     program: str
     method: Literal["grid", "random", "bayes"]
     parameters: Mapping[str, Parameter]
-    metric: Metric | None = None
+    metric: SweepMetric | None = None
     early_terminate: EarlyTerminate | None = None
     run_cap: Count | None = None
     command: tuple[Text, ...] | None = None
@@ -83,11 +79,20 @@ class Sweep(Part):
     description: str | None = None
     project: Text | None = None
     entity: Text | None = None
-    options: Options = Options()
+    flags: tuple[str, ...] = ()
+    objective: SweepMetric | None = None
+
+    def experiment(self) -> Experiment:
+        """What the sweep runs, made anew from the flags.
+
+        Raises:
+            UserError: a flag is not allowed.
+        """
+        return open_experiment(self.program, self.flags)
 
 
 def read_sweep(path: str | os.PathLike[str]) -> Sweep:
-    """The sweep that a file describes; what its cells come to is checked by `cells` and `check_search`.
+    """Reads a sweep file; the configurations of its cells are checked by `cells` and `check_search`.
 
     Raises:
         UserError: one line for the first mistake: file, key, what was given, what is allowed.
@@ -100,14 +105,14 @@ def read_sweep(path: str | os.PathLike[str]) -> Sweep:
 
 
 def _sweep(given: Mapping[str, object]) -> Sweep:
-    known = [name for name in Sweep.model_fields if name != "options"]
+    known = [name for name in Sweep.model_fields if name not in ("flags", "objective")]
     for name in given:
         if name not in known:
             raise unknown_name("key", name, known)
     for name in ("program", "method", "parameters"):
         if given.get(name) is None:
             raise UserError(f"{name} is missing")
-    _check_program(given["program"])
+    program = program_name(given["program"])
     parameters = read_parameters(given["parameters"])
     present = {name: value for name, value in given.items() if value is not None}
     try:
@@ -115,10 +120,12 @@ def _sweep(given: Mapping[str, object]) -> Sweep:
         sweep = Sweep.model_validate({**present, "parameters": {}})
     except ValidationError as error:
         raise _refusal(error) from None
-    options = _options(sweep, parameters)
-    sweep = sweep.model_copy(update={"parameters": parameters, "options": options})
-    _check_metric(sweep)
-    return sweep
+    flags = () if sweep.command is None else tuple(_flags(sweep.command, program))
+    sweep = sweep.model_copy(update={"program": program, "parameters": parameters, "flags": flags})
+    experiment = sweep.experiment()
+    experiment.check_parameters(tuple(parameters))
+    _check_metric(sweep, experiment)
+    return sweep.model_copy(update={"objective": _objective(sweep, experiment)})
 
 
 def _refusal(error: ValidationError) -> UserError:
@@ -130,42 +137,29 @@ def _refusal(error: ValidationError) -> UserError:
     return UserError(f"{where} {shown(first['input'])} is not allowed: {expected(first)}")
 
 
-def _check_program(program: object) -> None:
-    if not isinstance(program, str) or PurePath(program) != PurePath(PROGRAM):
-        raise UserError(f"program {shown(program)} is not allowed: write program: {PROGRAM}")
-
-
-def _options(sweep: Sweep, parameters: Mapping[str, Parameter]) -> Options:
-    """The flags that stand in the command behind the program."""
-    taken = {key.flat_name for path in parameters if (key := find_key(path))}
-    options = Options()
-    if sweep.command is not None:
-        options = parse_flags(_flags(sweep.command), "command")
-    for name in ("run_dir", "resume"):
-        if name in taken or name in options.overrides:
-            raise UserError(f"{name} is not allowed in a sweep: every cell has a folder of its own")
-    for name in options.overrides:
-        if name in taken:
-            raise UserError(f"{name} stands in command and in parameters; give it once")
-    return options
-
-
-def _flags(command: tuple[str, ...]) -> list[str]:
+def _flags(command: tuple[str, ...], program: str) -> list[str]:
+    """The words of a command behind the program, without macros."""
     for token in command:
         if "${" in token and token not in MACROS:
             raise UserError(f"command {shown(token)} is not allowed; macros read here: {', '.join(MACROS)}")
-    programs = [at for at, token in enumerate(command) if token in ("${program}", PROGRAM)]
+    programs = [at for at, token in enumerate(command) if token in ("${program}", program)]
     if not programs:
         raise UserError(f"command {shown(list(command))} has no ${{program}}; write [python3, ${{program}}]")
     return [token for token in command[programs[0] + 1 :] if token != "${args}"]
 
 
-def _check_metric(sweep: Sweep) -> None:
-    """A search that goes by a metric needs one that the runs log."""
+def _check_metric(sweep: Sweep, experiment: Experiment) -> None:
+    """A search that optimizes or stops by a metric needs one that runs report."""
     by = "method bayes" if sweep.method == "bayes" else "early_terminate"
     if sweep.method != "bayes" and sweep.early_terminate is None:
         return
     if sweep.metric is None:
-        raise UserError(f"{by} needs a metric, as metric: {{name: valid.val/best, goal: maximize}}")
-    if sweep.metric.name not in METRICS:
-        raise unknown_name("metric.name", sweep.metric.name, METRICS)
+        raise UserError(f"{by} needs a metric, as metric: {{name: {experiment.metrics[0]}, goal: maximize}}")
+    if sweep.metric.name not in experiment.metrics:
+        raise unknown_name("metric.name", sweep.metric.name, experiment.metrics)
+
+
+def _objective(sweep: Sweep, experiment: Experiment) -> SweepMetric:
+    if sweep.metric is None or sweep.metric.name not in experiment.metrics:
+        return SweepMetric(name=experiment.metrics[0], goal="maximize")
+    return sweep.metric

@@ -1,9 +1,9 @@
-"""The trials of one sweep in a storage: each does a cell, and is taken, heard of and ended once."""
+"""The trials of one sweep in a storage, and a worker's claim on one of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -13,49 +13,50 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from neq.sweeps.storage import lost, quiet
+from neq.sweeps import history
+from neq.sweeps.storage import PATIENCE, lost, patiently, quiet
 
 
 class Trials:
     """The trials of one sweep, which the storage knows.
 
-    They are taken and ended through the storage itself: Optuna's `Study.ask` takes whichever waits, with no
-    heartbeat before, and makes one where none waits; `Study.tell` writes no attributes, and of a stopped run
-    no figure but the last reported.
+    They are taken and settled through the storage itself: Optuna's `Study.ask` takes whichever waits, with no
+    heartbeat before, and creates one where none waits; `Study.tell` writes no attributes, and of a stopped
+    run no value but the last reported.
 
     Args:
         storage: open.
         name: of the sweep there.
-        pruner: says which runs stop early.
+        pruner: decides which runs stop early.
     """
 
     def __init__(self, storage: BaseStorage, name: str, pruner: BasePruner) -> None:
         self._storage, self._name, self._pruner = storage, name, pruner
 
     def listed(self, states: Sequence[TrialState] | None = None) -> list[FrozenTrial]:
-        """The trials that stand for cells, those made in vain too, in their order.
+        """The trials of cells, redundant ones too, in their order.
 
         Args:
             states: only trials in one of these.
         """
         return self._study().get_trials(deepcopy=False, states=states)
 
-    def put_up(self, params: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:
-        """Adds a trial that waits.
+    def enqueue(self, params: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:
+        """Adds a waiting trial.
 
         Args:
-            params: that it draws, by parameter; others are drawn freely.
+            params: values that it draws, by parameter; others are drawn freely.
             attributes: that it has from the start.
         """
         self._study().enqueue_trial(dict(params), dict(attributes))
 
     def take(self, number: int) -> bool:
-        """Makes a waiting trial run; false where another was faster.
+        """Makes a waiting trial run; False where another worker was faster.
 
         Raises:
-            UpdateFinishedTrialError: it is ended already.
+            UpdateFinishedTrialError: it is settled already.
         """
-        # Before it is taken: whatever kills this process from here on leaves a heartbeat that grows old.
+        # Before it is taken: if this process is killed from here on, the heartbeat times out.
         self.beat(number)
         return self._storage.set_trial_state_values(self._id(number), state=TrialState.RUNNING)
 
@@ -68,26 +69,26 @@ class Trials:
         """
         study = self._study()
         study.sampler = sampler
-        return Trial(study, self._id(number))  # `ask` alone gives them else
+        return Trial(study, self._id(number))  # otherwise only `ask` returns them
 
     def beat(self, number: int) -> None:
-        """Says that the worker of a trial is alive."""
-        storage: Any = self._storage  # heartbeats stand in no public base class
+        """Records a heartbeat of a trial's worker."""
+        storage: Any = self._storage  # heartbeats are in no public base class
         storage.record_heartbeat(self._id(number))
 
     def fail_silent(self) -> None:
-        """Ends the trials whose worker has not been heard of for too long."""
+        """Fails the trials whose worker has sent no heartbeat for too long."""
         with quiet():
             optuna.storages.fail_stale_trials(self._study())
 
     def settle(
         self, number: int, state: TrialState, attributes: Mapping[str, Any], value: float | None = None
     ) -> bool:
-        """Ends a trial; false where it is ended already."""
+        """Settles a trial; False where it is settled already."""
         trial_id = self._id(number)
         try:
-            for name, said in attributes.items():
-                self._storage.set_trial_user_attr(trial_id, name, said)
+            for name, attribute in attributes.items():
+                self._storage.set_trial_user_attr(trial_id, name, attribute)
             return self._storage.set_trial_state_values(trial_id, state, None if value is None else [value])
         except UpdateFinishedTrialError:
             return False
@@ -102,10 +103,71 @@ class Trials:
             return optuna.load_study(study_name=self._name, storage=self._storage, pruner=self._pruner)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _lost_if_unknown() -> Iterator[None]:
-    """Says that the database was taken away where it no longer knows the sweep: a new one is in its place."""
+    """Reports a lost database where the storage does not know the sweep: a new one has taken its place."""
     try:
         yield
     except KeyError:
-        raise lost("it no longer knows the sweep") from None
+        raise lost("it no longer contains the sweep") from None
+
+
+class Claim:
+    """A worker's claim on a cell, until it is settled in one of four ways.
+
+    Args:
+        trials: of the sweep.
+        trial: of the cell.
+        values: of the cell.
+        shown: names of the values that distinguish the cell.
+        maximize: whether more of the metric is better.
+    """
+
+    def __init__(
+        self, trials: Trials, trial: Trial, values: Mapping[str, object], shown: Iterable[str], maximize: bool
+    ) -> None:
+        self._trials, self._trial, self.values = trials, trial, values
+        self._worst = float("-inf") if maximize else float("inf")
+        self.note(history.VALUES, {name: values[name] for name in shown})
+        self.cell = int(trial.user_attrs.get(history.CELL, trial.number))
+
+    def note(self, name: str, value: object) -> None:
+        """Writes an attribute of the trial, unless the cell was given to another worker."""
+        with contextlib.suppress(UpdateFinishedTrialError):
+            self._trial.set_user_attr(name, value)
+
+    def beat(self) -> None:
+        """Records a heartbeat."""
+        self._trials.beat(self._trial.number)
+
+    def report(self, epoch: int, value: float | None) -> bool:
+        """Reports the metric after an epoch, counted from 1; returns whether the run should stop there."""
+        if value is None:
+            return False
+        try:
+            self._trial.report(value, epoch)
+        except UpdateFinishedTrialError:  # the cell was given to another worker
+            return False
+        return self._trial.should_prune()
+
+    def done(self, value: float | None, stopped: bool = False) -> bool:
+        """Settles the cell with its metric; returns whether the claim still held."""
+        state = TrialState.PRUNED if stopped else TrialState.COMPLETE
+        return self._settle(state, {}, self._worst if value is None else value)
+
+    def failed(self, line: str) -> bool:
+        """Settles the cell with an error; it is retried only on request."""
+        return self._settle(TrialState.FAIL, {history.ERROR: line})
+
+    def give_back(self, patience: float = PATIENCE) -> bool:
+        """Leaves the cell to other workers; retries an unreachable database for so many seconds."""
+        return self._settle(TrialState.FAIL, {history.GIVEN_BACK: True}, patience=patience)
+
+    def _settle(
+        self,
+        state: TrialState,
+        attributes: Mapping[str, Any],
+        value: float | None = None,
+        patience: float = PATIENCE,
+    ) -> bool:
+        return patiently(lambda: self._trials.settle(self._trial.number, state, attributes, value), patience)

@@ -1,10 +1,9 @@
-"""A worker of a sweep: trains one cell after another in a process that imports torch once."""
+"""A worker of a sweep: runs one cell after another in a process of its own."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
-import math
 import multiprocessing
 import os
 import signal
@@ -12,169 +11,148 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from multiprocessing.sharedctypes import Synchronized
+from pathlib import Path
 
-import torch
-
-from neq.config import Options, Resolved, resolve
-from neq.data import Data, open_data
-from neq.experiment.run import Surroundings, run_training
-from neq.runs import RunIsBusy, RunRecord, SweepCell, find_run, read_metrics
+from neq.experiment.experiment import Experiment, RunFailed, RunResult
+from neq.runs import RunIsBusy, SweepCell
 from neq.sweeps import history
-from neq.sweeps.claim import Claim
-from neq.sweeps.open_data import kept_open
 from neq.sweeps.queue import CellQueue
 from neq.sweeps.storage import HEARTBEAT, database_errors, open_storage, patiently
-from neq.sweeps.task import DIED, GAVE_UP, Task
-from neq.training import EpochReport, TrainingDiverged, forget_peak_memory, peak_memory, total_epochs
-from neq.utils.device import pick_device
+from neq.sweeps.sweep_file import Sweep
+from neq.sweeps.trials import Claim
 from neq.utils.errors import UserError, first_line
 from neq.utils.exit_codes import Terminated
-from neq.utils.malloc import give_back_at_once
 
+# Exit codes of a worker, beside those of every command.
+GAVE_UP, DIED = 3, 4
 BUSY_PAUSE = 5.0
-# How long an ending worker waits for a database that is away; without it, its heartbeat grows old. Seconds.
+# Seconds for which an ending worker retries an unreachable database; after that its heartbeat times out.
 FAREWELL = 5.0
 
-Opened = Callable[..., Data]
 
+@dataclass(frozen=True)
+class Task:
+    """The work of one worker; it is pickled to the worker's process.
 
-class StoppedEarly(Exception):
-    """The sweep's early_terminate ends the run."""
+    Args:
+        storage: as the user named it; None is the file beside the runs.
+        runs: folder of all runs.
+        name: of the sweep in the storage.
+        sweep: whose cells the worker runs.
+        experiment: what runs them.
+        finished: called with the folder of every finished run; returns lines for the log.
+        worker: its name, unique among all machines.
+        log: the file that all its output goes to.
+        threads: of torch; None is torch's own choice.
+        max_failures: in a row, after which it stops.
+        failures: in a row so far, shared with the workers that it replaces.
+    """
+
+    storage: str | None
+    runs: Path
+    name: str
+    sweep: Sweep
+    experiment: Experiment
+    finished: Callable[[Path], Iterable[str]] | None
+    worker: str
+    log: Path
+    threads: int | None
+    max_failures: int
+    failures: Synchronized[int]
 
 
 def work(task: Task) -> int:
-    """Does cells until none waits; gives the exit code.
-
-    Args:
-        task: what a worker is told.
+    """Runs cells until none waits.
 
     Returns:
-        0 when nothing waits, GAVE_UP after too many failures in a row, DIED after a fault that may have
-        spoilt this process, 143 after SIGTERM.
+        The exit code: 0 when nothing waits, GAVE_UP after too many failures in a row, DIED after a fault that
+        may have left this process unsound, 143 after SIGTERM.
     """
     signal.signal(signal.SIGTERM, _terminate)
     if task.threads is not None and "OMP_NUM_THREADS" not in os.environ:
+        import torch
+
         torch.set_num_threads(task.threads)
-    opened, failures = kept_open(open_data), task.failures
-    gc.freeze()  # what was imported stays: the collections after each cell need not look at it
+    failures = task.failures
+    gc.freeze()  # modules stay: the collections after each cell need not look at them
     try:
         queue = CellQueue(open_storage(task.storage, task.runs), task.name, task.sweep)
         while claim := patiently(lambda: queue.claim(task.worker)):
-            print(f"neq: cell {claim.cell}: {claim.values}", flush=True)
-            with _Pulse(claim):
-                error = _do(task, queue, claim, opened)
+            _log(f"cell {claim.cell}: {claim.values}")
+            with _Heartbeat(claim):
+                error = _run_cell(task, queue.metric, claim)
             failures.value = 0 if error is None else failures.value + 1
             if failures.value >= task.max_failures:
                 return GAVE_UP
-            if error is not None and not isinstance(error, UserError | TrainingDiverged):
+            if error is not None and not isinstance(error, UserError | RunFailed):
                 return DIED
     except (KeyboardInterrupt, Terminated):
         return 143
     except UserError as error:  # of the database, not of a cell
-        print(f"neq: {error}", file=sys.stderr, flush=True)
+        _log(str(error))
         failures.value += 1
         return GAVE_UP if failures.value >= task.max_failures else DIED
     return 0
 
 
-def _do(task: Task, queue: CellQueue, claim: Claim, opened: Opened) -> Exception | None:
-    """Does one cell; gives what it failed with."""
+def _run_cell(task: Task, metric: str, claim: Claim) -> Exception | None:
+    """Runs one cell and settles its claim; returns the error that it failed with."""
     start = time.monotonic()
     try:
-        resolved = resolve(task.base, {**task.sweep.options.overrides, **claim.values})
-        patiently(lambda: claim.note(history.EPOCHS, total_epochs(resolved.config.run_config)))
-        while (stopped := _train(task, queue, claim, resolved, opened)) is None:
-            time.sleep(BUSY_PAUSE)
-        folder = find_run(resolved.config, task.runs).folder
-        rows = read_metrics(folder)
-        value = metric_of(rows[-1], queue.metric) if rows else None
-        patiently(lambda: claim.note(history.FOLDER, os.fspath(folder)))
+        result = _run(task, metric, claim)
+        patiently(lambda: claim.note(history.FOLDER, os.fspath(result.folder)))
         patiently(lambda: claim.note(history.SECONDS, time.monotonic() - start))
     except (KeyboardInterrupt, Terminated):
         with contextlib.suppress(UserError, *database_errors()):
             claim.give_back(FAREWELL)
         raise
     except Exception as error:
-        if not isinstance(error, UserError | TrainingDiverged):
+        if not isinstance(error, UserError | RunFailed):
             traceback.print_exc()
         line = first_line(error)
-        print(f"neq: {line}", file=sys.stderr, flush=True)
+        _log(line)
         claim.failed(line)
         return error
     finally:
         gc.collect()
-    claim.done(value, stopped)
+    claim.done(result.metrics.get(metric), result.stopped)
     return None
 
 
-def _train(task: Task, queue: CellQueue, claim: Claim, resolved: Resolved, opened: Opened) -> bool | None:
-    """Trains the run unless it is done already; gives whether it was stopped early.
+def _run(task: Task, metric: str, claim: Claim) -> RunResult:
+    """Runs the cell's configuration; waits while another process has the same run."""
 
-    None where another process has it: a worker that was taken for dead, or a cell that names the same run.
-    """
-    cell, found = SweepCell(queue.name, claim.cell), find_run(resolved.config, task.runs)
-    if found.state == "done":
-        try:
-            RunRecord(found.folder).asked_by(cell)
-        except RunIsBusy:
-            return None
+    def report(done: int, epochs: int, metrics: Mapping[str, float]) -> bool:
+        if done == 0:
+            patiently(lambda: claim.note(history.EPOCHS, epochs))
+            return False
+        value = metrics.get(metric)
+        _log(f"epoch {done} of {epochs}: {metric} {value}")
+        with contextlib.suppress(Exception):  # an unreachable database costs this figure and nothing else
+            return claim.report(done, value)
         return False
-    if resolved.config.memory == "tight":
-        give_back_at_once()
-    forget_peak_memory(pick_device(resolved.config.device))  # that of the cells before
-    resume = {"resume": found.state == "unfinished"}
-    goes_on = replace(resolved, config=resolved.config.model_copy(update=resume))
-    try:
-        around = Surroundings(task.runs, opened, (_Reporter(claim, queue.metric),), cell)
-        run_training(Options(), goes_on, around)
-        stopped = False
-    except StoppedEarly:
-        stopped = True
-    except RunIsBusy:
-        return None
-    patiently(lambda: claim.note(history.MEMORY, _memory()))
-    return stopped
+
+    config, _ = task.experiment.resolve(claim.values)
+    cell = SweepCell(task.name, claim.cell)
+    while True:
+        try:
+            result = task.experiment.run(config, task.runs, report, _log, cell)
+            break
+        except RunIsBusy:  # a worker that was taken for dead has it, or a cell that names the same run
+            time.sleep(BUSY_PAUSE)
+    if result.memory:
+        patiently(lambda: claim.note(history.MEMORY, dict(result.memory)))
+    if task.finished is not None and not result.stopped:
+        for line in task.finished(result.folder):
+            _log(line)
+    return result
 
 
-def metric_of(row: dict[str, Any], name: str) -> float | None:
-    """A metric of an epoch by its key path, as `valid.val/best`; none where it has no finite value.
-
-    Args:
-        row: of metrics.jsonl.
-        name: section and key with a dot between.
-    """
-    section, _, key = name.partition(".")
-    found = row.get(section)
-    value = found.get(key) if isinstance(found, dict) else None
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
-
-
-class _Reporter:
-    """Tells the storage the metric of every epoch, and ends a run that the sweep stops."""
-
-    def __init__(self, claim: Claim, metric: str) -> None:
-        self._claim, self._metric = claim, metric
-
-    def step(self, epoch: int, step: int, steps: int) -> None:
-        """Steps are not told."""
-
-    def epoch(self, report: EpochReport) -> None:
-        """Tells the epoch; a database that is away costs its figure in the table and nothing else."""
-        stop = False
-        with contextlib.suppress(Exception):
-            stop = self._claim.report(report.epoch + 1, metric_of(report.metrics, self._metric))
-        if stop:
-            raise StoppedEarly
-
-    def finish(self, summary: dict[str, Any]) -> None:
-        """The end is told with the claim."""
-
-
-class _Pulse:
-    """Says that the worker is alive while it has a cell, and ends it when its parent has died."""
+class _Heartbeat:
+    """Sends heartbeats while the worker has a cell; ends the worker when its parent has died."""
 
     def __init__(self, claim: Claim) -> None:
         self._claim, self._end = claim, threading.Event()
@@ -199,15 +177,10 @@ class _Pulse:
                     self._claim.beat()
 
 
-def _memory() -> dict[str, int]:
-    """What this process has needed at most, and what its device has, in bytes."""
-    found = {"peak": peak_memory(torch.device("cpu"))[0]}
-    if pick_device("auto").type == "cuda":
-        free, total = torch.cuda.mem_get_info()
-        found |= {"device_peak": torch.cuda.max_memory_reserved(), "device_free": free, "device_total": total}
-    return found
+def _log(line: str) -> None:
+    print(f"neq: {line}", file=sys.stdout, flush=True)
 
 
 def _terminate(number: int, frame: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once: what follows must come to its end
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once: what follows must complete
     raise Terminated

@@ -1,4 +1,4 @@
-"""The worker processes of one `neq sweep`: started, watched, replaced when they die, ended."""
+"""The pool of worker processes of a sweep: started, watched, replaced when they die, stopped."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import forkserver
@@ -19,20 +19,21 @@ from typing import Any
 
 import psutil
 
+from neq.experiment.experiment import Experiment
 from neq.sweeps.queue import CellQueue
 from neq.sweeps.storage import database_errors, patiently
-from neq.sweeps.task import DIED, GAVE_UP, Task
+from neq.sweeps.worker import DIED, GAVE_UP, Task, work
 from neq.utils.errors import UserError
 
-# How long workers that were told to stop may take to save what they have; seconds.
+# Seconds in which workers that are stopped may save their runs.
 FAREWELL = 60.0
-# What a process on a CUDA device takes beside torch's own memory; bytes.
+# Bytes that a process takes on a CUDA device beside the memory that torch counts.
 CUDA_CONTEXT = 600 * 2**20
 
 
 @dataclass
 class _Slot:
-    """A place for one worker after another."""
+    """A slot for one worker after another."""
 
     task: Task
     process: BaseProcess | None = None
@@ -44,55 +45,59 @@ class _Slot:
         return self.process is not None
 
 
-class Workers:
-    """A number of places for workers.
+class WorkerPool:
+    """A pool of worker slots.
 
     Args:
-        queue: whose cells they do.
+        queue: whose cells the workers run.
+        experiment: what runs them.
         storage: as the user named it.
         runs: folder of all runs.
-        base: the settings that the runs start from.
-        places: workers that there may come to be, which share the cores.
-        max_failures: in a row, after which a place stays empty.
+        slots: the most workers at a time, which share the cores.
+        max_failures: in a row, after which a slot stays empty.
+        finished: called in the worker with the folder of every finished run, returns lines for the log; a
+            function of a module, since it is pickled.
     """
 
     def __init__(
         self,
         queue: CellQueue,
+        experiment: Experiment,
         storage: str | None,
         runs: Path,
-        base: dict[str, object],
-        places: int,
+        slots: int,
         max_failures: int,
+        finished: Callable[[Path], Iterable[str]] | None = None,
     ) -> None:
-        # Of torch; one worker alone takes torch's own choice.
-        self._threads = max(1, cores() // places) if places > 1 else None
-        self._queue, self._storage, self._runs, self._base = queue, storage, runs, base
-        self._max_failures = max_failures
+        # Of torch; a single worker takes torch's own choice.
+        self._threads = max(1, cores() // slots) if slots > 1 else None
+        self._queue, self._experiment, self._storage, self._runs = queue, experiment, storage, runs
+        self._max_failures, self._finished = max_failures, finished
         # A server process imports torch once; workers are forked from it, also those that replace another.
         method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
         self._context: Any = multiprocessing.get_context(method)
         if method == "forkserver":
-            self._context.set_forkserver_preload(["neq.sweeps.worker", __name__])
+            also = () if finished is None else (finished.__module__,)
+            self._context.set_forkserver_preload([__name__, *experiment.preload, *also])
         self._logs = runs / "sweeps" / queue.name
         self._slots: list[_Slot] = []
 
     @property
     def alive(self) -> int:
-        """Workers that run."""
+        """The number of workers that run."""
         return sum(slot.is_alive for slot in self._slots)
 
     @property
     def gave_up(self) -> int:
-        """Places where nothing is started any more."""
+        """The number of slots that start no worker any more."""
         return sum(slot.gave_up for slot in self._slots)
 
     def keep(self, count: int, waiting: int) -> None:
         """Starts workers where fewer than `count` run and cells wait.
 
         Args:
-            count: places for workers.
-            waiting: cells that nobody has taken.
+            count: slots in use.
+            waiting: cells that no worker has taken.
         """
         while len(self._slots) < count:
             self._slots.append(_Slot(self._task(len(self._slots))))
@@ -102,7 +107,7 @@ class Workers:
                 waiting -= 1
 
     def watch(self) -> list[str]:
-        """Takes note of workers that ended; gives a line for each that should not have."""
+        """Collects workers that ended; returns a line for each that ended abnormally."""
         lines = []
         for at, slot in enumerate(self._slots):
             process = slot.process
@@ -121,7 +126,7 @@ class Workers:
         return lines
 
     def stop(self) -> None:
-        """Ends all workers: they save what they have and give their cells back."""
+        """Stops all workers: they save their runs and give their cells back."""
         running = [slot for slot in self._slots if slot.process is not None]
         for slot in running:
             assert slot.process is not None
@@ -134,12 +139,12 @@ class Workers:
                 slot.process.kill()
                 slot.process.join()
             slot.process = None
-            # Away: the worker gave its cell back, or its heartbeat grows old.
+            # Unreachable: the worker gave its cell back, or its heartbeat will time out.
             with contextlib.suppress(*database_errors()):
                 self._queue.release(slot.task.worker)
 
     def kill(self) -> None:
-        """Ends all workers at once."""
+        """Kills all workers."""
         for slot in self._slots:
             if slot.process is not None:
                 slot.process.kill()
@@ -155,8 +160,8 @@ class Workers:
             ) from None
         failures = self._context.Value("i", 0)
         return Task(
-            self._storage, self._runs, self._queue.name, self._queue.sweep, self._base, "", log,
-            self._threads, self._max_failures, failures,
+            self._storage, self._runs, self._queue.name, self._queue.sweep, self._experiment, self._finished,
+            "", log, self._threads, self._max_failures, failures,
         )  # fmt: skip
 
     def _start(self, slot: _Slot) -> None:
@@ -174,7 +179,7 @@ class Workers:
         slot.process = process  # not before: a process whose start was interrupted cannot be ended
 
     def _start_server(self) -> None:
-        """Starts the server process where it does not run, deaf to Ctrl-C from its first moment."""
+        """Starts the server process where it does not run, with SIGINT ignored from its first moment."""
         if self._context.get_start_method() != "forkserver":
             return
         former = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -189,24 +194,22 @@ class Workers:
 
 
 def _work(task: Task) -> None:
-    """The main function of a worker's process, which alone imports torch."""
-    os.setsid()  # Ctrl-C in the terminal reaches the parent alone, which ends its workers
+    """The main function of a worker's process."""
+    os.setsid()  # Ctrl-C in the terminal reaches the parent alone, which stops its workers
     with open(os.devnull) as nothing, task.log.open("a", encoding="utf-8", buffering=1) as log:
         os.dup2(nothing.fileno(), 0)
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-    from neq.sweeps.worker import work
-
     sys.exit(work(task))
 
 
 def is_here(worker: str) -> bool:
-    """Whether a worker of that name is one of this machine."""
+    """Whether the worker of that name is on this machine."""
     return worker.startswith(f"{socket.gethostname()}:")
 
 
 def _end_server() -> None:
-    """Ends the server process, whose workers would be nobody's."""
+    """Kills the server process, whose workers would be orphans."""
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.Error):
             if "multiprocessing.forkserver" in " ".join(child.cmdline()):
@@ -214,15 +217,15 @@ def _end_server() -> None:
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def workers_that_fit(memories: Sequence[dict[str, int]], running: int = 1) -> tuple[int, str]:
-    """How many workers this machine holds, and why.
+    """The number of workers that fit on this machine, and why.
 
     Args:
-        memories: what workers here have needed, as they told it with their cells; one or more.
+        memories: peak bytes of workers here, as `RunResult.memory`; one or more.
         running: workers that hold their memory now.
     """
     peak = max(memory["peak"] for memory in memories)

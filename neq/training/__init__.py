@@ -1,10 +1,9 @@
 """Training under a budget: the loop and what it needs."""
 
 from neq.training.checkpoint import Checkpoints, load_checkpoint
-from neq.training.context import Progress, Training, allowance_of, choose_neurons, make_plan
+from neq.training.context import Progress, Training, choose_neurons, make_plan
 from neq.training.loop import train
 from neq.training.memory import held_now, is_out_of_memory, memory_limit, predict, taken, what_fits
-from neq.training.optimizer import optimizer_kind
 from neq.training.profiling import forget_peak_memory, peak_memory
 from neq.training.resume import restore
 from neq.training.schedule import total_epochs
@@ -21,7 +20,6 @@ __all__ = [
     "Tracker",
     "Training",
     "TrainingDiverged",
-    "allowance_of",
     "choose_neurons",
     "forget_peak_memory",
     "held_now",
@@ -29,7 +27,6 @@ __all__ = [
     "load_checkpoint",
     "make_plan",
     "memory_limit",
-    "optimizer_kind",
     "peak_memory",
     "predict",
     "restore",

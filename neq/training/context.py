@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from neq.backward import NamedState, Plan, SharedBatch
-from neq.budget import STATIC, Allocation, Budget, BudgetAllocator, CostModel
-from neq.config import Config
+from neq.backward import NamedState, Plan, SyncBatchStats
+from neq.budget import Allocation, Budget, BudgetAllocator, CostModel, StepSpec
+from neq.config import POLICIES, Config, Policy
 from neq.data import Data
 from neq.networks.neurons import NeuronTable
-from neq.selection import SelectionState, StaticScheme, VelocityState, bias_layers
+from neq.selection import SelectionState, StaticScheme, VelocityState, batch_gradients, bias_layers
 from neq.tasks import Task
 from neq.training.checkpoint import Checkpoints
 from neq.training.distributed.collectives import SINGLE_PROCESS, ProcessGroup
 from neq.training.epoch_state import EpochState
-from neq.training.optimizer import optimizer_kind
+from neq.training.forward import NetworkForward
 from neq.training.stopping import Stop
 from neq.training.tracker import Tracker
 from neq.utils.seeds import generator
@@ -32,7 +32,7 @@ class Progress:
 
     Args:
         epoch: the next one, or the one that is interrupted.
-        policy: that chose the last epoch's neurons.
+        policy: name of the one that chose the last epoch's neurons.
         chosen: the last epoch's neurons, bool [N].
         optimizer: the last epoch's optimizer state of the network's parameters, by name.
         task_optimizer: the same of the task's own parameters.
@@ -109,35 +109,38 @@ class Training:
     processes: ProcessGroup = SINGLE_PROCESS
     stop: Stop = field(default_factory=Stop)
 
-    def allowance(self, policy: str) -> BudgetAllocator:
-        """The run's budget on a step under a policy: the biases of an SU scheme train under SU alone."""
-        return self._allowances[policy == "SU"]
+    def allocator(self, policy: Policy) -> BudgetAllocator:
+        """The run's budget on a step under a policy."""
+        return self._allocators[policy.trains_biases]
 
-    def check(self, policy: str) -> None:
-        """Holds a policy against the network and the budget.
+    def check(self, policy: Policy) -> None:
+        """Checks that a policy fits the network and the budget.
 
         Raises:
-            UserError: SU lists that fit neither, or a budget below what always trains.
+            UserError: lists that fit neither, or a budget below what always trains.
         """
-        allowance = self.allowance(policy)
-        if policy == "SU":
+        allocator = self.allocator(policy)
+        if policy.needs == "lists":
             stream = generator(self.config.manual_seed, "selection", 0)
-            allowance.choose(policy, SelectionState(self.table, self.network, stream, self.scheme))
-        assert allowance.limit >= 0
-
-    def bias_layers(self, policy: str) -> tuple[str, ...]:
-        """The layers whose bias trains whole under a policy."""
-        return bias_layers(self.table, self.scheme) if policy == "SU" and self.scheme else ()
+            allocator.choose(policy, SelectionState(self.table, self.network, stream, self.scheme))
+        assert allocator.limit >= 0
 
     @cached_property
-    def _allowances(self) -> dict[bool, BudgetAllocator]:
-        batch = min(self.config.data_provider.base_batch_size, self.data.counts["train"])
+    def _allocators(self) -> dict[bool, BudgetAllocator]:
+        """By whether the biases that a scheme lists train."""
+        biases = bias_layers(self.table, self.scheme) if self.scheme else ()
+        budget = Budget.of_config(self.config.NEq_config)
+        specs = {trained: self._step_spec(biases if trained else ()) for trained in (False, True)}
         return {
-            policy == "SU": allowance_of(
-                self.config, self.network, self.table, batch, self.bias_layers(policy), self.task
-            )
-            for policy in ("random", "SU")
+            trained: BudgetAllocator(CostModel(self.network, self.table, spec), budget)
+            for trained, spec in specs.items()
         }
+
+    def _step_spec(self, biases: tuple[str, ...]) -> StepSpec:
+        batch = min(self.config.data_provider.base_batch_size, self.data.counts["train"])
+        spec = StepSpec.of_config(self.config, (batch,) * self.task.forwards, biases)
+        extra = sum(parameter.nbytes for parameter in self.task.extra_parameters().values())
+        return replace(spec, extra_bytes=extra, extra_saved_bytes=self.task.extra_saved_bytes)
 
     @property
     def scheme(self) -> StaticScheme | None:
@@ -145,84 +148,56 @@ class Training:
         return StaticScheme.of_config(self.config.backward_config)
 
     @property
-    def shared_batch(self) -> SharedBatch | None:
+    def shared_batch(self) -> SyncBatchStats | None:
         """How the processes share a batch; none for a process alone."""
         if self.processes.count == 1:
             return None
-        return SharedBatch(self.processes.sum_there, self.task.share)
+        return SyncBatchStats(self.processes.sum_there, self.task.share)
 
-    def policy(self, epoch: int) -> str:
+    @property
+    def main_policy(self) -> Policy:
+        """The policy of every epoch but the first."""
+        return POLICIES[self.config.NEq_config.neuron_selection]
+
+    def policy(self, epoch: int) -> Policy:
         """The policy that chooses an epoch's neurons."""
-        neq = self.config.NEq_config
-        return neq.initialization if epoch == 0 else neq.neuron_selection
-
-
-def allowance_of(
-    config: Config,
-    network: nn.Module,
-    table: NeuronTable,
-    batch: int,
-    biases: Collection[str],
-    task: Task[Any] | None = None,
-) -> BudgetAllocator:
-    """A configuration's budget on a step of its network.
-
-    Args:
-        config: resolved.
-        network: the plain network.
-        table: its neurons.
-        batch: images of a step.
-        biases: layers whose bias trains whole.
-        task: that adds forward passes and parameters of its own; none: one forward pass a step.
-    """
-    neq, settings, size = config.NEq_config, config.run_config, config.data_provider.image_size
-    assert size is not None, "image_size is resolved"
-    model = CostModel(
-        network,
-        table,
-        (batch, 3, size, size),
-        neq.norm_mode,
-        optimizer_kind(settings),
-        settings.precision,
-        biases,
-        neq.saved_precision,
-        **({} if task is None else task_cost(task)),
-    )
-    return BudgetAllocator(model, Budget(neq.budget_unit, neq.budget, neq.ratio))
-
-
-def task_cost(task: Task[Any]) -> dict[str, int]:
-    """What a task adds to a step's cost, as CostModel takes it."""
-    extra = task.extra_parameters().values()
-    return {
-        "forwards": task.forwards,
-        "extra_bytes": sum(parameter.nbytes for parameter in extra),
-        "extra_saved_bytes": task.extra_saved_bytes,
-    }
+        return POLICIES[self.config.NEq_config.initialization] if epoch == 0 else self.main_policy
 
 
 def choose_neurons(run: Training, progress: Progress, epoch: int) -> Allocation:
     """The neurons that an epoch updates; a static policy's first choice stays."""
     policy = run.policy(epoch)
-    velocity = None if progress.velocity is None else progress.velocity.velocity
-    stream = generator(run.config.manual_seed, "selection", epoch)
-    state = SelectionState(run.table, run.network, stream, run.scheme, velocity)
-    allowance = run.allowance(policy)
-    if policy in STATIC and policy == progress.policy:
+    allocator = run.allocator(policy)
+    if policy.is_static and policy.name == progress.policy:
         assert progress.chosen is not None
-        return allowance.choice(policy, state, progress.chosen)
-    return allowance.choose(policy, state, run.config.NEq_config.cost_aware)
+        return allocator.keep(policy, progress.chosen)
+    stream = generator(run.config.manual_seed, "selection", epoch)
+    velocity = None if progress.velocity is None else progress.velocity.velocity
+    gradients = measure_gradients(run, epoch) if policy.needs == "gradients" else None
+    state = SelectionState(run.table, run.network, stream, run.scheme, velocity, gradients)
+    return allocator.choose(policy, state, run.config.NEq_config.cost_aware)
 
 
-def make_plan(run: Training, policy: str, chosen: Tensor) -> Plan:
-    """The plan of an epoch's neurons; under SU the biases of its scheme train too.
+def measure_gradients(run: Training, epoch: int) -> dict[str, Tensor]:
+    """Gradients of an epoch's first batch with respect to the selectable weights, the same on all ranks."""
+    batch = next(run.task.batches(epoch, 0))
+    precision = run.config.run_config.precision
+
+    def loss_of(forward: Callable[..., Any]) -> Tensor:
+        return run.task.step(NetworkForward(forward, precision, run.shared_batch), batch).loss
+
+    found = batch_gradients(run.network, run.table, loss_of)
+    return {name: run.processes.sum(gradient * run.task.share) for name, gradient in found.items()}
+
+
+def make_plan(run: Training, policy: Policy, chosen: Tensor) -> Plan:
+    """The plan of an epoch's neurons.
 
     Args:
         run: that is trained.
-        policy: that they were chosen by.
+        policy: that chose them.
         chosen: bool [N].
     """
-    neq, selection = run.config.NEq_config, run.table.selection(chosen)
-    biases = run.bias_layers(policy)
     shared = run.shared_batch if run.config.run_config.sync_batch_norm else None
-    return Plan(run.network, run.table, selection, neq.norm_mode, biases, neq.saved_precision, shared)
+    spec = run.allocator(policy).model.spec
+    return spec.plan(run.network, run.table, run.table.selection(chosen), shared)

@@ -7,10 +7,10 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import Function
 
-from neq.backward import Plan, SharedBatch
+from neq.backward import SyncBatchStats
 from neq.training.profiling import SavedBytes
 
 
@@ -26,12 +26,12 @@ class NetworkForward:
 
     def __init__(
         self,
-        network: nn.Module | Plan,
+        network: Callable[[Tensor], Tensor],
         precision: str,
-        shared: SharedBatch | None = None,
+        shared: SyncBatchStats | None = None,
         measured: SavedBytes | None = None,
     ) -> None:
-        self._network: Callable[[Tensor], Tensor] = network
+        self._network = network
         self._is_bf16, self._shared, self._measured = precision == "bf16", shared, measured
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ class _MeanOfShares(Function):
     """m = sum_p share_p * value_p forward; the identity backward."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, shared: SharedBatch) -> Tensor:
+    def forward(ctx: Any, value: Tensor, shared: SyncBatchStats) -> Tensor:
         """Args: as `NetworkForward.mean`, and the shares."""
         return shared.mean(value).to(value.dtype)
 

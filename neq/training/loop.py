@@ -93,7 +93,7 @@ def _choose(run: Training, progress: Progress, number: int) -> Epoch:
     optimizer = make_optimizer(plan, run.config.run_config, extra.values())
     carry_optimizer_state(progress.optimizer, optimizer, plan)
     carry_task_state(progress.task_optimizer, optimizer, extra)
-    if run.config.NEq_config.neuron_selection == "velocity" and state.before is None:
+    if run.main_policy.needs == "velocity" and state.before is None:
         state.before = previous_values(run.network, plan.parts)
     progress.epoch_state = state
     return Epoch(number, state, plan, optimizer, extra)
@@ -143,7 +143,7 @@ def _record(
     """Moves progress past the epoch, and reports the epoch to the trackers."""
     choice, best_by = epoch.state.choice, run.task.best_by
     progress.epoch, progress.epoch_state = epoch.number + 1, None
-    progress.policy, progress.chosen = run.policy(epoch.number), choice.chosen
+    progress.policy, progress.chosen = run.policy(epoch.number).name, choice.chosen
     progress.velocity = measured.velocity
     progress.step_seconds.append(statistics.median(epoch.state.seconds))
     if measured.test is not None:

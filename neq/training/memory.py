@@ -8,10 +8,11 @@ docs/reliability.md.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import resource
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +20,10 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from neq.budget import CostModel, costs
+from neq.budget import CostModel, marginal_costs
+from neq.budget.saved_tensors import kept_for_gradients
 from neq.networks.parameter_slice import ParameterSlice
-from neq.training.context import Progress, Training, allowance_of, choose_neurons, make_plan
+from neq.training.context import Progress, Training, choose_neurons, make_plan
 from neq.training.profiling import peak_memory
 from neq.utils.eval_mode import eval_mode
 
@@ -46,7 +48,8 @@ class PredictedMemory:
         rows: copies of chosen rows that train in place of their weights.
         passing: what the widest layer reads and writes, forward or backward.
         before: values from before the epoch, to measure velocities.
-        measuring: feature maps and weights of the old network while velocities are measured.
+        measuring: of what the policy needs measured: for velocities, their images and the feature maps and
+            weights of the old network; for gradients, a batch and its full backward pass.
     """
 
     weights: int
@@ -80,31 +83,34 @@ def predict(run: Training, batch: int | None = None) -> PredictedMemory:
     """
     policy = run.policy(0)
     chosen = choose_neurons(run, Progress(), 0).chosen
-    selection, model = run.table.selection(chosen), run.allowance(policy).model
-    whole = model.input_shape[0]
-    images = batch or -(-whole // run.processes.count)
-    if images != whole:
-        biases = run.bias_layers(policy)
-        model = allowance_of(run.config, run.network, run.table, images, biases, run.task).model
+    selection, model = run.table.selection(chosen), run.allocator(policy).model
+    spec = model.spec.with_batch_size(batch or -(-model.spec.batch_size // run.processes.count))
+    if spec != model.spec:
+        model = CostModel(run.network, run.table, spec)
     cost = model.step(selection)
     plan = make_plan(run, policy, chosen)
-    size = _FLOAT * 3 * model.input_shape[2] * model.input_shape[3]
+    size = _FLOAT * math.prod(spec.image_shape)
     passing, maps, widest = _of_one_image(model)
-    tensors, extra = dict(run.network.named_parameters()), run.task.extra_parameters()
+    tensors = {**dict(run.network.named_buffers()), **dict(run.network.named_parameters())}
+    extra = run.task.extra_parameters()
     before = measuring = 0
-    if run.config.NEq_config.neuron_selection == "velocity":
+    if run.main_policy.needs == "velocity":
         before = _of_parts(plan.parts, tensors) + _bytes(list(run.network.buffers()))
         partial = [tensors[name] for name, part in plan.parts.items() if not part.is_whole]
         # Old and new maps of the widest layer are compared in float64, with their product.
         measuring = size * run.data.counts["velocity"] + maps + _bytes(partial) + passing + 6 * widest
+    if run.main_policy.needs == "gradients":
+        kept = kept_for_gradients(model.network, run.table, spec) + spec.extra_saved_bytes
+        weights = [tensors[f"{layer.name}.weight"] for layer in run.table.layers]
+        measuring = spec.images * (size + 8) + kept + _bytes(weights) + max(spec.forwards) * passing
     return PredictedMemory(
         weights=_bytes([*run.network.parameters(), *run.network.buffers(), *extra.values()]),
-        batch=images * (size + 8) * run.task.forwards,
+        batch=spec.images * (size + 8),
         kept=cost.saved_bytes,
         gradients=cost.gradient_bytes,
         optimizer=cost.optimizer_bytes,
         rows=_of_parts({name: part for name, part in plan.parts.items() if not part.is_whole}, tensors),
-        passing=images * passing,
+        passing=max(spec.forwards) * passing,
         before=before,
         measuring=measuring,
     )
@@ -138,7 +144,7 @@ def what_fits(run: Training, room: int) -> tuple[int | None, int | None]:
     times, bytes_more = _taken(run)
     room = int((room - bytes_more) / times)
     now = predict(run)
-    batch = run.allowance(run.policy(0)).model.input_shape[0]
+    batch = run.allocator(run.policy(0)).model.spec.batch_size
     images: int | None = batch // 2
     while images is not None and predict(run, -(-images // run.processes.count)).peak > room:
         images = images // 2 if images > 1 else None
@@ -146,7 +152,7 @@ def what_fits(run: Training, room: int) -> tuple[int | None, int | None]:
         images = None
     training = now.kept + now.gradients + now.optimizer
     budget = room - (now.peak - training)
-    least = costs(run.allowance(run.policy(0)).model, "bytes").base
+    least = marginal_costs(run.allocator(run.policy(0)).model, "bytes").base
     return images, budget if least <= budget < training else None
 
 
@@ -208,14 +214,14 @@ def _of_one_image(model: CostModel) -> tuple[int, int, int]:
     example = next(network.parameters())
     try:
         with example.fake_mode, torch.no_grad(), eval_mode(network):  # type: ignore[attr-defined]
-            network(torch.empty((1, *model.input_shape[1:]), dtype=example.dtype, device=example.device))
+            network(torch.empty((1, *model.spec.image_shape), dtype=example.dtype, device=example.device))
     finally:
         for handle in handles:
             handle.remove()
     return max(passing), sum(maps), max(maps)
 
 
-def _of_parts(parts: dict[str, ParameterSlice], tensors: dict[str, nn.Parameter]) -> int:
+def _of_parts(parts: dict[str, ParameterSlice], tensors: Mapping[str, Tensor]) -> int:
     total = 0
     for name, part in parts.items():
         whole = tensors[name]

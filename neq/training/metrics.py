@@ -118,7 +118,7 @@ def summary(run: Training, progress: Progress) -> dict[str, Any]:
         "neuron_selection": neq.neuron_selection,
         "initialization": neq.initialization,
         "scheme": neq.scheme,
-        "budget": run.allowance(neq.neuron_selection).limit,
+        "budget": run.allocator(run.main_policy).limit,
         "budget_unit": neq.budget_unit,
         "budget_used_max": progress.budget_used_max,
         "seed": config.manual_seed,

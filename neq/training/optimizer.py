@@ -13,12 +13,6 @@ from neq.config import RunSettings
 from neq.networks.neurons import NORMS
 
 
-def optimizer_kind(settings: RunSettings) -> str:
-    """The optimizer's key in the cost model's STATE_PER_VALUE."""
-    has_momentum = settings.optimizer_name == "sgd" and settings.momentum > 0
-    return "sgd with momentum" if has_momentum else settings.optimizer_name
-
-
 def make_optimizer(
     plan: Plan, settings: RunSettings, extra: Iterable[nn.Parameter] = ()
 ) -> torch.optim.Optimizer:

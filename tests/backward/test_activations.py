@@ -11,7 +11,7 @@ from torch import nn
 
 from neq.backward import Plan
 from neq.backward.activations import HARDSWISH, RELU, RELU6, SILU, Clamp, activation_of
-from neq.budget import CostModel
+from neq.budget import CostModel, StepSpec
 from neq.networks.neurons import neuron_table
 from neq.training.profiling import SavedBytes
 
@@ -106,10 +106,10 @@ def test_a_real_network_with_hardswish_keeps_less_than_layer_by_layer(monkeypatc
     network = torchvision.models.mobilenet_v3_small(num_classes=5).to(memory_format=torch.channels_last)
     table = neuron_table(network, (3, 128, 128))
     everywhere = {layer.name: [0] for layer in table.layers}
-    shape = (8, 3, 128, 128)
-    fused = CostModel(network, table, shape, norm_mode).step(everywhere).saved_bytes
+    model = CostModel(network, table, StepSpec((8,), (3, 128, 128), norm_mode))
+    fused = model.step(everywhere).saved_bytes
     monkeypatch.setattr("neq.backward.plan.traced", lambda network, table: None)
-    assert fused < share * CostModel(network, table, shape, norm_mode).step(everywhere).saved_bytes
+    assert fused < share * model.step(everywhere).saved_bytes
 
 
 def test_activations_are_known_by_module():

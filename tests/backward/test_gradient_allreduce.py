@@ -34,7 +34,7 @@ def trained(norm_mode, layer_by_layer, rank=None):
     """Three steps of the toy network: its tensors, what was sent, and what was trained."""
     import torch.distributed as dist
 
-    from neq.backward import SharedBatch, average_gradients
+    from neq.backward import SyncBatchStats, average_gradients
 
     part, share, shared = slice(None), 1.0, None
     if rank is not None:
@@ -44,7 +44,7 @@ def trained(norm_mode, layer_by_layer, rank=None):
             dist.all_reduce(values)
             return values
 
-        shared = SharedBatch(summed, share)
+        shared = SyncBatchStats(summed, share)
     network = toy()
     if layer_by_layer:
         network.register_forward_hook(lambda *_: None)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from neq.backward import Plan
-from neq.budget import Budget, BudgetAllocator, CostModel
+from neq.budget import Budget, BudgetAllocator, CostModel, StepSpec
+from neq.config import POLICIES
 from neq.networks.neurons import neuron_table
 from neq.selection import SelectionState, StaticScheme
 from neq.training.profiling import SavedBytes
@@ -120,8 +121,8 @@ def test_su_takes_the_input_channels_with_the_largest_weights():
         network.pointwise.weight[:, [3, 17]] *= 50
     table = neuron_table(network, SHAPE, unit="input_channel")
     state = SelectionState(table, network, torch.Generator(), StaticScheme((3,), (2 / 24,)))
-    allowance = BudgetAllocator(CostModel(network, table, (4, *SHAPE), "frozen"), Budget(ratio=0.5))
-    selection = table.selection(allowance.choose("SU", state).chosen)
+    allocator = BudgetAllocator(CostModel(network, table, StepSpec((4,), SHAPE, "frozen")), Budget(ratio=0.5))
+    selection = table.selection(allocator.choose(POLICIES["SU"], state).chosen)
     assert {name: channels.tolist() for name, channels in selection.items()} == {"pointwise": [3, 17]}
 
 
@@ -129,9 +130,9 @@ def test_su_takes_the_input_channels_with_the_largest_weights():
 def test_budgets_hold(unit):
     network = torchvision.models.mobilenet_v2(num_classes=5).to(memory_format=torch.channels_last)
     table = neuron_table(network, (3, 32, 32), unit="input_channel")
-    model = CostModel(network, table, (4, 3, 32, 32), "frozen")
-    allowance = BudgetAllocator(model, Budget(unit, ratio=0.3))
-    choice = allowance.choose("random", SelectionState(table, network, torch.Generator()))
+    model = CostModel(network, table, StepSpec((4,), (3, 32, 32), "frozen"))
+    allocator = BudgetAllocator(model, Budget(unit, ratio=0.3))
+    choice = allocator.choose(POLICIES["random"], SelectionState(table, network, torch.Generator()))
     assert 0.95 * choice.limit < choice.used <= choice.limit
 
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from neq.backward import Plan
 from neq.backward import plan as plan_module
-from neq.budget.knapsack import Costs, fill
+from neq.budget.knapsack import MarginalCosts, fill_by_rank
 from neq.networks.build import build_network
 from neq.networks.neurons import neuron_table
 from tests.toys import SHAPE, batch, toy
@@ -25,7 +25,9 @@ def some(table, share, seed=0):
     """A random selection of a share of the parameters."""
     scores = torch.rand(len(table), generator=torch.Generator().manual_seed(seed))
     return table.selection(
-        fill(scores, Costs.per_neuron(table.parameters), round(share * table.total_parameters))
+        fill_by_rank(
+            scores, MarginalCosts.per_neuron(table.parameters), round(share * table.total_parameters)
+        )
     )
 
 

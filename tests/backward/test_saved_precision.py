@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from neq.backward import Plan
-from neq.budget import CostModel
+from neq.budget import CostModel, StepSpec
 from neq.networks.build import build_network
 from neq.networks.neurons import neuron_table
 from neq.training.profiling import SavedBytes
@@ -45,7 +45,9 @@ def test_the_inputs_take_half_the_memory():
     everywhere = {layer.name: [0] for layer in table.layers}
     shape = (8, 3, 48, 48)
     exact, half = (
-        CostModel(network, table, shape, "frozen", saved_precision=saved).step(everywhere).saved_bytes
+        CostModel(network, table, StepSpec((8,), (3, 48, 48), "frozen", saved_precision=saved))
+        .step(everywhere)
+        .saved_bytes
         for saved in ("exact", "bf16")
     )
     assert 0.45 < half / exact < 0.62

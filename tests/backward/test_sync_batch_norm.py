@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from neq.backward import SharedBatch
-from neq.backward.sync_batch_norm import SharedBatchNorm, batch_norm, batch_norm_backward
+from neq.backward import SyncBatchStats
+from neq.backward.sync_batch_norm import SyncBatchNormFunction, batch_norm, batch_norm_backward
 
-SINGLE_PROCESS = SharedBatch(lambda values: values, 1.0)
+SINGLE_PROCESS = SyncBatchStats(lambda values: values, 1.0)
 SHAPES = [(6, 4, 5, 3), (7, 4), (3, 4, 8)]
 
 
@@ -15,7 +15,9 @@ def results(norm, x, shared):
     """Output, gradients and running statistics of a norm."""
     x = x.clone().requires_grad_()
     running = (norm.running_mean, norm.running_var, 0.1, norm.eps)
-    out = SharedBatchNorm.apply(x, norm.weight, norm.bias, running, SINGLE_PROCESS) if shared else norm(x)
+    out = (
+        SyncBatchNormFunction.apply(x, norm.weight, norm.bias, running, SINGLE_PROCESS) if shared else norm(x)
+    )
     out.square().sum().backward()
     affine = [] if norm.weight is None else [norm.weight.grad, norm.bias.grad]
     return [out.detach(), x.grad, *affine, norm.running_mean, norm.running_var]

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks.transfer_picture import draw, main, points
@@ -26,7 +27,7 @@ def test_costs_are_those_of_the_table(cost: str, column: int) -> None:
 def test_both_panels_show_every_cell() -> None:
     cells = len(points(REPORT, "saved_bytes"))
     for axes in draw(REPORT).axes:
-        assert sum(len(marks.get_offsets()) for marks in axes.collections) == cells
+        assert sum(len(np.asarray(marks.get_offsets())) for marks in axes.collections) == cells
 
 
 def test_wrong_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,8 @@ import torch
 import torchvision
 
 from neq.backward import Plan
-from neq.budget import Budget, BudgetAllocator, CostModel
+from neq.budget import Budget, BudgetAllocator, CostModel, StepSpec
+from neq.config import POLICIES
 from neq.networks.build import build_network
 from neq.networks.neurons import neuron_table
 from neq.selection import SelectionState, StaticScheme, bias_layers
@@ -30,6 +31,10 @@ def opened(name):
     network = NETWORKS[name]().to(memory_format=torch.channels_last)
     shape = SHAPE if name == "toy" else (3, 32, 32)
     return network, neuron_table(network, shape), (BATCH, *shape)
+
+
+def spec(shape, norm_mode, *others, **settings):
+    return StepSpec(shape[:1], shape[1:], norm_mode, *others, **settings)
 
 
 def state(network, table, epoch=0):
@@ -57,13 +62,13 @@ def measured(network, table, chosen, norm_mode, shape, biases=()):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_no_choice_exceeds_a_memory_budget_by_model_or_measurement(name, norm_mode):
     network, table, shape = opened(name)
-    model = CostModel(network, table, shape, norm_mode)
+    model = CostModel(network, table, spec(shape, norm_mode))
     least = model.step({}).training_bytes
     total = BudgetAllocator(model, Budget("bytes", ratio=1)).limit
     for share in (0.02, 0.3, 0.8):
-        allowance = BudgetAllocator(model, Budget("bytes", round(least + share * (total - least))))
+        allocator = BudgetAllocator(model, Budget("bytes", round(least + share * (total - least))))
         for policy, aware in (("random", False), ("velocity", False), ("velocity", True), ("full", True)):
-            choice = allowance.choose(policy, state(network, table), aware)
+            choice = allocator.choose(POLICIES[policy], state(network, table), aware)
             real = measured(network, table, choice.chosen, norm_mode, shape)
             assert real <= choice.used + 16, (policy, share)
             assert choice.used <= choice.limit
@@ -75,21 +80,21 @@ def test_no_choice_exceeds_a_memory_budget_by_model_or_measurement(name, norm_mo
 def test_a_budget_is_used_up(name, unit):
     """What is left is about less than what any further neuron would cost; in a tiny network, a bit more."""
     network, table, shape = opened(name)
-    allowance = BudgetAllocator(CostModel(network, table, shape, "frozen"), Budget(unit, ratio=0.4))
-    choice = allowance.choose("random", state(network, table))
+    allocator = BudgetAllocator(CostModel(network, table, spec(shape, "frozen")), Budget(unit, ratio=0.4))
+    choice = allocator.choose(POLICIES["random"], state(network, table))
     assert choice.used >= 0.8 * choice.limit
     for position in (~choice.chosen).nonzero().flatten()[:: max(1, len(table) // 12)].tolist():
         more = choice.chosen.clone()
         more[position] = True
-        assert allowance.used(more) > choice.limit * (0.8 if name == "toy" else 0.99)
+        assert allocator.used(more) > choice.limit * (0.8 if name == "toy" else 0.99)
 
 
 @pytest.mark.parametrize("unit", ["parameters", "bytes", "macs"])
 def test_by_value_a_budget_buys_more_velocity(unit):
     network, table, shape = opened("mcunet-in1")
-    allowance = BudgetAllocator(CostModel(network, table, shape, "frozen"), Budget(unit, ratio=0.2))
+    allocator = BudgetAllocator(CostModel(network, table, spec(shape, "frozen")), Budget(unit, ratio=0.2))
     given = state(network, table)
-    plain, aware = (allowance.choose("velocity", given, aware) for aware in (False, True))
+    plain, aware = (allocator.choose(POLICIES["velocity"], given, aware) for aware in (False, True))
     worth = [float(given.velocity[choice.chosen].sum()) for choice in (plain, aware)]
     if unit == "parameters":  # velocity per parameter is the published rank
         assert worth[1] == pytest.approx(worth[0], rel=0.01)
@@ -101,30 +106,30 @@ def test_by_value_a_budget_buys_more_velocity(unit):
 def test_ratio_one_is_everything_and_su_is_its_lists(unit):
     network, table, shape = opened("toy")
     biases = bias_layers(table, LISTS)
-    allowance = BudgetAllocator(
-        CostModel(network, table, shape, "frozen", bias_layers=biases), Budget(unit, ratio=1)
+    allocator = BudgetAllocator(
+        CostModel(network, table, spec(shape, "frozen", bias_layers=biases)), Budget(unit, ratio=1)
     )
     for policy in ("random", "velocity", "full"):
-        assert allowance.choose(policy, state(network, table)).chosen.all()
-    lists = allowance.choose("SU", state(network, table))
+        assert allocator.choose(POLICIES[policy], state(network, table)).chosen.all()
+    lists = allocator.choose(POLICIES["SU"], state(network, table))
     assert int(lists.chosen.sum()) == 4 + 3 + 6
-    assert lists.used == allowance.used(lists.chosen) <= lists.limit
-    exact = BudgetAllocator(allowance.model, Budget(unit, lists.used))
-    assert torch.equal(exact.choose("SU", state(network, table)).chosen, lists.chosen)
+    assert lists.used == allocator.used(lists.chosen) <= lists.limit
+    exact = BudgetAllocator(allocator.model, Budget(unit, lists.used))
+    assert torch.equal(exact.choose(POLICIES["SU"], state(network, table)).chosen, lists.chosen)
     least = exact.costs.base
     short = round(least + 0.9 * (lists.used - least))
     with pytest.raises(UserError, match=f"{lists.used:,}.*more than the budget of {short:,}"):
-        BudgetAllocator(allowance.model, Budget(unit, short)).choose("SU", state(network, table))
+        BudgetAllocator(allocator.model, Budget(unit, short)).choose(POLICIES["SU"], state(network, table))
 
 
 @pytest.mark.parametrize("unit", ["bytes", "macs"])
 def test_what_always_trains_must_fit(unit):
     network, table, shape = opened("toy")
-    model = CostModel(network, table, shape, "train")
+    model = CostModel(network, table, spec(shape, "train"))
     least = BudgetAllocator(model, Budget(unit, ratio=1)).costs.base
     with pytest.raises(UserError, match=rf"a budget of {least - 1:,} .*head and norms need {least:,} "):
-        BudgetAllocator(model, Budget(unit, least - 1)).choose("random", state(network, table))
-    nothing = BudgetAllocator(model, Budget(unit, least)).choose("random", state(network, table))
+        BudgetAllocator(model, Budget(unit, least - 1)).choose(POLICIES["random"], state(network, table))
+    nothing = BudgetAllocator(model, Budget(unit, least)).choose(POLICIES["random"], state(network, table))
     assert nothing.used == least
     assert unit == "bytes" or not nothing.chosen.any()
 
@@ -132,9 +137,9 @@ def test_what_always_trains_must_fit(unit):
 def test_macs_are_those_of_the_step():
     network, table, shape = opened("resnet18")
     for norm_mode in ("train", "frozen"):
-        model = CostModel(network, table, shape, norm_mode)
-        allowance = BudgetAllocator(model, Budget("macs", ratio=0.85))
-        choice = allowance.choose("random", state(network, table))
+        model = CostModel(network, table, spec(shape, norm_mode))
+        allocator = BudgetAllocator(model, Budget("macs", ratio=0.85))
+        choice = allocator.choose(POLICIES["random"], state(network, table))
         step = model.step(table.selection(choice.chosen))
         assert BATCH * choice.used == step.backward_macs
 
@@ -143,8 +148,8 @@ def test_precision_and_optimizer_count():
     network, table, shape = opened("mcunet-in1")
     everything = {layer.name: range(layer.neurons) for layer in table.layers}
     fp32, bf16 = (
-        CostModel(network, table, shape, "frozen", "sgd", p).step(everything) for p in ("fp32", "bf16")
+        CostModel(network, table, spec(shape, "frozen", "sgd", p)).step(everything) for p in ("fp32", "bf16")
     )
     assert 0.4 < bf16.saved_bytes / fp32.saved_bytes < 0.75
-    adam = CostModel(network, table, shape, "frozen", "adam").step(everything)
+    adam = CostModel(network, table, spec(shape, "frozen", "adam")).step(everything)
     assert adam.training_bytes - fp32.training_bytes == 2 * fp32.gradient_bytes

@@ -37,3 +37,19 @@ def test_amounts_are_shown_with_their_unit():
     assert amount_shown(192312, "parameters") == "192,312 parameters"
     assert amount_shown(1000, "macs") == "1,000 MACs"
     assert amount_shown(3 * 2**19, "bytes") == "1,572,864 bytes (1.50 MiB)"
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ({}, "either an amount or a ratio, not amount=None and ratio=None"),
+        ({"ratio": float("nan")}, "budget ratio nan is not allowed; it must be a finite number, 0 or more"),
+        ({"ratio": float("inf")}, "budget ratio inf is not allowed"),
+        ({"amount": -1}, "budget amount -1 is not allowed"),
+        ({"unit": "byte", "amount": 1}, "budget unit 'byte' is unknown; did you mean 'bytes'"),
+    ],
+)
+def test_an_error_names_the_argument(given, error):
+    """Fault F5: `Budget()` asked for an argument `budget`, and NaN was called negative."""
+    with pytest.raises(ValueError, match=error):
+        Budget(**given)

@@ -1,12 +1,13 @@
 import copy
+from dataclasses import replace
 from itertools import chain
 
 import pytest
 import torch
 
 from neq.backward import Plan
-from neq.budget import CostModel
-from neq.budget.knapsack import Costs, fill
+from neq.budget import CostModel, StepSpec, marginal_costs
+from neq.budget.knapsack import MarginalCosts, fill_by_rank
 from neq.networks.build import build_network
 from neq.networks.neurons import neuron_table
 from neq.training.profiling import SavedBytes
@@ -16,7 +17,9 @@ from tests.toys import NETWORKS
 def some(table, share):
     scores = torch.rand(len(table), generator=torch.Generator().manual_seed(0))
     return table.selection(
-        fill(scores, Costs.per_neuron(table.parameters), round(share * table.total_parameters))
+        fill_by_rank(
+            scores, MarginalCosts.per_neuron(table.parameters), round(share * table.total_parameters)
+        )
     )
 
 
@@ -28,7 +31,7 @@ def test_predicted_saved_bytes_are_the_measured_ones(name, norm_mode, share):
     table = neuron_table(network, (3, 32, 32))
     selection = some(table, share)
     before = copy.deepcopy(network.state_dict())
-    predicted = CostModel(network, table, (4, 3, 32, 32), norm_mode).step(selection).saved_bytes
+    predicted = CostModel(network, table, StepSpec((4,), (3, 32, 32), norm_mode)).step(selection).saved_bytes
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
     plan = Plan(network, table, selection, norm_mode)
     images = torch.randn(4, 3, 32, 32).contiguous(memory_format=torch.channels_last)
@@ -43,7 +46,7 @@ def test_operations_and_bytes_in_closed_form():
     network = build_network("mbv2", 10)
     table = neuron_table(network, (3, 64, 64))
     late = {table.layers[-1].name: range(1280)}
-    cost = CostModel(network, table, (2, 3, 64, 64), "frozen", "adam").step(late)
+    cost = CostModel(network, table, StepSpec((2,), (3, 64, 64), "frozen", "adam")).step(late)
     assert cost.parameters == 320 * 1280
     assert cost.values == 320 * 1280 + 12810
     assert cost.forward_macs == 2 * (table.total_macs + 12800)
@@ -52,7 +55,7 @@ def test_operations_and_bytes_in_closed_form():
     assert cost.gradient_bytes == 4 * cost.values
     assert cost.optimizer_bytes == 8 * cost.values
     assert cost.training_bytes == cost.saved_bytes + 12 * cost.values
-    everything = CostModel(network, table, (2, 3, 64, 64), "train").step(
+    everything = CostModel(network, table, StepSpec((2,), (3, 64, 64), "train")).step(
         {layer.name: range(layer.neurons) for layer in table.layers}
     )
     first = table.layers[0]
@@ -64,7 +67,8 @@ def test_norms_that_train_carry_the_gradient_to_the_first_layer():
     table = neuron_table(network, (3, 64, 64))
     late = {table.layers[-1].name: [0]}
     frozen, train = (
-        CostModel(network, table, (2, 3, 64, 64), mode).step(late) for mode in ("frozen", "train")
+        CostModel(network, table, StepSpec((2,), (3, 64, 64), mode)).step(late)
+        for mode in ("frozen", "train")
     )
     first = table.layers[0]
     assert frozen.input_gradient_macs == 2 * 12800
@@ -78,9 +82,16 @@ def test_a_byte_budget_is_a_matter_of_layers_not_of_parameters():
     table = neuron_table(network, (3, 64, 64))
     spread = some(table, 0.2)
     late = table.selection(
-        fill(torch.arange(len(table)).double(), Costs.per_neuron(table.parameters), round(0.2 * 2189760))
+        fill_by_rank(
+            torch.arange(len(table)).double(),
+            MarginalCosts.per_neuron(table.parameters),
+            round(0.2 * 2189760),
+        )
     )
-    costs = [CostModel(network, table, (2, 3, 64, 64), "frozen").step(chosen) for chosen in (spread, late)]
+    costs = [
+        CostModel(network, table, StepSpec((2,), (3, 64, 64), "frozen")).step(chosen)
+        for chosen in (spread, late)
+    ]
     assert costs[0].parameters == pytest.approx(costs[1].parameters, rel=0.01)
     assert costs[0].saved_bytes > 3 * costs[1].saved_bytes
 
@@ -100,7 +111,7 @@ class Twice(torch.nn.Module):
 def test_a_layer_called_again_behind_the_earliest_chosen_one_counts():
     network = Twice()
     table = neuron_table(network, (3, 8, 8))
-    step = CostModel(network, table, (1, 3, 8, 8), "frozen").step({"b": [0]})
+    step = CostModel(network, table, StepSpec((1,), (3, 8, 8), "frozen")).step({"b": [0]})
     assert step.input_gradient_macs >= 8 * 8 * 9 * 64 + 16
 
 
@@ -111,7 +122,9 @@ def test_under_autocast_too(name, norm_mode):
     table = neuron_table(network, (3, 32, 32))
     selection = some(table, 0.1)
     predicted = (
-        CostModel(network, table, (2, 3, 32, 32), norm_mode, precision="bf16").step(selection).saved_bytes
+        CostModel(network, table, StepSpec((2,), (3, 32, 32), norm_mode, precision="bf16"))
+        .step(selection)
+        .saved_bytes
     )
     plan = Plan(network, table, selection, norm_mode)
     images = torch.randn(2, 3, 32, 32).contiguous(memory_format=torch.channels_last)
@@ -120,3 +133,67 @@ def test_under_autocast_too(name, norm_mode):
         plan(images)
     assert saved.total <= predicted + 64
     assert predicted <= 1.05 * saved.total + 64
+
+
+def measured_bytes(network, plan, batches, precision="fp32"):
+    """What forward passes keep together, in reality."""
+    saved = SavedBytes(chain(network.parameters(), network.buffers(), plan.parameters(), batches))
+    outputs = []
+    for images in batches:
+        with saved.counting(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            outputs.append(plan(images))
+    assert all(output.requires_grad for output in outputs)
+    return saved.total
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("norm_mode", ["train", "frontier", "frozen"])
+@pytest.mark.parametrize("name", ["mobilenet_v2", "mcunet-in1", "vit"])
+def test_every_forward_pass_of_a_step_is_counted(name, norm_mode, precision):
+    """As of a task with a second data loader: both passes are kept until the one backward pass."""
+    network = NETWORKS[name](num_classes=10).to(memory_format=torch.channels_last)
+    table = neuron_table(network, (3, 32, 32))
+    selection = some(table, 0.1)
+    spec = StepSpec((4, 3), (3, 32, 32), norm_mode, precision=precision)
+    both = CostModel(network, table, spec).step(selection)
+    alone = CostModel(network, table, StepSpec((4,), (3, 32, 32), norm_mode, precision=precision))
+    plan = Plan(network, table, selection, norm_mode)
+    batches = [
+        torch.randn(images, 3, 32, 32).contiguous(memory_format=torch.channels_last) for images in (4, 3)
+    ]
+    measured = measured_bytes(network, plan, batches, precision)
+    assert measured <= both.saved_bytes + 64
+    assert both.saved_bytes <= 1.05 * measured + 64
+    assert both.saved_bytes > 1.3 * alone.step(selection).saved_bytes
+    assert both.forward_macs == 7 * (table.total_macs + table.head_macs)
+    assert both.gradient_bytes == alone.step(selection).gradient_bytes
+
+
+def test_a_micro_batch_keeps_its_own_images_alone():
+    network = build_network("mcunet-in1", 10).to(memory_format=torch.channels_last)
+    table = neuron_table(network, (3, 32, 32))
+    selection = some(table, 0.1)
+    whole, small = (StepSpec((8,), (3, 32, 32), micro_batch=micro) for micro in (None, 3))
+    assert small.kept_together == (3,)
+    plan = Plan(network, table, selection, "frontier")
+    images = torch.randn(3, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    cost = CostModel(network, table, small).step(selection)
+    assert cost.saved_bytes == pytest.approx(measured_bytes(network, plan, [images]), rel=0.01, abs=64)
+    assert cost.macs == CostModel(network, table, whole).step(selection).macs
+
+
+def test_what_a_task_adds_counts_in_every_selection_and_in_the_base_of_a_budget():
+    network = build_network("mcunet-in1", 10)
+    table = neuron_table(network, (3, 32, 32))
+    spec = StepSpec((4,), (3, 32, 32), "frozen", "adam")
+    plain = CostModel(network, table, spec)
+    extra = CostModel(network, table, replace(spec, extra_bytes=1000, extra_saved_bytes=300))
+    for selection in ({}, some(table, 0.1)):
+        ours, theirs = extra.step(selection), plain.step(selection)
+        assert ours.saved_bytes == theirs.saved_bytes + 300
+        assert ours.gradient_bytes == theirs.gradient_bytes + 1000
+        assert ours.optimizer_bytes == theirs.optimizer_bytes + 2000
+    ours, theirs = (marginal_costs(model, "bytes") for model in (extra, plain))
+    assert ours.base == theirs.base + 3300
+    for term in ("neuron", "opening", "depth"):
+        assert torch.equal(getattr(ours, term), getattr(theirs, term))

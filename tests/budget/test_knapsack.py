@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neq.budget.knapsack import Costs, fill, fill_by_value
+from neq.budget.knapsack import MarginalCosts, fill_by_rank, fill_by_value
 
 FLAT = st.lists(
     st.tuples(st.sampled_from([0.0, 0.5, 1.0, 2.0, float("inf"), -float("inf")]), st.integers(1, 40)),
@@ -25,7 +25,7 @@ LAYERED = st.lists(
 
 
 def flat(prices):
-    return Costs.per_neuron(torch.tensor(prices, dtype=torch.int64))
+    return MarginalCosts.per_neuron(torch.tensor(prices, dtype=torch.int64))
 
 
 def layered(layers, base):
@@ -33,7 +33,7 @@ def layered(layers, base):
     prices, openings, depths = (torch.tensor([layer[i] for layer in layers]) for i in range(3))
     layer = torch.arange(len(layers)).repeat_interleave(sizes)
     scores = torch.tensor([score for *_, scores in layers for score in scores], dtype=torch.float64)
-    return scores, Costs(prices.repeat_interleave(sizes), layer, openings, depths, base)
+    return scores, MarginalCosts(prices.repeat_interleave(sizes), layer, openings, depths, base)
 
 
 def literal_cost(chosen, layers, base):
@@ -72,7 +72,7 @@ def literal_fill(scores, costs, budget):
 def test_fill_follows_the_rule(pairs, budget):
     scores = torch.tensor([score for score, _ in pairs], dtype=torch.float64)
     prices = [price for _, price in pairs]
-    taken = fill(scores, flat(prices), budget)
+    taken = fill_by_rank(scores, flat(prices), budget)
     assert taken.nonzero().flatten().tolist() == literal_fill(scores.tolist(), prices, budget)
     used = flat(prices).total(taken)
     assert used <= budget
@@ -83,7 +83,7 @@ def test_fill_follows_the_rule(pairs, budget):
 @given(LAYERED, st.integers(0, 20), st.integers(0, 200))
 def test_openings_and_depth_are_paid_once(layers, base, limit):
     scores, costs = layered(layers, base)
-    taken = fill(scores, costs, limit)
+    taken = fill_by_rank(scores, costs, limit)
     assert costs.total(taken) == literal_cost(taken.tolist(), layers, base)
     if base > limit:
         assert not taken.any()
@@ -115,7 +115,7 @@ def test_by_value_prefers_many_cheap_neurons_to_one_deep_one():
     layers = [(1, 0, 100, [10.0]), (1, 5, 0, [4.0, 4.0, 4.0])]
     values, costs = layered(layers, 0)
     assert fill_by_value(values, costs, 105).tolist() == [False, True, True, True]
-    assert fill(values, costs, 105).tolist() == [True, False, False, False]
+    assert fill_by_rank(values, costs, 105).tolist() == [True, False, False, False]
     assert fill_by_value(values, costs, 109).all()
 
 
@@ -127,29 +127,29 @@ def test_by_value_opens_a_layer_for_what_it_holds():
 
 
 def test_a_first_neuron_above_the_budget_is_skipped():
-    taken = fill(torch.tensor([3.0, 2.0, 1.0]), flat([100, 4, 4]), 9)
+    taken = fill_by_rank(torch.tensor([3.0, 2.0, 1.0]), flat([100, 4, 4]), 9)
     assert taken.tolist() == [False, True, True]
 
 
 def test_ties_go_by_position():
-    assert fill(torch.zeros(10), flat([3] * 10), 10).nonzero().flatten().tolist() == [0, 1, 2]
+    assert fill_by_rank(torch.zeros(10), flat([3] * 10), 10).nonzero().flatten().tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("budget", [10, 11, 10**9])
 def test_at_or_over_the_total_everything_is_taken(budget):
-    assert fill(torch.rand(5), flat([2] * 5), budget).all()
+    assert fill_by_rank(torch.rand(5), flat([2] * 5), budget).all()
     assert fill_by_value(torch.rand(5) + 0.1, flat([2] * 5), budget).all()
 
 
 def test_budget_zero_takes_nothing():
-    assert not fill(torch.rand(5), flat([1] * 5), 0).any()
+    assert not fill_by_rank(torch.rand(5), flat([1] * 5), 0).any()
     assert not fill_by_value(torch.rand(5), flat([1] * 5), 0).any()
 
 
 def test_nan_comes_last_but_is_taken_where_it_fits():
     scores = torch.tensor([float("nan"), 0.0, float("nan")])
-    assert fill(scores, flat([1, 1, 1]), 2).tolist() == [True, True, False]
-    assert fill(scores, flat([1, 1, 1]), 3).all()
+    assert fill_by_rank(scores, flat([1, 1, 1]), 2).tolist() == [True, True, False]
+    assert fill_by_rank(scores, flat([1, 1, 1]), 3).all()
     assert fill_by_value(torch.tensor([float("nan"), 0.0, 1.0]), flat([1, 1, 1]), 2).tolist() == [
         False,
         True,

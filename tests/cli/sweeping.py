@@ -68,11 +68,9 @@ def states(folder: Path, storage: str | None = None) -> list[CellState]:
 
 def open_queue(folder: Path, storage: str | None = None) -> CellQueue:
     """The queue of the folder's latest sweep of the file `sweep.yaml`."""
-    from neq.config import find_config, read_yaml
-
     sweep = read_sweep(folder / "sweep.yaml")
-    base = read_yaml(find_config(sweep.options.config_file))
-    return CellQueue(open_storage(storage, folder / "runs"), sweep_name(sweep, "sweep", base), sweep)
+    name = sweep_name(sweep, "sweep", sweep.experiment().settings)
+    return CellQueue(open_storage(storage, folder / "runs"), name, sweep)
 
 
 def wait_for(condition, what: str, seconds: float = 120) -> None:

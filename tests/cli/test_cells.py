@@ -41,7 +41,7 @@ def test_the_cells_of_a_grid_are_listed_with_their_runs(tmp_path, monkeypatch, c
 def test_a_search_is_shown_by_what_it_draws_from(capsys):
     assert main(["cells", str(ROOT / "policies/digits/rates.yaml")]) == 0
     out = capsys.readouterr().out
-    assert "random, runs drawn as they come, at most 12 of them run (run_cap)" in out
+    assert "random, each run drawn when it starts, at most 12 runs (run_cap)" in out
     assert "log_uniform_values: min 0.003, max 0.3" in out
     assert "0 (0.25), 0.9 (0.75)" in out
 

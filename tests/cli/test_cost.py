@@ -61,6 +61,21 @@ def test_a_scheme_lends_another_network_its_ratio(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     assert main(["cost", "--scheme", "mcunet-in1_scheme_2", "--net_name", "mcunet-in0"]) == 0
     out = capsys.readouterr().out
-    assert "belongs to mcunet-in1; it lends mcunet-in0 its ratio" in out
+    assert "is of mcunet-in1: mcunet-in0 uses its ratio" in out
     assert "random, norm mode" in out
     assert 0 <= round(29440 / 463216 * 543176) - numbers(out, "updated parameters")[0] < 9
+
+
+def test_the_policy_that_was_asked_for_is_counted(capsys, monkeypatch):
+    """Fault F4: where the run has lists, SU was counted whichever policy was given."""
+    monkeypatch.setenv("COLUMNS", "200")
+    scheme = ["--scheme", "mcunet-in1_scheme_1", "--image_size", "48"]
+    for policy in ("random", "full"):
+        assert main(["cost", *scheme, "--neuron_selection", policy, "--initialization", policy]) == 0
+        assert f"{policy}, norm mode" in capsys.readouterr().out
+
+
+def test_a_policy_that_needs_measurements_is_counted_by_its_first_epoch(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["cost", "--ratio", "0.1", "--neuron_selection", "taylor"]) == 0
+    assert "random, norm mode" in capsys.readouterr().out

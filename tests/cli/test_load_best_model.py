@@ -11,8 +11,7 @@ import openpyxl
 import pytest
 
 from neq.cli import main
-from neq.results import book_file, collect
-from neq.results import evaluation as evaluating
+from neq.results import book_file, collect, reevaluation
 from tests.results.run_folders import configs, sweep_file, write_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,8 +70,8 @@ def values(path, title):
 def test_a_trained_sweep_ends_in_a_book_whose_figures_are_measured_again(trained, monkeypatch, capsys):
     monkeypatch.chdir(trained)
     opened = []
-    open_data = evaluating.open_data
-    monkeypatch.setattr(evaluating, "open_data", lambda *given: opened.append(1) or open_data(*given))
+    open_data = reevaluation.open_data
+    monkeypatch.setattr(reevaluation, "open_data", lambda *given: opened.append(1) or open_data(*given))
     assert main(["results", "book", "-w", "small.yaml", "--evaluate"]) == 0
     out = capsys.readouterr().out
     assert len(opened) == 1  # four runs, one data set
@@ -126,7 +125,7 @@ def test_the_program_at_the_top_level_is_the_command(here):
         assert "12 runs: 7 done, 1 unfinished, 0 damaged, 4 missing" in done.stdout
         assert "unfinished, 1 of 3 epochs" in done.stdout
         assert f"mine.xlsm: 4 settings, {new} of them new" in done.stdout
-    assert "the former book is mine.xlsm.bak" in done.stdout
+    assert "the earlier book is mine.xlsm.bak" in done.stdout
     assert (here / "mine.xlsm.bak").exists()
 
 
@@ -177,7 +176,7 @@ def test_a_mistake_is_one_line_and_code_2_and_nothing_is_written(here, capsys, a
     assert Path("foreign.xlsx").read_bytes() == content.getvalue()
 
 
-def test_a_record_that_nobody_can_read_is_told(here, capsys):
+def test_a_record_that_cannot_be_read_is_reported(here, capsys):
     file = sweep_file(here / "sweep.yaml", "manual_seed: {value: 0}")
     folder = write_run(here / "runs", configs(file)[0], folder="somewhere")
     (folder / "identity.json").write_text("{")

@@ -19,7 +19,7 @@ def test_help_lists_the_subcommands(capsys, arguments):
     assert all(name in out and what in out for name, (_, what) in COMMANDS.items())
 
 
-@pytest.mark.parametrize("name", ["best", "plot", "compare"])
+@pytest.mark.parametrize("name", ["best", "plot", "compare", "table"])
 def test_each_subcommand_has_help_and_needs_a_sweep_file(capsys, name):
     with pytest.raises(SystemExit) as end:
         main(["results", name, "--help"])

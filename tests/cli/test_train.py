@@ -332,7 +332,7 @@ def test_a_picture_that_cannot_be_written_costs_nothing_else(finished, tmp_path,
     def refuse(metrics, path):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr("neq.experiment.run.plot_curves", refuse)
+    monkeypatch.setattr("neq.results.plot_curves", refuse)
     assert main([*FAST, "--run-dir", str(folder)]) == 0
     captured = capsys.readouterr()
     assert "neq: curves.png cannot be written (Permission denied)" in captured.out

@@ -88,6 +88,7 @@ def test_aliases(monkeypatch: pytest.MonkeyPatch) -> None:
         augmentation="photo",
         mean_std=MeanStd(mean=(0, 0, 0), std=(1, 1, 1)),
         aliases=("c10",),
+        opener="neq.data.digits:open_digits",
     )
     monkeypatch.setattr(catalog, "datasets", lambda: {"cifar10": entry})
     assert dataset_name("c10") == dataset_name("cifar10") == "cifar10"

@@ -262,7 +262,13 @@ def test_a_numpy_archive_is_the_root_of_npz() -> None:
 
 def test_aliases_become_the_canonical_name(monkeypatch: pytest.MonkeyPatch) -> None:
     mean_std = MeanStd(mean=(0, 0, 0), std=(1, 1, 1))
-    entry = DatasetEntry(classes=7, augmentation="photo", mean_std=mean_std, aliases=("c7",))
+    entry = DatasetEntry(
+        classes=7,
+        augmentation="photo",
+        mean_std=mean_std,
+        aliases=("c7",),
+        opener="neq.data.digits:open_digits",
+    )
     monkeypatch.setattr(catalog, "datasets", lambda: {"seven": entry})
     data = resolve({}, {"dataset": "c7"}).config.data_provider
     assert (data.dataset, data.new_num_classes, data.mean_std) == ("seven", 7, mean_std)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from neq.config.schema import DataProvider
 from neq.data.cache_plan import CachePlan, plan_cache
-from neq.data.caching import DiskCache, MemoryCache, Room
+from neq.data.caching import DiskCache, DiskQuota, MemoryCache
 from neq.data.sources import Source, source_of_arrays, source_of_files
 from neq.utils.seeds import generator
 from tests.data.miniatures import jpeg
@@ -56,18 +56,18 @@ def test_memory_keeps_what_fits_and_reads_the_rest() -> None:
 
 def test_disk_keeps_what_was_read(tmp_path: Path) -> None:
     read = Counted()
-    cache = DiskCache(read, tmp_path / "c", Room(10**6))
+    cache = DiskCache(read, tmp_path / "c", DiskQuota(10**6))
     for _ in range(2):
         assert all(same(cache(number), drawn(number)) for number in range(5))
     assert read.read == [0, 1, 2, 3, 4]
     assert sorted(path.name for path in (tmp_path / "c").iterdir()) == list("01234")
-    copy = pickle.loads(pickle.dumps(DiskCache(drawn, tmp_path / "c", Room(0))))
+    copy = pickle.loads(pickle.dumps(DiskCache(drawn, tmp_path / "c", DiskQuota(0))))
     assert same(copy(3), drawn(3))
 
 
 def test_disk_stops_at_its_room(tmp_path: Path) -> None:
     read = Counted()
-    cache = DiskCache(read, tmp_path, Room(sum(SIZES[:2]) + 40))
+    cache = DiskCache(read, tmp_path, DiskQuota(sum(SIZES[:2]) + 40))
     for number in (0, 1, 2, 0, 1, 2):
         cache(number)
     assert read.read == [0, 1, 2, 2]
@@ -75,7 +75,7 @@ def test_disk_stops_at_its_room(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["empty", "header", "cut", "zeros", "one bit", "longer", "folder"])
 def test_a_damaged_file_is_read_and_written_anew(tmp_path: Path, damage: str) -> None:
-    DiskCache(drawn, tmp_path, Room(10**6))(2)
+    DiskCache(drawn, tmp_path, DiskQuota(10**6))(2)
     path = tmp_path / "2"
     content = bytearray(path.read_bytes())
     content[40] ^= damage == "one bit"
@@ -86,7 +86,7 @@ def test_a_damaged_file_is_read_and_written_anew(tmp_path: Path, damage: str) ->
     else:
         path.write_bytes(changed.get(damage, bytes(content) + b"x" * (damage == "longer")))
     read = Counted()
-    cache = DiskCache(read, tmp_path, Room(10**6))
+    cache = DiskCache(read, tmp_path, DiskQuota(10**6))
     assert same(cache(2), drawn(2))
     assert same(cache(2), drawn(2))
     assert read.read == ([2, 2] if damage == "folder" else [2])
@@ -96,14 +96,14 @@ def test_a_damaged_file_is_read_and_written_anew(tmp_path: Path, damage: str) ->
 def test_a_disk_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     read = Counted()
-    cache = DiskCache(read, tmp_path / "file" / "c", Room(10**6))
+    cache = DiskCache(read, tmp_path / "file" / "c", DiskQuota(10**6))
     assert same(cache(2), drawn(2))
     assert same(cache(2), drawn(2))
     assert read.read == [2, 2]
 
 
 def read_all(folder: Path, numbers: list[int]) -> None:
-    cache = DiskCache(drawn, folder, Room(10**9))
+    cache = DiskCache(drawn, folder, DiskQuota(10**9))
     for number in numbers:
         assert same(cache(number), drawn(number))
 

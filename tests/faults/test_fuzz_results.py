@@ -13,7 +13,7 @@ import openpyxl
 import pytest
 
 from neq.cli import main
-from neq.results import collect
+from neq.results import runs as runs_of
 from neq.results.best_network import load_best
 from neq.results.book import check_book, write_book
 from neq.results.run_pictures import read_choices
@@ -31,14 +31,14 @@ def swept(tmp_path_factory):
     file = sweep_file(place / "sweep.yaml", "manual_seed: {values: [0, 1]}")
     for config in configs(file):
         write_run(place / "runs", config)
-    write_book(place / "book.xlsx", collect([file], place / "runs"))
+    write_book(place / "book.xlsx", runs_of([file], place / "runs"))
     return place
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_damaged_books(swept, tmp_path):
     path, refusals = tmp_path / "book.xlsx", 0
-    runs = collect([swept / "sweep.yaml"], swept / "runs")
+    runs = runs_of([swept / "sweep.yaml"], swept / "runs")
     for at, broken in enumerate(damaged((swept / "book.xlsx").read_bytes(), 70)):
         path.write_bytes(broken)
         line = refusal(check_book, path)
@@ -47,7 +47,7 @@ def test_damaged_books(swept, tmp_path):
         assert "book.xlsx" in line
         refusals += 1
         if at % 10 == 0:
-            refused(write_book, path, runs, None, True, named="book.xlsx")
+            refused(write_book, path, runs, True, named="book.xlsx")
         assert path.read_bytes() == broken
         assert [found.name for found in tmp_path.iterdir()] == ["book.xlsx"]
     assert refusals > 40
@@ -185,6 +185,7 @@ def every_reader(place: Path, sweep: Path, out: Path) -> None:
             ["best", str(sweep)],
             ["compare", str(sweep)],
             ["plot", str(sweep), "-o", str(out / "pictures")],
+            ["table", str(sweep), "--csv", str(out / "runs.csv"), "--force"],
         )
     ):
         if number == 3 and (out / "no pictures").exists():

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from neq.budget import choose
+from neq.budget.knapsack import MarginalCosts, fill_by_rank
+from neq.config import POLICIES
 from neq.networks.neurons import neuron_table
 from neq.selection import SelectionState
 from neq.training import train
@@ -47,7 +48,8 @@ def test_velocities_of_dead_neurons(velocity):
     table = neuron_table(network, SHAPE)
     state = SelectionState(table, network, generator(0, "selection", 1), None, velocity.double())
     budget = round(0.3 * table.total_parameters)
-    chosen, again = (choose("velocity", state, budget) for _ in range(2))
+    costs = MarginalCosts.per_neuron(table.parameters)
+    chosen, again = (fill_by_rank(POLICIES["velocity"].score(state), costs, budget) for _ in range(2))
     assert torch.equal(chosen, again)
     used = int(table.parameters[chosen].sum())
     assert used <= budget

@@ -23,7 +23,7 @@ def test_networks_have_the_totals_that_the_catalog_states(name):
     assert table.total_parameters == entry.total_weights
     assert table.head == head_name(network)
     assert not table.unselectable
-    linears = [layer for layer in table.layers if layer.kind == "linear"]
+    linears = [layer for layer in table.layers if layer.kind.name == "linear"]
     assert sum(layer.neurons * layer.parameters for layer in linears) == entry.linear_weights
 
 

@@ -102,7 +102,7 @@ def test_a_head_that_is_no_called_layer_is_refused(head):
 def test_a_network_without_layers_is_refused():
     network = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten())
     with pytest.raises(
-        UserError, match="no layer to select: modules with parameters: 1 BatchNorm2d; allowed"
+        UserError, match="no layer to select: modules with parameters are 1 BatchNorm2d; allowed"
     ):
         neuron_table(network, SHAPE)
 
@@ -122,9 +122,9 @@ def test_a_network_of_which_only_the_head_is_selectable_is_refused():
     with pytest.raises(UserError) as error:
         neuron_table(network, SHAPE)
     assert str(error.value) == (
-        "the network has no layer to select besides its head '4': modules with parameters: 2 Standardized; "
-        "allowed are Conv2d and Linear modules that forward calls, with torch's own forward and a weight "
-        "that no other module shares"
+        "the network has no layer to select besides its head '4': modules with parameters are "
+        "2 Standardized; allowed kinds of layer are conv, linear, as torch computes them, called by the "
+        "network's forward and with a weight that no other module shares"
     )
 
 

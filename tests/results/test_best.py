@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from neq.cli import main
-from neq.results import collect
+from neq.results import collect, runs
 from neq.results.best import best_run, copy_best
 from neq.results.best_network import load_best
 from neq.utils.errors import UserError
@@ -63,17 +63,17 @@ def test_each_metric_has_its_best(tmp_path, metric, seed):
         2,
         None,
     )
-    assert best_run(collect([path], tmp_path / "runs"), metric).seed == seed
+    assert best_run(runs([path], tmp_path / "runs"), metric)["seed"] == seed
 
 
 def test_of_equal_runs_the_first(tmp_path):
     path = sweep(tmp_path, {"val_top1": 90.0}, {"val_top1": 95.0}, {"val_top1": 95.0})
-    assert best_run(collect([path], tmp_path / "runs")).seed == 1
+    assert best_run(runs([path], tmp_path / "runs"))["seed"] == 1
 
 
 def test_a_run_whose_metric_is_no_number_is_passed_over(tmp_path):
     path = sweep(tmp_path, {"val_loss": None}, {"val_loss": 9.0})
-    assert best_run(collect([path], tmp_path / "runs"), "val_loss").seed == 1
+    assert best_run(runs([path], tmp_path / "runs"), "val_loss")["seed"] == 1
 
 
 def test_what_is_printed(tmp_path, capsys):
@@ -109,7 +109,7 @@ def test_figures_of_several_data_sets_are_not_compared(tmp_path):
     for config in configs(path):
         write_run(tmp_path / "runs", config)
     with pytest.raises(UserError, match="the runs are of digits, svhn"):
-        best_run(collect([path], tmp_path / "runs"))
+        best_run(runs([path], tmp_path / "runs"))
 
 
 def test_a_copy_stands_alone_and_classifies_images(tmp_path, trained, tiny_run, capsys):

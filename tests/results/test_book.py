@@ -1,20 +1,23 @@
 import io
 import math
 import zipfile
+from dataclasses import replace
 
 import openpyxl
 import pytest
 from openpyxl.chart import BarChart, Reference
 from openpyxl.drawing.image import Image as Picture
 from openpyxl.styles import Font, PatternFill
-from openpyxl.worksheet.table import Table as ExcelTable
+from pandas import DataFrame
 from PIL import Image
 
 from neq.results import book as book_module
 from neq.results import collect
-from neq.results.book import write_book
-from neq.results.check import Check
-from neq.results.tables import run_key
+from neq.results.book import FurtherSheet, write_book
+from neq.results.frame import frame
+from neq.results.runs_of_sweep import run_key
+from neq.results.verdicts import Check
+from neq.runs.environment import Environment
 from neq.utils.errors import UserError
 from tests.results.run_folders import configs, sweep_file, write_run
 
@@ -23,7 +26,6 @@ PUBLISHED = [
     "Model", "Scheme", "Budget", "Initialization", "Method", "valid/best (%)", "valid/best at epoch", TEST,
     "Average Stopping Epoch",
 ]  # fmt: skip
-BEGIN = 1  # the row of the header
 
 
 @pytest.fixture
@@ -44,6 +46,10 @@ TWO = "neuron_selection: {values: [velocity, random]}\n  manual_seed: {values: [
 THREE = "neuron_selection: {values: [velocity, random, full]}\n  manual_seed: {values: [0, 42, 100]}"
 
 
+def write(path, runs, checks=None, force=False):
+    return write_book(path, frame(runs, checks), force)
+
+
 def opened(path, title="Summary"):
     """The rows of a sheet, header -> cell."""
     header, *rows = openpyxl.load_workbook(path)[title].iter_rows()
@@ -57,8 +63,8 @@ def values(path, title="Summary"):
 
 def test_the_summary_holds_the_published_columns_first_and_numbers_as_numbers(tmp_path, results):
     path = tmp_path / "output.xlsx"
-    written = write_book(path, results(TWO))
-    assert (written.new, written.replaced, written.former) == (2, 0, None)
+    written = write(path, results(TWO))
+    assert (written.settings, written.new, written.earlier) == (2, 2, None)
     book = openpyxl.load_workbook(path)
     assert book.sheetnames == ["Summary", "Runs", "Charts"]
     rows = opened(path)
@@ -76,7 +82,7 @@ def test_the_summary_holds_the_published_columns_first_and_numbers_as_numbers(tm
 
 def test_a_single_row_of_the_header_is_frozen_and_filters_cover_the_rows(tmp_path, results):
     path = tmp_path / "output.xlsx"
-    write_book(path, results(TWO))
+    write(path, results(TWO))
     book = openpyxl.load_workbook(path)
     for title, rows in (("Summary", 2), ("Runs", 6)):
         sheet = book[title]
@@ -91,14 +97,14 @@ def test_a_single_row_of_the_header_is_frozen_and_filters_cover_the_rows(tmp_pat
 
 def test_the_best_method_is_bold_and_no_other(tmp_path, results):
     path = tmp_path / "output.xlsx"
-    write_book(path, results(TWO))
+    write(path, results(TWO))
     bold = [(row["Method"].font.b, row[TEST].font.b, row["Model"].font.b) for row in opened(path)]
     assert bold == [(True, True, False), (False, False, False)]
 
 
 def test_costs_stand_beside_their_ratio_to_full_training(tmp_path, results):
     path = tmp_path / "output.xlsx"
-    write_book(path, results(THREE))
+    write(path, results(THREE))
     rows = {row["Method"]: row for row in values(path)}
     assert rows["full"]["Step time / baseline"] == 1
     assert rows["velocity"]["Step time / baseline"] == pytest.approx(38 / 80)
@@ -110,7 +116,7 @@ def test_one_seed_a_missing_seed_and_nan_leave_cells_empty(tmp_path, results):
     runs = results("manual_seed: {values: [0, 1]}", without=[1])
     runs[0].summary["val_top1"] = math.nan
     path = tmp_path / "output.xlsx"
-    write_book(path, runs)
+    write(path, runs)
     (row,) = values(path)
     assert row["valid/best (%)"] is None
     assert row["test/top1 std, n-1 (%)"] is None
@@ -122,7 +128,7 @@ def test_one_seed_a_missing_seed_and_nan_leave_cells_empty(tmp_path, results):
 
 def test_without_any_run_the_book_says_so(tmp_path, results):
     path = tmp_path / "output.xlsx"
-    write_book(path, results(TWO, without=range(6)))
+    write(path, results(TWO, without=range(6)))
     assert [row["Seeds done"] for row in values(path)] == [0, 0]
     assert [row["State"] for row in values(path, "Runs")] == ["missing"] * 6
     assert openpyxl.load_workbook(path)["Charts"]._charts == []
@@ -148,7 +154,7 @@ def test_text_stays_text_whatever_it_begins_with(tmp_path, results, name, writte
     run.summary["device"] = name
     path = tmp_path / "output.xlsx"
     for _ in range(2):  # the second time read, replaced and written again
-        write_book(path, [run])
+        write(path, [run])
         (row,) = opened(path, "Runs")
         assert row["Device"].value == written
         assert row["Device"].data_type == "s"
@@ -161,7 +167,7 @@ def test_text_stays_text_whatever_it_begins_with(tmp_path, results, name, writte
 def test_charts_are_excels_own_with_error_bars(tmp_path, results):
     more = "ratio: {values: [.1, .3]}\n  " + TWO
     path = tmp_path / "output.xlsx"
-    write_book(path, results(more))
+    write(path, results(more))
     sheet = openpyxl.load_workbook(path)["Charts"]
     (chart,) = sheet._charts
     assert [series.tx.strRef.f for series in chart.series] == ["'Charts'!$B$2", "'Charts'!$B$4"]
@@ -185,7 +191,7 @@ def test_a_method_looks_the_same_in_every_chart(tmp_path, results):
     file.write_text(sweep_file(file, more).read_text().replace("  net_name: {value: mcunet-in0}\n", ""))
     for config in configs(file):
         write_run(tmp_path / "runs", config)
-    write_book(path, results(TWO) + collect([file], tmp_path / "runs"))
+    write(path, results(TWO) + collect([file], tmp_path / "runs"))
     looks = {
         (rows.tx.strRef.f, rows.marker.symbol, rows.graphicalProperties.line.solidFill.srgbClr)
         for chart in openpyxl.load_workbook(path)["Charts"]._charts
@@ -200,81 +206,30 @@ def test_a_method_looks_the_same_in_every_chart(tmp_path, results):
     assert len({next(iter(same)) for same in by_name.values()}) == 3
 
 
-def test_other_sheets_rows_columns_and_formats_survive_an_update(tmp_path, results):
-    path = tmp_path / "output.xlsx"
-    write_book(path, results(TWO, without=[0, 1]))
-    book = openpyxl.load_workbook(path)
-    summary = book["Summary"]
-    book.create_sheet("Mine", 0)["A1"] = "=1+2"
-    last = summary.max_column
-    summary.cell(1, last + 1, "Remark")
-    summary.cell(2, last + 1, "look at this")
-    summary.cell(3, last + 1, "=LEN(A3)")
-    summary["A2"].fill = PatternFill("solid", fgColor="00FF00")
-    summary["B2"].font = Font(name="Courier New", i=True)
-    summary["H2"].number_format = "0.0000"
-    summary.column_dimensions["A"].width = 33
-    summary.freeze_panes = "F2"
-    summary.insert_rows(1)
-    summary["A1"] = "My results"
-    summary.append(["a row of mine"])
-    book.save(path)
-    before = path.read_bytes()
-
-    written = write_book(path, results(TWO) + results("base_lr: {value: .2}", name="more"))
-    assert (written.new, written.replaced) == (1, 2)
-    assert written.former == tmp_path / "output.xlsx.bak"
-    assert written.former.read_bytes() == before
-    book = openpyxl.load_workbook(path)
-    assert book.sheetnames == ["Mine", "Summary", "Runs", "Charts"]
-    assert book["Mine"]["A1"].value == "=1+2"
-    summary = book["Summary"]
-    assert summary["A1"].value == "My results"
-    header = [cell.value for cell in summary[2]]
-    assert header[last] == "Remark"
-    assert summary.cell(3, last + 1).value == "look at this"
-    assert summary.cell(4, last + 1).value == "=LEN(A3)"
-    assert summary["A3"].fill.fgColor.rgb == "0000FF00"
-    assert (summary["B3"].font.name, summary["B3"].font.i) == ("Courier New", True)
-    assert summary["H3"].number_format == "0.0000"
-    assert summary.column_dimensions["A"].width == 33
-    assert summary.freeze_panes == "F2"
-    assert summary["A5"].value == "a row of mine"
-    assert summary["A6"].value == "mcunet-in0"
-    done = {header[at]: [summary.cell(row, at + 1).value for row in (3, 4, 6)] for at in range(len(header))}
-    assert done["Seeds done"] == [3, 3, 1]
-    assert done["base_lr"] == [0.05, 0.05, 0.2]  # a column that there was no need of before
-    assert done["Method"] == ["velocity", "random", "velocity"]
-
-
 def test_an_update_redraws_the_charts_from_all_rows(tmp_path, results):
     path = tmp_path / "output.xlsx"
-    write_book(path, results("ratio: {values: [.1]}\n  " + TWO))
-    book = openpyxl.load_workbook(path)
-    book["Charts"]["M1"], book["Charts"]["M20"] = "another beside", "and below that"
-    book.save(path)
-    write_book(path, results("ratio: {values: [.3]}\n  " + TWO, name="more"))
+    write(path, results("ratio: {values: [.1]}\n  " + TWO))
+    write(path, results("ratio: {values: [.3]}\n  " + TWO, name="more"))
     sheet = openpyxl.load_workbook(path)["Charts"]
     (chart,) = sheet._charts
     assert len(chart.series) == 2
     assert chart.series[0].yVal.numRef.f == "'Charts'!$D$2:$D$3"
     assert [sheet.cell(row, 3).value for row in range(2, 6)] == [54318, 162953, 54318, 162953]
-    assert (sheet["M1"].value, sheet["M20"].value) == ("another beside", "and below that")
 
 
 def test_writing_again_changes_nothing_but_what_changed(tmp_path, results):
     path = tmp_path / "output.xlsx"
     runs = results(THREE)
-    write_book(path, runs)
+    write(path, runs)
     first = [values(path, title) for title in ("Summary", "Runs", "Charts")]
-    write_book(path, runs)
+    write(path, runs)
     assert [values(path, title) for title in ("Summary", "Runs", "Charts")] == first
 
 
 def test_a_baseline_that_is_in_the_book_is_one_for_new_rows(tmp_path, results):
     path = tmp_path / "output.xlsx"
-    write_book(path, results("neuron_selection: {value: full}\n  initialization: {value: full}", name="full"))
-    write_book(path, results(TWO))
+    write(path, results("neuron_selection: {value: full}\n  initialization: {value: full}", name="full"))
+    write(path, results(TWO))
     ratios = {row["Method"]: row["Step time / baseline"] for row in values(path)}
     assert ratios == {"full": 1, "velocity": pytest.approx(38 / 80), "random": pytest.approx(38 / 80)}
 
@@ -282,36 +237,21 @@ def test_a_baseline_that_is_in_the_book_is_one_for_new_rows(tmp_path, results):
 def test_rows_that_somebody_sorted_are_found_by_their_key(tmp_path, results):
     path = tmp_path / "output.xlsx"
     runs = results(TWO)
-    write_book(path, runs)
+    write(path, runs)
     book = openpyxl.load_workbook(path)
     sheet = book["Summary"]
     for column in range(1, sheet.max_column + 1):
         upper, lower = sheet.cell(2, column), sheet.cell(3, column)
         upper.value, lower.value = lower.value, upper.value
     book.save(path)
-    written = write_book(path, runs)
-    assert (written.new, written.replaced) == (0, 2)
+    written = write(path, runs)
+    assert (written.settings, written.new) == (2, 0)
     rows = opened(path)
-    assert [row["Method"].value for row in rows] == ["random", "velocity"]
-    assert [row["Method"].font.b for row in rows] == [False, True]
+    assert [row["Method"].value for row in rows] == ["velocity", "random"]
+    assert [row["Method"].font.b for row in rows] == [True, False]
 
 
-def test_an_excel_table_that_somebody_made_of_the_rows_grows(tmp_path, results):
-    path = tmp_path / "output.xlsx"
-    write_book(path, results(TWO))
-    book = openpyxl.load_workbook(path)
-    sheet = book["Summary"]
-    reference = sheet.auto_filter.ref
-    sheet.auto_filter.ref = None
-    sheet.add_table(ExcelTable(displayName="Results", ref=reference))
-    book.save(path)
-    write_book(path, results("ratio: {value: .5}", name="more"))
-    sheet = openpyxl.load_workbook(path)["Summary"]
-    assert sheet.auto_filter.ref is None  # two filters in one place are no valid book
-    assert sheet.tables["Results"].ref == reference.replace("3", "4")
-
-
-def test_figures_measured_again_are_told_and_forgotten_when_a_run_changes(tmp_path, results):
+def test_figures_measured_again_are_kept_and_forgotten_when_a_run_changes(tmp_path, results):
     runs = results("manual_seed: {values: [0, 1]}")
     figure = runs[1].summary["test_top1"]
     checks = {
@@ -319,16 +259,16 @@ def test_figures_measured_again_are_told_and_forgotten_when_a_run_changes(tmp_pa
         run_key(runs[1]): Check(figure - 2, figure),
     }
     path = tmp_path / "output.xlsx"
-    write_book(path, runs, checks)
+    write(path, runs, checks)
     rows = opened(path, "Runs")
     assert [row["Evaluation"].value for row in rows] == ["as recorded", "differs"]
     assert rows[1]["Difference (points)"].value == pytest.approx(-2)
     assert rows[1]["Evaluation"].font.color.rgb == "00B00020"
     assert values(path)[0]["Evaluation"] == "1 of 2 differs"
-    write_book(path, runs)
+    write(path, runs)
     assert values(path, "Runs")[1]["Evaluation"] == "differs"
     runs[1].summary["test_top1"] = figure - 2  # trained again
-    write_book(path, runs)
+    write(path, runs)
     again = values(path, "Runs")
     assert [row["Evaluation"] for row in again] == ["as recorded", None]
     assert again[1]["Difference (points)"] is None
@@ -343,35 +283,12 @@ def test_a_missing_row_becomes_the_run_when_its_images_are_known(tmp_path):
     )
     file.write_text(head + more)
     path = tmp_path / "output.xlsx"
-    write_book(path, collect([file], tmp_path / "runs"))
+    write(path, collect([file], tmp_path / "runs"))
     write_run(tmp_path / "runs", configs(file)[0], images="abc")
-    written = write_book(path, collect([file], tmp_path / "runs"))
-    assert (written.new, written.replaced) == (0, 1)
+    written = write(path, collect([file], tmp_path / "runs"))
+    assert (written.settings, written.new) == (1, 0)
     assert [row["Seeds done"] for row in values(path)] == [1]
     assert [row["State"] for row in values(path, "Runs")] == ["done"]
-
-
-def test_a_further_sheet_takes_groups_and_is_written_anew(tmp_path, results, monkeypatch):
-    rows = [{"Net": "mbv2", "Ours (%)": 90.5, "Seeds": 3}, {"Net": "=cmd", "Theirs (%)": 91.0}]
-    given = []
-    monkeypatch.setitem(book_module.FURTHER, "Published", lambda groups: given.append(groups) or rows)
-    path = tmp_path / "output.xlsx"
-    write_book(path, results(TWO))
-    assert [len(groups) for groups in given] == [2]
-    assert values(path, "Published")[1] == {
-        "Net": "=cmd", "Ours (%)": None, "Seeds": None, "Theirs (%)": 91.0
-    }  # fmt: skip
-    del rows[1]
-    book = openpyxl.load_workbook(path)
-    book["Published"]["F1"], book["Published"]["F9"] = "Mine", "mine"
-    book.save(path)
-    write_book(path, results(TWO))
-    assert openpyxl.load_workbook(path)["Published"]["F9"].value == "mine"
-    kept = [row for row in values(path, "Published") if row["Net"] is not None]
-    assert [row["Net"] for row in kept] == ["mbv2"]
-    rows.clear()
-    write_book(tmp_path / "none.xlsx", results(TWO))
-    assert "Published" not in openpyxl.load_workbook(tmp_path / "none.xlsx").sheetnames
 
 
 def with_picture(book, tmp_path):
@@ -395,21 +312,25 @@ def with_chart_in_ours(book, tmp_path):
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [(with_picture, "pictures"), (with_chart, "charts"), (with_chart_in_ours, "a chart of yours in Charts")],
+    [
+        (with_picture, "pictures"),
+        (with_chart, "a chart of yours in Mine"),
+        (with_chart_in_ours, "a chart of yours in Charts"),
+    ],
 )
 def test_a_book_with_drawings_of_others_is_refused_unless_forced(tmp_path, results, change, said):
     path = tmp_path / "output.xlsx"
     runs = results(TWO)
-    write_book(path, runs)
+    write(path, runs)
     book = openpyxl.load_workbook(path)
     change(book, tmp_path)
     book.save(path)
     before = path.read_bytes()
-    with pytest.raises(UserError, match=rf"would drop \(.*{said}.*--force"):
-        write_book(path, runs)
+    with pytest.raises(UserError, match=rf"would be lost .*{said}.*--force"):
+        write(path, runs)
     assert path.read_bytes() == before
     assert not (tmp_path / "output.xlsx.bak").exists()
-    assert write_book(path, runs, force=True).former.read_bytes() == before
+    assert write(path, runs, force=True).earlier.read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -430,7 +351,7 @@ def test_a_book_that_is_not_ours_is_refused_even_when_forced(tmp_path, results, 
     before = path.read_bytes()
     for force in (False, True):
         with pytest.raises(UserError, match=said):
-            write_book(path, results(TWO), force=force)
+            write(path, results(TWO), force=force)
     assert path.read_bytes() == before
     assert sorted(file.name for file in tmp_path.iterdir()) == ["output.xlsx", "runs", "sweep.yaml"]
 
@@ -438,11 +359,11 @@ def test_a_book_that_is_not_ours_is_refused_even_when_forced(tmp_path, results, 
 def test_a_deleted_sheet_comes_back(tmp_path, results):
     path = tmp_path / "output.xlsx"
     runs = results(TWO)
-    write_book(path, runs)
+    write(path, runs)
     book = openpyxl.load_workbook(path)
     del book["Charts"], book["Runs"]
     book.save(path)
-    write_book(path, runs)
+    write(path, runs)
     assert openpyxl.load_workbook(path).sheetnames == ["Summary", "Runs", "Charts"]
     assert len(openpyxl.load_workbook(path)["Charts"]._charts) == 1
 
@@ -450,8 +371,106 @@ def test_a_deleted_sheet_comes_back(tmp_path, results):
 def test_a_search_with_many_settings_is_drawn_as_points(tmp_path, results):
     path = tmp_path / "output.xlsx"
     rates = [0.01 * at for at in range(1, 12)]
-    write_book(path, results(f"base_lr: {{values: {rates}}}\n  ratio: {{values: [.1, .3]}}"))
+    write(path, results(f"base_lr: {{values: {rates}}}\n  ratio: {{values: [.1, .3]}}"))
     (chart,) = openpyxl.load_workbook(path)["Charts"]._charts
     (series,) = chart.series
     assert series.graphicalProperties.line.noFill
     assert {row["Series"] for row in values(path, "Charts")} == {"velocity, various settings"}
+
+
+def test_sheets_of_others_survive_an_update(tmp_path, results):
+    path = tmp_path / "output.xlsx"
+    write(path, results(TWO, without=[0, 1]))
+    book = openpyxl.load_workbook(path)
+    mine = book.create_sheet("Mine", 0)
+    mine["A1"], mine["B2"] = "=SUM(Summary!M2:M3)", "look at this"
+    mine["B2"].font = Font(name="Courier New", i=True)
+    mine.column_dimensions["B"].width = 33
+    mine.freeze_panes = "B2"
+    book["Summary"]["A2"].fill = PatternFill("solid", fgColor="00FF00")
+    book.save(path)
+    before = path.read_bytes()
+
+    written = write(path, results(TWO) + results("base_lr: {value: .2}", name="more"))
+    assert (written.settings, written.new) == (3, 1)
+    assert written.earlier == tmp_path / "output.xlsx.bak"
+    assert written.earlier.read_bytes() == before
+    book = openpyxl.load_workbook(path)
+    assert book.sheetnames == ["Mine", "Summary", "Runs", "Charts"]
+    assert book.active.title == "Summary"
+    mine = book["Mine"]
+    assert (mine["A1"].value, mine["B2"].value) == ("=SUM(Summary!M2:M3)", "look at this")
+    assert (mine["B2"].font.name, mine["B2"].font.i) == ("Courier New", True)
+    assert (mine.column_dimensions["B"].width, mine.freeze_panes) == (33, "B2")
+    rows = values(path)
+    assert [row["Method"] for row in rows] == ["velocity", "random", "velocity"]
+    assert [row["Seeds done"] for row in rows] == [3, 3, 1]
+    assert [row["base_lr"] for row in rows] == [0.05, 0.05, 0.2]  # a column that was not needed before
+    assert book["Summary"]["A2"].fill.fgColor.rgb == "00000000"  # the sheets of neq get the look of neq
+
+
+def test_runs_of_earlier_calls_stay_and_count(tmp_path, results):
+    path = tmp_path / "output.xlsx"
+    write(path, results("manual_seed: {values: [0, 1]}"))
+    first = {row["Key (neq)"]: row for row in values(path, "Runs")}
+    assert len(first) == 2
+    written = write(path, results("manual_seed: {values: [2]}", name="more"))
+    assert (written.settings, written.new) == (1, 0)
+    (row,) = values(path)
+    assert (row["Seeds done"], row["Seeds expected"]) == (3, 3)
+    second = {row["Key (neq)"]: row for row in values(path, "Runs")}
+    assert len(second) == 3
+    for key, before in first.items():
+        assert second[key].keys() == before.keys()
+        assert {name: second[key][name] for name in before} == pytest.approx(before)
+
+
+def test_a_run_that_the_book_holds_is_refreshed(tmp_path, results):
+    path = tmp_path / "output.xlsx"
+    runs = results("manual_seed: {values: [0, 1]}", without=[1])
+    write(path, runs)
+    assert [row["State"] for row in values(path, "Runs")] == ["done", "missing"]
+    runs = results("manual_seed: {values: [0, 1]}")
+    runs[0].summary["test_top1"] = 12.0
+    write(path, runs)
+    assert [row["State"] for row in values(path, "Runs")] == ["done", "done"]
+    assert values(path, "Runs")[0][TEST] == 12
+    assert values(path)[0]["Seeds done"] == 2
+
+
+def test_environments_stand_in_runs_and_mixed_rows_are_marked(tmp_path, results):
+    runs = results("manual_seed: {values: [0, 1]}")
+    known = [Environment(threads=count, torch="2.9.0", commit="0123456789abcdef") for count in (1, 2)]
+    runs = [replace(run, environments=(one,)) for run, one in zip(runs, known, strict=True)]
+    path = tmp_path / "output.xlsx"
+    assert write(path, runs[:1]).mixed == 0
+    assert "Environments differ" not in values(path)[0]
+    assert write(path, runs[1:]).mixed == 1
+    (row,) = opened(path)
+    assert row["Environments differ"].value == "threads: 1, 2"
+    assert row["Environments differ"].font.color.rgb == "00B00020"
+    stored = values(path, "Runs")
+    assert [(row["Threads"], row["torch"], row["Commit of neq"]) for row in stored] == [
+        ("1", "2.9.0", "0123456789ab"), ("2", "2.9.0", "0123456789ab"),
+    ]  # fmt: skip
+
+
+def test_a_further_sheet_takes_groups_and_is_written_anew(tmp_path, results, monkeypatch):
+    rows = [{"Net": "mbv2", "Ours (%)": 90.5, "Seeds": 3}, {"Net": "=cmd", "Theirs (%)": 91.0}]
+    given = []
+    further = FurtherSheet(
+        ("Net", "Ours (%)", "Seeds", "Theirs (%)"), lambda groups: given.append(groups) or DataFrame(rows)
+    )
+    monkeypatch.setitem(book_module.FURTHER, "Published", further)
+    path = tmp_path / "output.xlsx"
+    write(path, results(TWO))
+    assert [len(groups) for groups in given] == [2]
+    assert values(path, "Published")[1] == {
+        "Net": "=cmd", "Ours (%)": None, "Seeds": None, "Theirs (%)": 91.0
+    }  # fmt: skip
+    del rows[1]
+    write(path, results(TWO))
+    assert [row["Net"] for row in values(path, "Published")] == ["mbv2"]
+    rows.clear()
+    write(path, results(TWO))
+    assert "Published" not in openpyxl.load_workbook(path).sheetnames

@@ -1,4 +1,4 @@
-"""The line that a cell failed with, and the published table, in the book."""
+"""The reasons of failed cells, and the published table, in the book."""
 
 from contextlib import closing
 from pathlib import Path
@@ -7,10 +7,10 @@ import openpyxl
 
 from neq.cli import main
 from neq.config import find_config, read_yaml
-from neq.results import collect
+from neq.results import collect, runs
 from neq.results.book import write_book
-from neq.results.collect import read_sweeps
 from neq.results.failures import with_failures
+from neq.results.runs_of_sweep import read_sweeps
 from neq.sweeps import read_sweep
 from neq.sweeps.queue import CellQueue, sweep_name
 from neq.sweeps.storage import open_storage
@@ -32,7 +32,7 @@ def failing(tmp_path):
     return file, runs
 
 
-def test_a_failed_cell_is_told_with_its_line(tmp_path):
+def test_a_failed_cell_has_the_line_that_it_failed_with(tmp_path):
     file, runs = failing(tmp_path)
     found = with_failures(collect([file], runs), read_sweeps([file]), runs)
     assert [run.reason for run in found[:4]] == [
@@ -41,21 +41,21 @@ def test_a_failed_cell_is_told_with_its_line(tmp_path):
     assert [run.state for run in found[:3]] == ["done", "missing", "missing"]
 
 
-def test_without_a_storage_nothing_is_told_and_none_is_made(tmp_path):
+def test_without_a_storage_there_are_no_reasons_and_none_is_made(tmp_path):
     file, runs = sweep_file(tmp_path / "sweep.yaml"), tmp_path / "runs"
     found = with_failures(collect([file], runs), read_sweeps([file]), runs)
     assert {run.reason for run in found} == {"no run"}
     assert not runs.exists()
 
 
-def test_the_book_has_the_reason_and_the_command_tells_it(tmp_path, monkeypatch, capsys):
+def test_the_book_and_the_command_report_the_reason(tmp_path, monkeypatch, capsys):
     failing(tmp_path)
     monkeypatch.chdir(tmp_path)
     assert main(["results", "book", "sweep.yaml"]) == 0
     assert "seed 0 of velocity: failed: too large for this device" in capsys.readouterr().out
     sheet = openpyxl.load_workbook("output.xlsx")["Runs"]
-    said = [cell.value for row in sheet.iter_rows() for cell in row]
-    assert said.count("failed: too large for this device") == 1
+    values = [cell.value for row in sheet.iter_rows() for cell in row]
+    assert values.count("failed: too large for this device") == 1
 
 
 def test_the_published_table_is_a_sheet_where_it_has_the_runs(tmp_path):
@@ -63,7 +63,7 @@ def test_the_published_table_is_a_sheet_where_it_has_the_runs(tmp_path):
     for config in configs(file):
         write_run(tmp_path / "runs", config, test_top1=95.0 + config.manual_seed / 100)
     path = tmp_path / "output.xlsx"
-    write_book(path, collect([file], tmp_path / "runs"))
+    write_book(path, runs([file], tmp_path / "runs"))
     rows = list(openpyxl.load_workbook(path)["Published"].iter_rows(values_only=True))
     head = next(at for at, row in enumerate(rows) if "Model" in row)
     row = dict(zip(rows[head], rows[head + 1], strict=True))

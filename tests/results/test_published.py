@@ -6,8 +6,8 @@ import pytest
 
 from neq.cli import main
 from neq.config import network
-from neq.results import collect, group
-from neq.results.published import HEADERS, compare, comparison_rows, published_results
+from neq.results import groups, runs
+from neq.results.published import HEADERS, compare, comparison, published_results
 from neq.sweeps import cells, read_sweep
 from tests.results.run_folders import write_run
 
@@ -20,7 +20,7 @@ def written(tmp_path, files, changed=lambda config: {}, edit=lambda config: conf
     for file in files:
         for cell in cells(read_sweep(POLICIES / file)):
             write_run(tmp_path / "runs", edit(cell.config), **changed(cell.config))
-    return group(collect([POLICIES / file for file in files], tmp_path / "runs"))
+    return groups(runs([POLICIES / file for file in files], tmp_path / "runs"))
 
 
 def test_the_table_is_whole():
@@ -54,9 +54,9 @@ def test_figures_are_those_of_the_paper(net, budget, policy, data, top1):
 
 
 def test_every_cell_of_the_table_has_a_policy_file_that_asks_for_it_as_published():
-    compared = compare(group(collect(sorted(POLICIES.glob("*/*.yaml")), "nowhere")))
+    compared = compare(groups(runs(sorted(POLICIES.glob("*/*.yaml")), "nowhere")))
     asked = {
-        (one.group.config["net_name"], one.row.budget, one.row.neuron_selection, one.group.config["dataset"])
+        (one.config["net_name"], one.row.budget, one.row.neuron_selection, one.config["dataset"])
         for one in compared
     }
     table = {
@@ -72,13 +72,13 @@ def test_every_cell_of_the_table_has_a_policy_file_that_asks_for_it_as_published
 
 def test_ours_is_the_mean_over_seeds_beside_theirs(tmp_path):
     top1 = {0: 95.0, 42: 96.0, 100: 97.0}
-    groups = written(tmp_path, ["c10/mbv2.yaml"], lambda config: {"test_top1": top1[config.manual_seed]})
-    headers, rows = comparison_rows(groups)
-    assert headers == HEADERS
-    assert len(rows) == 6
-    assert all(len(row) == len(headers) for row in rows)
-    by_name = [dict(zip(headers, row, strict=True)) for row in rows]
-    (row,) = (row for row in by_name if (row["Budget"], row["Method"]) == (192311, "velocity"))
+    found = written(tmp_path, ["c10/mbv2.yaml"], lambda config: {"test_top1": top1[config.manual_seed]})
+    table = comparison(found)
+    assert tuple(table.columns) == HEADERS
+    assert len(table) == 6
+    (row,) = (
+        row for row in table.to_dict("records") if (row["Budget"], row["Method"]) == (192311, "velocity")
+    )
     assert (row["Model"], row["Dataset"], row["Initialization"]) == ("pre_trained_mbv2", "c10", "random")
     assert (row["Ours (%)"], row["Standard deviation (points)"]) == (96.0, 1.0)
     assert (row["Seeds done"], row["Seeds expected"]) == (3, 3)
@@ -87,13 +87,13 @@ def test_ours_is_the_mean_over_seeds_beside_theirs(tmp_path):
     assert row["Set otherwise than published"] == ""
 
 
-def test_what_was_set_otherwise_is_said(tmp_path):
+def test_what_was_set_otherwise_is_named(tmp_path):
     path = tmp_path / "quick.yaml"
     text = (POLICIES / "flowers/mbv2.yaml").read_text()
     more = "  n_epochs: {value: 2}\n  image_size: {value: 96}\n  norm_mode: {value: frontier}\n"
     more += "  velocity_rule: {value: published}\n  base_lr"
     path.write_text(text.replace("  base_lr", more, 1))
-    compared = compare(group(collect([path], tmp_path / "runs")))
+    compared = compare(groups(runs([path], tmp_path / "runs")))
     velocity, random = (
         next(one for one in compared if one.row.neuron_selection == policy)
         for policy in ("velocity", "random")
@@ -108,7 +108,8 @@ def test_one_seed_has_no_deviation_and_a_missing_figure_is_none(tmp_path):
         return {"test_top1": 94.0 if config.manual_seed == 42 else None}
 
     (one,) = compare(written(tmp_path, ["c10/mbv2_baseline.yaml"], one_seed))
-    assert (one.top1, one.ours, one.deviation) == ((94.0,), 94.0, None)
+    assert one.ours is not None
+    assert (one.ours.count, one.ours.mean, one.deviation) == (1, 94.0, None)
     assert one.difference == pytest.approx(94.0 - 95.93)
 
 
@@ -125,7 +126,7 @@ def test_what_the_table_does_not_have_is_not_compared(tmp_path, old, new):
     text = (POLICIES / "c10/mbv2.yaml").read_text()
     assert old in text
     (tmp_path / "other.yaml").write_text(text.replace(old, new))
-    assert compare(group(collect([tmp_path / "other.yaml"], tmp_path))) == []
+    assert compare(groups(runs([tmp_path / "other.yaml"], tmp_path))) == []
 
 
 def test_the_command_prints_the_comparison(tmp_path, capsys):

@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
-from neq.results import collect, group
-from neq.results.series import panels, pareto_front, value_over
+from neq.results import groups, runs
+from neq.results.series import panels, pareto_front, value_of
 from tests.results.run_folders import configs, sweep_file, write_run
 
 ALL = """ratio: {values: [.3, .1]}
@@ -18,7 +18,7 @@ def panels_of(tmp_path, more, skip=lambda at: False, **summary):
     for at, config in enumerate(configs(path)):
         if not skip(at):
             write_run(tmp_path / "runs", config, **summary)
-    return panels(group(collect([path], tmp_path / "runs")))
+    return panels(groups(runs([path], tmp_path / "runs")))
 
 
 def test_a_series_is_a_policy_and_its_points_are_budgets(tmp_path):
@@ -57,7 +57,8 @@ def test_too_many_settings_are_drawn_by_policy(tmp_path):
     rates = ", ".join(str(at / 100) for at in range(1, 15))
     more = f"ratio: {{value: .1}}\n  neuron_selection: {{value: velocity}}\n  base_lr: {{values: [{rates}]}}"
     (panel,) = panels_of(tmp_path, more)
-    assert [series.name for series in panel.series] == ["velocity"]
+    assert [series.name for series in panel.series] == ["velocity, various settings"]
+    assert [series.is_joined for series in panel.series] == [False]
     assert len(panel.points) == 14
 
 
@@ -75,11 +76,21 @@ def test_a_run_whose_accuracy_is_no_number_is_no_point(tmp_path):
     assert panels_of(tmp_path, ALL, test_top1=None) == []
 
 
-def test_one_value_has_no_deviation():
-    assert value_over([None, 3.0]) == value_over([3.0])
-    assert value_over([3.0]).deviation == 0
-    assert value_over([1.0, 2.0, 4.0]).deviation == pytest.approx(1.5275252316519465)
-    assert value_over([None]) is None
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([None, 3.0, None], (3.0, 0, 1)),
+        ([1.0, 2.0, 4.0], (7 / 3, 1.5275252316519465, 3)),
+        ([None, None, None], None),
+    ],
+)
+def test_one_value_has_no_deviation(tmp_path, values, expected):
+    path = sweep_file(tmp_path / "sweep.yaml", "manual_seed: {values: [0, 1, 2]}")
+    for config, value in zip(configs(path), values, strict=True):
+        write_run(tmp_path / "runs", config, val_top1=value)
+    (row,) = (row for _, row in groups(runs([path], tmp_path / "runs")).iterrows())
+    found = value_of(row, "val_top1")
+    assert found == expected or (found.mean, found.deviation, found.count) == pytest.approx(expected)
 
 
 def test_a_front_holds_what_nothing_beats():

@@ -5,7 +5,9 @@ import pytest
 
 from neq.config import to_mapping
 from neq.results import wandb_runs as module
-from neq.results.collect import group, match, read_sweeps
+from neq.results.frame import frame
+from neq.results.grouping import groups
+from neq.results.runs_of_sweep import match, read_sweeps
 from neq.results.wandb_runs import wandb_runs
 from neq.runs.run_reader import recorded_runs
 from neq.utils.errors import UserError
@@ -61,7 +63,7 @@ def test_runs_of_a_sweep_are_matched_by_their_configuration(sweep, tmp_path):
     assert runs[0].summary["test_top1"] == summary_of(first)["test_top1"]
     assert (runs[0].epochs, runs[0].place, runs[0].folder) == (3, URL + "a", None)
     assert runs[1].reason == "unfinished, 1 of 3 epochs (running on W&B)"
-    assert len(group(runs)) == 1
+    assert len(groups(frame(runs))) == 1
     assert third.manual_seed == 100
 
 

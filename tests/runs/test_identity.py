@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from neq.config.keys import KEYS, flatten_config, nest
 from neq.config.resolve import resolve
 from neq.config.schema import Config, DataProvider, NEqConfig, NetConfig
-from neq.runs.identity import NOT_IDENTITY, PATH_KEYS, identity, run_folder
+from neq.runs.identity import FINGERPRINT, PATH_KEYS, default_settings, identity, run_folder
 from neq.utils.errors import UserError
 
 CONFIG = resolve({"NEq_config": {"ratio": 0.3}}, {}).config
@@ -89,15 +89,23 @@ def test_every_leaf_has_another_value() -> None:
 def test_a_setting_renames_the_run_when_it_can_change_the_result(name: str) -> None:
     other = changed(name)
     assert other != CONFIG
-    same = name in NOT_IDENTITY
+    same = name in NO_PART
     assert (run_folder(other) == run_folder(CONFIG)) is same
     assert (identity(other) == identity(CONFIG)) is same
 
 
-def test_what_does_not_change_a_result() -> None:
-    assert {"project_name", "run_dir", "resume", "device", "root", "n_worker"} <= NOT_IDENTITY
-    assert not NOT_IDENTITY & set(PATH_KEYS)
-    assert set(PATH_KEYS) | NOT_IDENTITY <= set(KEYS)
+# Spelled out: a setting that leaves the identity renames every run that has it.
+NO_PART = {
+    *("project_name", "run_dir", "resume", "device", "memory", "root", "n_worker", "on_bad_image"),
+    *("cache", "cache_gib", "test_per_epochs", "checkpoint_minutes"),
+}
+
+
+def test_what_is_no_part_of_the_identity_is_marked_at_its_field() -> None:
+    assert {name for name, key in KEYS.items() if not key.is_identity} == NO_PART
+    assert set(default_settings()) == set(KEYS) - NO_PART
+    assert set(PATH_KEYS) <= set(default_settings())
+    assert FINGERPRINT not in KEYS
 
 
 def test_folder() -> None:
@@ -119,6 +127,61 @@ def test_this_folder_keeps_its_name() -> None:
         manual_seed=42,
     )
     assert str(run_folder(config)) == ("digits/mbv2/random/velocity/scheme_fixed_budget/192311/42-aae8d73e38")
+
+
+@pytest.mark.parametrize(
+    ("settings", "folder"),
+    [
+        ({}, "digits/mcunet-in0/random/velocity/no_scheme/1.0/0-e1520b1c1d"),
+        (
+            {"manual_seed": 42, "n_epochs": 50},
+            "digits/mcunet-in0/random/velocity/no_scheme/1.0/42-73e43c9e3e",
+        ),
+        (
+            {"dataset": "cifar10", "net_name": "mbv2", "ratio": 0.3},
+            "c10/mbv2/random/velocity/no_scheme/0.3/0-4b215807c1",
+        ),
+        (
+            {"net_name": "mbv2", "scheme": "mbv2_scheme_1"},
+            "digits/mbv2/random/velocity/mbv2_scheme_1/0.0878233231/0-914f496d51",
+        ),
+        (
+            {"budget": "4MiB", "cost_aware": True, "norm_mode": "frozen"},
+            "digits/mcunet-in0/random/velocity/no_scheme/4194304bytes/0-ce84d8bbe4",
+        ),
+        (
+            {
+                "neuron_selection": "full",
+                "initialization": "full",
+                "optimizer_name": "adamw",
+                "precision": "bf16",
+            },
+            "digits/mcunet-in0/full/full/no_scheme/1.0/0-bf991ebc60",
+        ),
+        (
+            {
+                "cache": "disk",
+                "n_worker": 3,
+                "memory": "tight",
+                "checkpoint_minutes": 0,
+                "test_per_epochs": 5,
+            },
+            "digits/mcunet-in0/random/velocity/no_scheme/1.0/0-e1520b1c1d",
+        ),
+        (
+            {"dataset": "image_folder", "root": "photos", "new_num_classes": 7, "augmentation": "square"},
+            "image_folder/mcunet-in0/random/velocity/no_scheme/1.0/0-446a31587e",
+        ),
+    ],
+)
+def test_these_folders_keep_their_names_too(settings: dict[str, object], folder: str) -> None:
+    assert str(run_folder(resolve({}, settings).config)) == folder
+
+
+def test_a_folder_of_images_keeps_its_name() -> None:
+    config = resolve({}, {"dataset": "image_folder", "root": "photos"}).config
+    named = "image_folder/mcunet-in0/random/velocity/no_scheme/1.0/0-1b36b45f27"
+    assert str(run_folder(config, "abc")) == named
 
 
 def test_seeds_share_the_hash() -> None:

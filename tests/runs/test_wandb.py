@@ -14,7 +14,7 @@ import torch
 
 from neq.cli import main as neq_main
 from neq.config import read_yaml
-from neq.runs import WandbMirror, read_metrics, read_summary, why_no_wandb
+from neq.runs import SweepCell, WandbMirror, load_run, read_metrics, read_summary, wandb_cell, why_no_wandb
 from neq.runs.wandb.mirror import KILLED, PATIENCE
 from neq.training import EpochReport
 from tests.runs.processes import left_behind, wait_until
@@ -165,7 +165,7 @@ def test_a_server_that_comes_after_the_start_of_a_run(store, folder, monkeypatch
         return lines
 
     wait_until(told)
-    assert "W&B does not take this run yet" in lines[0]
+    assert "W&B is unreachable; retrying until the run ends" in lines[0]
     with serving(store, port):
         store.wait_for(lambda store: any(run["config"] for run in store.runs.values()))
         mirror.__exit__(None)
@@ -223,11 +223,28 @@ def test_sigterm_in_a_cell_of_a_sweep(store, tmp_path, monkeypatch):
     assert (run["name"], run["project"], run["sweep"]) == ("cell", "ours", "sweep")
     assert run["exitcode"] == KILLED
     assert run["config"]["run_config"]["n_epochs"] == 40
+    assert load_run(tmp_path / "run").header.sweeps == (SweepCell("ours/sweep", "cell"),)
     assert run["config"]["run_config"]["momentum"] == 0.9
     assert shown(run) == read_metrics(tmp_path / "run")
     assert len(run["history"]) >= 1
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert neq_main(["train", *command[2:], "--dry-run"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("variables", "cell"),
+    [
+        ({}, None),
+        ({"WANDB_RUN_ID": "r1"}, None),
+        ({"WANDB_SWEEP_ID": "s1", "WANDB_RUN_ID": "r1"}, SweepCell("s1", "r1")),
+        (
+            {"WANDB_SWEEP_ID": "s1", "WANDB_RUN_ID": "r1", "WANDB_ENTITY": "me", "WANDB_PROJECT": "neq"},
+            SweepCell("me/neq/s1", "r1"),
+        ),
+    ],
+)
+def test_the_cell_that_an_agent_started(variables, cell):
+    assert wandb_cell(variables) == cell
 
 
 def test_the_wait_is_within_the_promise():

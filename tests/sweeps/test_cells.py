@@ -75,7 +75,7 @@ def test_what_gives_way_is_noted():
         ({"base_lr": {"min": 0.1, "max": 1.0}}, "parameters.base_lr: a grid cannot enumerate uniform"),
         (
             {"n_epochs": {"values": [1, 2], "probabilities": [0.5, 0.5]}},
-            "probabilities mean nothing in a grid",
+            "probabilities have no meaning in a grid",
         ),
         (
             {"ratio": {"distribution": "q_uniform", "min": 0, "max": 1, "q": 1e-320}},

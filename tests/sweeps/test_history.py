@@ -61,7 +61,7 @@ def test_a_failure_is_told_with_its_line_or_as_deaths():
 
 
 def test_trials_made_in_vain_belong_to_no_cell_and_draws_to_their_own():
-    made = trials(COMPLETE, (FAIL, {history.SURPLUS: True}), WAITING)
+    made = trials(COMPLETE, (FAIL, {history.REDUNDANT: True}), WAITING)
     del made[2].user_attrs[history.CELL]
     found = by_cell(reversed(made))
     assert {cell: [trial.number for trial in of] for cell, of in found.items()} == {5: [0], 2: [2]}

@@ -70,7 +70,7 @@ def test_two_that_start_at_once_do_no_cell_twice(make):
     owed = first.states()
     for queue in (first, second):
         for state in owed:
-            queue._trials.put_up(queue._params(state), {history.CELL: state.cell})
+            queue._trials.enqueue(queue._params(state), {history.CELL: state.cell})
     claimed = []
     while claim := first.claim("one") or second.claim("two"):
         claimed.append(claim.cell)
@@ -120,7 +120,7 @@ def test_a_worker_that_falls_silent_loses_its_cell(make, monkeypatch):
     queue.claim("silent")
     storage = queue._storage._backend
     monkeypatch.setattr(storage, "grace_period", -1)  # any silence is too long
-    assert queue.put_up() == 1
+    assert queue.enqueue() == 1
     monkeypatch.undo()
     assert 1 in [queue.claim("other").cell for _ in range(6)]
 
@@ -138,7 +138,7 @@ def test_a_worker_that_dies_between_its_steps_leaves_a_heartbeat(make):
         die_half_way()
     queue._storage._backend.grace_period = -1
     with quiet():
-        assert queue.put_up() == 1
+        assert queue.enqueue() == 1
     assert taken(6, "next") is not None
 
 
@@ -157,9 +157,9 @@ def test_failed_cells_wait_again_only_when_asked(make):
     queue = make()
     queue.begin()
     assert queue.claim("worker").failed("does not fit")
-    assert queue.put_up() == 0
+    assert queue.enqueue() == 0
     assert (queue.states()[0].state, queue.states()[0].reason) == ("failed", "does not fit")
-    assert queue.put_up(failed=True) == 1
+    assert queue.enqueue(failed=True) == 1
     assert queue.states()[0].state == "waiting"
     claims = [queue.claim("worker") for _ in range(6)]
     assert sorted(claim.cell for claim in claims) == [1, 2, 3, 4, 5, 6]
@@ -201,7 +201,7 @@ def test_no_more_runs_than_the_cap_when_two_put_up_the_last(make):
     one, two = make(RANDOM), make(RANDOM)
     one.begin()
     for _ in range(5):
-        one._trials.put_up({}, {})  # as if five workers had seen room for one
+        one._trials.enqueue({}, {})  # as if five workers had seen room for one
     claims = []
     while claim := one.claim("one") or two.claim("two"):
         claims.append(claim)
@@ -307,6 +307,6 @@ def test_a_database_that_was_made_anew_meanwhile_is_told(make, tmp_path):
     make().begin()
     (tmp_path / "sweeps.db").unlink()
     fresh = make()  # as a worker that starts makes it
-    for call in (fresh.states, fresh.put_up, lambda: fresh.claim("worker")):
-        with pytest.raises(UserError, match=r"while it ran .it no longer knows the sweep"):
+    for call in (fresh.states, fresh.enqueue, lambda: fresh.claim("worker")):
+        with pytest.raises(UserError, match=r"while it ran .it no longer contains the sweep"):
             call()

@@ -77,13 +77,13 @@ def test_its_own_program_line_is_told_how_to_change(tmp_path):
 def test_commands_with_arguments(tmp_path, command):
     sweep = sweep_of(tmp_path, f"{SMALL}command: {command}\n")
     assert sweep.command is not None
-    assert sweep.options.overrides == {}
+    assert sweep.flags == ()
 
 
 def test_flags_of_the_command_count_for_every_run(tmp_path):
     command = "command: [python3, '${program}', --config-file, published, --momentum, '.5', '${args}']\n"
     sweep = sweep_of(tmp_path, SMALL + command)
-    assert sweep.options.config_file == "published"
+    assert sweep.flags == ("--config-file", "published", "--momentum", ".5")
     assert [cell.config.run_config.momentum for cell in cells(sweep)] == [0.5, 0.5]
     assert cells(sweep)[0].config.run_config.warmup_epochs == 5
 

@@ -1,4 +1,4 @@
-"""Whether W&B is to be had, found out without importing its client, which takes a second."""
+"""Whether runs are mirrored to W&B, decided without importing its client, which takes a second."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _SECTION = "default"
 
 
 def why_no_wandb(environment: Mapping[str, str] = os.environ) -> str | None:
-    """Why runs are not mirrored to W&B: none when they are, empty when that is wanted so, else the reason."""
+    """Why runs are not mirrored to W&B: None where they are, empty where it is disabled, else the reason."""
     settings = _settings(environment)
     mode = environment.get("WANDB_MODE") or settings.get("mode")
     if mode == "disabled" or environment.get("WANDB_DISABLED", "").lower() in ("true", "1"):
         return ""
     if not find_spec("wandb"):
         return "W&B is not installed (pip install wandb)"
-    # A mode is asked for by name; an agent is logged in.
+    # Whoever sets a mode wants W&B, and an agent is logged in.
     if mode or environment.get("WANDB_SWEEP_ID") or _has_key(environment, settings):
         return None
     return "not logged in to W&B (wandb login)"
@@ -41,12 +41,12 @@ def _has_key(environment: Mapping[str, str], settings: Mapping[str, str]) -> boo
             if netrc.netrc(file).authenticators(host):
                 return True
         except (OSError, netrc.NetrcParseError):
-            continue  # what the client cannot read either
+            continue  # the client cannot read it either
     return False
 
 
 def _settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """What `wandb login --host`, `wandb offline` and `wandb disabled` leave in files; the nearer one wins."""
+    """The settings that `wandb login --host`, `offline` and `disabled` save; those of this folder win."""
     home = Path(environment.get("WANDB_CONFIG_DIR") or Path.home() / ".config" / "wandb")
     here = Path(environment.get("WANDB_DIR") or ".") / "wandb"
     parser = configparser.ConfigParser(interpolation=None)

@@ -1,11 +1,11 @@
 """The process that talks to W&B for one run, so that the run never waits for it.
 
-A script beside the package rather than a part of it: it imports wandb and nothing of neq, whose torch would
-cost every run seconds and memory. It follows the run's own record, which is all it needs to know.
+A script that imports wandb and nothing of neq, whose torch would cost every run seconds and memory. It
+follows the run's record, which holds all it needs.
 
-stdin: a line of JSON (see `main`), then the run's exit code on a line when the run is over. A stdin that ends
-without one is the end of a run that was killed. stdout: lines for the user. It ends with 0 when W&B has
-everything, and at the latest `seconds` after the run, whatever state the server is in.
+stdin: a line of JSON (see `main`), then the run's exit code on a line when the run is over; end of file
+without that line means that the run was killed. stdout: lines for the user. The exit code is 0 when W&B has
+everything. The process ends at the latest `seconds` after the run, whatever state the server is in.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ KILLED = 255  # what W&B shows as a killed run
 
 
 def main() -> int:
-    """Sends a record as it grows; gives the exit code.
+    """Sends a record as it grows; returns the exit code.
 
-    The first line of stdin holds: folder; id, project, entity and name of the W&B run; config (nested, plain
-    values); seconds (that it may go on after the end of the run); follows (whether a training is at the other
-    end, to be stopped when W&B says so).
+    The first line of stdin holds: metrics and summary, files of the record; id, project, entity and name of
+    the W&B run; config (nested plain values); seconds that this process may outlive the run; follows, whether
+    the parent is training, to be stopped when W&B asks for it.
     """
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends when the run has, which may have rows to send
-    stdin = open(0, "rb", buffering=0)  # noqa: SIM115  unbuffered: a line read takes nothing of the next one
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends after the run, which may have rows to send
+    stdin = open(0, "rb", buffering=0)  # noqa: SIM115  unbuffered: reading a line takes nothing of the next
     asked = json.loads(stdin.readline())
     ending = _Ending(stdin, asked["seconds"])
     if asked["follows"]:
@@ -43,18 +43,18 @@ def main() -> int:
     run = _start(wandb, asked, ending)
     if run is None:
         return 1
-    _say(f"W&B shows this run at {run.url}" if run.url else f"W&B is offline: {run.dir}")
+    _note(f"W&B shows this run at {run.url}" if run.url else f"W&B is offline: {run.dir}")
     run.config.update(asked["config"], allow_val_change=True)
-    rows = _Rows(Path(asked["folder"]) / "metrics.jsonl", run.step)
+    rows = _Rows(Path(asked["metrics"]), run.step)
     while not ending.over.wait(1):
         rows.send(run)
     rows.send(run)
-    summary = Path(asked["folder"]) / "summary.json"
+    summary = Path(asked["summary"])
     if summary.exists():
         run.summary.update(json.loads(summary.read_text(encoding="utf-8")))
-    online = run.url is not None
+    is_online = run.url is not None
     run.finish(exit_code=ending.exit_code)
-    return 0 if online else 1
+    return 0 if is_online else 1
 
 
 class _Ending:
@@ -67,7 +67,7 @@ class _Ending:
         threading.Thread(target=self._wait, daemon=True).start()
 
     def _wait(self) -> None:
-        with contextlib.suppress(ValueError):  # no code: the run was killed
+        with contextlib.suppress(ValueError):  # end of file: the run was killed
             self.exit_code = int(self._stdin.readline())
         self.over.set()
         time.sleep(self._seconds)
@@ -75,7 +75,7 @@ class _Ending:
 
 
 class _Rows:
-    """The epochs of metrics.jsonl, each sent once: a row's step is its epoch, so W&B knows which it has."""
+    """The epochs of metrics.jsonl, each sent once: the step of a row is its epoch, which W&B counts."""
 
     def __init__(self, path: Path, first: int) -> None:
         self._path, self._next, self._read = path, first, 0
@@ -95,35 +95,29 @@ class _Rows:
 
 
 def _start(wandb: Any, asked: dict[str, Any], ending: _Ending) -> Any:
-    """The W&B run, begun or gone on with; none where W&B refuses it or the run ended before W&B answered."""
+    """The W&B run, new or continued; none where W&B refuses it or the run ended before W&B answered."""
     settings = wandb.Settings(
         silent=True, console="off", x_stats_pid=os.getppid(), program="train_classification.py"
     )
+    named = {key: asked[key] for key in ("id", "project", "entity", "name")}
     pause = 1.0
     while True:
         try:
-            return wandb.init(
-                id=asked["id"],
-                project=asked["project"],
-                entity=asked["entity"],
-                name=asked["name"],
-                resume="allow",
-                settings=settings,
-            )
+            return wandb.init(**named, resume="allow", settings=settings)
         except (wandb.errors.UsageError, wandb.errors.AuthenticationError) as error:
-            _say(f"W&B refuses this run: {_line(error)}")
+            _note(f"W&B refuses this run: {_line(error)}")
             return None
         except Exception as error:
             if pause == 1:
-                _say(f"W&B does not take this run yet, tried again: {_line(error)}")
-            wandb.teardown()  # the client would say that the run is in use
+                _note(f"W&B is unreachable; retrying until the run ends: {_line(error)}")
+            wandb.teardown()  # else the client reports that the run is in use
             if ending.over.wait(pause):
                 return None
             pause = min(2 * pause, 60)
 
 
-def _say(line: str) -> None:
-    """A line for the user; the run may have gone meanwhile."""
+def _note(line: str) -> None:
+    """Prints a line for the user, unless the run has ended meanwhile."""
     with contextlib.suppress(OSError):
         print(line, flush=True)
 

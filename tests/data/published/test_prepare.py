@@ -11,7 +11,7 @@ from PIL import Image
 from rich.console import Console
 
 from neq.data.image_folder import open_image_folder
-from neq.data.published.mark import MARK, UNFINISHED, Mark, finished_mark, read_mark
+from neq.data.published.mark import MARK, UNFINISHED, Mark, finished_mark
 from neq.data.published.prepare import write_split
 from neq.data.published.split_plan import digest, plan_split
 from neq.utils.errors import UserError
@@ -255,29 +255,6 @@ def test_a_stranger_in_the_unfinished_folder_is_named(raw, out):
     with pytest.raises(UserError, match=r"mine\.jpg' does not belong there"):
         write(raw, out)
     assert not (out / MARK).exists()
-
-
-def test_a_folder_with_other_things_is_refused(out):
-    assert finished_mark(out, SETTINGS) is None
-    out.mkdir()
-    assert finished_mark(out, SETTINGS) is None
-    (out / "thesis.tex").touch()
-    with pytest.raises(UserError, match=r"holds 'thesis\.tex' \(1 entries in all\) and no mark"):
-        finished_mark(out, SETTINGS)
-
-
-def test_a_file_as_folder_is_refused(out):
-    out.touch()
-    with pytest.raises(UserError, match="is a file; give a folder"):
-        finished_mark(out, SETTINGS)
-
-
-@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"settings": 1}', "\0"])
-def test_a_mark_that_is_none(out, text):
-    out.mkdir()
-    (out / MARK).write_text(text)
-    with pytest.raises(UserError, match="is not a mark written by this script"):
-        read_mark(out / MARK)
 
 
 def test_two_processes_do_not_write_one_folder(raw, out):

@@ -1,0 +1,220 @@
+"""One pandas DataFrame of runs, a row a run: what tables, the Excel book and pictures are made from."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pandas import DataFrame, Series
+
+from neq.config import Config, network
+from neq.results.runs_of_sweep import SEED, Files, Run, collect, key_of, run_key, settings_of
+from neq.results.verdicts import Checks
+from neq.runs.environment import Environment
+from neq.runs.metrics import summary_metrics
+from neq.runs.run_reader import number
+from neq.utils.atomic_files import atomic_file, write_text
+from neq.utils.errors import UserError
+
+# Columns beside the settings and the metrics of summary.json.
+WHOLE = ("seed", "epochs")
+FIGURES = ("best_epoch", "budget_amount", "trained_biases", "trained_norms", "trained_head", "skipped_images")
+CHECKED = ("test_top1_again", "test_top1_difference")
+# Of the environment; a run that was resumed in another one has `1 -> 2`.
+ENVIRONMENT = (
+    *("threads", "processes", "device_name", "cpu_capability", "torch", "torchvision", "cuda", "neq"),
+    "commit",
+)
+TEXTS = (
+    *("state", "reason", "peak_memory_kind", "device", *ENVIRONMENT, "folder", "copies", "evaluation"),
+    *("setting", "key"),
+)
+
+CHANGED = " -> "
+
+Value = str | int | float | bool | None
+Record = dict[str, Any]
+
+
+def runs(
+    sweep_files: Files, runs_dir: str | os.PathLike[str] = "runs", config_file: str | None = None
+) -> DataFrame:
+    """The runs of sweep files, a row a run or a cell without one, in the order of the files and their cells.
+
+    Args:
+        sweep_files: in W&B's format.
+        runs_dir: the folder of all runs, searched recursively.
+        config_file: the configuration that cells start from unless their file's command names one.
+
+    Returns:
+        Columns: every setting that can change a result, by its key (`net_name`, `neuron_selection`, `ratio`,
+        ...; lists as JSON); `seed`; `state` (done, unfinished, damaged, missing) and `reason`; `epochs`,
+        `best_epoch`, `budget_amount` (in `budget_unit`); the metrics of summary.json in their units there
+        (`test_top1` in per cent, `step_seconds`, `saved_bytes`, ...); the environment (`device`, `threads`,
+        `torch`, `commit`, ...); `folder`. `setting` is the same text for runs that differ in nothing but
+        their seed, `key` identifies the run.
+
+    Raises:
+        UserError: a sweep file is not valid, or a file or folder cannot be read.
+    """
+    return frame(collect(sweep_files, runs_dir, config_file))
+
+
+def frame(runs: Iterable[Run], checks: Checks | None = None) -> DataFrame:
+    """The DataFrame of runs; see `runs`.
+
+    Args:
+        runs: as of `collect`.
+        checks: of best networks that were evaluated again, by `run_key`.
+    """
+    return of_records([_record(run, checks or {}) for run in runs])
+
+
+def of_records(records: Sequence[Record]) -> DataFrame:
+    """The DataFrame of rows, each with the settings of its key and the columns that are known."""
+    names = dict.fromkeys(settings_of({}))
+    for record in records:
+        names |= dict.fromkeys(settings_of_key(record["key"]) or {})
+    names.pop(SEED)
+    figures = (*FIGURES, *summary_metrics(), *CHECKED)
+    others = {*WHOLE, *figures, *TEXTS}
+    columns = {name: _setting_column(records, name) for name in names if name not in others}
+    columns |= {name: Series([one[name] for one in records], dtype="int64") for name in WHOLE}
+    for name in figures:
+        columns[name] = Series([number(one.get(name)) for one in records], dtype="float64")
+    for name in TEXTS:
+        columns[name] = Series([_text(one.get(name)) for one in records], dtype="string")
+    return DataFrame(columns)
+
+
+def record(key: str, settings: Mapping[str, Any], **known: Any) -> Record:
+    """A row.
+
+    Args:
+        key: as of `run_key`.
+        settings: of the run, leaf -> JSON value.
+        known: its other columns.
+    """
+    named = json.loads(key)
+    setting = key_of({name: value for name, value in named.items() if name != SEED})
+    shown = {name: cell_value(value) for name, value in settings.items() if name != SEED}
+    return {**shown, "seed": named[SEED], "setting": setting, "key": key, **known}
+
+
+def settings_of_key(key: object) -> dict[str, Any] | None:
+    """The settings that a `key` or a `setting` stands for, defaults included; none if it is neither."""
+    try:
+        named = json.loads(str(key))
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(named, dict):
+        return None
+    return {name: value for name, value in settings_of(named).items() if name != SEED or SEED in named}
+
+
+def cell_value(value: Any) -> Value:
+    """A setting as a table shows it: lists and mappings as JSON."""
+    return value if value is None or isinstance(value, str | int | float) else json.dumps(value)
+
+
+def _record(run: Run, checks: Checks) -> Record:
+    summary = run.summary or {}
+    beside = summary.get("trained_beside_max")
+    beside = beside if isinstance(beside, dict) else {}
+    check = checks.get(run_key(run))
+    return record(
+        run_key(run),
+        run.config,
+        state=run.state,
+        reason=run.reason or None,
+        epochs=run.epochs,
+        best_epoch=summary.get("best_epoch"),
+        budget_amount=_budget(run),
+        **{key: summary.get(key) for key in summary_metrics()},
+        **{f"trained_{kind}": beside.get(kind) for kind in ("biases", "norms", "head")},
+        skipped_images=summary.get("skipped_images"),
+        peak_memory_kind=summary.get("peak_memory_kind"),
+        device=summary.get("device"),
+        **{name: _environment(run.environments, name) for name in ENVIRONMENT},
+        folder=run.place or None,
+        copies="; ".join(run.copies) or None,
+        **(
+            {}
+            if check is None
+            else {
+                "test_top1_again": check.top1,
+                "test_top1_difference": check.difference,
+                "evaluation": check.verdict,
+            }
+        ),
+    )
+
+
+def _environment(environments: Sequence[Environment], name: str) -> str | None:
+    """A field of a run's environments: one value, or those that it had one after another."""
+    values: list[str] = []
+    for one in environments:
+        value = getattr(one, name)
+        text = "" if value is None else str(value)
+        if name == "commit" and text:
+            text = text[:12] + (" modified" if one.modified else "")
+        if text and values[-1:] != [text]:
+            values.append(text)
+    return CHANGED.join(values) or None
+
+
+def _budget(run: Run) -> float | None:
+    """The most that may be updated, as the run counted it, or as its settings define it."""
+    counted = number((run.summary or {}).get("budget"))
+    if counted is not None:
+        return counted
+    config = run.config
+    if config["budget"] is not None or config["budget_unit"] != Config().NEq_config.budget_unit:
+        return number(config["budget"])
+    try:
+        total = network(config["net_name"]).total_weights
+    except UserError:
+        return None
+    return None if total is None or config["ratio"] is None else round(min(config["ratio"], 1) * total)
+
+
+def _setting_column(records: Sequence[Record], name: str) -> Series:
+    """The values of a setting in the narrowest type that holds them all, missing ones as such."""
+    values = [one.get(name) for one in records]
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {bool}:
+        return Series(values, dtype="boolean")
+    if kinds == {int} and all(abs(value or 0) < 2**63 for value in values):
+        return Series(values, dtype="Int64")
+    if kinds <= {int, float}:
+        return Series([number(value) for value in values], dtype="float64")
+    return Series([_text(value) for value in values], dtype="string")
+
+
+def _text(value: object) -> str | None:
+    """A text that every file can hold: undecodable bytes of a file's name are spelled out."""
+    if value is None or value is pd.NA:
+        return None
+    return str(value).encode("utf-8", "backslashreplace").decode()
+
+
+def write_csv(table: DataFrame, path: Path) -> None:
+    """Writes a DataFrame as CSV, UTF-8, atomically; what is missing is empty."""
+    write_text(path, table.to_csv(index=False))
+
+
+def write_parquet(table: DataFrame, path: Path) -> None:
+    """Writes a DataFrame as Parquet, atomically.
+
+    Raises:
+        ImportError: pyarrow is not installed.
+    """
+    content = io.BytesIO()
+    table.to_parquet(content, index=False)
+    with atomic_file(path) as file:
+        file.write(content.getvalue())

@@ -1,0 +1,66 @@
+"""An experiment without torch: it counts up to a target, an epoch a time, in a file per run."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+from neq.experiment.experiment import RunFailed, RunResult
+from neq.runs import RunLocation
+from neq.utils.errors import UserError
+
+PROGRAM = "count.py"
+PLACE = "tests.sweeps.toy_experiment:Counting"
+
+
+class Counting:
+    metrics = ("total",)
+    preload = ()
+
+    def __init__(self, flags=()):
+        self.settings = {"flags": list(flags)}
+
+    def check_parameters(self, names):
+        for name in names:
+            if name not in ("target", "step"):
+                raise UserError(f"{name} is unknown; allowed: target, step")
+
+    def resolve(self, values):
+        config = {"step": 1, **values}
+        if config["target"] < 0:
+            raise UserError(f"target {config['target']} is not allowed: 0 or more is expected")
+        return config, ()
+
+    def identity(self, config):
+        return config
+
+    def find(self, config, runs):
+        folder = runs / "counts" / f"{config['target']}-{config['step']}"
+        state = "done" if (folder / "done").exists() else "unfinished" if folder.exists() else "waiting"
+        return RunLocation(folder, state)
+
+    def run(self, config, runs, report, notes, cell=None):
+        folder = self.find(config, runs).folder
+        folder.mkdir(parents=True, exist_ok=True)
+        counted = folder / "counted.json"
+        total = json.loads(counted.read_text()) if counted.exists() else 0
+        report(0, config["target"], {})
+        while total < config["target"]:
+            time.sleep(0.05)
+            total += config["step"]
+            counted.write_text(json.dumps(total))
+            with (folder / "log.txt").open("a") as log:
+                log.write(f"{os.getpid()} {total}\n")
+            notes(f"counted to {total}")
+            if total == 13:
+                raise RunFailed("13 brings bad luck")
+            if report(total, config["target"], {"total": total}):
+                return RunResult(folder, {"total": total}, stopped=True)
+        (folder / "done").touch()
+        return RunResult(folder, {"total": total})
+
+
+def named(folder):
+    """What a hook was called with."""
+    (Path(folder) / "seen").touch()
+    return ["seen"]
