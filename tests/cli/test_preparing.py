@@ -244,6 +244,7 @@ def test_lists_of_full_size_give_the_official_numbers(name, lists, classes, miss
                            f"{published.counts['test']:,}"] if missing else [])  # fmt: skip
 
 
+@pytest.mark.slow
 @EVERY
 def test_the_script_itself_refuses_a_miniature_unless_told_otherwise(name, tmp_path):
     """The whole program, with the real checksums and counts, on files that lie in --raw."""
@@ -416,6 +417,7 @@ def test_both_folders_are_needed(capsys):
     assert "required: --out; see --help" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @EVERY
 def test_help_states_source_and_licence(name):
     script = ROOT / "train_test_split" / f"{name}.py"

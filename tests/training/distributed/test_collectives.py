@@ -13,6 +13,8 @@ from tests.toys import toy
 from tests.training.distributed.together import ended, start
 from tests.training.runs import run_of
 
+pytestmark = pytest.mark.slow
+
 # A batch that does not divide by two, images for the velocity that do not, and the last batch of an
 # evaluation too.
 SETTINGS = {
