@@ -65,7 +65,8 @@ def train(epochs: int = 8, share: float = 0.5) -> list[EpochResult]:
     table = neuron_table(network, SHAPE)
     step = StepSpec((BATCH,), SHAPE, norm_mode="frontier", optimizer="sgd with momentum")
     allocator = BudgetAllocator(CostModel(network, table, step), Budget("bytes", ratio=share))
-    velocity, momenta = VelocityState.start(len(table)), NamedState()
+    velocity = VelocityState.start(len(table))
+    momenta: NamedState = {}
     stream = torch.Generator().manual_seed(0)
 
     results = []
