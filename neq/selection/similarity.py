@@ -48,8 +48,8 @@ def similarity(
     Args:
         network: the plain network, after the epoch; it is left as it was.
         table: its neurons.
-        images: [n, channels, height, width], normalized, on the network's device; n may be 0 on one of several
-            ranks, and phi is then 0.
+        images: [n, channels, height, width], normalized, on the network's device; n may be 0 on one of
+            several ranks, and phi is then 0.
         previous: as `previous_values` returned it before the epoch.
         chunk: images run at once; the result does not depend on it.
 
