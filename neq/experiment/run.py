@@ -38,7 +38,7 @@ from neq.runs.layout import CONFIG
 from neq.tasks import Classification
 from neq.training import Checkpoints, Progress, Stop, Stopped, Tracker, Training, restore, train
 from neq.training.distributed import ProcessGroup
-from neq.training.distributed.process_group import joined
+from neq.training.distributed.process_group import process_group
 from neq.utils.device import pick_device
 from neq.utils.errors import UserError
 from neq.utils.exit_codes import Terminated
@@ -126,7 +126,7 @@ def _open_run(
     config: Config, runs: Path, notes: Notes, opened: OpenData
 ) -> Iterator[tuple[Training, RunRecord]]:
     """Opens the data and builds the network of a run; writes nothing."""
-    with joined() as processes:
+    with process_group() as processes:
         device = pick_device(config.device, processes.local_rank, processes.local_count)
         entry = dataset(config.data_provider.dataset)
         share = (processes.rank, processes.count)
