@@ -1,4 +1,4 @@
-"""Sweep files in W&B's own format: what they say, the runs they come to, and who does which of them.
+"""Sweep files in W&B's own format: their cells, the queue of cells in a storage, and workers that run them.
 
 What needs Optuna (`queue`, `claim`, `trials`, `storage`, `search`, `history`) is imported from its own file:
 listing cells does not wait for it.
