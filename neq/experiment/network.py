@@ -22,7 +22,7 @@ def open_network(config: Config, num_classes: int) -> tuple[nn.Module, NeuronTab
     """The network of a resolved configuration, and its neurons.
 
     Raises:
-        UserError: a network that cannot be had or takes other images, or a scheme that does not fit it.
+        UserError: a network that is not available or rejects the images, or a scheme that does not fit it.
     """
     net, size = config.net_config, config.data_provider.image_size
     assert size is not None, "image_size is resolved"
@@ -40,7 +40,7 @@ def outline(net_name: str) -> NeuronTable:
     """The neurons of a network at its native input size, without its weights: nothing is downloaded.
 
     Raises:
-        UserError: an unknown network, or one that cannot be used.
+        UserError: an unknown network, or one without selectable layers.
     """
     plain = net_name.removeprefix(PRE_TRAINED)
     try:
@@ -52,14 +52,14 @@ def outline(net_name: str) -> NeuronTable:
 
 
 def check_scheme(name: str, entry: SchemeEntry, table: NeuronTable) -> None:
-    """Holds the lists and the budget of a scheme against the convs of its own network.
+    """Checks the lists and the budget of a scheme against the convs of its own network.
 
     Args:
         name: of the scheme.
         table: of its network.
 
     Raises:
-        UserError: an index beyond the convs, or a budget that is not what the lists give.
+        UserError: an index beyond the convs, or a budget that is not the sum of the lists.
     """
     if not entry.manual_weight_idx:
         return
@@ -78,7 +78,7 @@ def check_scheme(name: str, entry: SchemeEntry, table: NeuronTable) -> None:
     if listed - budget != entry.known_slip:
         raise UserError(
             f"scheme {name!r} does not fit {entry.network}: its lists give {listed:,} parameters, its budget "
-            f"is {budget:,}; mend it in schemes.yaml"
+            f"is {budget:,}; correct it in schemes.yaml"
         )
 
 
