@@ -23,14 +23,14 @@ _LISTED = 5
 log = logging.getLogger("neq")
 
 
-def load_weights(network: nn.Module, head: str, file: str) -> None:
+def load_weights(network: nn.Module, head: str | None, file: str) -> None:
     """Loads a file's weights into a network, all of them or none.
 
-    A head of another size, or none at all, leaves the network's own head as it is, with a log line.
+    Where the file has a head of another size, or none, the network's own stays as it is, with a log line.
 
     Args:
         network: changed in place.
-        head: the name of its head.
+        head: the name of its head; None: the file must fit all of the network.
         file: as in `read_weights`.
 
     Raises:
@@ -39,8 +39,10 @@ def load_weights(network: nn.Module, head: str, file: str) -> None:
     weights = read_weights(file)
     own = network.state_dict()
     needed, dropped = set(own), None
-    own_head = {name for name in own if name.startswith(f"{head}.")}
-    if any(name not in weights or weights[name].shape != own[name].shape for name in own_head):
+    own_head = {name for name in own if head is not None and name.startswith(f"{head}.")}
+    if head is not None and any(
+        name not in weights or weights[name].shape != own[name].shape for name in own_head
+    ):
         dropped = _dropped(weights, own, head)
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith(f"{head}.")}
         needed -= own_head

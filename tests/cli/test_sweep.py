@@ -277,7 +277,7 @@ def test_a_search_whose_cap_was_lowered_ends(tmp_path):
         (["sweep.yaml", "--runs-dir", "~nobody-here/runs"], "'~nobody-here/runs' is not allowed"),
         (["sweep.yaml", "--wrong"], "unrecognized arguments: --wrong"),
         (["invalid.yaml"], "cell 2 of 2 (net_name: 'mvb2'): net_name 'mvb2' is unknown"),
-        (["status", "sweep.yaml"], "no sweep was started; neq sweep sweep.yaml does"),
+        (["status", "sweep.yaml"], "no sweep was started; neq sweep sweep.yaml starts it"),
         ([], "the following arguments are required: FILE"),
     ],
 )

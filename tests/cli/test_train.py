@@ -48,7 +48,7 @@ def finished(tmp_path_factory):
 def test_a_run_leaves_its_record(finished):
     assert {path.name for path in finished.iterdir()} == {
         ".lock", "checkpoint", "classes.json", "config.yaml", "curves.png", "identity.json", "metrics.jsonl",
-        "record.json", "selection", "selection.png", "summary.json",
+        "recipe.json", "record.json", "selection", "selection.png", "summary.json",
     }  # fmt: skip
     rows = read_metrics(finished)
     assert [row["epochs"] for row in rows] == [0, 1]

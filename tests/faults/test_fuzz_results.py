@@ -215,7 +215,7 @@ def test_hostile_records(swept, tmp_path, capsys, seed):
         assert "Traceback" not in capsys.readouterr().err
 
 
-FILES = ("identity.json", "summary.json", "config.yaml", "classes.json", "metrics.jsonl")
+FILES = ("identity.json", "summary.json", "config.yaml", "classes.json", "recipe.json", "metrics.jsonl")
 BROKEN = [
     *(
         b"",
@@ -294,7 +294,7 @@ def test_a_broken_run_through_the_commands(tiny_run, tmp_path, monkeypatch, caps
     again = ["train", *TINY_RUN, "--run-dir", "run"]
     for content in (b"\xff\xfe\n", b"[" * 200_000 + b"\n", b"[]\n"):
         (tmp_path / "run" / name).write_bytes(content)
-        if name in ("config.yaml", "classes.json"):
+        if name in ("config.yaml", "classes.json", "recipe.json"):
             run_refused(capsys, tmp_path, ["export", "run", "--onnx", "x.onnx"], name)
             continue
         for picture in (tmp_path / "run").glob("*.png"):  # drawn again, from what cannot be read

@@ -15,7 +15,7 @@ WORKER = """
 import shutil, sys, torch
 from pathlib import Path
 from torch import nn
-from neq.training.distributed.process_group import joined
+from neq.training.distributed.process_group import process_group
 from neq.training import Stopped, restore, train
 from tests.faults.test_mid_epoch import Stopping
 from tests.faults.test_mid_epoch_processes import SETTINGS
@@ -39,7 +39,7 @@ def part(name, processes, at, resume):
     return metrics, run.network.state_dict(), diary.steps
 
 
-with joined() as processes:
+with process_group() as processes:
     found["whole"] = part("whole", processes, None, False)
     first = part("parts", processes, (1, 17), False)
     if processes.is_first:

@@ -29,7 +29,7 @@ FEW = {**SETTINGS, "velocity_images": 1, "n_epochs": 2, "optimizer_name": "adam"
 WORKER = """
 import sys, torch
 from torch import nn
-from neq.training.distributed.process_group import joined
+from neq.training.distributed.process_group import process_group
 from neq.training import train
 from tests.training.runs import run_of
 from tests.training.distributed.test_collectives import APART, CASES, FEW, SETTINGS
@@ -37,7 +37,7 @@ from tests.training.distributed.test_collectives import double_toy, half_of_the_
 
 folder = sys.argv[1]
 torch.set_num_threads(1)
-with joined() as processes:
+with process_group() as processes:
     rank = processes.rank
     found = {
         name: outcome(f"{folder}/{name}", processes, network=network(), **settings)
