@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from neq.backward import carry_optimizer_state, optimizer_state
+from neq.backward import NamedState, carry_optimizer_state, optimizer_state
 from neq.budget import Budget, BudgetAllocator, CostModel, StepSpec
 from neq.config import POLICIES
 from neq.networks.neurons import neuron_table

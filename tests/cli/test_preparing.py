@@ -244,6 +244,7 @@ def test_lists_of_full_size_give_the_official_numbers(name, lists, classes, miss
                            f"{published.counts['test']:,}"] if missing else [])  # fmt: skip
 
 
+@pytest.mark.slow
 @EVERY
 def test_a_miniature_is_refused_unless_it_may_be_unverified(name, tmp_path, capsys):
     """With the real checksums and counts, on files that lie in --raw."""
@@ -432,6 +433,7 @@ def test_both_folders_are_needed(capsys):
     assert "required: --out; see --help" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @EVERY
 def test_help_states_source_and_licence(name):
     script = ROOT / "train_test_split" / f"{name}.py"

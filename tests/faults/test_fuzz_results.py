@@ -23,6 +23,8 @@ from tests.faults.hostile import WORDS, content_of, damaged, refusal, refused, r
 from tests.results.run_folders import configs, sweep_file, write_run
 from tests.toys import TINY_RUN
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):

@@ -112,6 +112,7 @@ def test_figures_of_several_data_sets_are_not_compared(tmp_path):
         best_run(runs([path], tmp_path / "runs"))
 
 
+@pytest.mark.slow
 def test_a_copy_stands_alone_and_classifies_images(tmp_path, trained, tiny_run, capsys):
     target = tmp_path / "copies/best"
     assert best(tmp_path, trained, "--copy", str(target)) == 0

@@ -130,6 +130,7 @@ def test_policies_at_one_seed_see_the_same_batches(tmp_path):
     assert len({json.dumps(entry) for entry in seen["full"]}) == len(seen["full"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [

@@ -19,6 +19,8 @@ from tests.runs.wandb.processes import left_behind, wait_until
 from tests.runs.wandb.server import log_in, serving, shown
 from tests.runs.wandb.sweep_server import SweepStore
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 WANDB = [sys.executable, "-m", "wandb"]
 LONG = 600.0  # seconds, for what takes some on a quiet machine

@@ -20,6 +20,8 @@ from neq.training import EpochReport
 from tests.runs.wandb.processes import left_behind, wait_until
 from tests.runs.wandb.server import KEY, Store, log_in, serving, shown
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 # Against hanging: without a limit W&B's client tries for days. Seconds.
 GUARD = 120
