@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from neq.cli import main
-from neq.runs import read_metrics, read_summary
+from neq.results import collect
+from neq.runs import load_run, read_metrics, read_summary
 from neq.sweeps import history
 from neq.sweeps.worker_pool import cores, is_here
 from tests.cli.sweeping import ENV, open_queue, run_sweep, start_sweep, states, wait_for, write_sweep
@@ -241,7 +242,10 @@ def test_two_cells_that_name_one_run_train_it_once(tmp_path):
     code, output = run_sweep(tmp_path, file.name, "--workers", "2")
     assert code == 0, output
     assert "2 cells: 2 done" in output
-    assert len(runs(tmp_path)) == 1
+    (folder,) = runs(tmp_path)
+    asked = load_run(folder).header.sweeps
+    assert sorted(one.cell for one in asked) == [1, 2]
+    assert len({one.sweep for one in asked}) == 1
     with contextlib.closing(open_queue(tmp_path)) as queue:
         assert len(queue.trials()) == 2
 
@@ -256,6 +260,7 @@ def test_a_random_search_runs_its_cap(tmp_path):
     assert f"({cores()} cores; " in output
     identities = [json.loads((folder / "identity.json").read_text()) for folder in runs(tmp_path)]
     assert len({identity["base_lr"] for identity in identities}) == 3
+    assert [run.folder for run in collect([file], tmp_path / "runs")] == runs(tmp_path)
 
 
 @pytest.mark.slow

@@ -16,9 +16,9 @@ from neq.cli import main
 from neq.results import runs as runs_of
 from neq.results.best_network import load_best
 from neq.results.book import check_book, write_book
-from neq.results.run_pictures import read_choices
 from neq.runs import RunRecord, read_metrics, read_summary
 from neq.runs.run_reader import recorded_runs
+from neq.runs.selection_file import read_selection_history
 from tests.faults.hostile import WORDS, content_of, damaged, refusal, refused, run_refused
 from tests.results.run_folders import configs, sweep_file, write_run
 from tests.toys import TINY_RUN
@@ -284,7 +284,7 @@ def test_broken_selections(tiny_run, tmp_path, name):
                 )
     for content in contents:
         path.write_bytes(content)
-        line = refusal(read_choices, folder)
+        line = refusal(read_selection_history, folder)
         assert line is None or str(folder) in line
 
 
