@@ -23,7 +23,7 @@ from neq.backward import Plan, SyncBatchStats, average_gradients
 from neq.cli.parsing import Parser
 from neq.networks.neurons import neuron_table
 from neq.training.distributed import ProcessGroup
-from neq.training.distributed.process_group import joined
+from neq.training.distributed.process_group import process_group
 from neq.utils.console import Console
 from neq.utils.errors import UserError
 
@@ -105,7 +105,7 @@ def benchmark(argv: list[str]) -> None:
     parser.add_argument("--rounds", type=at_least(1), default=5)
     asked = parser.parse_args(argv)
     torch.set_num_threads(1)
-    with joined() as processes:
+    with process_group() as processes:
         if processes.count == 1:
             raise UserError(
                 "one process has nobody to exchange with; start it with torchrun --nproc-per-node 2"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from neq.api import Run, load_run, train
     from neq.backward import Plan
-    from neq.budget import Budget, CostModel
+    from neq.budget import Budget, CostModel, StepSpec
+    from neq.config import Policy
     from neq.networks import NeuronTable, neuron_table
 
 __version__ = "0.1.0"
@@ -19,7 +20,9 @@ __all__ = [
     "CostModel",
     "NeuronTable",
     "Plan",
+    "Policy",
     "Run",
+    "StepSpec",
     "__version__",
     "load_run",
     "neuron_table",
@@ -31,7 +34,9 @@ _MODULES = {
     "CostModel": "neq.budget",
     "NeuronTable": "neq.networks",
     "Plan": "neq.backward",
+    "Policy": "neq.config",
     "Run": "neq.api",
+    "StepSpec": "neq.budget",
     "load_run": "neq.api",
     "neuron_table": "neq.networks",
     "train": "neq.api",

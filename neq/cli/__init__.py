@@ -7,7 +7,7 @@ import sys
 from neq import __version__
 from neq.cli.dispatch import Commands, dispatch
 from neq.utils.exit_codes import RUN_STOPPED, run_command
-from neq.utils.launch_env import may_be_heard
+from neq.utils.launch_env import reports_signals
 
 COMMANDS: Commands = {
     "train": ("neq.cli.train", "train one run under a budget; neq train --help lists every setting"),
@@ -39,8 +39,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"neq {__version__}")
         return 0
     command = argv[0] if argv else ""
-    is_told = command != "train" or may_be_heard()  # the other commands are no part of a common run
-    return run_command(_dispatch, argv, STOPPED.get(command, RUN_STOPPED) if is_told else None)
+    reports = command != "train" or reports_signals()  # other commands do not share a run between processes
+    return run_command(_dispatch, argv, STOPPED.get(command, RUN_STOPPED) if reports else None)
 
 
 def _dispatch(arguments: list[str]) -> int:

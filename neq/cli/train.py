@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from neq.config import Options, Resolved, by_path, in_wandb_sweep, load, own_flags, wandb_values
 from neq.utils.errors import UserError
-from neq.utils.launch_env import first_tells, one_output, place_in_environment
+from neq.utils.launch_env import first_reports, launch_rank, one_output
 from neq.utils.malloc import give_back_at_once
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def command(arguments: list[str]) -> int:
         arguments: "train", then flags.
     """
     with one_output():
-        with first_tells():
+        with first_reports():
             options, resolved = _read(arguments[1:])
             if resolved.config.memory == "tight":
                 give_back_at_once()  # before torch is imported
@@ -64,7 +64,7 @@ def _train(options: Options, resolved: Resolved) -> None:
         folder = run_training(
             config, overwrite=options.overwrite, trackers=(display,), notes=note, stopping=stop_on_signals
         )
-    if place_in_environment().rank == 0:
+    if launch_rank().rank == 0:
         _conclude(console, folder, note)
 
 

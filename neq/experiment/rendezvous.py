@@ -1,4 +1,4 @@
-"""Several processes begin a run together, at one place: the first finds it, the others find the same."""
+"""Rendezvous of a run's ranks: all begin at the checkpoint that rank 0 has found."""
 
 from __future__ import annotations
 
@@ -6,45 +6,45 @@ from neq.runs import RunRecord
 from neq.training import Progress, Training, restore
 from neq.utils.errors import UserError
 
-_NOTHING = -1  # announced where there is nothing to train
+_FINISHED = -1  # announced where there is nothing to train
 
 
 def nothing_to_train(run: Training) -> None:
-    """Tells the other processes that the run has its result already; called by the first."""
-    run.processes.announce("start", _NOTHING)
+    """Announces that the run is finished already; called by rank 0."""
+    run.processes.announce("start", _FINISHED)
 
 
 def lead(run: Training, progress: Progress) -> None:
-    """Tells the other processes where the run goes on, and waits for them; called by the first.
+    """Announces where training starts, and waits for the other ranks; called by rank 0.
 
     Args:
-        run: that is trained.
-        progress: where it stands.
+        run: to train.
+        progress: restored by rank 0.
     """
-    run.processes.announce("start", _standing(run, progress))
+    run.processes.announce("start", _position(run, progress))
     _meet(run)
 
 
 def follow(run: Training, record: RunRecord) -> Progress | None:
-    """Finds where the first process goes on, and begins with it; called by the others.
+    """Restores the checkpoint that rank 0 has announced; called by the other ranks.
 
     Args:
-        run: that is trained.
-        record: of the run, which the first process alone writes.
+        run: to train.
+        record: of the run, which rank 0 alone writes.
 
     Returns:
-        Where the run stands; none where there is nothing to train.
+        The restored progress; None where there is nothing to train.
 
     Raises:
-        UserError: this process does not find there what the first one does.
+        UserError: this rank finds another checkpoint than rank 0.
     """
-    standing = run.processes.announced("start")
-    if standing == _NOTHING:
+    position = run.processes.announced("start")
+    if position == _FINISHED:
         return None
-    progress = restore(run, run.checkpoints.load_last() if standing else None)
-    if _standing(run, progress) != standing:
+    progress = restore(run, run.checkpoints.load_last() if position else None)
+    if _position(run, progress) != position:
         raise UserError(
-            f"process {run.processes.rank} finds another checkpoint in {record.folder} than the first one; "
+            f"process {run.processes.rank} finds another checkpoint in {record.folder} than process 0; "
             "all processes need the same folder"
         )
     _meet(run)
@@ -52,13 +52,13 @@ def follow(run: Training, record: RunRecord) -> Progress | None:
 
 
 def _meet(run: Training) -> None:
-    """From here on none keeps another waiting for long."""
+    """Waits until every rank is ready to train: from here on none blocks the others for long."""
     run.data.fill_cache()
     run.processes.meet("ready")
 
 
-def _standing(run: Training, progress: Progress) -> int:
-    """Where a run stands, as a number: 0 before it, then all steps and ends of epochs in order."""
+def _position(run: Training, progress: Progress) -> int:
+    """A run's position as a number: 0 at its beginning, then all steps and ends of epochs in order."""
     state = progress.epoch_state
     if progress.epoch == 0 and state is None:
         return 0

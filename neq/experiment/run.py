@@ -21,6 +21,7 @@ from neq.experiment.dry_run import describe
 from neq.experiment.memory_report import memory_explained
 from neq.experiment.network import open_network, unselectable
 from neq.experiment.rendezvous import follow, lead, nothing_to_train
+from neq.networks.recipe import named_recipe, write_recipe
 from neq.runs import (
     RecordHeader,
     RunRecord,
@@ -37,7 +38,7 @@ from neq.runs.layout import CONFIG
 from neq.tasks import Classification
 from neq.training import Checkpoints, Progress, Stop, Stopped, Tracker, Training, restore, train
 from neq.training.distributed import ProcessGroup
-from neq.training.distributed.process_group import joined
+from neq.training.distributed.process_group import process_group
 from neq.utils.device import pick_device
 from neq.utils.errors import UserError
 from neq.utils.exit_codes import Terminated
@@ -125,7 +126,7 @@ def _open_run(
     config: Config, runs: Path, notes: Notes, opened: OpenData
 ) -> Iterator[tuple[Training, RunRecord]]:
     """Opens the data and builds the network of a run; writes nothing."""
-    with joined() as processes:
+    with process_group() as processes:
         device = pick_device(config.device, processes.local_rank, processes.local_count)
         entry = dataset(config.data_provider.dataset)
         share = (processes.rank, processes.count)
@@ -235,6 +236,8 @@ def _start_or_resume(
     named = identity(config, run.data.fingerprint)
     header = RecordHeader(stretches=(Stretch(environment),), sweeps=() if cell is None else (cell,))
     record.start(to_yaml(config), named, run.table, run.data.classes, header)
+    recipe = named_recipe(config.net_config.net_name, run.network, len(run.data.classes))
+    write_recipe(record.folder, recipe)
     return progress
 
 

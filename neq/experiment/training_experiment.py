@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neq.config import Config, Options, find_config, parse_flags, read_yaml, resolve
+from neq.config import POLICIES, Config, Options, find_config, parse_flags, read_yaml, register, resolve
 from neq.config.keys import find_key
 from neq.experiment.experiment import Notes, Report, RunFailed, RunResult
 from neq.runs import RunLocation, RunRecord, SweepCell, find_run, read_metrics
@@ -53,6 +53,15 @@ class TrainingExperiment:
     def settings(self) -> Mapping[str, object]:
         """The flags, and the content of the file that runs start from."""
         return {"overrides": self.options.overrides, "base": self._base}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled to a worker: policies that this process registered travel along."""
+        return {**vars(self), "_opened": None, "policies": tuple(POLICIES.values())}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for policy in state.pop("policies"):
+            register(policy)
+        vars(self).update(state)
 
     def check_parameters(self, names: Sequence[str]) -> None:
         """Refuses run_dir and resume, and names that are flags too."""

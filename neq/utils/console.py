@@ -1,4 +1,4 @@
-"""Where a command writes, and how numbers look there: output that cannot be written never ends a run."""
+"""The console of a command, and the format of numbers in tables; a failing output never ends a run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def short(number: int) -> str:
 
 
 def figures_table(name: str, figures: Sequence[str], title: str | None = None) -> Table:
-    """A table of a name and many figures that fits 80 columns: figures stay whole, names give way.
+    """A table of names and many figures that fits 80 columns: figures stay whole, names are cut.
 
     Args:
         name: heading of the first column.
@@ -35,18 +35,18 @@ def figures_table(name: str, figures: Sequence[str], title: str | None = None) -
 
 
 class Console(rich.console.Console):
-    """A console that falls silent when its reader has gone or its disk is full."""
+    """A console that turns quiet when its reader is gone or its disk is full."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(soft_wrap=True, **options)
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """Prints, or falls silent for good."""
+        """Prints; turns quiet for good where that fails."""
         try:
             super().print(*objects, **options)
         except OSError:
             self.quiet = True
 
     def on_broken_pipe(self) -> None:
-        """The reader has gone (`| head`): training goes on."""
+        """Turns quiet: the reader is gone (`| head`), but training continues."""
         self.quiet = True

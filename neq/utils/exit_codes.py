@@ -1,4 +1,4 @@
-"""Running a command: what a mistake, a fault or a signal ends with."""
+"""Running a command: its exit code, and the one line that an error, a fault or a signal ends it with."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from types import FrameType
 
 from neq.utils.errors import UserError, first_line, printable, shown
 
-# What is wrong with a place that the user gave, by the system's word for it.
-_OF_PLACES = {
+# Errors of a path that the user gave, by errno.
+_PATH_ERRORS = {
     errno.ENAMETOOLONG: "is too long for the name of a file",
     errno.EACCES: "may not be read or written (permission denied); make it so, or give another",
     errno.ENOTDIR: "lies below a file, where no folder is; give another",
@@ -26,11 +26,11 @@ class Terminated(BaseException):
 
 
 class Ended(Exception):
-    """One of several processes has ended.
+    """Ends a process of a distributed run, whose error is reported once for all processes.
 
     Args:
         code: to exit with.
-        line: that says why; none: another process says it.
+        line: the report; None where another process reports it.
     """
 
     def __init__(self, code: int, line: str | None = None) -> None:
@@ -38,18 +38,18 @@ class Ended(Exception):
         self.code, self.line = code, line
 
 
-RUN_STOPPED = "stopped at once; the same command with --resume goes on from the last checkpoint"
+RUN_STOPPED = "stopped at once; run the same command again with --resume to continue from the last checkpoint"
 
 
 def run_command(
     command: Callable[[list[str]], int], argv: list[str], stopped: str | None = RUN_STOPPED
 ) -> int:
-    """Runs a command and turns whatever ends it into one line and an exit code.
+    """Runs a command, and turns whatever ends it into one line and an exit code.
 
     Args:
-        command: takes the arguments, gives the exit code.
+        command: takes the arguments, returns the exit code.
         argv: the arguments; with --debug among them tracebacks are shown.
-        stopped: what is said after SIGINT or SIGTERM; none: another process says it.
+        stopped: the line after SIGINT or SIGTERM; None where another process reports it.
 
     Returns:
         The command's own code; 2 for a user's mistake, 1 for a fault, 130 after SIGINT, 143 after SIGTERM.
@@ -64,7 +64,7 @@ def run_command(
             return command(argv)
         except BaseException:
             for number in former:
-                signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C changes nothing any more
+                signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C has no effect any more
             raise
     except UserError as error:
         return _end(error, exit_code(error), str(error), argv)
@@ -73,12 +73,12 @@ def run_command(
     except Ended as error:
         return _end(error, error.code, error.line, argv)
     except BrokenPipeError:
-        # Python would complain once more when it closes the stream.
+        # Otherwise Python reports the error again when it closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        if isinstance(error, OSError) and error.filename is not None and error.errno in _OF_PLACES:
-            return _end(error, 2, f"{shown(error.filename)} {_OF_PLACES[error.errno]}", argv)
+        if isinstance(error, OSError) and error.filename is not None and error.errno in _PATH_ERRORS:
+            return _end(error, 2, f"{shown(error.filename)} {_PATH_ERRORS[error.errno]}", argv)
         return _end(error, 1, f"{first_line(error)} ({type(error).__name__}; --debug shows where)", argv)
     finally:
         for number, handler in former.items():
@@ -86,7 +86,7 @@ def run_command(
 
 
 def exit_code(error: BaseException) -> int:
-    """What ends a command, as its exit code."""
+    """The exit code of a command that an error ended."""
     if isinstance(error, UserError):
         return 2
     if isinstance(error, KeyboardInterrupt):

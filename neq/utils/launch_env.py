@@ -1,4 +1,4 @@
-"""One of several processes of a run: which one this is, and that together they speak with one voice."""
+"""The launch environment of a distributed run: rank and world size, and one output for all processes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _HEAD_START = 10.0  # seconds
 
 
 @dataclass(frozen=True)
-class Place:
-    """The place of a process among those of its run.
+class LaunchRank:
+    """The rank of a process in its run.
 
     Args:
         rank: 0 .. count - 1.
-        count: of all processes.
-        local_rank: among those of its machine.
-        local_count: of those.
+        count: the world size.
+        local_rank: its rank on its machine.
+        local_count: the number of processes on its machine.
     """
 
     rank: int = 0
@@ -32,28 +32,28 @@ class Place:
     local_count: int = 1
 
 
-def place_in_environment(environment: Mapping[str, str] = os.environ) -> Place:
-    """The place that the environment gives this process, as torchrun sets it.
+def launch_rank(environment: Mapping[str, str] = os.environ) -> LaunchRank:
+    """The rank of this process by its environment, as torchrun sets it.
 
     Args:
-        environment: WORLD_SIZE and RANK; LOCAL_RANK and LOCAL_WORLD_SIZE, without which all processes are on
+        environment: WORLD_SIZE and RANK; LOCAL_RANK and LOCAL_WORLD_SIZE, without which all processes run on
             one machine.
 
     Raises:
-        UserError: they do not fit together.
+        UserError: they contradict each other.
     """
     count = _number(environment, "WORLD_SIZE", "1", 1)
     if count == 1:
-        return Place()
+        return LaunchRank()
     rank = _number(environment, "RANK", None, 0)
     local_count = _number(environment, "LOCAL_WORLD_SIZE", str(count), 1)
     local_rank = _number(environment, "LOCAL_RANK", str(rank), 0)
     if rank >= count or local_rank >= local_count:
         raise UserError(
             f"RANK {rank} of WORLD_SIZE {count} (LOCAL_RANK {local_rank} of {local_count}) is no process of "
-            "the run; ranks count from 0"
+            "the run; ranks are counted from 0"
         )
-    return Place(rank, count, local_rank, local_count)
+    return LaunchRank(rank, count, local_rank, local_count)
 
 
 def _number(environment: Mapping[str, str], name: str, default: str | None, least: int) -> int:
@@ -68,20 +68,20 @@ def _number(environment: Mapping[str, str], name: str, default: str | None, leas
     return int(text)
 
 
-def may_be_heard() -> bool:
-    """Whether a signal that stops this process before it knows of the others is its own to tell.
+def reports_signals() -> bool:
+    """Whether this rank reports a signal that arrives before the process group exists.
 
-    torchrun stops the others as soon as the first process has told a mistake in the flags.
+    torchrun stops the other ranks as soon as rank 0 has reported a mistake in the flags.
     """
-    with contextlib.suppress(UserError):  # an environment that does not fit together is told later
-        return place_in_environment().rank == 0
+    with contextlib.suppress(UserError):  # a contradiction in the environment is reported later
+        return launch_rank().rank == 0
     return True
 
 
 @contextlib.contextmanager
 def one_output() -> Iterator[None]:
-    """Of several processes the first alone has a standard output."""
-    place = place_in_environment()
+    """Gives rank 0 the standard output, and the other ranks none."""
+    place = launch_rank()
     if place.count > 1:
         quiet_connections()
     if place.rank == 0:
@@ -92,25 +92,25 @@ def one_output() -> Iterator[None]:
 
 
 def quiet_connections() -> None:
-    """Keeps torch from telling in pages of C++ that a process has gone; called before torch is imported."""
+    """Silences torch's C++ log of lost connections; called before torch is imported."""
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 
 @contextlib.contextmanager
-def first_tells() -> Iterator[None]:
-    """A mistake that every process meets before they know of each other is the first one's to tell.
+def first_reports() -> Iterator[None]:
+    """Lets rank 0 report a mistake that every rank meets before the process group exists.
 
     Raises:
-        Ended: it is told there.
+        Ended: on the other ranks.
     """
     try:
         yield
     except UserError as error:
-        if place_in_environment().rank == 0:
+        if launch_rank().rank == 0:
             raise
         if "TORCHELASTIC_RUN_ID" not in os.environ:
             raise Ended(exit_code(error)) from error
-        # torchrun ends all as soon as one has ended: let that be the first, if it has met the mistake too.
+        # torchrun stops all ranks as soon as one has ended: let that be rank 0, if it meets the mistake too.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(_HEAD_START)
         raise

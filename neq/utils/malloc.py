@@ -1,7 +1,7 @@
-"""A process that gives freed memory back at once, so that on a CPU it takes little more than its tensors do.
+"""Returning freed memory to the system at once, so that a CPU process takes little more than its tensors.
 
-By itself the GNU C library raises the size from which a block of memory is one of its own, up to 32 MiB.
-Feature maps of all sizes then share one heap, which is cut to pieces and hardly ever shrinks.
+By default the GNU C library raises the size from which a block is mapped on its own (the mmap threshold), up
+to 32 MiB. Feature maps of all sizes then share one heap, which fragments and hardly ever shrinks.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ import os
 
 from neq.utils.errors import UserError
 
-# Blocks from this size on are given back when they are freed; bytes. Below it, little is won.
+# Blocks from this size on are returned when they are freed; bytes. Smaller ones gain little.
 _OWN_BLOCK = 256 * 2**10
 _M_MMAP_THRESHOLD = -3  # of malloc.h
 
 
 def give_back_at_once() -> None:
-    """Lets this process give every larger block of memory back to the system as soon as it is freed.
+    """Returns every larger block of memory to the system as soon as it is freed, from here on.
 
-    Steps take longer, since new memory is filled with zeros. Torch takes its blocks in huge pages then, which
-    makes up for a part of it, if this is called before torch is imported.
+    Steps take longer, since new memory is filled with zeros. Huge pages make up for a part of that, if this
+    is called before torch is imported.
 
     Raises:
-        UserError: the system's C library cannot.
+        UserError: the system's C library does not support it.
 
     Source: mallopt(3), M_MMAP_THRESHOLD; THP_MEM_ALLOC_ENABLE of torch (c10/core/alignment.h).
     """
@@ -37,7 +37,7 @@ def give_back_at_once() -> None:
 
 
 def can_give_back() -> bool:
-    """Whether the C library can."""
+    """Whether the C library supports it."""
     try:
         return hasattr(ctypes.CDLL(None), "mallopt")
     except (OSError, TypeError):

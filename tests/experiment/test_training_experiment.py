@@ -1,7 +1,9 @@
 import math
+import pickle
 
 import pytest
 
+from neq.config import Policy, policies, register
 from neq.experiment.experiment import open_experiment, program_name, programs
 from neq.experiment.training_experiment import DEFAULT_METRIC, TrainingExperiment, by_name
 from neq.runs.metrics import epoch_keys
@@ -37,6 +39,17 @@ def test_sweep_files_name_it_by_its_program():
         program_name("train.py")
     with pytest.raises(UserError, match="program 3 is not allowed"):
         program_name(3)
+
+
+def test_policies_that_were_registered_travel_to_the_workers(monkeypatch):
+    monkeypatch.setattr(policies, "_REGISTRY", dict(policies._REGISTRY))
+    monkeypatch.setattr("neq.experiment.training_experiment.POLICIES", policies._REGISTRY)
+    register(Policy("largest", "tests.nowhere", "size"))
+    pickled = pickle.dumps(TrainingExperiment(["--n_epochs", "3"]))
+    del policies._REGISTRY["largest"]
+    experiment = pickle.loads(pickled)
+    assert "largest" in policies._REGISTRY
+    assert experiment.settings["overrides"] == {"n_epochs": 3}
 
 
 def test_what_a_cell_must_not_set():

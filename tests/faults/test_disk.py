@@ -17,6 +17,8 @@ from neq.runs import RunRecord, read_metrics
 from neq.training import Checkpoints, load_checkpoint
 from neq.training import loop as loop_module
 
+pytestmark = pytest.mark.slow
+
 IS_ROOT = os.geteuid() == 0
 
 
@@ -89,7 +91,7 @@ def said_in_one_line(folder, *words):
     assert all(word in line for word in words), line
     assert "Traceback" not in text
     assert "what was saved before is kept" in line
-    assert "--resume goes on" in line
+    assert "again with --resume to continue" in line
 
 
 def test_a_disk_that_fills_up_in_training(small_disk, tmp_path, whole):

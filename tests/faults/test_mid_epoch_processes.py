@@ -8,6 +8,8 @@ from tests.faults.test_mid_epoch import Stopping
 from tests.training.distributed.together import ended, start
 from tests.training.runs import run_of
 
+pytestmark = pytest.mark.slow
+
 # Statistics of its own in each process, and dropout that each draws for itself.
 # Each process has running statistics of its own within an epoch.
 SETTINGS = {"neuron_selection": "velocity", "norm_mode": "train", "n_epochs": 3, "sync_batch_norm": False}
@@ -15,7 +17,7 @@ WORKER = """
 import shutil, sys, torch
 from pathlib import Path
 from torch import nn
-from neq.training.distributed.process_group import joined
+from neq.training.distributed.process_group import process_group
 from neq.training import Stopped, restore, train
 from tests.faults.test_mid_epoch import Stopping
 from tests.faults.test_mid_epoch_processes import SETTINGS
@@ -39,7 +41,7 @@ def part(name, processes, at, resume):
     return metrics, run.network.state_dict(), diary.steps
 
 
-with joined() as processes:
+with process_group() as processes:
     found["whole"] = part("whole", processes, None, False)
     first = part("parts", processes, (1, 17), False)
     if processes.is_first:

@@ -14,6 +14,8 @@ from neq.training import Stop, Stopped, load_checkpoint, restore, stop_on_signal
 from neq.training import steps as steps_module
 from tests.training.runs import run_of
 
+pytestmark = pytest.mark.slow
+
 NO_CHECKPOINTS = ("--checkpoint_minutes", "0")
 
 
@@ -87,7 +89,7 @@ def test_a_signal_in_mid_epoch_saves_the_run(tmp_path, whole, number, code):
     os.kill(process.pid, number)
     assert code_of(process) == code
     said = folder.with_suffix(".txt").read_text()
-    assert "neq: stopped and saved; the same command with --resume goes on from there" in said
+    assert "neq: stopped and saved; run the same command again with --resume to continue" in said
     assert "Traceback" not in said
     state = load_checkpoint(folder / "checkpoint" / "last.pt")
     step = state["progress"]["epoch_state"]["step"]

@@ -17,6 +17,8 @@ from neq.runs import read_metrics, read_summary
 from neq.training import load_checkpoint
 from tests.training.distributed.together import ENV, ROOT, free_port
 
+pytestmark = pytest.mark.slow
+
 FAST = ["--image_size", "16", "--warmup_epochs", "0", "--base_batch_size", "128"]
 
 
@@ -88,9 +90,10 @@ def test_a_process_killed_or_all_stopped_leaves_a_checkpoint_that_one_goes_on_fr
     _, error = training.communicate(timeout=300)  # by itself torch waits for half an hour
     assert training.returncode == 1
     assert own_lines(error) == [
-        "neq: process 1 of the run has died; the same command with --resume goes on from the last checkpoint"
+        "neq: process 1 of the run has died; run the same command again with --resume to continue from the "
+        "last checkpoint"
         if victim == signal.SIGKILL
-        else "neq: stopped and saved; the same command with --resume goes on from there"
+        else "neq: stopped and saved; run the same command again with --resume to continue"
     ]
     assert not any(file.startswith(str(ROOT / "neq")) for file in traceback_files(error))
     done = load_checkpoint(last)["progress"]["epoch"]

@@ -9,11 +9,11 @@ import pytest
 
 from neq.cli import main
 from neq.training.distributed import SINGLE_PROCESS
-from neq.training.distributed.process_group import joined
+from neq.training.distributed.process_group import process_group
 from neq.utils.device import pick_device
 from neq.utils.errors import UserError
 from neq.utils.exit_codes import RUN_STOPPED, Terminated
-from neq.utils.launch_env import Place, place_in_environment
+from neq.utils.launch_env import LaunchRank, launch_rank
 from tests.training.distributed.together import ENV, ended, start
 
 # Sums for ever; what happens to whom after a while is the script's argument.
@@ -22,13 +22,13 @@ import os, signal, sys, time
 from neq.utils.launch_env import quiet_connections
 quiet_connections()
 import torch
-from neq.training.distributed.process_group import joined
+from neq.training.distributed.process_group import process_group
 from neq.utils.exit_codes import run_command
 from neq.utils.errors import UserError
 
 def command(arguments):
     what, number = arguments
-    with joined(patience=4) as processes:
+    with process_group(patience=4) as processes:
         print("ready", flush=True)
         for step in range(10_000):
             processes.sum(torch.ones(3))
@@ -54,7 +54,7 @@ store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
 print(store.port, flush=True)
 time.sleep(600)
 """
-RESUME = "the same command with --resume goes on from the last checkpoint\n"
+RESUME = "run the same command again with --resume to continue from the last checkpoint\n"
 SILENT = f"neq: another process of the run has ended, or has not answered for 4 s; {RESUME}"
 
 
@@ -67,12 +67,14 @@ def lines_of(found):
     return "".join(error for _, _, error in found)
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_ends_the_others_with_one_line():
     found = ended(start(3, WORKER, "SIGKILL", "2"))
     assert [code for code, _, _ in found] == [1, 1, -signal.SIGKILL]
     assert lines_of(found) == f"neq: process 2 of the run has died; {RESUME}"
 
 
+@pytest.mark.slow
 def test_the_first_process_is_missed_too():
     """It holds the store, through which they agree on who speaks."""
     found = ended(start(2, WORKER, "SIGKILL", "0"))
@@ -80,6 +82,7 @@ def test_the_first_process_is_missed_too():
     assert lines_of(found) == f"neq: process 0 of the run has died; {RESUME}"
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_ends_the_others_with_one_line():
     first, second = start(2, WORKER, "SIGSTOP", "1")
     try:
@@ -91,6 +94,7 @@ def test_a_process_that_hangs_ends_the_others_with_one_line():
     assert line == SILENT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])  # the first one holds the store, and takes it along
 def test_a_mistake_of_one_process_is_told_once(rank):
     found = ended(start(2, WORKER, "mistake", str(rank)))
@@ -99,6 +103,7 @@ def test_a_mistake_of_one_process_is_told_once(rank):
     assert found[1 - rank][0] != 0
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_while_they_connect_ends_the_others_with_one_line():
     found = ended(start(2, KILLED_WHILE_CONNECTING + WORKER, "nothing", "9"))
     assert [code for code, _, _ in found] == [1, -signal.SIGKILL]
@@ -106,6 +111,7 @@ def test_a_process_that_is_killed_while_they_connect_ends_the_others_with_one_li
     assert told == [f"neq: process 1 of the run has died; {RESUME}"]
 
 
+@pytest.mark.slow
 def test_a_store_that_hangs_keeps_no_process_from_ending():
     """Started by torchrun, the store is not in the first process."""
     store = subprocess.Popen([sys.executable, "-c", STORE], env=ENV, stdout=subprocess.PIPE, text=True)
@@ -125,6 +131,7 @@ def test_a_store_that_hangs_keeps_no_process_from_ending():
     assert found[1][2] in (f"neq: process 0 of the run has died; {RESUME}", SILENT)
 
 
+@pytest.mark.slow
 def test_a_signal_to_all_is_told_once():
     workers = start(2, WORKER, "nothing", "9")
     for worker in workers:
@@ -142,7 +149,11 @@ def test_a_signal_to_all_is_told_once():
     [
         ("train", "0", f"neq: {RUN_STOPPED}\n"),
         ("train", "1", ""),
-        ("sweep", "1", "neq: stopped; the same command goes on\n"),  # on a cluster each job is one of its own
+        (
+            "sweep",
+            "1",
+            "neq: stopped; run the same command again to continue\n",
+        ),  # on a cluster each job is one of its own
     ],
 )
 def test_a_signal_before_they_know_of_each_other_is_the_first_ones_to_tell(
@@ -161,18 +172,18 @@ def test_a_signal_before_they_know_of_each_other_is_the_first_ones_to_tell(
 
 
 def test_a_process_alone_joins_nobody():
-    with joined({}) as processes:
+    with process_group({}) as processes:
         assert processes == SINGLE_PROCESS
-    with joined({"WORLD_SIZE": "1", "RANK": "0", "MASTER_ADDR": "nowhere"}) as processes:
+    with process_group({"WORLD_SIZE": "1", "RANK": "0", "MASTER_ADDR": "nowhere"}) as processes:
         assert processes == SINGLE_PROCESS
 
 
 def test_the_place_of_a_process():
-    assert place_in_environment({}) == Place()
-    assert place_in_environment({"WORLD_SIZE": "1", "RANK": "0"}) == Place()
+    assert launch_rank({}) == LaunchRank()
+    assert launch_rank({"WORLD_SIZE": "1", "RANK": "0"}) == LaunchRank()
     two = {"WORLD_SIZE": "2", "RANK": "1"}
-    assert place_in_environment(two) == Place(1, 2, 1, 2)
-    assert place_in_environment({**two, "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}) == Place(1, 2, 0, 1)
+    assert launch_rank(two) == LaunchRank(1, 2, 1, 2)
+    assert launch_rank({**two, "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}) == LaunchRank(1, 2, 0, 1)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +199,7 @@ def test_the_place_of_a_process():
 )
 def test_an_environment_that_does_not_fit(environment, message):
     with pytest.raises(UserError, match=message):
-        place_in_environment(environment)
+        launch_rank(environment)
 
 
 def test_each_process_takes_a_gpu_of_its_own(monkeypatch):
