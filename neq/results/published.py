@@ -16,7 +16,6 @@ from neq.config.keys import flatten_file
 from neq.config.policies import POLICIES
 from neq.config.schema import Section
 from neq.results.frame import settings_of_key
-from neq.results.grouping import LISTS
 from neq.results.series import Value, value_of
 
 FILE = "published_results.yaml"
@@ -80,13 +79,6 @@ _NOT_COMPARED = frozenset(
         *("scheme", "ratio", "budget", "budget_unit", "new_num_classes"),
     }
 )
-
-
-# What a policy needs -> the settings that matter under such a policy only.
-_NEEDED = {
-    "lists": LISTS,
-    "velocity": ("velocity_mu", "velocity_rule", "velocity_images", "use_validation_for_velocity"),
-}
 
 
 @cache
@@ -168,8 +160,8 @@ def _row(config: Mapping[str, Any]) -> PublishedRow | None:
 def _differences(config: Mapping[str, Any], row: PublishedRow) -> tuple[str, ...]:
     """The settings in which a configuration differs from the published runs."""
     theirs = _published_settings(config["net_name"], config["dataset"], row.neuron_selection, row.scheme)
-    needs = POLICIES[row.neuron_selection].needs
-    ignored = _NOT_COMPARED.union(*(names for need, names in _NEEDED.items() if need != needs))
+    others = (each for name, each in POLICIES.items() if name != row.neuron_selection)
+    ignored = _NOT_COMPARED.union(*(policy.settings for policy in others))
     return tuple(
         f"{name} {_shown(value)} ({_shown(theirs[name])})"
         for name, value in config.items()
