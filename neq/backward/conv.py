@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neq.backward.activations import Activation
+from neq.backward.autocast import autocast
 from neq.backward.batch_norms import BatchStatsNorm, FrozenNorm
 from neq.backward.conv_functions import ChosenChannels, ConvAct, ConvNormAct
 from neq.backward.geometry import Geometry
@@ -15,7 +16,7 @@ from neq.backward.input_channels import InputChannels
 from neq.backward.module_views import shadow
 from neq.backward.output_channels import OutputChannels
 from neq.backward.recompute import RecomputeSpec, mark_recomputable, recompute_spec
-from neq.backward.trainable_layer import TrainableLayer, autocast
+from neq.backward.trainable_layer import TrainableLayer
 
 
 def conv_stand_in(module: nn.Module, trains: TrainableLayer) -> nn.Module:

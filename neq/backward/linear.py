@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from neq.backward.autocast import autocast
 from neq.backward.module_views import shadow
-from neq.backward.trainable_layer import TrainableLayer, autocast
+from neq.backward.trainable_layer import TrainableLayer
 from neq.networks.parameter_slice import ParameterSlice
 
 

@@ -33,13 +33,3 @@ class TrainableLayer:
     def is_stock(self) -> bool:
         """Whether the module's own parameters train whole, so that torch's own operations serve."""
         return self.part.is_whole and "weight" in self.in_place and self.saved_dtype is None
-
-
-def autocast(x: Tensor) -> Tensor:
-    """An input cast as autocast would cast it, which leaves autograd functions of our own alone."""
-    kind = x.device.type
-    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
-        return x
-    if x.dtype == torch.float64:
-        return x
-    return x.to(torch.get_autocast_dtype(kind))
