@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from neq.api import Run, load_run, train
     from neq.backward import Plan
-    from neq.budget import Budget, CostModel
+    from neq.budget import Budget, CostModel, StepSpec
     from neq.config import Policy
     from neq.networks import NeuronTable, neuron_table
 
@@ -22,6 +22,7 @@ __all__ = [
     "Plan",
     "Policy",
     "Run",
+    "StepSpec",
     "__version__",
     "load_run",
     "neuron_table",
@@ -35,6 +36,7 @@ _MODULES = {
     "Plan": "neq.backward",
     "Policy": "neq.config",
     "Run": "neq.api",
+    "StepSpec": "neq.budget",
     "load_run": "neq.api",
     "neuron_table": "neq.networks",
     "train": "neq.api",

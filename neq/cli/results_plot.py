@@ -14,8 +14,9 @@ from neq.cli.results_parser import ResultsParser
 from neq.results.frame import runs
 from neq.results.grouping import groups
 from neq.results.pictures import accuracy_by_budget, accuracy_by_cost, save_picture
-from neq.results.run_pictures import Choices, chosen_picture, read_choices, velocity_picture
+from neq.results.run_pictures import chosen_picture, velocity_picture
 from neq.results.series import panels
+from neq.runs.selection_file import SelectionHistory, read_selection_history
 from neq.utils.console import Console
 from neq.utils.errors import UserError
 
@@ -81,7 +82,7 @@ def _pictures(console: Console, table: DataFrame, count: int) -> Iterator[tuple[
     unreadable: list[UserError] = []
     for _, run in first.head(count).iterrows():
         try:
-            choices = read_choices(Path(run["folder"]))
+            choices = read_selection_history(Path(run["folder"]))
         except UserError as error:
             unreadable.append(error)
             continue
@@ -91,7 +92,7 @@ def _pictures(console: Console, table: DataFrame, count: int) -> Iterator[tuple[
         _note(console, f"{unreadable[0]}{others}; their choices are not drawn")
 
 
-def _of_run(run: Series, choices: Choices, names: set[str]) -> Iterator[tuple[str, Figure]]:
+def _of_run(run: Series, choices: SelectionHistory, names: set[str]) -> Iterator[tuple[str, Figure]]:
     """The pictures of a run's choices; `names` are those of earlier files."""
     amount = 0 if isna(run["budget_amount"]) else round(run["budget_amount"])
     seed = round(run["seed"])

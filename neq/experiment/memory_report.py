@@ -29,13 +29,14 @@ def predicted_line(run: Training) -> str:
         "values before the epoch": memory.before,
     }
     listed = ", ".join(f"{size / 2**20:,.1f} {name}" for name, size in parts.items() if size)
-    velocity = f"; measuring velocity {memory.measuring / 2**20:,.1f}" if memory.measuring else ""
+    what = run.main_policy.needs
+    measuring = f"; measuring {what} {memory.measuring / 2**20:,.1f}" if memory.measuring else ""
     process = ""
     if run.device.type == "cpu":
         fast, tight = (f"{taken(run, how) / 2**20:,.0f} MiB" for how in ("fast", "tight"))
         process = f"; for them a process takes up to {fast}"
         process += f", under --memory tight {tight}" if can_give_back() else ""
-    return f"memory: tensors take at most {memory.peak / 2**20:,.1f} MiB: {listed}{velocity}{process}"
+    return f"memory: tensors take at most {memory.peak / 2**20:,.1f} MiB: {listed}{measuring}{process}"
 
 
 def _would_fit_tight(run: Training, room: int) -> bool:

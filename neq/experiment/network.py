@@ -10,6 +10,7 @@ from torch import nn
 from neq.budget import Budget
 from neq.config import PRE_TRAINED, Config, SchemeEntry, network, scheme
 from neq.config.budget_rules import at_home
+from neq.config.catalog import is_recorded_file
 from neq.networks.build import build_network
 from neq.networks.heads import head_name
 from neq.networks.neurons import NeuronTable, neuron_table
@@ -29,7 +30,8 @@ def open_network(config: Config, num_classes: int) -> tuple[nn.Module, NeuronTab
     unit, asked = config.NEq_config.unit, config.NEq_config.scheme
     table = _table(net.net_name, built, size, unit)
     # Schemes count output neurons; shares of input channels may round to another sum.
-    if unit == "neuron" and asked is not None and at_home(scheme(asked), net.net_name):
+    named = asked is not None and not is_recorded_file(asked)
+    if unit == "neuron" and asked is not None and named and at_home(scheme(asked), net.net_name):
         check_scheme(asked, scheme(asked), table)
     return built, table
 

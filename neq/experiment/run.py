@@ -21,6 +21,7 @@ from neq.experiment.dry_run import describe
 from neq.experiment.memory_report import memory_explained
 from neq.experiment.network import open_network, unselectable
 from neq.experiment.rendezvous import follow, lead, nothing_to_train
+from neq.networks.recipe import named_recipe, write_recipe
 from neq.runs import (
     RecordHeader,
     RunRecord,
@@ -235,6 +236,8 @@ def _start_or_resume(
     named = identity(config, run.data.fingerprint)
     header = RecordHeader(stretches=(Stretch(environment),), sweeps=() if cell is None else (cell,))
     record.start(to_yaml(config), named, run.table, run.data.classes, header)
+    recipe = named_recipe(config.net_config.net_name, run.network, len(run.data.classes))
+    write_recipe(record.folder, recipe)
     return progress
 
 

@@ -1,4 +1,4 @@
-"""Weights from a file, into a network whose head may be of another size."""
+"""Loads weights from a file into a network whose head may have another size."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from neq.config import WEIGHTS_BY_NAME
 from neq.utils.errors import UserError, first_line, shown
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
-# Where checkpoints of torchvision's and timm's scripts, of others and of neq keep the state_dict.
+# Keys under which checkpoints of torchvision's and timm's scripts, of others and of neq keep the state_dict.
 _WRAPPERS = ("state_dict", "model", "network")
 _LISTED = 5
 
 log = logging.getLogger("neq")
 
 
-def load_weights(network: nn.Module, head: str, file: str) -> None:
+def load_weights(network: nn.Module, head: str | None, file: str) -> None:
     """Loads a file's weights into a network, all of them or none.
 
-    A head of another size, or none at all, leaves the network's own head as it is, with a log line.
+    Where the file has a head of another size, or none, the network's own stays as it is, with a log line.
 
     Args:
         network: changed in place.
-        head: the name of its head.
+        head: the name of its head; None: the file must fit all of the network.
         file: as in `read_weights`.
 
     Raises:
@@ -39,12 +39,14 @@ def load_weights(network: nn.Module, head: str, file: str) -> None:
     weights = read_weights(file)
     own = network.state_dict()
     needed, dropped = set(own), None
-    own_head = {name for name in own if name.startswith(f"{head}.")}
-    if any(name not in weights or weights[name].shape != own[name].shape for name in own_head):
+    own_head = {name for name in own if head is not None and name.startswith(f"{head}.")}
+    if head is not None and any(
+        name not in weights or weights[name].shape != own[name].shape for name in own_head
+    ):
         dropped = _dropped(weights, own, head)
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith(f"{head}.")}
         needed -= own_head
-    # Files from before torch counted batches lack the counts, and nothing here reads them.
+    # Files from before torch counted batches lack the counts, which nothing here reads.
     missing = [
         name
         for name in own
@@ -75,8 +77,8 @@ def read_weights(file: str) -> dict[str, Tensor]:
     """The tensors of a weights file by name, on the CPU; nothing in the file is executed.
 
     Args:
-        file: .safetensors, or .pth or .pt, where the state_dict may be wrapped in a checkpoint. A `module.`
-            ahead of every name, which DataParallel leaves there, is taken off.
+        file: .safetensors, or .pth or .pt, where the state_dict may be wrapped in a checkpoint. A prefix
+            `module.` of every name, as DataParallel leaves it, is removed.
 
     Raises:
         UserError: no such file, another kind of file, or a damaged one.
@@ -124,7 +126,7 @@ def read_weights(file: str) -> dict[str, Tensor]:
 
 
 def _dropped(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], head: str) -> str:
-    """What happens to the head, in words."""
+    """The log line for a head that is dropped."""
     there, here = weights.get(f"{head}.weight"), own[f"{head}.weight"]
     if there is None:
         return f"no head in it, {head} starts at random"

@@ -9,7 +9,7 @@ from typing import Any
 from pandas import DataFrame, Series
 
 from neq.runs import load_run
-from neq.runs.layout import BEST_WEIGHTS, CLASSES, CONFIG
+from neq.runs.layout import BEST_WEIGHTS, CLASSES, CONFIG, RECIPE
 from neq.runs.metrics import quality_metrics
 from neq.utils.atomic_files import atomic_file, write_text
 from neq.utils.errors import UserError, unknown_name
@@ -100,6 +100,8 @@ def copy_best(folder: Path, target: Path, force: bool = False) -> tuple[str, ...
         CLASSES: json.dumps(best.classes) + "\n",
         "predict.py": PREDICT,
     }
+    if (folder / RECIPE).exists():
+        texts[RECIPE] = (folder / RECIPE).read_text(encoding="utf-8")
     names = (BEST_WEIGHTS, *texts)
     if target.exists() and not target.is_dir():
         raise UserError(f"--copy {target} is a file; give a folder")

@@ -16,6 +16,7 @@ from neq.data.splits import split
 from neq.data.transforms import eval_transform, normalization
 from neq.networks.build import build_network
 from neq.networks.heads import head_name, replace_head
+from neq.networks.recipe import RECIPE, read_recipe
 from neq.networks.weights import load_weights, read_weights
 from neq.runs import StoredRun, load_run
 from neq.runs.layout import CLASSES
@@ -69,7 +70,7 @@ class BestNetwork:
 
 
 def load_best(folder: Path) -> BestNetwork:
-    """Reads the best network of a run, finished or not.
+    """Reads the best network of a run, finished or not: by its recipe, or where there is none by its name.
 
     Args:
         folder: of the run, or a copy of its network (`neq results best --copy`).
@@ -78,7 +79,14 @@ def load_best(folder: Path) -> BestNetwork:
         UserError: the folder holds no run, no epoch was finished, or a file is damaged.
     """
     run = load_run(folder)
-    weights, config = run.best_weights, run.config
+    weights, config, recipe = run.best_weights, run.config, read_recipe(folder)
+    if recipe is not None:
+        try:
+            network = recipe.build()
+        except UserError as error:
+            raise UserError(f"{folder / RECIPE}: {error}") from None
+        load_weights(network, None, str(weights))
+        return BestNetwork(folder, config, network.eval(), class_names(run, recipe.classes))
     net = config.net_config.net_name
     network = build_network(net, 2, config.manual_seed, weights="none")
     head = head_name(network)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +17,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from neq.runs.metrics import Metric, curves
-from neq.runs.selection_file import read_selection
+from neq.runs.selection_file import SelectionHistory
 from neq.utils.atomic_files import atomic_file
-from neq.utils.errors import UserError, first_line
 
 # Split -> its name and line; lines differ as well as colours, for print in black and white.
 SPLITS = {"train": ("train", "-"), "valid": ("validation", "--"), "test": ("test", ":")}
@@ -86,65 +83,7 @@ def plot_selection(metrics: list[dict[str, Any]], path: Path) -> None:
     save_figure(figure, path)
 
 
-@dataclass(frozen=True)
-class Choices:
-    """What a run chose, E epochs of N neurons in L layers.
-
-    Args:
-        layers: their names, in order.
-        sizes: neurons of each.
-        epochs: their numbers, from 0.
-        chosen: bool [E, N].
-        velocity: float32 [E, N], NaN where an epoch measured none; none where no epoch did.
-    """
-
-    layers: tuple[str, ...]
-    sizes: tuple[int, ...]
-    epochs: tuple[int, ...]
-    chosen: NDArray[np.bool_]
-    velocity: NDArray[np.float32] | None
-
-    def by_layer(self, values: NDArray[np.floating]) -> list[NDArray[np.floating]]:
-        """[E, N] -> one array [E, neurons] a layer."""
-        return np.split(values, np.cumsum(self.sizes)[:-1], axis=1)
-
-
-def read_choices(folder: Path) -> Choices:
-    """What a run chose in the epochs that it has finished.
-
-    Args:
-        folder: of the run.
-
-    Raises:
-        UserError: no epoch is finished, or a file is damaged.
-    """
-    place = folder / "selection"
-    try:
-        layers = json.loads((place / "table.json").read_text(encoding="utf-8"))["layers"]
-        names = tuple(str(layer["name"]) for layer in layers)
-        sizes = tuple(int(layer["neurons"]) for layer in layers)
-        if min(sizes) < 1:
-            raise ValueError("table.json lists a layer without neurons")
-        epochs = tuple(sorted(int(path.stem) for path in place.glob("[0-9]*.npz")))
-        read = [read_selection(place, epoch) for epoch in epochs]
-    except Exception as error:  # a damaged file fails in many ways, all of them the file's
-        reason = (error.strerror if isinstance(error, OSError) else "") or first_line(error)
-        raise UserError(f"{place} cannot be read ({reason}); train the run again with --overwrite") from error
-    if not epochs:
-        raise UserError(f"{place} holds no epoch yet; train the run first")
-    if epochs != tuple(range(len(epochs))):
-        raise UserError(f"{place} lacks an epoch; train the run again with --overwrite")
-    arrays = [array for both in read for array in both if array is not None]
-    if any(array.shape != (sum(sizes),) for array in arrays):
-        raise UserError(f"{place} holds epochs of another network; train the run again with --overwrite")
-    velocity = None
-    if any(measured is not None for _, measured in read):
-        unknown = np.full(sum(sizes), np.nan, dtype=np.float32)
-        velocity = np.stack([unknown if measured is None else measured for _, measured in read])
-    return Choices(names, sizes, epochs, np.stack([chosen for chosen, _ in read]), velocity)
-
-
-def velocity_picture(choices: Choices, title: str) -> Figure:
+def velocity_picture(choices: SelectionHistory, title: str) -> Figure:
     """How velocities are distributed in each layer, epoch by epoch: three quantiles of their size.
 
     Args:
@@ -173,7 +112,7 @@ def velocity_picture(choices: Choices, title: str) -> Figure:
     return figure
 
 
-def chosen_picture(choices: Choices, title: str) -> Figure:
+def chosen_picture(choices: SelectionHistory, title: str) -> Figure:
     """The share of chosen neurons by layer and epoch, and of those that were chosen at least once.
 
     Args:
@@ -210,19 +149,21 @@ def _quantiles(values: NDArray[np.floating]) -> NDArray[np.floating]:
     return np.quantile(found, QUANTILES) if found.size else np.full(len(QUANTILES), np.nan)
 
 
-def _choices_map(axes: Axes, choices: Choices, values: NDArray[np.floating], **scale: Any) -> AxesImage:
+def _choices_map(
+    axes: Axes, choices: SelectionHistory, values: NDArray[np.floating], **scale: Any
+) -> AxesImage:
     # It stands beside others: there is no room for more numbers.
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
     return _heat_map(axes, values, choices.epochs, **scale)
 
 
-def _layer_names(axes: Axes, choices: Choices) -> None:
+def _layer_names(axes: Axes, choices: SelectionHistory) -> None:
     named = [f"{name} ({size})" for name, size in zip(choices.layers, choices.sizes, strict=True)]
     axes.set_yticks(range(len(named)), named, fontsize=6)
     axes.set_ylabel("layer (neurons)")
 
 
-def _height(choices: Choices) -> float:
+def _height(choices: SelectionHistory) -> float:
     """Inches: a line a layer, within what a page and a viewer can take."""
     return min(40.0, max(3.2, 1.6 + 0.13 * len(choices.layers)))
 

@@ -10,13 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from neq.config import Config
-from neq.results.search_space import SearchSpace
+from pydantic import ValidationError
+
+from neq.config import Config, config_model
+from neq.config.keys import nest
 from neq.runs import run_folder
 from neq.runs.environment import Environment
 from neq.runs.identity import default_settings, plain_identity
 from neq.runs.run_reader import Recorded, recorded_runs
-from neq.sweeps import Sweep, cells, read_sweep
+from neq.sweeps import Sweep, cells, check_search, read_sweep
 from neq.utils.errors import UserError, shown
 
 SEED, IMAGES = "manual_seed", "data_fingerprint"
@@ -66,7 +68,7 @@ def collect(
 ) -> list[Run]:
     """The runs of every cell of the sweep files, each once, in the order of the files and their cells.
 
-    A random or bayes file has no list of cells: its runs are those below `runs_dir` that it may have drawn.
+    A random or bayes file has no list of cells: its runs are those that recorded it as their sweep.
 
     Args:
         sweep_files: in W&B's format.
@@ -98,7 +100,7 @@ def match(
     """The runs of the sweeps among those that were recorded; see `collect`.
 
     Args:
-        sweeps: by their names in error messages.
+        sweeps: by their files.
         recorded: from any place; of several records of one run the most complete one counts, then the first.
         runs_dir: the folder that a cell's run is expected in.
     """
@@ -110,7 +112,7 @@ def match(
     found: dict[str, Run] = {}
     for called, sweep in sweeps.items():
         try:
-            wanted = _grid(sweep) if sweep.method == "grid" else _drawn(SearchSpace(sweep), by_cell)
+            wanted = _grid(sweep) if sweep.method == "grid" else _drawn(sweep, Path(called).stem, by_cell)
         except UserError as error:
             raise UserError(f"file {shown(called)}: {error}") from None
         for named, folder in wanted:
@@ -135,16 +137,27 @@ def _folder(config: Config) -> Callable[[], Path]:
     return lambda: Path(run_folder(config))
 
 
-def _drawn(space: SearchSpace, by_cell: Mapping[str, list[Recorded]]) -> list[Wanted]:
-    """The recorded identities that a search may have drawn."""
-    wanted: list[Wanted] = []
-    for same in by_cell.values():
-        assert same[0].identity is not None
-        named = {name: value for name, value in same[0].identity.items() if name != IMAGES}
-        config = space.config(settings_of(named), named)
-        if config is not None:
-            wanted.append((named, _folder(config)))
-    return wanted
+def _drawn(sweep: Sweep, stem: str, by_cell: Mapping[str, list[Recorded]]) -> list[Wanted]:
+    """The identities of the runs that a search drew: those that recorded its name, and W&B's."""
+    from neq.sweeps.queue import sweep_name  # imports optuna
+
+    check_search(sweep)
+    every = [one for same in by_cell.values() for one in same]
+    names = {asked.sweep for one in every if one.url is not None for asked in one.sweeps}
+    names.add(sweep_name(sweep, stem, sweep.experiment().settings))
+    drawn = [one for one in every if any(asked.sweep in names for asked in one.sweeps)]
+    return [(one.identity, Path) for one in drawn if one.identity is not None and _is_valid(one.identity)]
+
+
+def _is_valid(named: Mapping[str, Any]) -> bool:
+    """Whether an identity is that of a configuration; that of a grid's cell always is."""
+    # Weights are recorded as a hash of their file, and the images are no setting.
+    settings = {name: value for name, value in named.items() if name not in ("weights", IMAGES)}
+    try:
+        config = config_model().model_validate(nest(settings))
+    except (ValidationError, KeyError):
+        return False
+    return plain_identity(config) == settings
 
 
 def _runs(recorded: Sequence[Recorded]) -> list[Run]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from neq.config.keys import KEYS, SECTIONS
+from neq.runs.record_header import UNKNOWN, SweepCell
 from neq.runs.run_reader import Recorded, check_summary, how_far, identity_of
 from neq.utils.errors import UserError, first_line, shown
 
@@ -41,7 +43,8 @@ def wandb_runs(
             raise UserError(f"wandb {shown(path)} cannot be read ({first_line(error)})") from None
         for run in runs:
             try:
-                found.append(_recorded(run))
+                header = replace(UNKNOWN, sweeps=(SweepCell(path, run.id),))
+                found.append(replace(_recorded(run), header=header))
             except UserError as error:
                 notify(f"{run.url}: {error}; left out")
     return found
@@ -49,7 +52,7 @@ def wandb_runs(
 
 def _api() -> Any:
     """The client's own, which would ask for a key on the terminal."""
-    from neq.runs import why_no_wandb  # imports torch
+    from neq.runs import why_no_wandb
 
     if missing := why_no_wandb():
         raise UserError(missing)

@@ -28,6 +28,8 @@ GIT_TIMEOUT = 10.0  # seconds
 class Environment:
     """The environment that a run, or a part of it, was computed in; a field that is not known is None.
 
+    Of several processes it is that of the first.
+
     Args:
         threads: of torch within an operation (torch.get_num_threads).
         processes: that trained the run together.

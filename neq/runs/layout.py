@@ -9,6 +9,7 @@ IDENTITY = "identity.json"  # the settings that can change the result; a folder 
 RECORD = "record.json"  # format, environments, sweeps
 CONFIG = "config.yaml"  # the resolved configuration
 CLASSES = "classes.json"  # the names of the classes, in the order of the network's outputs
+RECIPE = "recipe.json"  # how to build the network again, see neq.networks.recipe
 METRICS = "metrics.jsonl"  # a line an epoch
 SUMMARY = "summary.json"  # a folder that has it holds a finished run
 CHECKPOINTS = "checkpoint"  # folder, see neq.training.checkpoint
@@ -20,7 +21,7 @@ BEST_WEIGHTS = "best.safetensors"  # in the folder of checkpoints, and in a copy
 
 # All that a run writes, the lock apart. What makes it a run comes first, and is removed first.
 CONTENT = (
-    *(IDENTITY, RECORD, CONFIG, CLASSES, METRICS, SUMMARY, CHECKPOINTS),
+    *(IDENTITY, RECORD, CONFIG, CLASSES, RECIPE, METRICS, SUMMARY, CHECKPOINTS),
     *(SELECTION, CURVES, SELECTION_PICTURE, WANDB),
 )
 # The part that cannot be written again without training.

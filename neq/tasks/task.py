@@ -84,7 +84,7 @@ class Task(Protocol[Batch]):
 
     @abstractmethod
     def step(self, forward: Forward, batch: Batch) -> StepOutput:
-        """Loss and counts of a batch.
+        """Loss and counts of a batch. A policy that needs gradients calls it before an epoch too.
 
         Args:
             forward: to be called `forwards` times.
@@ -117,7 +117,7 @@ class Task(Protocol[Batch]):
         return {}
 
     def state(self) -> dict[str, Any]:
-        """What else a resumed run needs, as plain values and tensors, the same in every process."""
+        """What else a resumed run needs, as plain values and tensors, the same on all ranks."""
         return {}
 
     def load_state(self, state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints: what a run needs to go on as if it had never stopped, and its best network."""
+"""Checkpoints: all that a run needs to resume bit for bit, and its best network."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Checkpoints:
     """The checkpoint folder of a run: last.pt, previous.pt, best.pt and best.safetensors.
 
     The .pt files hold tensors and plain values only, so that torch.load(weights_only=True) reads them;
-    best.safetensors is the plain network's state_dict alone. previous.pt is the last.pt before the last one,
-    for the case that a disk damages it.
+    best.safetensors is the plain network's state_dict alone. previous.pt is the former last.pt, in case a
+    disk damages the newer one.
 
     Args:
-        folder: made, in one that is there, when the first checkpoint is saved.
-        writes: whether anything is saved; of several processes the first does.
+        folder: created with the first checkpoint, in an existing folder.
+        writes: whether anything is saved; of several processes the first saves.
     """
 
     def __init__(self, folder: Path, writes: bool = True) -> None:
@@ -44,21 +44,21 @@ class Checkpoints:
         self._saved_at = time.monotonic()
 
     def save(self, state: dict[str, Any], is_best: bool) -> None:
-        """Saves the state after a step, atomically and read back; the best one also as best.*.
+        """Saves the state after a step, atomically and verified; the best one also as best.*.
 
         Args:
             state: plain values and tensors; `network` is the plain network's state_dict.
+            is_best: whether this is the best epoch so far.
 
         Raises:
-            OSError: a file could not be written, or reads otherwise than it was written. The files that were
-                there are.
+            OSError: a file could not be written, or reads back differently. The former files are kept.
         """
         self._saved_at = time.monotonic()
         if not self._writes:
             return
         self.folder.mkdir(exist_ok=True)
         content = _content({"format": FORMAT, **state})
-        # The best one first: a run that is stopped in between comes to its best epoch again.
+        # The best one first: a run that is stopped in between trains its best epoch again.
         if is_best:
             tensors = {name: value.detach().cpu().contiguous() for name, value in state["network"].items()}
             _write(self.best_weights, safetensors.torch.save(tensors, metadata={"format": "pt"}))
@@ -67,17 +67,17 @@ class Checkpoints:
         self._saved_at = time.monotonic()
 
     def is_due(self, minutes: float | None) -> bool:
-        """Whether so many minutes have passed since the last checkpoint; 0 and none: never."""
+        """Whether that many minutes have passed since the last checkpoint; never for 0 and none."""
         return minutes is not None and 0 < 60 * minutes <= time.monotonic() - self._saved_at
 
-    def load_last(self, tell: Callable[[str], None] = lambda line: None) -> dict[str, Any] | None:
-        """The last state that was saved and is whole; none if there is no checkpoint yet.
+    def load_last(self, notes: Callable[[str], object] = lambda line: None) -> dict[str, Any] | None:
+        """The newest state that is intact; none if there is no checkpoint yet.
 
         Args:
-            tell: called with a line where it is not the very last one.
+            notes: called with a line where an older file is used.
 
         Raises:
-            UserError: every file is damaged, one cannot be read, or is not a checkpoint of this version.
+            UserError: every file is damaged, one cannot be read, or has an unknown format.
         """
         damaged: DamagedCheckpoint | None = None
         for path in (self.last, self.previous, self.best):
@@ -90,37 +90,39 @@ class Checkpoints:
                 continue
             if path != self.last:
                 why = damaged or f"{self.last} is missing"
-                tell(f"{why}; goes on from {path.name}, which is older, to the same result")
+                notes(f"{why}; resuming from {path.name}, which is older: the result is the same")
             return state
         if damaged is not None:
-            raise UserError(f"{damaged}; put a copy back, or --overwrite starts the run again") from damaged
+            raise UserError(
+                f"{damaged}; restore a copy, or start the run again with --overwrite"
+            ) from damaged
         return None
 
 
 class DamagedCheckpoint(UserError):
-    """A checkpoint is not what was written."""
+    """A checkpoint does not hold what was written."""
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Reads a checkpoint; nothing in the file is executed.
 
     Raises:
-        DamagedCheckpoint: it is not what was written.
-        UserError: the file cannot be read, or is not a checkpoint of this version.
+        DamagedCheckpoint: the file does not hold what was written.
+        UserError: the file cannot be read, or has an unknown format.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from error
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:  # torch does not look at the checksums in it
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:  # torch ignores the checksums in it
             bad = archive.testzip()
         if bad is not None:
             raise zipfile.BadZipFile(f"the checksum of {bad} is wrong")
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file fails in many ways, all of them the file's
+    except Exception as error:  # a damaged file fails in many ways
         reason = first_line(error)
-        if isinstance(error, pickle.UnpicklingError):  # whose text tells how to execute it
+        if isinstance(error, pickle.UnpicklingError):  # whose text explains how to execute it
             reason = "it is damaged, or holds more than tensors and plain values"
         raise DamagedCheckpoint(f"{path} is not a readable checkpoint ({reason})") from error
     if isinstance(state, dict) and state.get("format") == 1:
@@ -159,12 +161,12 @@ def _content(state: dict[str, Any]) -> bytes:
 
 
 def _write(path: Path, content: bytes, former: Path | None = None) -> None:
-    """Writes a file atomically once it reads as it should; the one that was there stays under another name.
+    """Writes a file atomically, verified; the former file is kept under another name.
 
     Args:
         path: of the file.
         content: all of it.
-        former: that other name; none: the one that was there goes.
+        former: that other name; none: the former file is replaced.
     """
     with atomic_file(path) as file:
         file.write(content)
@@ -176,7 +178,7 @@ def _write(path: Path, content: bytes, former: Path | None = None) -> None:
 
 
 def _check_written(file: BinaryIO, content: bytes) -> None:
-    if hasattr(os, "posix_fadvise"):  # else the memory would be read back instead of the disk
+    if hasattr(os, "posix_fadvise"):  # else memory would be read back instead of the disk
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     if Path(file.name).read_bytes() != content:
-        raise OSError(errno.EIO, "reads otherwise than it was written")
+        raise OSError(errno.EIO, "reads back differently from what was written")

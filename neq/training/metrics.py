@@ -15,7 +15,7 @@ Scores = Mapping[str, float]
 
 
 def selection_metrics(table: NeuronTable, choice: Allocation) -> dict[str, Any]:
-    """What an epoch updates, in per cent by layer and in total, and against its budget.
+    """What an epoch updates: in per cent by layer and in total, and of its budget.
 
     Args:
         table: the network's neurons.
@@ -41,7 +41,7 @@ def selection_metrics(table: NeuronTable, choice: Allocation) -> dict[str, Any]:
         },
         "Saved parameters": {
             "Number of saved parameters": used,
-            # Under another unit there is no budget in parameters to be apart from.
+            # A budget in another unit has no difference in parameters.
             "Parameters delta with Budget": choice.limit - used if choice.unit == "parameters" else None,
             "Number of saved neurons": int(kept),
         },

@@ -1,4 +1,4 @@
-"""What a step really cost: bytes saved for backward, seconds, peak memory."""
+"""Measured cost of a step: bytes saved for backward, seconds, peak memory."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from torch import Tensor
 
 
 class SavedBytes:
-    """Counts the bytes that autograd keeps for backward: unique storages, weights excluded.
+    """Counts the bytes that autograd saves for backward: each storage once, weights excluded.
 
     Args:
-        weights: tensors whose storages do not count: parameters, buffers and chosen rows. (The bf16 copies
-            of weights that autocast makes are storages of their own, and count.)
+        weights: tensors whose storages do not count: parameters, buffers and chosen rows. (bf16 copies of
+            weights that autocast makes are storages of their own, and count.)
     """
 
     def __init__(self, weights: Iterable[Tensor]) -> None:
@@ -33,7 +33,7 @@ class SavedBytes:
 
     @contextmanager
     def counting(self) -> Iterator[None]:
-        """Counts what is saved by the forward pass inside."""
+        """Counts what forward passes inside the context save."""
 
         def pack(tensor: Tensor) -> Tensor:
             storage = tensor.untyped_storage()
@@ -48,11 +48,11 @@ class SavedBytes:
 class StepClock:
     """Times training steps, data loading excluded.
 
-    On CUDA only the first steps of an epoch are timed, since timing one makes the host wait for the device.
+    On CUDA only the first steps of an epoch are timed, since timing synchronizes the host with the device.
 
     Args:
         device: that steps run on.
-        seconds: what was timed; grows.
+        seconds: list that the times are appended to.
     """
 
     timed_on_cuda = 20
@@ -63,7 +63,7 @@ class StepClock:
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """Times the step inside."""
+        """Times the step inside the context."""
         if self._cuda and len(self._seconds) >= self.timed_on_cuda:
             yield
             return
@@ -79,10 +79,10 @@ class StepClock:
 
 
 def peak_memory(device: torch.device) -> tuple[int, str]:
-    """The most memory used so far, in bytes, and whose count that is.
+    """The most memory used so far, in bytes, and what was counted.
 
     Returns:
-        On CUDA the most that torch allocated on the device, else the process' maximum resident size, which
+        On CUDA torch's peak allocation on the device, else the maximum resident size of the process, which
         includes Python and the libraries.
     """
     if device.type == "cuda":
@@ -91,7 +91,7 @@ def peak_memory(device: torch.device) -> tuple[int, str]:
 
 
 def forget_peak_memory(device: torch.device) -> None:
-    """Lets `peak_memory` count from here on, where the system can: another run follows in this process."""
+    """Resets `peak_memory`, where the system can, before another run in this process."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with contextlib.suppress(OSError):
@@ -99,7 +99,7 @@ def forget_peak_memory(device: torch.device) -> None:
 
 
 def _peak_of_process() -> int:
-    """The maximum resident size, in bytes."""
+    """Maximum resident size in bytes."""
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/self/status").read_text().splitlines()
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))

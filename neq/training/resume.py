@@ -46,8 +46,8 @@ def restore(run: Training, state: Mapping[str, Any] | None) -> Progress:
         if is_out_of_memory(error) or isinstance(error, torch.AcceleratorError):
             raise
         raise UserError(
-            f"the checkpoint in {run.checkpoints.folder} is not one of this run ({first_line(error)}); put a "
-            "copy back, or --overwrite starts the run again"
+            f"the checkpoint in {run.checkpoints.folder} is not one of this run ({first_line(error)}); "
+            "restore a copy, or start the run again with --overwrite"
         ) from error
     return progress
 

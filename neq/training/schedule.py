@@ -17,7 +17,7 @@ def learning_rate(settings: RunSettings, step: int, steps_per_epoch: int) -> flo
 
     Args:
         settings: of the run.
-        step: counted over the whole run, from 0.
+        step: of the whole run, from 0.
         steps_per_epoch: 1 or more.
     """
     warmup = settings.warmup_epochs * steps_per_epoch

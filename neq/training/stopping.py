@@ -1,4 +1,4 @@
-"""Stopping a training at the end of a step, so that nothing of it is lost."""
+"""Stopping a training at the end of a step, so that no step is lost."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 
-# A launcher passes on a signal that the terminal has sent to the whole group already: that is one request.
+# Seconds. A launcher forwards a signal that the terminal has sent to the whole group: that is one request.
 _ONE_REQUEST = 0.5
 
 
 class Stopped(Exception):
-    """A training was asked to stop, and stands at the end of a step.
+    """A training was asked to stop, and has ended a step.
 
     Args:
-        number: of the signal that asked.
+        number: of the signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -32,17 +32,17 @@ class Stop:
     """Whether a training is asked to stop.
 
     Attributes:
-        number: of the signal that asked; 0: go on.
+        number: of the signal; 0: continue.
     """
 
     def __init__(self) -> None:
         self.number = 0
 
     def watch(self, items: Iterable[Item]) -> Iterator[Item]:
-        """The items, as long as nobody asks to stop.
+        """Yields the items until a stop is requested.
 
         Raises:
-            Stopped: somebody does.
+            Stopped: it is.
         """
         for item in items:
             if self.number:
@@ -52,7 +52,7 @@ class Stop:
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """Inside, SIGINT and SIGTERM ask to stop; a second one does what it did before."""
+    """Inside the context SIGINT and SIGTERM request a stop; a second signal has its former effect."""
     stop, asked = Stop(), 0.0
     former: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -61,8 +61,10 @@ def stop_on_signals() -> Iterator[Stop]:
         now = time.monotonic()
         if not stop.number:
             stop.number, asked = number, now
-            if os.isatty(2):  # a print could fall into another one
-                os.write(2, b"\nneq: stops after this step and saves; once more ends it at once\n")
+            if os.isatty(2):  # a print could interrupt another one
+                os.write(
+                    2, b"\nneq: stopping after this step and saving; send the signal again to stop at once\n"
+                )
         elif now - asked > _ONE_REQUEST:
             handler = former[number]
             if callable(handler):

@@ -1,4 +1,4 @@
-"""What a run tells about itself, and to whom."""
+"""Reports of a run's progress, and the protocol of those who follow it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class EpochReport:
 
     Args:
         epoch: from 0; warm-up epochs count.
-        metrics: nested dictionary of plain values; its key paths are the names under which W&B shows them.
+        metrics: nested dictionary of plain values; its key paths are their names on W&B.
         chosen: the neurons that the epoch updated, bool [N].
         velocity: velocities measured after the epoch, float64 [N]; none under other policies.
     """
@@ -26,13 +26,13 @@ class EpochReport:
 
 
 class Tracker(Protocol):
-    """Someone who follows a run: its own record, a progress display, a mirror elsewhere."""
+    """Follows a run: its record, a progress display, a mirror on W&B."""
 
     def step(self, epoch: int, step: int, steps: int) -> None:
-        """One training step of `steps` is done."""
+        """A training step, one of `steps` in its epoch, is done."""
 
     def epoch(self, report: EpochReport) -> None:
-        """One epoch is done; called before its checkpoint is saved."""
+        """An epoch is done; called before its checkpoint is saved."""
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """The run is done; called once, with the content of summary.json."""
+        """The run is finished; called once, with the content of summary.json."""

@@ -11,6 +11,8 @@ from neq.backward import Plan
 from neq.networks.neurons import neuron_table
 from tests.toys import NETWORKS
 
+pytestmark = pytest.mark.slow
+
 LABELS = torch.arange(8) % 5
 
 

@@ -14,6 +14,8 @@ from neq.backward import Plan
 from neq.networks.neurons import neuron_table
 from tests.toys import SHAPE, batch, toy
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 SELECTION = {"grouped": [1, 4], "pointwise": [0, 9, 23], "hidden": [2]}
 # Norm mode, and whether the network is run layer by layer.

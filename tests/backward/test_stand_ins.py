@@ -17,7 +17,7 @@ from neq.backward import (
     stand_ins,
 )
 from neq.backward.module_views import shadow
-from neq.budget import CostModel, costs
+from neq.budget import CostModel, StepSpec, marginal_costs
 from neq.networks import ByteWidths, LayerKind, layer_kinds, neuron_table, register_layer_kind
 from neq.selection import SelectionState, StaticScheme, listed_parameters, previous_values, similarity, su
 from neq.training.profiling import SavedBytes
@@ -209,7 +209,7 @@ def test_a_checkpoint_that_is_loaded_reaches_the_trained_channels():
 def test_its_cost_is_counted_with_its_own_widths():
     network = quantized_network()
     table = neuron_table(network, SHAPE)
-    model = CostModel(network, table, (10, *SHAPE), "frozen")
+    model = CostModel(network, table, StepSpec((10,), SHAPE, "frozen"))
     selection = {"2": torch.tensor([1, 6])}
     cost = model.step(selection)
     head = 6 * 5 + 5
@@ -230,7 +230,9 @@ def test_its_cost_is_counted_with_its_own_widths():
 
 def test_what_a_neuron_adds_is_counted_with_its_own_widths():
     network = quantized_network()
-    found = costs(CostModel(network, neuron_table(network, SHAPE), (10, *SHAPE), "frozen"), "bytes")
+    found = marginal_costs(
+        CostModel(network, neuron_table(network, SHAPE), StepSpec((10,), SHAPE, "frozen")), "bytes"
+    )
     assert found.neuron[-1] == 2 * 4 * (72 + 1)
     assert found.opening[-1] == 10 * 8 * 8 * 8
 

@@ -13,6 +13,8 @@ from neq.networks.neurons import neuron_table
 
 timm = pytest.importorskip("timm")
 
+pytestmark = pytest.mark.slow
+
 
 def stock_of(network, norm_mode):
     stock = copy.deepcopy(network).train()

@@ -1,6 +1,9 @@
+import pytest
+
 from benchmarks.bought_velocity import bought, main
 
 
+@pytest.mark.slow
 def test_a_budget_buys_more_by_value():
     limit, ranked, aware = bought("frozen", 0.1)
     assert limit > 2**20

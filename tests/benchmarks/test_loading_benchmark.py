@@ -8,6 +8,7 @@ from benchmarks.common import run_benchmark
 from benchmarks.data_loading import jitter_batch, main
 
 
+@pytest.mark.slow
 def test_every_stage_and_cache_is_measured(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("NEQ_CACHE", str(tmp_path / "cache"))
     flags = "--image-size 32 --batch-size 8 --images 100 --workers 0,1 --rounds 1"

@@ -7,17 +7,18 @@ from benchmarks.process_memory import main, measure
 MBV2 = ("mbv2", 128, 32)
 
 
-def least(*case):
-    """Of three processes: each cuts the heap up in a way of its own, by some 15 %."""
-    return min(measure(case, *MBV2) for _ in range(3))
+def needs(*case):
+    """Of three processes, each measured when it is asked for; how the heap is cut up makes some 15 %."""
+    return (measure(case, *MBV2) for _ in range(3))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no ru_maxrss")
 def test_a_process_that_trains_a_selection_needs_less_memory():
-    plain = least("plain", "full", "train")
+    plain = min(needs("plain", "full", "train"))
     assert plain > 200 * 2**20
-    assert least("selective", "su1", "frozen") <= 0.20 * plain
-    assert least("selective", "random:0.088", "frozen") <= 0.40 * plain
+    assert any(need <= 0.20 * plain for need in needs("selective", "su1", "frozen"))
+    assert any(need <= 0.40 * plain for need in needs("selective", "random:0.088", "frozen"))
 
 
 def test_wrong_arguments_are_refused(capsys):

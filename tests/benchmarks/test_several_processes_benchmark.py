@@ -3,6 +3,8 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from benchmarks.several_processes import main
 from tests.training.distributed.together import ENV, ROOT, free_port
 
@@ -12,6 +14,7 @@ def test_one_process_has_nobody_to_exchange_with(capsys):
     assert "start it with torchrun --nproc-per-node 2" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_fewer_bytes_are_exchanged_where_less_is_chosen():
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     flags = ["--image-size", "32", "--batch-size", "4", "--rounds", "1"]

@@ -5,6 +5,7 @@ import pytest
 from benchmarks.sweep_overhead import main
 
 
+@pytest.mark.slow
 def test_both_ways_train_every_cell_and_say_what_is_training(tmp_path, capsys):
     main(["--cells", "2", "--seconds", "1", "--output", str(tmp_path / "out.json")])
     found = json.loads((tmp_path / "out.json").read_text())

@@ -142,6 +142,7 @@ def test_cells_are_what_they_are_called(tmp_path):
     assert len(CELLS) == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_runs_are_trained_recorded_and_shown(jobs, photos, tmp_path, capsys):
     output = tmp_path / "t.json"
@@ -171,6 +172,7 @@ def test_runs_are_trained_recorded_and_shown(jobs, photos, tmp_path, capsys):
     assert "mcunet-in1 (weights default), 16 px, batch 8, 4 epochs" in out
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on(photos, tmp_path, monkeypatch):
     task = Task(Setting("flowers12", str(photos), **TINY), "head", 0.05, 0, tmp_path / "run")
     whole = train_task(Task(task.setting, task.cell, task.base_lr, task.seed, tmp_path / "whole"))
@@ -203,6 +205,7 @@ def test_a_run_that_diverges_is_an_entry(photos, tmp_path, monkeypatch):
     assert json.loads(json.dumps(entry)) == entry
 
 
+@pytest.mark.slow
 def test_a_run_that_never_beats_guessing_has_diverged(photos, tmp_path):
     setting = Setting("flowers12", str(photos), **TINY)
     entry = train_task(Task(setting, "full-train", 1e-9, 0, tmp_path / "run"))

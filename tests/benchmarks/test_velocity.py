@@ -6,6 +6,7 @@ from benchmarks.common import run_benchmark
 from benchmarks.velocity import main
 
 
+@pytest.mark.slow
 def test_both_ways_select_the_same_and_only_one_grows(tmp_path, capsys):
     output = tmp_path / "out.json"
     assert (

@@ -58,6 +58,7 @@ def measured(network, table, chosen, norm_mode, shape, biases=()):
     return saved.total + gradients + states
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm_mode", ["train", "frontier", "frozen"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_no_choice_exceeds_a_memory_budget_by_model_or_measurement(name, norm_mode):
@@ -75,6 +76,7 @@ def test_no_choice_exceeds_a_memory_budget_by_model_or_measurement(name, norm_mo
             assert choice.used == model.step(table.selection(choice.chosen)).training_bytes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["bytes", "macs"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_budget_is_used_up(name, unit):

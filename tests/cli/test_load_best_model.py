@@ -14,6 +14,8 @@ from neq.cli import main
 from neq.results import book_file, collect, reevaluation
 from tests.results.run_folders import configs, sweep_file, write_run
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = """program: train_classification.py
 method: grid

@@ -244,33 +244,50 @@ def test_lists_of_full_size_give_the_official_numbers(name, lists, classes, miss
                            f"{published.counts['test']:,}"] if missing else [])  # fmt: skip
 
 
+@pytest.mark.slow
 @EVERY
-def test_the_script_itself_refuses_a_miniature_unless_told_otherwise(name, tmp_path):
-    """The whole program, with the real checksums and counts, on files that lie in --raw."""
+def test_a_miniature_is_refused_unless_it_may_be_unverified(name, tmp_path, capsys):
+    """With the real checksums and counts, on files that lie in --raw."""
     (tmp_path / "raw").mkdir()
     tree = MAKERS[name](tmp_path / "raw")
-    script = [sys.executable, str(ROOT / "train_test_split" / f"{name}.py"), "--raw", "raw", "--out", "out"]
+    script = SCRIPTS[name]
+    folders = ["--raw", str(tmp_path / "raw"), "--out", str(tmp_path / "out")]
 
     def run(*flags):
-        return subprocess.run([*script, *flags], cwd=tmp_path, capture_output=True, text=True, check=False)
+        def describe(parsed):
+            return script.describe(parsed) if name == "vww" else SETS[name]
 
-    refused = run()
-    assert refused.returncode == 2
-    assert refused.stderr.count("\n") == 1
-    assert "has md5" in refused.stderr
-    assert refused.stderr.endswith("or give --unverified to use it as it is\n")
+        code = run_script(script.ABOUT, describe, getattr(script, "add_flags", None), [*folders, *flags])
+        return code, *capsys.readouterr()
+
+    code, _, error = run()
+    assert code == 2
+    assert error.count("\n") == 1
+    assert "has md5" in error
+    assert error.endswith("or give --unverified to use it as it is\n")
     assert not (tmp_path / "out").exists()
-    taken = run("--unverified")
-    assert taken.returncode == 0, taken.stderr
-    assert "warning: train has" in taken.stdout
-    assert "warning: '" in taken.stdout
+    code, output, error = run("--unverified")
+    assert code == 0, error
+    assert "warning: train has" in output
+    assert "warning: '" in output
+    assert "not the official numbers" in output
     shutil.rmtree(tmp_path / "out")
-    again = run()  # what was unpacked unverified is not taken for verified later
-    assert again.returncode == 2
-    assert "was unpacked from has md5" in again.stderr
-    assert run("--unverified").returncode == 0
-    assert "not the official numbers" in taken.stdout
+    code, _, error = run()  # files unpacked unverified are not accepted as verified later
+    assert code == 2
+    assert "was unpacked from has md5" in error
+    assert run("--unverified")[0] == 0
     assert content(tmp_path / "out") == ordered(tree)
+
+
+def test_the_program_itself_refuses_a_wrong_file(tmp_path):
+    (tmp_path / "raw").mkdir()
+    MAKERS["pets"](tmp_path / "raw")
+    script = [sys.executable, str(ROOT / "train_test_split" / "pets.py"), "--raw", "raw", "--out", "out"]
+    done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "has md5" in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_other_numbers_than_the_official_ones_are_refused(published, tmp_path, capsys, monkeypatch):
@@ -416,6 +433,7 @@ def test_both_folders_are_needed(capsys):
     assert "required: --out; see --help" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @EVERY
 def test_help_states_source_and_licence(name):
     script = ROOT / "train_test_split" / f"{name}.py"

@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from neq.cli import main
-from neq.runs import read_metrics, read_summary
+from neq.results import collect
+from neq.runs import load_run, read_metrics, read_summary
 from neq.sweeps import history
 from neq.sweeps.worker_pool import cores, is_here
 from tests.cli.sweeping import ENV, open_queue, run_sweep, start_sweep, states, wait_for, write_sweep
@@ -44,6 +45,7 @@ def test_a_sweep_runs_every_cell_once(finished):
     assert "6 cells: 6 done" in output
 
 
+@pytest.mark.slow
 def test_a_cell_leaves_what_the_same_run_alone_leaves(finished, tmp_path):
     folder, _ = finished
     state = states(folder)[2]
@@ -64,6 +66,7 @@ def without_times(rows):
     return [{name: value for name, value in row.items() if name != "step_seconds"} for row in rows]
 
 
+@pytest.mark.slow
 def test_the_same_command_again_trains_nothing(finished):
     folder, _ = finished
     before = {path: path.stat().st_mtime_ns for path in folder.glob("runs/**/metrics.jsonl")}
@@ -84,6 +87,7 @@ def test_status_tells_how_far_it_is(finished, monkeypatch, capsys):
     assert lines[1].startswith(f"best valid.val/best: {best.trial.value:.4g}, cell {best.cell} in runs/")
 
 
+@pytest.mark.slow
 def test_an_edited_file_is_a_new_sweep_that_trains_only_what_is_new(finished, tmp_path, monkeypatch, capsys):
     folder, _ = finished
     copy = tmp_path / "copy"
@@ -107,6 +111,7 @@ def test_an_edited_file_is_a_new_sweep_that_trains_only_what_is_new(finished, tm
     assert times == {path: (path / "metrics.jsonl").stat().st_mtime_ns for path in before}
 
 
+@pytest.mark.slow
 def test_failed_cells_are_told_stay_failed_and_run_again_when_asked(tmp_path):
     # Seed 1 finds a file where its run's folder would be.
     file = write_sweep(tmp_path, "manual_seed: {values: [0, 1]}")
@@ -131,6 +136,7 @@ def test_failed_cells_are_told_stay_failed_and_run_again_when_asked(tmp_path):
     assert folder.is_dir()
 
 
+@pytest.mark.slow
 def test_a_finished_run_whose_metrics_are_damaged_fails_its_cell_alone(tmp_path):
     file = write_sweep(tmp_path, "manual_seed: {values: [0, 1]}")
     assert run_sweep(tmp_path, file.name)[0] == 0
@@ -143,6 +149,7 @@ def test_a_finished_run_whose_metrics_are_damaged_fails_its_cell_alone(tmp_path)
     assert "2 cells: 1 done, 1 failed" in output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["", "log"])
 def test_a_log_that_cannot_be_written_is_one_line(tmp_path, name):
     file = write_sweep(tmp_path, "manual_seed: {values: [0, 1]}")
@@ -159,6 +166,7 @@ def test_a_log_that_cannot_be_written_is_one_line(tmp_path, name):
     assert "Traceback" not in output
 
 
+@pytest.mark.slow
 def test_a_worker_stops_after_failures_in_a_row_and_leaves_the_rest(tmp_path):
     file = write_sweep(tmp_path, "manual_seed: {values: [0, 1, 2, 3, 4, 5]}")
     os.truncate(tmp_path / "tiny.npz", 100)
@@ -169,6 +177,7 @@ def test_a_worker_stops_after_failures_in_a_row_and_leaves_the_rest(tmp_path):
     assert "every worker has stopped" in output
 
 
+@pytest.mark.slow
 def test_ctrl_c_gives_the_cells_back_and_the_same_command_goes_on(tmp_path):
     file = write_sweep(tmp_path, "manual_seed: {values: [0, 1]}")
     process = start_sweep(tmp_path, file.name)
@@ -184,6 +193,7 @@ def test_ctrl_c_gives_the_cells_back_and_the_same_command_goes_on(tmp_path):
     assert [len(read_metrics(folder)) for folder in runs(tmp_path)] == [2, 2]
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_workers_import_ends_at_once_and_quietly(tmp_path):
     file = write_sweep(tmp_path, "manual_seed: {values: [0, 1]}")
     # In place of torch, which the server process alone imports: an import that does not end by itself.
@@ -203,6 +213,7 @@ def test_ctrl_c_while_workers_import_ends_at_once_and_quietly(tmp_path):
     assert all(state.state == "waiting" for state in states(tmp_path))
 
 
+@pytest.mark.slow
 def test_workers_end_when_their_parent_is_killed(tmp_path):
     file = write_sweep(tmp_path, "manual_seed: {values: [0, 1, 2, 3]}")
     process = start_sweep(tmp_path, file.name)
@@ -225,16 +236,21 @@ def peek(folder):
         return queue.states() if queue.exists() else []
 
 
+@pytest.mark.slow
 def test_two_cells_that_name_one_run_train_it_once(tmp_path):
     file = write_sweep(tmp_path, "budget: {values: [10000, 0.01M]}")
     code, output = run_sweep(tmp_path, file.name, "--workers", "2")
     assert code == 0, output
     assert "2 cells: 2 done" in output
-    assert len(runs(tmp_path)) == 1
+    (folder,) = runs(tmp_path)
+    asked = load_run(folder).header.sweeps
+    assert sorted(one.cell for one in asked) == [1, 2]
+    assert len({one.sweep for one in asked}) == 1
     with contextlib.closing(open_queue(tmp_path)) as queue:
         assert len(queue.trials()) == 2
 
 
+@pytest.mark.slow
 def test_a_random_search_runs_its_cap(tmp_path):
     file = write_sweep(tmp_path, "base_lr: {min: 0.01, max: 0.1}", "method: random\nrun_cap: 3")
     code, output = run_sweep(tmp_path, file.name, "--workers", "auto")
@@ -244,8 +260,10 @@ def test_a_random_search_runs_its_cap(tmp_path):
     assert f"({cores()} cores; " in output
     identities = [json.loads((folder / "identity.json").read_text()) for folder in runs(tmp_path)]
     assert len({identity["base_lr"] for identity in identities}) == 3
+    assert [run.folder for run in collect([file], tmp_path / "runs")] == runs(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_search_whose_cap_was_lowered_ends(tmp_path):
     file = write_sweep(tmp_path, "base_lr: {min: 0.01, max: 0.1}", "method: random\nrun_cap: 2")
     assert run_sweep(tmp_path, file.name)[0] == 0
@@ -288,6 +306,7 @@ def test_a_mistake_is_one_line_and_nothing_is_begun(tmp_path, monkeypatch, capsy
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_search_whose_cap_was_lowered_below_its_runs_ends(tmp_path):
     file = write_sweep(tmp_path, "base_lr: {min: 0.01, max: 0.1}", "method: random\nrun_cap: 2")
     with contextlib.closing(open_queue(tmp_path)) as queue:

@@ -11,6 +11,8 @@ from neq.runs import read_metrics
 from neq.sweeps.history import cell_of
 from tests.cli.sweeping import TIMEOUT, open_queue, postgresql, start_sweep, write_sweep
 
+pytestmark = pytest.mark.slow
+
 CELLS = (
     "manual_seed: {values: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]}, budget: {values: [10000, 20000, 30000, 40000]}"
 )

@@ -48,7 +48,7 @@ def finished(tmp_path_factory):
 def test_a_run_leaves_its_record(finished):
     assert {path.name for path in finished.iterdir()} == {
         ".lock", "checkpoint", "classes.json", "config.yaml", "curves.png", "identity.json", "metrics.jsonl",
-        "record.json", "selection", "selection.png", "summary.json",
+        "recipe.json", "record.json", "selection", "selection.png", "summary.json",
     }  # fmt: skip
     rows = read_metrics(finished)
     assert [row["epochs"] for row in rows] == [0, 1]
@@ -247,6 +247,7 @@ def test_a_fault_is_code_1_and_one_line(monkeypatch, capsys):
     assert "Traceback" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_no_account_and_no_cuda_are_needed(finished):
     """Fault 12: one local run needed both, and the published entry point did not run at all."""
     blocked = "import sys; sys.modules['wandb'] = None; import runpy; sys.argv = ['train_classification.py',"
@@ -262,6 +263,7 @@ def test_no_account_and_no_cuda_are_needed(finished):
     assert "nothing is written" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_run_and_resume_goes_on(number, code, tmp_path, finished):
     command = [sys.executable, str(ROOT / "train_classification.py"), *FAST, "--run-dir", "stopped"]
@@ -402,6 +404,7 @@ def test_dry_run_says_what_the_folder_holds(finished, capsys):
     assert "holds another run (base_lr is 0.05 there, 0.3 here)" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_does_not_end_the_run(tmp_path):
     command = f"{sys.executable} {ROOT}/train_classification.py {' '.join(FAST)} --run-dir piped | head -1"
     done = subprocess.run(
@@ -411,6 +414,7 @@ def test_a_reader_that_goes_does_not_end_the_run(tmp_path):
     assert b"Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_ascii_output_shows_what_it_can(tmp_path):
     command = [sys.executable, str(ROOT / "train_classification.py"), "--dry-run", "--project_name", "проект"]
     env = {**ENV, "LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
@@ -441,6 +445,7 @@ def test_neq_command(capsys, tmp_path):
         assert neq_main([what, "x"]) == 2
 
 
+@pytest.mark.slow
 def test_an_image_folder_trains(tmp_path):
     generator = torch.Generator().manual_seed(0)
     for split, count in (("train", 30), ("test", 6)):
@@ -460,3 +465,25 @@ def test_an_image_folder_trains(tmp_path):
     command[1] = f"--root={moved}"
     assert main([*command, "--n_epochs=8", "--warmup_epochs=0", "--velocity_images=4", "--ratio=1"]) == 0
     assert len(list(tmp_path.glob("runs/image_folder/**/summary.json"))) == 1
+
+
+def test_a_scheme_from_a_file(tmp_path, capsys):
+    """The run keeps its lists, so that its network is read when the file is gone."""
+    from neq.results.best_network import load_best
+
+    path = tmp_path / "my.yaml"
+    path.write_text(
+        "network: mcunet-in0\nbudget: 30000\nmanual_weight_idx: 30-32\nweight_update_ratio: 1-0.5\n"
+    )
+    arguments = [*FAST, "--ratio", "null", "--scheme", str(path), "--initialization", "SU"]
+    arguments += ["--neuron_selection", "SU", "--run-dir", str(tmp_path / "run")]
+    assert main(arguments) == 0
+    known = json.loads((tmp_path / "run" / "identity.json").read_text())
+    assert re.fullmatch("my@[0-9a-f]{10}", known["scheme"])
+    assert known["manual_weight_idx"] == [30, 32]
+    assert main(arguments) == 0
+    assert "holds this run, finished" in capsys.readouterr().out
+    path.unlink()
+    assert load_best(tmp_path / "run").config.NEq_config.scheme == known["scheme"]
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.count("\n") == 1

@@ -46,7 +46,7 @@ def test_an_unknown_policy_is_refused_with_those_that_are_known():
 
 
 def test_what_is_measured_in_training_cannot_begin_it():
-    with pytest.raises(ValueError, match="policy 'mine' cannot choose the first epoch's neurons"):
+    with pytest.raises(ValueError, match="policy 'mine' needs gradients and cannot choose"):
         Policy("mine", "mine", "something", needs="gradients", may_initialize=True)
 
 

@@ -75,7 +75,7 @@ def _new_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 
 @pytest.mark.usefixtures("_new_sets")
-@pytest.mark.parametrize(("name", "train"), [("stripes", 36), ("fake", 17)])
+@pytest.mark.parametrize(("name", "train"), [("stripes", 38), ("fake", 19)])
 def test_a_new_data_set_is_a_loader_and_an_entry(name: str, train: int) -> None:
     settings = DataProvider(dataset=name, image_size=8, base_batch_size=4, velocity_images=2)
     with open_data(settings, dataset(name), seed=0) as data:

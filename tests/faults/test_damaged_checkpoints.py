@@ -75,7 +75,7 @@ def test_the_run_goes_on_from_the_checkpoint_before(tmp_path, trained, harm):
         assert state["progress"]["epoch"] == 2
         resumed = train(run, restore(run, state))
     assert len(said) == 1
-    assert "goes on from previous.pt" in said[0]
+    assert "resuming from previous.pt" in said[0]
     assert ("missing" if harm == "missing" else "not a readable checkpoint") in said[0]
     assert [report.epoch for report in diary.reports] == [2]
     assert without_times(resumed) == without_times(summary)
@@ -85,7 +85,7 @@ def test_where_nothing_is_whole_the_way_on_is_told(tmp_path, trained):
     shutil.copytree(trained[0], tmp_path / "checkpoint")
     for path in (tmp_path / "checkpoint").glob("*.pt"):
         path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(UserError, match=r"last\.pt is not a readable.*put a copy back, or --overwrite"):
+    with pytest.raises(UserError, match=r"last\.pt is not a readable.*restore a copy, or.*--overwrite"):
         Checkpoints(tmp_path / "checkpoint").load_last()
 
 
@@ -101,7 +101,7 @@ def test_what_reads_otherwise_than_it_was_written_raises(tmp_path, monkeypatch):
     checkpoints.save({"network": {"w": torch.ones(1)}, "progress": {}}, False)
     real = type(tmp_path).read_bytes
     monkeypatch.setattr(type(tmp_path), "read_bytes", lambda path: real(path)[:-1] + b"x")
-    with pytest.raises(OSError, match=r"reads otherwise than it was written: .*last\.pt"):
+    with pytest.raises(OSError, match=r"reads back differently from what was written: .*last\.pt"):
         checkpoints.save({"network": {"w": torch.zeros(1)}, "progress": {}}, False)
     monkeypatch.undo()
     assert load_checkpoint(checkpoints.last)["network"]["w"].item() == 1

@@ -17,6 +17,8 @@ from neq.runs import RunRecord, read_metrics
 from neq.training import Checkpoints, load_checkpoint
 from neq.training import loop as loop_module
 
+pytestmark = pytest.mark.slow
+
 IS_ROOT = os.geteuid() == 0
 
 

@@ -16,6 +16,8 @@ from neq.sweeps import cells, check_search, read_sweep
 from neq.sweeps.queue import sweep_name
 from tests.faults.hostile import FUZZ, WORDS, refusal, refused, run_refused
 
+pytestmark = pytest.mark.slow
+
 POLICIES = configs_folder().parent / "policies"
 WHOLE = [path.read_text() for path in sorted(configs_folder().glob("*.yaml"))[:2]] + [
     (configs_folder() / "transfer.yaml").read_text()

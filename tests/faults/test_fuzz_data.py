@@ -27,6 +27,8 @@ from neq.data.published.unpack import unpack
 from tests.faults.hostile import content_of, damaged, refusal, refused, run_refused
 from tests.faults.test_fuzz_weights import Malicious
 
+pytestmark = pytest.mark.slow
+
 SILENT = Console(file=io.StringIO())
 FORMATS = {
     "jpg": {},

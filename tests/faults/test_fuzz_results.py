@@ -16,12 +16,14 @@ from neq.cli import main
 from neq.results import runs as runs_of
 from neq.results.best_network import load_best
 from neq.results.book import check_book, write_book
-from neq.results.run_pictures import read_choices
 from neq.runs import RunRecord, read_metrics, read_summary
 from neq.runs.run_reader import recorded_runs
+from neq.runs.selection_file import read_selection_history
 from tests.faults.hostile import WORDS, content_of, damaged, refusal, refused, run_refused
 from tests.results.run_folders import configs, sweep_file, write_run
 from tests.toys import TINY_RUN
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +217,7 @@ def test_hostile_records(swept, tmp_path, capsys, seed):
         assert "Traceback" not in capsys.readouterr().err
 
 
-FILES = ("identity.json", "summary.json", "config.yaml", "classes.json", "metrics.jsonl")
+FILES = ("identity.json", "summary.json", "config.yaml", "classes.json", "recipe.json", "metrics.jsonl")
 BROKEN = [
     *(
         b"",
@@ -282,7 +284,7 @@ def test_broken_selections(tiny_run, tmp_path, name):
                 )
     for content in contents:
         path.write_bytes(content)
-        line = refusal(read_choices, folder)
+        line = refusal(read_selection_history, folder)
         assert line is None or str(folder) in line
 
 
@@ -294,7 +296,7 @@ def test_a_broken_run_through_the_commands(tiny_run, tmp_path, monkeypatch, caps
     again = ["train", *TINY_RUN, "--run-dir", "run"]
     for content in (b"\xff\xfe\n", b"[" * 200_000 + b"\n", b"[]\n"):
         (tmp_path / "run" / name).write_bytes(content)
-        if name in ("config.yaml", "classes.json"):
+        if name in ("config.yaml", "classes.json", "recipe.json"):
             run_refused(capsys, tmp_path, ["export", "run", "--onnx", "x.onnx"], name)
             continue
         for picture in (tmp_path / "run").glob("*.png"):  # drawn again, from what cannot be read

@@ -20,6 +20,8 @@ from neq.networks.weights import load_weights, read_weights
 from neq.training import load_checkpoint
 from tests.faults.hostile import damaged, refusal, refused, run_refused
 
+pytestmark = pytest.mark.slow
+
 TENSORS = {
     "features.0.weight": torch.arange(48.0).reshape(2, 3, 8),
     "head.bias": torch.zeros(4),

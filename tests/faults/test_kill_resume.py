@@ -1,5 +1,9 @@
+import pytest
+
 from benchmarks.kill_resume import differences, main, measure, undisturbed
 from neq.training import load_checkpoint
+
+pytestmark = pytest.mark.slow
 
 
 def test_runs_that_are_killed_at_random_end_as_one_that_is_left_alone(tmp_path):

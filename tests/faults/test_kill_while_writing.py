@@ -11,6 +11,8 @@ import torch
 from benchmarks.forked_runs import CONTEXT, code_of
 from neq.training import Checkpoints, load_checkpoint
 
+pytestmark = pytest.mark.slow
+
 FIRST, SECOND, THIRD = (
     {"network": {"w": torch.full((1000,), float(number))}, "progress": {"epoch": number}}
     for number in (1, 2, 3)

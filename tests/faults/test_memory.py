@@ -142,6 +142,7 @@ def test_a_run_that_is_tight_already_is_not_told_to_be(tmp_path, monkeypatch):
     assert "tight" not in str(raised.value)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not can_give_back(), reason="another C library than GNU's")
 def test_a_tight_process_takes_what_its_tensors_take():
     settings = {"net_name": "mbv2", "image_size": 128, "base_batch_size": 16}
@@ -186,6 +187,7 @@ def with_ballast(step, *args):
     return step(*args)
 
 
+@pytest.mark.slow
 def test_a_process_that_may_take_no_more(tmp_path):
     """The real thing: RLIMIT_AS, and torch's own allocator that fails."""
     folder = tmp_path / "run"

@@ -12,6 +12,8 @@ from neq.training import Stopped, TrainingDiverged, restore, train
 from tests.training.runs import LISTS, run_of
 from tests.training.test_loop import poison, without_times
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {
     "velocity": {"neuron_selection": "velocity"},
     "reference rule, Adam": {

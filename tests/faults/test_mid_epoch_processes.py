@@ -8,6 +8,8 @@ from tests.faults.test_mid_epoch import Stopping
 from tests.training.distributed.together import ended, start
 from tests.training.runs import run_of
 
+pytestmark = pytest.mark.slow
+
 # Statistics of its own in each process, and dropout that each draws for itself.
 # Each process has running statistics of its own within an epoch.
 SETTINGS = {"neuron_selection": "velocity", "norm_mode": "train", "n_epochs": 3, "sync_batch_norm": False}

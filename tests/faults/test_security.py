@@ -173,6 +173,7 @@ def secrets_in(folder: Path) -> list[Path]:
     return found
 
 
+@pytest.mark.slow
 def test_a_password_is_in_no_log_of_a_sweep(tmp_path):
     """Also not where a cell fails with a fault, whose traceback is in the log."""
     with postgresql() as place:

@@ -14,6 +14,8 @@ from neq.training import Stop, Stopped, load_checkpoint, restore, stop_on_signal
 from neq.training import steps as steps_module
 from tests.training.runs import run_of
 
+pytestmark = pytest.mark.slow
+
 NO_CHECKPOINTS = ("--checkpoint_minutes", "0")
 
 

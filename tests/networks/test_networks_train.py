@@ -15,6 +15,8 @@ from neq.networks.build import build_network
 from neq.networks.heads import head_name
 from neq.networks.neurons import NORMS, neuron_table
 
+pytestmark = pytest.mark.slow
+
 OWN = [name for name, entry in networks().items() if not entry.pretrained]
 OTHERS = [
     "torchvision:squeezenet1_1",  # its head is a convolution

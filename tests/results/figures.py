@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from neq.results.run_pictures import Choices
+from neq.runs.selection_file import SelectionHistory
 
 
 def tick_labels(axes):
@@ -53,7 +53,7 @@ def choices(layers=3, epochs=4):
     stream = np.random.default_rng(0)
     sizes = tuple(int(size) for size in stream.integers(4, 40, layers))
     total = sum(sizes)
-    return Choices(
+    return SelectionHistory(
         tuple(f"features.{at}.conv.0.0" for at in range(layers)),
         sizes,
         tuple(range(epochs)),

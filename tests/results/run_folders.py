@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from neq.config import Config, to_yaml
-from neq.runs import identity, run_folder
+from neq.runs import RecordHeader, SweepCell, identity, run_folder
 from neq.sweeps import cells, read_sweep
 
 SWEEP = """program: train_classification.py
@@ -77,6 +77,7 @@ def write_run(
     stopped_after: int | None = None,
     folder: str | None = None,
     images: str | None = None,
+    asked_by: SweepCell | None = None,
     **summary: Any,
 ) -> Path:
     """Writes the folder of a run.
@@ -87,12 +88,15 @@ def write_run(
         stopped_after: this many epochs, of a run that is not finished.
         folder: below `runs`, where it is not the run's own.
         images: the fingerprint of its images.
+        asked_by: the cell of a sweep.
         summary: what its summary says otherwise.
     """
     place = runs / (folder or run_folder(config, images))
     place.mkdir(parents=True)
     (place / "config.yaml").write_text(to_yaml(config))
     (place / "identity.json").write_text(json.dumps(identity(config, images), indent=2) + "\n")
+    if asked_by is not None:
+        RecordHeader(sweeps=(asked_by,)).write(place)
     whole = summary_of(config, **summary)
     done = summary_of(config)["epochs"] if stopped_after is None else stopped_after
     rows = [json.dumps({"epochs": at}) + "\n" for at in range(done)]

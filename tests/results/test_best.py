@@ -20,7 +20,7 @@ from neq.utils.errors import UserError
 from tests.results.run_folders import configs, sweep_file, write_run
 
 ROOT = Path(__file__).resolve().parents[2]
-COPIED = {"best.safetensors", "config.yaml", "classes.json", "predict.py"}
+COPIED = {"best.safetensors", "config.yaml", "classes.json", "recipe.json", "predict.py"}
 
 
 def sweep(tmp_path, *summaries, more=""):
@@ -45,7 +45,7 @@ def trained(tmp_path, tiny_run):
     """A sweep whose best run has the network of a real one."""
     path = sweep(tmp_path, {"val_top1": 50.0}, {"val_top1": 90.0})
     (folder,) = (run.folder for run in collect([path], tmp_path / "runs") if run.seed == 1)
-    for name in ("checkpoint", "classes.json", "config.yaml"):
+    for name in ("checkpoint", "classes.json", "config.yaml", "recipe.json"):
         if (tiny_run / name).is_dir():
             shutil.copytree(tiny_run / name, folder / name)
         else:
@@ -112,6 +112,7 @@ def test_figures_of_several_data_sets_are_not_compared(tmp_path):
         best_run(runs([path], tmp_path / "runs"))
 
 
+@pytest.mark.slow
 def test_a_copy_stands_alone_and_classifies_images(tmp_path, trained, tiny_run, capsys):
     target = tmp_path / "copies/best"
     assert best(tmp_path, trained, "--copy", str(target)) == 0

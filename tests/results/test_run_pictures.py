@@ -1,15 +1,11 @@
 """The pictures of one run: what is in their artists, and the files."""
 
-import json
-import shutil
-
 import numpy as np
 import pytest
 from PIL import Image
 
 from neq.results import plot_curves, plot_selection
-from neq.results.run_pictures import chosen_picture, read_choices, velocity_picture
-from neq.utils.errors import UserError
+from neq.results.run_pictures import chosen_picture, velocity_picture
 from tests.results.figures import choices, outside, overlap
 
 
@@ -89,29 +85,3 @@ def test_layers_are_named_legibly_however_many(layers, epochs):
         assert outside(figure) == []
         ticks = [tick for tick in figure.axes[0].get_xticks() if -0.5 <= tick <= epochs - 0.5]
         assert ticks == [round(tick) for tick in ticks]
-
-
-def test_choices_are_read_as_the_run_wrote_them(tiny_run):
-    known = read_choices(tiny_run)
-    layers = json.loads((tiny_run / "selection" / "table.json").read_text())["layers"]
-    assert known.layers == tuple(layer["name"] for layer in layers)
-    assert known.chosen.shape == known.velocity.shape == (1, sum(known.sizes))
-    costs = np.repeat([layer["parameters"] for layer in layers], known.sizes)
-    summary = json.loads((tiny_run / "summary.json").read_text())
-    assert (known.chosen[0] * costs).sum() == summary["selected_parameters_max"]
-
-
-def test_selections_that_cannot_be_read(tmp_path, tiny_run):
-    folder = tmp_path / "run"
-    shutil.copytree(tiny_run / "selection", folder / "selection")
-    epoch = folder / "selection" / "00000.npz"
-    epoch.rename(folder / "selection" / "00001.npz")
-    with pytest.raises(UserError, match="lacks an epoch"):
-        read_choices(folder)
-    epoch.write_bytes(b"damaged")
-    with pytest.raises(UserError, match="cannot be read"):
-        read_choices(folder)
-    epoch.unlink()
-    (folder / "selection" / "00001.npz").unlink()
-    with pytest.raises(UserError, match="holds no epoch yet"):
-        read_choices(folder)

@@ -11,8 +11,10 @@ import pytest
 from neq.config import resolve
 from neq.results import collect, groups
 from neq.results.frame import frame
-from neq.runs import identity
+from neq.runs import RunRecord, SweepCell, identity
 from neq.runs.run_reader import recorded_runs
+from neq.sweeps import read_sweep
+from neq.sweeps.queue import sweep_name
 from neq.utils.errors import UserError
 from tests.results.run_folders import configs, summary_of, sweep_file, write_run
 
@@ -191,6 +193,12 @@ SEARCH = """base_lr: {distribution: log_uniform_values, min: 0.003, max: 0.3}
   image_size: {value: 32}"""
 
 
+def name_of(file):
+    """The name under which `neq sweep` runs a file."""
+    sweep = read_sweep(file)
+    return sweep_name(sweep, file.stem, sweep.experiment().settings)
+
+
 def searched(**changed):
     values = {"n_epochs": 3, "warmup_epochs": 0, "base_lr": 0.01, "momentum": 0.9, "ratio": 0.2,
               "image_size": 32, "base_batch_size": 32, "validation_percentage": 0.2}  # fmt: skip
@@ -198,55 +206,61 @@ def searched(**changed):
 
 
 @pytest.mark.parametrize("method", ["random", "bayes"])
-def test_the_runs_of_a_search_are_those_that_lie_in_its_space(tmp_path, runs, method):
+def test_the_runs_of_a_search_are_those_that_recorded_its_name(tmp_path, runs, method):
     more = SEARCH + "\nmetric: {name: valid.val/best, goal: maximize}"
     file = sweep_file(tmp_path / "search.yaml", more, method)
-    inside = [{}, {"base_lr": 0.3}, {"ratio": 0.05}, {"momentum": 0}]
-    outside = [
-        {"base_lr": 0.31}, {"ratio": 0.501}, {"momentum": 0.5}, {"image_size": 48}, {"n_epochs": 4},
-        {"weight_decay": 0.1}, {"net_name": "mcunet-in1"},
-    ]  # fmt: skip
-    for at, changed in enumerate([*inside, *outside]):
-        write_run(runs, searched(**changed), folder=f"{at:02}")
+    name = name_of(file)
+    assert name.startswith("search-")
+    write_run(runs, searched(), folder="00", asked_by=SweepCell(name, 1))
+    write_run(runs, searched(base_lr=0.3), folder="01", asked_by=SweepCell(name, 2), stopped_after=2)
+    write_run(runs, searched(ratio=0.05), folder="02", asked_by=SweepCell("search-00000000", 1))
+    write_run(runs, searched(momentum=0), folder="03")  # by hand, or by a version that did not record it
     found = collect([file], runs)
-    assert [run.folder.name for run in found] == ["00", "01", "02", "03"]
-    assert states(found) == ["done"] * 4
-    assert list(groups(frame(found))["seeds_expected"]) == [1] * 4
+    assert [(run.folder.name, run.state) for run in found] == [("00", "done"), ("01", "unfinished")]
+    assert list(groups(frame(found))["seeds_expected"]) == [1] * 2
 
 
 @pytest.mark.parametrize(
-    ("parameter", "inside", "outside"),
+    "damage",
     [
-        ("{distribution: log_uniform, min: -5, max: -1}", [0.0068, 0.367], [0.0066, 0.37]),
-        ("{distribution: inv_log_uniform, min: 1, max: 5}", [0.0068, 0.367], [0.0066, 0.37]),
-        (
-            "{distribution: q_uniform, min: 0.1, max: 0.5, q: 0.1}",
-            [0.1, 0.5, 0.30000000000000004],
-            [0.15, 0.6],
-        ),
-        ("{distribution: log_normal, mu: -3, sigma: 1}", [0.01, 2.5], []),
-        ("{distribution: beta, a: 2, b: 2}", [0.01, 1.0], [1.1]),
+        {"manual_seed": "x"}, {"manual_seed": None}, {"ratio": []}, {"net_name": 3}, {"unknown": 1},
+        {"dataset": {}}, {"n_epochs": -1}, {"net_name": None},
     ],
-)
-def test_each_distribution_has_its_space(tmp_path, runs, parameter, inside, outside):
-    file = sweep_file(
-        tmp_path / "search.yaml", f"base_lr: {parameter}\n  image_size: {{value: 32}}", "random"
-    )
-    base = {"momentum": 0.9, "ratio": 0.3}
-    for at, value in enumerate([*inside, *outside]):
-        write_run(runs, searched(**base, base_lr=value), folder=f"{at}")
-    found = collect([file], runs)
-    assert [run.config["base_lr"] for run in found] == inside
+)  # fmt: skip
+def test_a_run_of_a_search_with_a_damaged_identity_is_left_out(tmp_path, runs, damage):
+    file = sweep_file(tmp_path / "search.yaml", SEARCH, "random")
+    folder = write_run(runs, searched(), asked_by=SweepCell(name_of(file), 1))
+    named = json.loads((folder / "identity.json").read_text())
+    (folder / "identity.json").write_text(json.dumps({**named, **damage}))
+    assert collect([file], runs) == []
 
 
-def test_a_listed_value_in_another_spelling_is_the_same(tmp_path, runs):
-    more = "budget: {values: [1MiB, 2MiB]}\n  budget_unit: {value: bytes}\n  base_lr: {min: 0.01, max: 0.02}"
-    file = sweep_file(tmp_path / "search.yaml", more, "random")
-    write_run(runs, resolve(
-        {}, {"n_epochs": 3, "warmup_epochs": 0, "base_lr": 0.015, "momentum": 0.9, "budget": 2**21,
-             "budget_unit": "bytes"}
-    ).config)  # fmt: skip
-    assert states(collect([file], runs)) == ["done"]
+def test_a_search_without_runs_has_none(tmp_path, runs):
+    assert collect([sweep_file(tmp_path / "search.yaml", SEARCH, "random")], runs) == []
+
+
+def test_an_edited_search_is_another_one(tmp_path, runs):
+    file = sweep_file(tmp_path / "search.yaml", SEARCH, "random")
+    write_run(runs, searched(), asked_by=SweepCell(name_of(file), 1))
+    assert len(collect([file], runs)) == 1
+    sweep_file(file, SEARCH.replace("0.3}", "0.4}"), "random")
+    assert collect([file], runs) == []
+
+
+def test_a_run_that_two_searches_drew_counts_to_both_and_once(tmp_path, runs):
+    files = [sweep_file(tmp_path / f"{name}.yaml", SEARCH, "random") for name in "ab"]
+    folder = write_run(runs, searched(), asked_by=SweepCell(name_of(files[0]), 1))
+    RunRecord(folder).asked_by(SweepCell(name_of(files[1]), 4))
+    for given in (files[:1], files[1:], files):
+        assert states(collect(given, runs)) == ["done"]
+
+
+def test_a_copy_of_a_run_counts_with_the_one_that_the_search_drew(tmp_path, runs):
+    file = sweep_file(tmp_path / "search.yaml", SEARCH, "random")
+    write_run(runs, searched(), folder="a")
+    write_run(runs, searched(), folder="b", asked_by=SweepCell(name_of(file), 1), stopped_after=1)
+    (run,) = collect([file], runs)
+    assert (run.folder.name, run.state, run.copies) == ("a", "done", (str(runs / "b"),))
 
 
 def test_images_in_files_are_part_of_a_run_and_a_missing_seed_counts_to_them(tmp_path, runs):

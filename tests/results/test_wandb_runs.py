@@ -9,6 +9,7 @@ from neq.results.frame import frame
 from neq.results.grouping import groups
 from neq.results.runs_of_sweep import match, read_sweeps
 from neq.results.wandb_runs import wandb_runs
+from neq.runs import SweepCell
 from neq.runs.run_reader import recorded_runs
 from neq.utils.errors import UserError
 from tests.results.run_folders import configs, summary_of, sweep_file, write_run
@@ -24,6 +25,7 @@ class Run:
     summary_metrics: dict[str, Any]
     state: str = "finished"
     url: str = URL + "a"
+    id: str = "a"
 
 
 @dataclass
@@ -126,3 +128,16 @@ def test_the_client_is_asked_with_a_bound(monkeypatch, sweep):
     monkeypatch.setenv("WANDB_MODE", "online")
     assert len(wandb_runs(["somebody/neq/abc"])) == 1
     assert given == {"timeout": module.PATIENCE}
+
+
+def test_the_runs_of_a_search_on_wandb_are_those_of_the_sweep_given(tmp_path):
+    """Its name there says nothing of the file, but the user gives both."""
+    grid = sweep_file(tmp_path / "grid.yaml", "manual_seed: {values: [0, 42]}")
+    first, second = configs(grid)
+    search = sweep_file(tmp_path / "search.yaml", "base_lr: {min: 0.01, max: 0.1}", "random")
+    write_run(tmp_path / "runs", second, asked_by=SweepCell("somebody/neq/abc", "b"))
+    write_run(tmp_path / "runs", second.model_copy(update={"manual_seed": 7}))
+    recorded = recorded_runs(tmp_path / "runs") + wandb_runs(["somebody/neq/abc"], Api([Run(*logged(first))]))
+    found = match(read_sweeps([search]), recorded)
+    assert [(run.seed, run.place) for run in found] == [(42, str(recorded[0].folder)), (0, URL + "a")]
+    assert match(read_sweeps([search]), recorded_runs(tmp_path / "runs")) == []

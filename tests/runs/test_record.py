@@ -1,6 +1,5 @@
 import json
 
-import numpy as np
 import pytest
 import torch
 
@@ -13,7 +12,6 @@ from neq.runs import (
     Stretch,
     SweepCell,
     read_metrics,
-    read_selection,
 )
 from neq.runs.record_header import read_header
 from neq.training import EpochReport
@@ -33,21 +31,6 @@ def record(tmp_path):
     with record.locked():
         record.start("a: 1\n", {"seed": 3}, neuron_table(toy(), SHAPE), ("a", "b"))
     return record
-
-
-def test_selections_come_back_exactly(record):
-    for epoch in (0, 1):
-        record.epoch(report(epoch))
-    for epoch in (0, 1):
-        chosen, velocity = read_selection(record.folder / "selection", epoch)
-        assert np.array_equal(chosen, report(epoch).chosen.numpy())
-    assert np.allclose(velocity, np.linspace(-1, 1, 84))
-    assert read_selection(record.folder / "selection", 0)[1] is None
-
-
-def test_a_selection_is_compact(record):
-    record.epoch(report(0))
-    assert (record.folder / "selection" / "00000.npz").stat().st_size < 800
 
 
 def test_metrics_are_one_line_an_epoch_and_valid_json(record):

@@ -1,6 +1,7 @@
 import copy
 import json
 import math
+import statistics
 import time
 from dataclasses import replace
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from neq.selection import listed_parameters
-from neq.training import TrainingDiverged, load_checkpoint, restore, train
+from neq.training import TrainingDiverged, load_checkpoint, measurement, restore, train
 from neq.training import loop as loop_module
 from tests.training.runs import LISTS, run_of
 
@@ -129,6 +130,7 @@ def test_policies_at_one_seed_see_the_same_batches(tmp_path):
     assert len({json.dumps(entry) for entry in seen["full"]}) == len(seen["full"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -179,7 +181,7 @@ def test_a_resumed_run_is_bit_identical(tmp_path, settings, stop):
 def test_the_best_epoch_is_chosen_by_validation_and_its_test_figure_is_its_own(tmp_path, monkeypatch):
     """Fault 9: chosen on the test set, and a test figure left over from another epoch."""
     figures = {"validation": iter([50.0, 70.0, 60.0, 70.0]), "test": iter([10.0, 20.0, 99.0])}
-    monkeypatch.setattr(loop_module, "evaluate", lambda run, split: scored(next(figures[split])))
+    monkeypatch.setattr(measurement, "evaluate", lambda run, split: scored(next(figures[split])))
     settings = {"neuron_selection": "random", "n_epochs": 4, "test_per_epochs": 100}
     summary, diary, _, run = outcome(tmp_path, **settings)
     # Epochs 0 and 1 are new bests and are tested; 2 is not; 3 only ties, and is tested as the last one.
@@ -225,6 +227,14 @@ def test_metrics_have_the_published_key_paths(tmp_path):
     assert metrics["lr"] == metrics["train"]["train/lr"] > 0
 
 
+def test_step_seconds_are_the_median_over_the_epochs(tmp_path):
+    """Of an even number of epochs it was the upper one of the middle two."""
+    summary, diary, _, _ = outcome(tmp_path, neuron_selection="random", n_epochs=2)
+    assert summary["step_seconds"] == statistics.median(
+        report.metrics["step_seconds"] for report in diary.reports
+    )
+
+
 def test_norms_and_head_are_reported_beside_the_budget(tmp_path):
     """Fault 6: batch norm and head always trained, outside any accounting."""
     for norm_mode, norms in (("train", 2 * (8 + 12 + 24)), ("frozen", 0)):
@@ -248,7 +258,7 @@ def test_saved_bytes_grow_with_the_selection(tmp_path):
 def test_a_diverging_loss_stops_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
     with run_of(tmp_path, neuron_selection="random") as (run, diary):
         poison(run, lambda: len(diary.steps) == 40)
-        monkeypatch.setattr(loop_module, "evaluate", lambda run, split: scored(50.0))
+        monkeypatch.setattr(measurement, "evaluate", lambda run, split: scored(50.0))
         with pytest.raises(TrainingDiverged, match=r"loss is nan in epoch 1, step 5, at learning rate 0\.0"):
             train(run)
         state = run.checkpoints.load_last()

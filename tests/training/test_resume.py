@@ -87,7 +87,7 @@ def test_what_no_run_of_this_kind_writes_is_refused_in_one_line(saved, tmp_path)
                 restore(run, state)
             line = str(found.value)
             assert line.startswith(f"the checkpoint in {folder} is not one of this run ("), path
-            assert "--overwrite starts the run again" in line
+            assert "start the run again with --overwrite" in line
             assert "\n" not in line
 
 

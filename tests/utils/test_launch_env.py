@@ -17,6 +17,8 @@ from neq.runs import read_metrics, read_summary
 from neq.training import load_checkpoint
 from tests.training.distributed.together import ENV, ROOT, free_port
 
+pytestmark = pytest.mark.slow
+
 FAST = ["--image_size", "16", "--warmup_epochs", "0", "--base_batch_size", "128"]
 
 

@@ -67,12 +67,14 @@ def lines_of(found):
     return "".join(error for _, _, error in found)
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_ends_the_others_with_one_line():
     found = ended(start(3, WORKER, "SIGKILL", "2"))
     assert [code for code, _, _ in found] == [1, 1, -signal.SIGKILL]
     assert lines_of(found) == f"neq: process 2 of the run has died; {RESUME}"
 
 
+@pytest.mark.slow
 def test_the_first_process_is_missed_too():
     """It holds the store, through which they agree on who speaks."""
     found = ended(start(2, WORKER, "SIGKILL", "0"))
@@ -80,6 +82,7 @@ def test_the_first_process_is_missed_too():
     assert lines_of(found) == f"neq: process 0 of the run has died; {RESUME}"
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_ends_the_others_with_one_line():
     first, second = start(2, WORKER, "SIGSTOP", "1")
     try:
@@ -91,6 +94,7 @@ def test_a_process_that_hangs_ends_the_others_with_one_line():
     assert line == SILENT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])  # the first one holds the store, and takes it along
 def test_a_mistake_of_one_process_is_told_once(rank):
     found = ended(start(2, WORKER, "mistake", str(rank)))
@@ -99,6 +103,7 @@ def test_a_mistake_of_one_process_is_told_once(rank):
     assert found[1 - rank][0] != 0
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_while_they_connect_ends_the_others_with_one_line():
     found = ended(start(2, KILLED_WHILE_CONNECTING + WORKER, "nothing", "9"))
     assert [code for code, _, _ in found] == [1, -signal.SIGKILL]
@@ -106,6 +111,7 @@ def test_a_process_that_is_killed_while_they_connect_ends_the_others_with_one_li
     assert told == [f"neq: process 1 of the run has died; {RESUME}"]
 
 
+@pytest.mark.slow
 def test_a_store_that_hangs_keeps_no_process_from_ending():
     """Started by torchrun, the store is not in the first process."""
     store = subprocess.Popen([sys.executable, "-c", STORE], env=ENV, stdout=subprocess.PIPE, text=True)
@@ -125,6 +131,7 @@ def test_a_store_that_hangs_keeps_no_process_from_ending():
     assert found[1][2] in (f"neq: process 0 of the run has died; {RESUME}", SILENT)
 
 
+@pytest.mark.slow
 def test_a_signal_to_all_is_told_once():
     workers = start(2, WORKER, "nothing", "9")
     for worker in workers:

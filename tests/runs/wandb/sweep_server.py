@@ -11,7 +11,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from tests.runs.wandb_server import ENTITY, Store
+from tests.runs.wandb.server import ENTITY, Store
 
 
 class SweepStore(Store):

@@ -15,11 +15,13 @@ from neq.cli import main as neq_main
 from neq.config import read_yaml
 from neq.runs import read_metrics, read_summary
 from neq.runs.wandb.mirror import KILLED
-from tests.runs.processes import left_behind, wait_until
-from tests.runs.wandb_server import log_in, serving, shown
-from tests.runs.wandb_sweep_server import SweepStore
+from tests.runs.wandb.processes import left_behind, wait_until
+from tests.runs.wandb.server import log_in, serving, shown
+from tests.runs.wandb.sweep_server import SweepStore
 
-ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[3]
 WANDB = [sys.executable, "-m", "wandb"]
 LONG = 600.0  # seconds, for what takes some on a quiet machine
 LASTING = 30  # epochs: longer than an agent takes to ask for its next cell, so that two train at a time

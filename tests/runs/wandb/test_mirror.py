@@ -17,10 +17,12 @@ from neq.config import read_yaml
 from neq.runs import SweepCell, WandbMirror, load_run, read_metrics, read_summary, wandb_cell, why_no_wandb
 from neq.runs.wandb.mirror import KILLED, PATIENCE
 from neq.training import EpochReport
-from tests.runs.processes import left_behind, wait_until
-from tests.runs.wandb_server import KEY, Store, log_in, serving, shown
+from tests.runs.wandb.processes import left_behind, wait_until
+from tests.runs.wandb.server import KEY, Store, log_in, serving, shown
 
-ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[3]
 # Against hanging: without a limit W&B's client tries for days. Seconds.
 GUARD = 120
 FAST = ["--image_size", "16", "--n_epochs", "1", "--warmup_epochs", "1", "--base_batch_size", "128"]
@@ -273,33 +275,6 @@ def test_a_mode_is_obeyed(mode, folder, tmp_path, monkeypatch):
         assert "W&B is offline" in lines[0]
         (kept,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
         assert kept.stat().st_size > 200
-
-
-@pytest.mark.parametrize(
-    ("file", "text", "variables", "logged_in"),
-    [
-        (".netrc", "machine api.wandb.ai login user password x", {}, True),
-        (".netrc", "machine api.wandb.ai login user password x", {"WANDB_BASE_URL": "http://other:8"}, False),
-        (".netrc", "machine other:8 login user password x", {"WANDB_BASE_URL": "http://other:8"}, True),
-        (".netrc", "broken {", {}, False),
-        (".config/wandb/settings", "[default]\nmode = offline", {}, True),
-        (".config/wandb/settings", "not a settings file", {}, False),
-        ("nothing", "", {"WANDB_API_KEY": "x"}, True),
-        ("nothing", "", {"WANDB_SWEEP_ID": "x"}, True),
-        ("nothing", "", {}, False),
-    ],
-)
-def test_who_is_logged_in(file, text, variables, logged_in, tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    path = tmp_path / file
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    assert why_no_wandb(variables) == (None if logged_in else "not logged in to W&B (wandb login)")
-
-
-def test_wandb_that_is_not_installed(monkeypatch):
-    monkeypatch.setattr("neq.runs.wandb.login.find_spec", lambda name: None)
-    assert why_no_wandb() == "W&B is not installed (pip install wandb)"
 
 
 def test_sync_without_a_login(folder, tmp_path, monkeypatch, capsys):

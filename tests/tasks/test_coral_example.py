@@ -1,0 +1,173 @@
+"""A task with a second loader and a second forward pass, from examples/, trains through the loop."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+
+from examples.coral_task import Coral, coral
+from neq.budget import CostModel
+from neq.config import dataset, resolve
+from neq.data import open_data
+from neq.training import Stopped, predict, restore, train
+from neq.training.distributed import SINGLE_PROCESS
+from neq.training.profiling import SavedBytes
+from tests.training.distributed.test_collectives import double_toy
+from tests.training.distributed.together import ended, start
+from tests.training.runs import BASE, run_of
+from tests.training.test_loop import without_times
+
+SETTINGS = {"neuron_selection": "velocity", "n_epochs": 2, "image_size": 12}
+# A batch that does not divide by two.
+TOGETHER = {**SETTINGS, "norm_mode": "frontier", "base_batch_size": 33}
+
+
+def learned(source, device, processes=SINGLE_PROCESS, batch=32):
+    """The task; its target images are the digits in another split, fewer and in another order."""
+    settings = {**BASE, "manual_seed": 5, "validation_percentage": 0.5, "base_batch_size": batch}
+    config = resolve({}, {**settings, "image_size": 12}).config
+    share = (processes.rank, processes.count)
+    target = open_data(config.data_provider, dataset("digits"), 5, device, *share)
+    assert target.steps_per_epoch < source.steps_per_epoch
+    return Coral(source, target, device, weight=1e5)  # the covariances of untrained outputs are tiny
+
+
+def coral_run(folder, processes=SINGLE_PROCESS, network=None, **settings):
+    task = partial(learned, processes=processes, batch=settings.get("base_batch_size", 32))
+    return run_of(folder, processes, network, task, **settings)
+
+
+def outcome(folder, stop=None, **settings):
+    """Summary, reports and weights of a run, stopped after a step and resumed where that is asked for."""
+    reports = []
+    if stop is not None:
+        with coral_run(folder, **settings) as (run, diary):
+
+            def step(epoch, number, steps):
+                run.stop.number = 15 if (epoch, number) == stop else 0
+
+            diary.step = step
+            with pytest.raises(Stopped):
+                train(run)
+            reports += diary.reports
+    with coral_run(folder, **settings) as (run, diary):
+        torch.manual_seed(7)  # whatever a new process begins with
+        summary = train(run, restore(run, run.checkpoints.load_last()))
+        metrics = [without_times(report.metrics) for report in reports + diary.reports]
+        return without_times(summary), metrics, run.network.state_dict()
+
+
+def test_it_resumes_bit_for_bit_after_an_epoch_and_in_mid_epoch(tmp_path):
+    whole = outcome(tmp_path / "whole", **SETTINGS)
+    for stop in ((0, 34), (1, 17)):
+        parts = outcome(tmp_path / f"{stop}", stop, **SETTINGS)
+        assert parts[:2] == whole[:2]
+        assert all(torch.equal(tensor, whole[2][name]) for name, tensor in parts[2].items())
+
+
+def test_the_term_changes_what_is_learned(tmp_path):
+    with coral_run(tmp_path / "coral", **SETTINGS) as (run, diary):
+        train(run)
+    with run_of(tmp_path / "plain", **SETTINGS) as (run, plain):
+        train(run)
+    assert diary.reports[0].metrics["train"]["train/loss"] > plain.reports[0].metrics["train"]["train/loss"]
+    assert set(diary.reports[0].metrics["train"]) == set(plain.reports[0].metrics["train"])
+
+
+@pytest.mark.parametrize(
+    ("norm_mode", "budget"), [("train", 500_000), ("frontier", 400_000), ("frozen", 250_000)]
+)
+def test_a_budget_in_bytes_counts_both_forward_passes_and_is_not_exceeded(tmp_path, norm_mode, budget):
+    settings = {**SETTINGS, "budget": f"{budget}B", "norm_mode": norm_mode}
+    with coral_run(tmp_path, **settings) as (run, diary):
+        real, measured = run.task.step, []
+
+        def step(forward, batch):
+            """Counts what each forward pass keeps, the weights and its images apart."""
+            plan, ((images, _), unlabelled) = forward._network, batch
+            weights = [*plan.network.parameters(), *plan.network.buffers(), *plan.parameters()]
+            saved = SavedBytes([*weights, images, unlabelled])
+
+            class Counted:
+                mean = staticmethod(forward.mean)
+
+                def __call__(self, x):
+                    with saved.counting():
+                        return forward(x)
+
+            output = real(Counted(), batch)
+            trained = sum(parameter.nbytes for parameter in plan.parameters())
+            measured.append(saved.total + 2 * trained)  # gradients and momenta
+            return output
+
+        run.task.step = step
+        train(run)
+        both = run.allocator(run.policy(0)).model
+        one = CostModel(run.network, run.table, replace(both.spec, forwards=(32,)))
+        selection = run.table.selection(diary.reports[0].chosen)
+        assert one.step(selection).saved_bytes < both.step(selection).saved_bytes
+    steps = run.task.steps_per_epoch
+    for report in diary.reports:
+        found = report.metrics["Budget"]
+        # In the first step of the second epoch the loop itself measures, and hooks do not nest.
+        of_epoch = measured[report.epoch * steps + 1 : (report.epoch + 1) * steps]
+        assert max(of_epoch) == min(of_epoch) == found["used"] <= found["limit"] == budget
+    assert predict(run).batch == 2 * 32 * (4 * 3 * 12 * 12 + 8)
+
+
+WORKER = """
+import sys, torch
+from pathlib import Path
+from neq.training.distributed.process_group import joined
+from neq.training import train
+from tests.tasks.test_coral_example import TOGETHER, coral_run, found
+from tests.training.distributed.test_collectives import double_toy
+
+torch.set_num_threads(1)
+with joined() as processes:
+    with coral_run(Path(sys.argv[1], "run"), processes, double_toy(), **TOGETHER) as (run, diary):
+        train(run)
+        torch.save(found(run, diary), f"{sys.argv[1]}/{processes.rank}.pt")
+"""
+
+
+def found(run, diary):
+    losses = [report.metrics["train"]["train/loss"] for report in diary.reports]
+    return {
+        "losses": losses,
+        "top1": [report.metrics["train"]["train/top1"] for report in diary.reports],
+        "chosen": [report.chosen for report in diary.reports],
+        "weights": list(run.network.parameters()),
+    }
+
+
+def test_two_processes_train_as_one(tmp_path):
+    for code, _, error in ended(start(2, WORKER, str(tmp_path))):
+        assert code == 0, error
+    with coral_run(tmp_path / "one", network=double_toy(), **TOGETHER) as (run, diary):
+        train(run)
+        one = found(run, diary)
+    for rank in range(2):
+        other = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert other["losses"] == pytest.approx(one["losses"], rel=1e-6)  # kept in float32
+        assert other["top1"] == one["top1"]
+        assert all(map(torch.equal, other["chosen"], one["chosen"]))
+        for mine, theirs in zip(one["weights"], other["weights"], strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-11)
+
+
+def test_the_distance_is_that_of_the_paper():
+    generator = torch.Generator().manual_seed(0)
+    source, target = (torch.randn(9, 4, generator=generator, dtype=torch.float64) for _ in range(2))
+    task = object.__new__(Coral)
+    task.share = 1.0
+
+    class Whole:
+        mean = staticmethod(lambda value: value)
+
+    covariances = [task._covariance(Whole(), x) for x in (source, target)]
+    for covariance, x in zip(covariances, (source, target), strict=True):
+        torch.testing.assert_close(covariance, torch.cov(x.T))
+    expected = (torch.cov(source.T) - torch.cov(target.T)).pow(2).sum() / (4 * 4**2)
+    torch.testing.assert_close(coral(*covariances), expected)

@@ -1,0 +1,149 @@
+"""A policy that needs gradients, in runs: the trainer measures them, and nothing else changes."""
+
+import copy
+from itertools import chain
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from neq.config import Policy, policies, register
+from neq.selection import batch_gradients
+from neq.selection.random import score as random_score
+from neq.training import predict, restore, train
+from neq.training.context import measure_gradients
+from neq.training.profiling import SavedBytes
+from tests.toys import Toy, toy
+from tests.training.runs import run_of
+
+TIMES = ("step_seconds", "peak_memory_bytes", "neuron_selection")
+TAYLOR = {"neuron_selection": "taylor", "n_epochs": 3}
+
+
+class WithDropout(Toy):
+    """Draws from torch's global stream in every step."""
+
+    def forward(self, x):
+        return super().forward(F.dropout(x, 0.1, self.training))
+
+
+@pytest.fixture
+def probe():
+    """Random, but with gradients measured for nothing."""
+    register(Policy("probe", __name__, "a draw", needs="gradients"))
+    yield
+    del policies._REGISTRY["probe"]
+
+
+def score(state):
+    assert state.gradients is not None
+    return random_score(state)
+
+
+def without_times(value):
+    if isinstance(value, dict):
+        return {key: without_times(inner) for key, inner in value.items() if key not in TIMES}
+    return value
+
+
+def outcome(folder, **settings):
+    """Summary, metrics and final weights of a run."""
+    with run_of(folder, **settings) as (run, diary):
+        summary = without_times(train(run))
+        return (
+            summary,
+            [without_times(report.metrics) for report in diary.reports],
+            copy.deepcopy(run.network.state_dict()),
+        )
+
+
+def assert_same(ours, theirs):
+    assert ours[:2] == theirs[:2]
+    assert all(torch.equal(value, theirs[2][name]) for name, value in ours[2].items())
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_measuring_gradients_changes_nothing_else_in_a_run(tmp_path, probe, optimizer):
+    def network():
+        torch.manual_seed(0)
+        return WithDropout(10)
+
+    settings = {"optimizer_name": optimizer, "augmentation": "photo", "base_lr": 0.01}
+    plain, probed = (
+        outcome(tmp_path / policy, network=network(), neuron_selection=policy, **settings)
+        for policy in ("random", "probe")
+    )
+    assert_same(probed, plain)
+
+
+def test_gradients_are_those_of_the_epochs_first_batch(tmp_path):
+    with run_of(tmp_path, **TAYLOR) as (run, _):
+        found = measure_gradients(run, 1)
+        images, labels = next(run.data.train_batches(1))
+        stock = copy.deepcopy(run.network).eval()
+        F.cross_entropy(stock(images), labels).backward()
+        assert found.keys() == {f"{layer.name}.weight" for layer in run.table.layers}
+        for name, gradient in found.items():
+            assert torch.allclose(gradient, stock.get_parameter(name).grad, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("settings", [{}, {"budget": "100kB", "cost_aware": True}, {"unit": "input_channel"}])
+def test_a_run_keeps_its_budget_and_resumes_bit_for_bit(tmp_path, settings):
+    whole = outcome(tmp_path / "whole", **TAYLOR, **settings)
+    assert all(metrics["Budget"]["used"] <= metrics["Budget"]["limit"] for metrics in whole[1])
+
+    class Stopped(Exception):
+        pass
+
+    with run_of(tmp_path / "parts", **TAYLOR, **settings) as (run, diary):
+        real = diary.epoch
+
+        def epoch(report):
+            if report.epoch == 2:
+                raise Stopped
+            real(report)
+
+        diary.epoch = epoch
+        with pytest.raises(Stopped):
+            train(run)
+    with run_of(tmp_path / "parts", **TAYLOR, **settings) as (run, rest):
+        summary = train(run, restore(run, run.checkpoints.load_last()))
+        metrics = [without_times(report.metrics) for report in diary.reports + rest.reports]
+        assert_same((without_times(summary), metrics, run.network.state_dict()), whole)
+
+
+def test_its_choice_is_by_gradients_in_every_epoch_but_the_first(tmp_path):
+    with run_of(tmp_path / "random", **{**TAYLOR, "neuron_selection": "random"}) as (run, random):
+        train(run)
+    with run_of(tmp_path / "taylor", **TAYLOR) as (run, taylor):
+        train(run)
+    same = [torch.equal(a.chosen, b.chosen) for a, b in zip(random.reports, taylor.reports, strict=True)]
+    assert same == [True, False, False]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_memory_for_measuring_gradients_is_predicted(tmp_path, precision):
+    network = nn.Sequential(
+        *(layer for _ in range(3) for layer in (nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3), nn.ReLU())),
+        nn.Flatten(),
+        nn.Linear(108, 10),
+    )
+    with run_of(tmp_path, network=network, precision=precision, **TAYLOR) as (run, _):
+        images, labels = next(run.data.train_batches(1))
+        images = images.contiguous(memory_format=torch.channels_last)
+        saved = SavedBytes(chain(network.parameters(), network.buffers(), [images]))
+
+        def loss_of(forward):
+            with saved.counting(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                outputs = forward(images)
+            return F.cross_entropy(outputs.float(), labels)
+
+        gradients = batch_gradients(network, run.table, loss_of)
+        needed = saved.total + images.nbytes + sum(gradient.nbytes for gradient in gradients.values())
+        assert needed <= predict(run).measuring <= 2 * needed
+    with run_of(tmp_path, network=toy(0, torch.float32, 10), n_epochs=3, neuron_selection="random") as (
+        run,
+        _,
+    ):
+        assert predict(run).measuring == 0
