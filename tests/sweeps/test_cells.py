@@ -49,10 +49,10 @@ def test_nested_parameters_reach_their_section():
     assert cell.config.run_config.base_lr == 0.01
 
 
-def test_what_gives_way_is_noted():
+def test_what_is_ignored_is_noted():
     values = {"scheme": {"value": "mbv2_scheme_1"}, "net_name": {"value": "resnet18"}}
     (cell,) = cells(sweep_of(values))
-    assert "it lends resnet18 its ratio" in cell.notes[0]
+    assert "resnet18 uses its ratio" in cell.notes[0]
 
 
 @pytest.mark.parametrize(
