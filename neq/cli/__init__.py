@@ -39,8 +39,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"neq {__version__}")
         return 0
     command = argv[0] if argv else ""
-    is_told = command != "train" or reports_signals()  # the other commands are no part of a common run
-    return run_command(_dispatch, argv, STOPPED.get(command, RUN_STOPPED) if is_told else None)
+    reports = command != "train" or reports_signals()  # other commands do not share a run between processes
+    return run_command(_dispatch, argv, STOPPED.get(command, RUN_STOPPED) if reports else None)
 
 
 def _dispatch(arguments: list[str]) -> int:

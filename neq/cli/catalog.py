@@ -1,4 +1,4 @@
-"""`neq networks` and `neq datasets`: what there is by name."""
+"""`neq networks` and `neq datasets`: the networks and data sets by name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from neq.utils.errors import UserError
 
 
 def command(arguments: list[str]) -> int:
-    """Prints the networks or the data sets; gives the exit code.
+    """Prints the networks or the data sets; returns the exit code.
 
     Args:
         arguments: "networks", then the names of some or none, or "datasets" alone.
@@ -42,11 +42,11 @@ parameters: of all selectable neurons, which a ratio is a share of
 MACs (M):   millions of multiply-accumulates of their layers, for one image
 *:          also as {PRE_TRAINED}NAME, with the ImageNet weights of torchvision
 others:     torchvision:NAME and timm:NAME, any classification network of these;
-            neq networks NAME ... tells of some alone, theirs too"""
+            neq networks NAME ... lists some alone, also of these"""
 
 
 def _networks(names: list[str]) -> Table:
-    """A row a network; without names, all that have one of their own, each graph once."""
+    """One row per network; without names, all that have a name of their own, each graph once."""
     from neq.experiment.network import outline
 
     table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
@@ -93,7 +93,7 @@ def _datasets() -> Table:
 
 
 def _place(folder: Path, name: str, entry: DatasetEntry) -> tuple[str, str]:
-    """Where a data set is looked for, and whether it is there: as image folders, or as it is published."""
+    """Where a data set is searched, and whether it is there, as image folders or as published."""
     if any(path.is_dir() for path in (folder / name / "train").glob("*")):
         return f"{name}/train", "yes, as image folders"
     found = [

@@ -1,4 +1,4 @@
-"""From the name of a command to its module, which is imported when it is called: torch takes seconds."""
+"""Commands by name; the module of one is imported when it is called, since torch takes seconds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Commands = Mapping[str, tuple[str, str]]
 
 
 def dispatch(arguments: list[str], commands: Commands, usage: str, key: str) -> int:
-    """Calls one of several commands, or lists them; gives the exit code.
+    """Calls one of several commands, or lists them; returns the exit code.
 
     Args:
         arguments: the name of one and its arguments; none or --help: they are listed.

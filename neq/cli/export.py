@@ -9,7 +9,7 @@ from neq.utils.errors import UserError
 
 
 def command(arguments: list[str]) -> int:
-    """Exports a network; gives the exit code.
+    """Exports a network; returns the exit code.
 
     Args:
         arguments: "export", then the folder of a run and where the file goes.
@@ -36,7 +36,7 @@ def command(arguments: list[str]) -> int:
 
 
 def _check_place(path: Path, force: bool) -> None:
-    """Before the work: whether the file may be written there."""
+    """Checks before the work that the file can be written."""
     if path.suffix != ".onnx":
         raise UserError(f"--onnx {path} is not a name for an ONNX file; let it end in .onnx")
     if not path.parent.is_dir():

@@ -10,14 +10,14 @@ from neq.utils.errors import UserError
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line and code 2, as every other mistake of a user is."""
+    """A parser that raises UserError, so that a mistake is one line and exit code 2."""
 
     def error(self, message: str) -> NoReturn:
-        """Refuses the arguments."""
+        """Raises UserError."""
         raise UserError(f"{self.prog}: {message}; see --help")
 
     def add_runs_dir(self) -> None:
-        """Takes --runs-dir, as a path."""
+        """Adds --runs-dir, a path."""
         self.add_argument(
             "--runs-dir",
             type=_folder,

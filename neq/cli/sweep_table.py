@@ -1,4 +1,4 @@
-"""How far a sweep is, for people: a line a cell that ended, the cells that run, counts, time left."""
+"""The progress of a sweep for the console: ended cells, running cells, counts, time left."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOST_ROWS = 20
 
 
 def overview(queue: CellQueue, states: Sequence[CellState], workers: int) -> RenderableType:
-    """The cells that run, and how far the whole is.
+    """The running cells, and the progress of the sweep.
 
     Args:
         queue: of the sweep.
@@ -49,7 +49,7 @@ def overview(queue: CellQueue, states: Sequence[CellState], workers: int) -> Ren
 
 
 def ended_line(queue: CellQueue, state: CellState) -> str:
-    """What came of a cell, in one line."""
+    """The result of a cell, in one line."""
     assert state.trial is not None
     said = [f"cell {state.cell} {state.state}"]
     if state.state == "failed":
@@ -86,7 +86,7 @@ def best_line(queue: CellQueue, states: Sequence[CellState]) -> list[str]:
 
 
 def time_left(queue: CellQueue, states: Sequence[CellState], workers: int) -> list[str]:
-    """How long the rest may take, from the cells that were trained."""
+    """The estimated time left, from the cells that were trained."""
     seconds = [found for state in states if (found := _seconds(state)) is not None]
     left = (queue.size or 0) - sum(state.state in history.FINAL for state in states)
     running = [state.trial for state in states if state.state == "running" and state.trial is not None]
@@ -108,7 +108,7 @@ def failures(states: Sequence[CellState]) -> list[str]:
 
 
 def values_line(trial: FrozenTrial) -> str:
-    """The values that tell a cell from the others: `manual_seed 42, scheme mbv2_scheme_1`."""
+    """The values that distinguish a cell: `manual_seed 42, scheme mbv2_scheme_1`."""
     values = trial.user_attrs.get(history.VALUES, {})
     return ", ".join(f"{name} {_short(value)}" for name, value in values.items())
 
@@ -139,7 +139,7 @@ def _latest(trial: FrozenTrial) -> float | None:
 
 
 def _value(state: CellState) -> float | None:
-    """The metric of a cell that ended well."""
+    """The metric of a cell that is done or stopped early."""
     if state.state not in ("done", "stopped") or state.trial is None or not state.trial.values:
         return None
     value = state.trial.values[0]
@@ -151,7 +151,7 @@ def _figure(value: float | None) -> str:
 
 
 def _seconds(state: CellState) -> float | None:
-    """How long a cell took; none for a run that was found done."""
+    """Seconds that a cell took; None for a run that was done before."""
     if state.trial is None or not state.trial.intermediate_values:
         return None
     return state.trial.user_attrs.get(history.SECONDS)

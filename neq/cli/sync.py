@@ -1,4 +1,4 @@
-"""`neq sync`: sends records of runs to W&B that it does not have, or not all of."""
+"""`neq sync`: sends runs to W&B that are missing or incomplete there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from neq.utils.errors import UserError
 
 
 def command(arguments: list[str]) -> int:
-    """Sends the runs one after another; gives the exit code: 1 when one of them did not arrive.
+    """Sends the runs one after another; returns the exit code: 1 when one of them did not arrive.
 
     Args:
         arguments: "sync", then folders of runs.
@@ -42,7 +42,7 @@ def command(arguments: list[str]) -> int:
 
 
 def _send(console: Console, folder: Path, patience: float) -> bool:
-    """Whether W&B has the run now."""
+    """Sends a run; returns whether W&B has all of it."""
 
     def tell(line: str) -> None:
         console.print(f"neq: {line}", highlight=False, markup=False)

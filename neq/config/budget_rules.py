@@ -6,7 +6,15 @@ import re
 from collections.abc import Mapping, Set
 from decimal import Decimal
 
-from neq.config.catalog import PRE_TRAINED, SchemeEntry, check_lists, network, scheme
+from neq.config.catalog import (
+    PRE_TRAINED,
+    SchemeEntry,
+    check_lists,
+    is_recorded_file,
+    network,
+    recorded_scheme,
+    scheme,
+)
 from neq.config.keys import flatten_config
 from neq.config.policies import POLICIES
 from neq.config.schema import Config
@@ -100,6 +108,8 @@ def resolve_budget(
     if name is None:
         wanted, notes = ({}, []) if "ratio" in own else _budget_of_file(config, published_budget)
         return {**wanted, **own}, notes
+    if is_recorded_file(name):
+        return _budget_of_recorded_file(config, name, own)
     entry = scheme(name)
     wanted, notes = _budget_of_scheme(config, name, entry, published_budget, needed="ratio" not in own)
     if entry.network is not None and "ratio" not in own and unit != "parameters":
@@ -114,7 +124,22 @@ def resolve_budget(
         own["scheme"] = None
         given = ", ".join(changed)
         notes.append(f"scheme {name}: overridden by {given}; the run is recorded without the scheme's name")
-    return {**wanted, **own}, notes
+    return {"scheme": recorded_scheme(name), **wanted, **own}, notes
+
+
+def _budget_of_recorded_file(
+    config: Config, name: str, own: Mapping[str, object]
+) -> tuple[dict[str, object], list[str]]:
+    """A scheme that was read from a file before: its lists and its budget are recorded beside its name."""
+    if any(value is not None for value in own.values()):
+        note = f"scheme {name}: overridden by {', '.join(own)}; the run is recorded without the scheme's name"
+        return {**own, "scheme": None}, [note]
+    if config.NEq_config.ratio is None and config.NEq_config.budget is None:
+        raise UserError(
+            f"scheme {shown(name)} is how a run records the content of a scheme file, and there is no budget "
+            "beside it; give the path of the file"
+        )
+    return {}, []
 
 
 def _budget_of_file(config: Config, total: int | None) -> tuple[dict[str, object], list[str]]:
@@ -145,10 +170,13 @@ def _budget_of_scheme(
         return {"ratio": ratio, "budget": budget}, []
     if at_home(entry, net_name):
         return {"ratio": ratio, "budget": budget, **{key: getattr(entry, key) for key in NO_LISTS}}, []
-    if ratio is None:
+    if ratio is None and budget is not None:
         total = network(entry.network).total_weights
-        assert budget is not None
-        assert total is not None, "the catalog states it of the networks of schemes"
+        if total is None:  # of a scheme file: the catalog states it of the networks of its schemes
+            raise UserError(
+                f"scheme {name!r} is of {entry.network}, whose weights are not known before it is built; "
+                f"give the scheme a ratio to use it with {net_name}"
+            )
         ratio = round(budget / total, 10)
     note = f"scheme {name} is of {entry.network}: {net_name} uses its ratio {ratio}, not its lists"
     return {"ratio": ratio, "budget": None, **NO_LISTS}, [note]
@@ -176,7 +204,7 @@ def check_lists_given(config: Config, scheme_name: str | None) -> None:
     net_name = config.net_config.net_name
     reason = "no scheme is given"
     if scheme_name is not None:
-        entry = scheme(scheme_name)
+        entry = SchemeEntry() if is_recorded_file(scheme_name) else scheme(scheme_name)
         reason = f"scheme {scheme_name!r} has no lists"
         if entry.network is not None and not at_home(entry, net_name):
             reason = f"scheme {scheme_name!r} is of {entry.network}, of which only the ratio applies"

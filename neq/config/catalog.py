@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
@@ -20,6 +24,8 @@ Row = tuple[Count, Count, Count, Count]
 
 PRE_TRAINED = "pre_trained_"
 LIBRARIES = ("torchvision", "timm")
+# Hexadecimal digits that stand for a scheme file's content.
+_HASH = 10
 
 
 def check_lists(indices: Sequence[int], shares: Sequence[float]) -> None:
@@ -133,15 +139,18 @@ def read_entries(file_name: str, kind: type[Entry]) -> dict[str, Entry]:
         UserError: naming the file and the entry, when one is wrong.
     """
     path = configs_folder() / file_name
-    entries = {}
-    for name, value in read_yaml(path).items():
-        try:
-            entries[name] = kind.model_validate(value)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join([name, *map(str, first["loc"])])
-            raise UserError(f"file {shown(str(path))}, {where}: {expected(first)}") from None
-    return entries
+    return {name: _entry(path, kind, value, [name]) for name, value in read_yaml(path).items()}
+
+
+def _entry(path: Path, kind: type[Entry], value: object, where: Sequence[str] = ()) -> Entry:
+    """An entry of a file; `where` it stands in it."""
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join([*where, *map(str, first["loc"])])
+        at = f", {place}" if place else ""
+        raise UserError(f"file {shown(str(path))}{at}: {expected(first)}") from None
 
 
 @cache
@@ -209,7 +218,40 @@ def dataset(name: str) -> DatasetEntry:
 
 
 def scheme(name: str) -> SchemeEntry:
-    """The scheme of that name; UserError when there is none."""
-    if name not in schemes():
-        raise unknown_name("scheme", name, schemes())
-    return schemes()[name]
+    """The scheme of that name, or in that YAML file; UserError when there is none.
+
+    Args:
+        name: of a shipped scheme, or the path of a file with the fields of one.
+    """
+    if name in schemes():
+        return schemes()[name]
+    if not _is_file(name):
+        hint = "Give one of these names or the path of a .yaml file."
+        raise unknown_name("scheme", name, schemes(), hint)
+    path = Path(name).expanduser()
+    entry = _entry(path, SchemeEntry, read_yaml(path))
+    if entry.network is not None:
+        network(entry.network)  # raises where there is none of that name
+    return entry
+
+
+def recorded_scheme(name: str) -> str:
+    """What a run records as its scheme: a name as it is, a file by its name and a hash of its content.
+
+    So the run stays the same wherever the file lies, and is read without it: the lists and the budget are
+    recorded beside it.
+    """
+    if not _is_file(name):
+        return name
+    content = json.dumps(scheme(name).model_dump(mode="json"), sort_keys=True)
+    stem = re.sub(r"[^A-Za-z0-9._+-]", "_", Path(name).stem)
+    return f"{stem}@{hashlib.sha256(content.encode()).hexdigest()[:_HASH]}"
+
+
+def is_recorded_file(name: str) -> bool:
+    """Whether a scheme's name is what `recorded_scheme` makes of a file."""
+    return re.fullmatch(rf".+@[0-9a-f]{{{_HASH}}}", name) is not None
+
+
+def _is_file(name: str) -> bool:
+    return name.endswith((".yaml", ".yml"))

@@ -213,7 +213,7 @@ class NEqConfig(Section):
     initialization: Annotated[str, OneOf(initializers)] = Field(
         "random", description="policy of the first epoch"
     )
-    scheme: str | None = Field(None, description="named budget with its SU lists")
+    scheme: str | None = Field(None, description="named budget with its SU lists, or a .yaml file of one")
     ratio: float | None = Field(None, ge=0, le=10**6, description="budget as a share of all parameters")
     budget: int | None = Field(
         None,

@@ -1,1 +1,1 @@
-"""A run from its resolved configuration to its folder."""
+"""A run from its resolved configuration to its folder, without a console; and the experiments of sweeps."""

@@ -59,7 +59,7 @@ def describe(run: Training, record: RunRecord, identity: dict[str, Any]) -> list
 
 
 def _state(record: RunRecord, identity: dict[str, Any]) -> str:
-    """What the run's folder holds."""
+    """The state of the run's folder."""
     try:
         record.check(identity, resume=False, overwrite=False)
     except UserError as error:
@@ -68,7 +68,7 @@ def _state(record: RunRecord, identity: dict[str, Any]) -> str:
 
 
 def _by_layer(run: Training, policy: Policy, chosen: torch.Tensor) -> Table:
-    """The first epoch's update by layer, and what choosing there costs."""
+    """The first epoch's update by layer, and the cost of choosing a neuron there."""
     bytes_of = marginal_costs(run.allocator(policy).model, "bytes")
     headings = ("neurons", "weights each", "MACs each", "bytes each", "bytes to open", "chosen", "updated")
     table = figures_table("layer", headings)

@@ -1,4 +1,4 @@
-"""What is said about memory: before a run, and where there was too little."""
+"""Reports about memory: the predicted peak of a run, and what fits where memory ran out."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from neq.utils.malloc import can_give_back
 
 
 class OutOfMemory(RuntimeError):
-    """There was no memory left."""
+    """Memory ran out; the message names settings that should fit."""
 
 
 def predicted_line(run: Training) -> str:
-    """The peak of training, in one line."""
+    """The predicted peak of training, in one line."""
     memory = predict(run)
     parts = {
         "weights and chosen rows": memory.weights + memory.rows,
@@ -40,17 +40,17 @@ def predicted_line(run: Training) -> str:
 
 
 def _would_fit_tight(run: Training, room: int) -> bool:
-    """Whether the same run should fit under --memory tight, which it does not have yet."""
+    """Whether the run would fit under --memory tight, which it does not use yet."""
     could = run.config.memory == "fast" and run.device.type == "cpu" and can_give_back()
     return could and taken(run, "tight") <= room
 
 
 @contextmanager
 def memory_explained(run: Training) -> Iterator[None]:
-    """Says, where memory runs out, what was predicted, what was measured and what would fit.
+    """Turns an out-of-memory error into a report of what was predicted, measured, and would fit.
 
     Raises:
-        OutOfMemory: in place of what torch or Python raised.
+        OutOfMemory: in place of the error of torch or Python.
     """
     before = held_now(run.device)
     try:

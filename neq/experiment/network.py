@@ -10,6 +10,7 @@ from torch import nn
 from neq.budget import Budget
 from neq.config import PRE_TRAINED, Config, SchemeEntry, network, scheme
 from neq.config.budget_rules import at_home
+from neq.config.catalog import is_recorded_file
 from neq.networks.build import build_network
 from neq.networks.heads import head_name
 from neq.networks.neurons import NeuronTable, neuron_table
@@ -21,7 +22,7 @@ def open_network(config: Config, num_classes: int) -> tuple[nn.Module, NeuronTab
     """The network of a resolved configuration, and its neurons.
 
     Raises:
-        UserError: a network that cannot be had or takes other images, or a scheme that does not fit it.
+        UserError: a network that is not available or rejects the images, or a scheme that does not fit it.
     """
     net, size = config.net_config, config.data_provider.image_size
     assert size is not None, "image_size is resolved"
@@ -29,7 +30,8 @@ def open_network(config: Config, num_classes: int) -> tuple[nn.Module, NeuronTab
     unit, asked = config.NEq_config.unit, config.NEq_config.scheme
     table = _table(net.net_name, built, size, unit)
     # Schemes count output neurons; shares of input channels may round to another sum.
-    if unit == "neuron" and asked is not None and at_home(scheme(asked), net.net_name):
+    named = asked is not None and not is_recorded_file(asked)
+    if unit == "neuron" and asked is not None and named and at_home(scheme(asked), net.net_name):
         check_scheme(asked, scheme(asked), table)
     return built, table
 
@@ -38,7 +40,7 @@ def outline(net_name: str) -> NeuronTable:
     """The neurons of a network at its native input size, without its weights: nothing is downloaded.
 
     Raises:
-        UserError: an unknown network, or one that cannot be used.
+        UserError: an unknown network, or one without selectable layers.
     """
     plain = net_name.removeprefix(PRE_TRAINED)
     try:
@@ -50,14 +52,14 @@ def outline(net_name: str) -> NeuronTable:
 
 
 def check_scheme(name: str, entry: SchemeEntry, table: NeuronTable) -> None:
-    """Holds the lists and the budget of a scheme against the convs of its own network.
+    """Checks the lists and the budget of a scheme against the convs of its own network.
 
     Args:
         name: of the scheme.
         table: of its network.
 
     Raises:
-        UserError: an index beyond the convs, or a budget that is not what the lists give.
+        UserError: an index beyond the convs, or a budget that is not the sum of the lists.
     """
     if not entry.manual_weight_idx:
         return
@@ -76,7 +78,7 @@ def check_scheme(name: str, entry: SchemeEntry, table: NeuronTable) -> None:
     if listed - budget != entry.known_slip:
         raise UserError(
             f"scheme {name!r} does not fit {entry.network}: its lists give {listed:,} parameters, its budget "
-            f"is {budget:,}; mend it in schemes.yaml"
+            f"is {budget:,}; correct it in schemes.yaml"
         )
 
 

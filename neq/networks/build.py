@@ -1,4 +1,4 @@
-"""A network by name, its head replaced by one of the wanted size."""
+"""Builds a network by name, with a new classifier head."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from neq.utils.seeds import seed_for
 def build_network(net_name: str, num_classes: int, seed: int = 0, weights: str = "default") -> nn.Module:
     """A network by its name, with a new head.
 
-    Body and head are drawn from random streams of their own, and the global random state is left as it
-    was, so two networks of one name and seed are equal whatever ran before.
+    Body and head are drawn from random streams of their own, and the global random state is left unchanged,
+    so two networks of one name and seed are equal whatever ran before.
 
     Args:
         net_name: a name of the catalog (`mbv2`, `pre_trained_resnet18`, `mcunet-in1`, ...), or
             `torchvision:NAME` or `timm:NAME`.
         num_classes: outputs of the head, 2 or more.
         seed: the run's seed.
-        weights: "default" (what the name says), "none" (a random start), or a file of them.
+        weights: "default" (as the name says), "none" (random), or the path of a weights file.
 
     Raises:
-        UserError: unknown name, no single head, or weights that cannot be had or do not fit.
+        UserError: unknown name, no single head, or weights that are unavailable or do not fit.
     """
     entry = network(net_name)
     if weights != "default":
@@ -51,5 +51,5 @@ def _body(net_name: str, entry: NetworkEntry, num_classes: int) -> nn.Module:
         from neq.networks.from_timm import timm_network
 
         return timm_network(net_name, entry.timm, entry.pretrained)
-    assert entry.first is not None, "the catalog holds that a network is built in one way"
+    assert entry.first is not None, "the catalog checks that a network is built in one way"
     return MCUNet(entry.first, entry.rows, num_classes, entry.feature_mix, entry.folded)

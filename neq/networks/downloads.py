@@ -1,4 +1,4 @@
-"""A library's weights: read without executing anything, and the error where they cannot be had."""
+"""Loading a library's weights without executing code, and the error where they are unavailable."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ SWITCH = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 @contextlib.contextmanager
 def tensors_alone() -> Iterator[None]:
-    """While it lasts torch.load takes tensors and plain values alone, also where a library calls it.
+    """Context in which torch.load reads tensors and plain values only, also where a library calls it.
 
-    torchvision's call would unpickle whatever lies in the cache, and the cache is where a user puts a file
-    that cannot be downloaded.
+    torchvision's call would unpickle any file in the cache, and the cache is where users put files that
+    cannot be downloaded.
     """
     before = os.environ.get(SWITCH)
     os.environ[SWITCH] = "1"
@@ -33,17 +33,17 @@ def tensors_alone() -> Iterator[None]:
 
 
 def not_loaded(net_name: str, library: str, url: str, file: Path, error: Exception) -> UserError:
-    """What was tried and what to do, in one line.
+    """The error for weights that could not be loaded, in one line.
 
     Args:
-        net_name: what the user calls the network.
-        library: whose weights they are.
-        url: where they are downloaded from.
-        file: where they are looked for first.
-        error: what came of it.
+        net_name: the network's name as the user gave it.
+        library: that provides the weights.
+        url: that they are downloaded from.
+        file: that is read first.
+        error: the failure.
     """
     reason = first_line(error)
-    if isinstance(error, pickle.UnpicklingError):  # whose text tells how to execute it
+    if isinstance(error, pickle.UnpicklingError):  # whose text suggests executing it
         reason = "it is damaged, or holds more than tensors; nothing in it was executed"
     needs = f"net_name {net_name!r} needs {library}'s weights"
     if file.exists() and not isinstance(error, URLError):

@@ -1,4 +1,4 @@
-"""Networks of timm."""
+"""Builds networks of timm."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def timm_network(net_name: str, model: str, pretrained: bool) -> nn.Module:
     """A network of timm, its head still of the library's classes.
 
     Args:
-        net_name: what the user calls it.
+        net_name: its name as the user gave it.
         model: its name in timm, with or without a tag (`resnet18`, `resnet18.a1_in1k`).
-        pretrained: with timm's weights, else from a random start.
+        pretrained: with timm's weights; False: random weights.
 
     Raises:
-        UserError: weights that cannot be had, or a network without exactly one classifier head.
+        UserError: weights that are unavailable, or a network without exactly one classifier head.
     """
     facts = timm.get_pretrained_cfg(model)
-    assert facts is not None, "the catalog knows the network"
+    assert facts is not None, "the catalog has the network"
     options: dict[str, Any] = {"num_classes": facts.num_classes or 1000}
     if pretrained:
         network = _with_weights(net_name, model, facts, options)
@@ -47,7 +47,7 @@ def timm_network(net_name: str, model: str, pretrained: bool) -> nn.Module:
 
 
 def _heads(network: nn.Module, num_classes: int) -> int:
-    """How many layers of a network give classes."""
+    """The number of layers of a network that return class scores."""
     get_classifier = getattr(network, "get_classifier", None)
     found = get_classifier() if get_classifier is not None else ()
     parts = [*found] if isinstance(found, tuple) else [found]
@@ -80,20 +80,20 @@ def _with_weights(net_name: str, model: str, facts: Any, options: dict[str, Any]
 
 
 def _from_hub(repository: str, names: Sequence[str]) -> str:
-    """The path of a repository's weights in the hub's cache, downloaded where they are not there yet.
+    """The path of a repository's weights in the hub's cache, downloaded if they are missing.
 
     Args:
-        names: of the file, the first that there is.
+        names: of the file; the first that exists is used.
 
     Raises:
-        OSError: there is none, or no network.
+        OSError: none exists, or the network is unreachable.
     """
     for name in names:
         cached = huggingface_hub.try_to_load_from_cache(repository, name)
         if isinstance(cached, str):
             return cached
     for name in names:
-        # The hub's own client repeats a request that fails for most of a minute, so one of ours goes first.
+        # The hub's own client retries a failing request for most of a minute, so our own request comes first.
         request = Request(huggingface_hub.hf_hub_url(repository, name), method="HEAD")
         try:
             urlopen(request, timeout=SECONDS_TO_ANSWER).close()

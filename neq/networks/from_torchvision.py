@@ -1,4 +1,4 @@
-"""Classification networks of torchvision."""
+"""Builds classification networks of torchvision."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def torchvision_network(net_name: str, model: str, input_size: int, pretrained: 
     """A network of torchvision, its head still of 1000 classes; auxiliary classifiers are left out.
 
     Args:
-        net_name: what the user calls it.
+        net_name: its name as the user gave it.
         model: its name in torchvision.
         input_size: its native input size in pixels.
-        pretrained: with torchvision's default weights, else from a random start.
+        pretrained: with torchvision's default weights; False: random weights.
 
     Raises:
-        UserError: weights that cannot be had.
+        UserError: weights that are unavailable.
     """
     if not pretrained:
         return torchvision.models.get_model(model, **_options(model, input_size))
@@ -33,13 +33,13 @@ def torchvision_network(net_name: str, model: str, input_size: int, pretrained: 
     except Exception as error:  # a damaged file fails in many ways
         file = Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(weights.url).name
         raise not_loaded(net_name, "torchvision", weights.url, file, error) from error
-    if model == "inception_v3":  # whose weights bring the auxiliary classifier back
+    if model == "inception_v3":  # whose weights restore the auxiliary classifier
         network.aux_logits, network.AuxLogits = False, None
     return network
 
 
 def _options(model: str, input_size: int) -> dict[str, Any]:
-    """What a random start is to be told: torchvision knows it of its weights."""
+    """Options of a network with random weights, which torchvision otherwise takes from its weights."""
     if model in ("googlenet", "inception_v3"):
         # Left out, torchvision warns that the default of init_weights will change.
         return {"aux_logits": False, "init_weights": True}

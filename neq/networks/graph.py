@@ -1,4 +1,4 @@
-"""A network's graph in train mode, as torch.fx sees it, or the reason why there is none."""
+"""Traces a network in train mode with torch.fx, or raises the reason why it cannot be traced."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from neq.networks.neurons import NORMS
 
 
 class _Proxy(fx.Proxy):
-    """A stand-in that stays the same tensor under `+=` and its like, which fx itself takes for new ones."""
+    """A proxy that stays the same tensor under `+=` and its like, which fx itself takes for new ones."""
 
     def __iadd__(self, other: Any) -> fx.Proxy:
         return self._in_place(operator.iadd, other)
@@ -37,7 +37,7 @@ class _Proxy(fx.Proxy):
 
 
 class _Tracer(fx.Tracer):
-    """Goes through everything but the layers that a plan replaces, and refuses what a graph cannot hold."""
+    """Traces through everything but the layers that a plan replaces; raises for what a graph cannot hold."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,11 +52,11 @@ class _Tracer(fx.Tracer):
         )
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
-        """A node's stand-in."""
+        """The proxy of a node."""
         return _Proxy(node, self)
 
     def create_proxy(self, *args: Any, **kwargs: Any) -> fx.Proxy:
-        """A graph has no regions of its own: without gradients, under autocast, or checkpointed."""
+        """Raises for regions that a graph cannot hold: no_grad, autocast, checkpointing."""
         if _regions() != self._regions:
             raise ValueError("its forward switches gradients, autocast or checkpointing")
         return super().create_proxy(*args, **kwargs)
@@ -73,7 +73,7 @@ def graph_of(network: nn.Module) -> fx.Graph:
 
     Raises:
         ValueError: its forward takes more than one input, draws random numbers, or changes its modules: a
-            trace would do so once and never again. The network and all random states are left as they were.
+            trace would do so once and never again. The network and all random states are left unchanged.
     """
     if len(inspect.signature(network.forward).parameters) != 1:
         raise ValueError("its forward takes more than one input")
@@ -81,7 +81,7 @@ def graph_of(network: nn.Module) -> fx.Graph:
     before = [dict(vars(module)) for module in modules]
     buffers = [(buffer, buffer._version, buffer.clone()) for buffer in network.buffers()]
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()
-    network.train()  # a plan trains: branches on `training` are to be taken that way
+    network.train()  # a plan trains: branches on `training` are traced that way
     try:
         graph = _Tracer().trace(network)
     finally:

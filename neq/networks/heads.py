@@ -1,4 +1,4 @@
-"""The classifier head of a network: finding it, and putting another in its place."""
+"""Finds and replaces the classifier head of a network."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from neq.utils.errors import UserError
 def head_name(network: nn.Module) -> str:
     """The name of the classifier head: the last Linear in module order; without any, the last Conv2d.
 
-    Where a network says itself which part of it classifies (timm's do), it is looked for there.
+    Where a network names the part of it that classifies (timm's do), the head is looked for there.
 
     Raises:
-        UserError: there is none.
+        UserError: the network has neither.
     """
     get_classifier = getattr(network, "get_classifier", None)
     part = network if get_classifier is None else get_classifier()
@@ -26,7 +26,7 @@ def head_name(network: nn.Module) -> str:
 
 
 def replace_head(network: nn.Module, num_classes: int) -> None:
-    """Puts a new head with num_classes outputs in place of the old, drawn from torch's random state."""
+    """Replaces the head by one with num_classes outputs, drawn from torch's random state."""
     name = head_name(network)
     old = network.get_submodule(name)
     assert isinstance(old, (nn.Linear, nn.Conv2d))

@@ -1,4 +1,4 @@
-"""The MCUNet family, built from its tables."""
+"""Networks of the MCUNet family, built from their tables."""
 
 from __future__ import annotations
 

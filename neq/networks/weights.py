@@ -1,4 +1,4 @@
-"""Weights from a file, into a network whose head may be of another size."""
+"""Loads weights from a file into a network whose head may have another size."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from neq.config import WEIGHTS_BY_NAME
 from neq.utils.errors import UserError, first_line, shown
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
-# Where checkpoints of torchvision's and timm's scripts, of others and of neq keep the state_dict.
+# Keys under which checkpoints of torchvision's and timm's scripts, of others and of neq keep the state_dict.
 _WRAPPERS = ("state_dict", "model", "network")
 _LISTED = 5
 
@@ -46,7 +46,7 @@ def load_weights(network: nn.Module, head: str | None, file: str) -> None:
         dropped = _dropped(weights, own, head)
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith(f"{head}.")}
         needed -= own_head
-    # Files from before torch counted batches lack the counts, and nothing here reads them.
+    # Files from before torch counted batches lack the counts, which nothing here reads.
     missing = [
         name
         for name in own
@@ -77,8 +77,8 @@ def read_weights(file: str) -> dict[str, Tensor]:
     """The tensors of a weights file by name, on the CPU; nothing in the file is executed.
 
     Args:
-        file: .safetensors, or .pth or .pt, where the state_dict may be wrapped in a checkpoint. A `module.`
-            ahead of every name, which DataParallel leaves there, is taken off.
+        file: .safetensors, or .pth or .pt, where the state_dict may be wrapped in a checkpoint. A prefix
+            `module.` of every name, as DataParallel leaves it, is removed.
 
     Raises:
         UserError: no such file, another kind of file, or a damaged one.
@@ -126,7 +126,7 @@ def read_weights(file: str) -> dict[str, Tensor]:
 
 
 def _dropped(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], head: str) -> str:
-    """What happens to the head, in words."""
+    """The log line for a head that is dropped."""
     there, here = weights.get(f"{head}.weight"), own[f"{head}.weight"]
     if there is None:
         return f"no head in it, {head} starts at random"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from neq.networks.neurons import NeuronTable
+from neq.utils.errors import UserError
 from neq.utils.eval_mode import eval_mode
 
 Forward = Callable[..., Any]
@@ -30,6 +31,9 @@ def batch_gradients(
 
     Returns:
         Name of a parameter -> its gradient, of its shape and type; 0 where the loss does not depend on it.
+
+    Raises:
+        UserError: a layer whose weight is not a floating-point parameter.
     """
     weights, forward = detached(network, table)
     with eval_mode(network), torch.enable_grad():
@@ -41,7 +45,13 @@ def batch_gradients(
 def detached(network: nn.Module, table: NeuronTable) -> tuple[dict[str, Tensor], Forward]:
     """The selectable weights as leaves that share the network's memory, and the forward pass with them."""
     values = {name: parameter.detach() for name, parameter in network.named_parameters()}
-    weights = {f"{layer.name}.weight": values[f"{layer.name}.weight"] for layer in table.layers}
-    for weight in weights.values():
-        weight.requires_grad_()
+    weights = {}
+    for layer in table.layers:
+        name = f"{layer.name}.weight"
+        if name not in values or not values[name].is_floating_point():
+            raise UserError(
+                f"gradients of layer {layer.name!r} cannot be measured: its weight is not a floating-point "
+                "parameter; take a policy that needs no gradients"
+            )
+        weights[name] = values[name].requires_grad_()
     return weights, lambda *inputs: functional_call(network, values, inputs)

@@ -1,6 +1,10 @@
-"""phi: how similar every neuron's outputs are to those of the network before the epoch.
+"""Similarity of every neuron's outputs to those of the network before the epoch.
 
-No outputs are kept between epochs. The values of what an epoch may change are kept instead, and afterwards
+With y_t the output map of a neuron for one image after epoch t,
+
+    phi_t = mean over images of <y_t, y_{t-1}> / (|y_t| |y_{t-1}|)
+
+No outputs are stored between epochs. The values that an epoch may change are stored instead, and afterwards
 the old and the new network run over the same images, one chunk at a time: exact, and the memory does not
 grow with the number of images.
 """
@@ -23,11 +27,11 @@ PreviousValues = Mapping[str, tuple[ParameterSlice, Tensor]]
 
 
 def previous_values(network: nn.Module, parts: Mapping[str, ParameterSlice]) -> PreviousValues:
-    """Copies of all that an epoch can change.
+    """Copies of all values that an epoch can change.
 
     Args:
         network: the plain network, before the epoch.
-        parts: the parameters that the epoch trains, and which part of each. Buffers are kept whole.
+        parts: the parameters that the epoch trains, and which part of each. Buffers are copied whole.
     """
     kept = {name: (part, part.take(named_tensor(network, name).detach())) for name, part in parts.items()}
     return {name: (ParameterSlice(), buffer.clone()) for name, buffer in network.named_buffers()} | kept
@@ -39,14 +43,14 @@ def similarity(
 ) -> Tensor:
     """phi of every neuron: the mean over images of the cosine between its old and its new output map.
 
-    Outputs are taken raw from the conv or Linear, in eval mode. Two zero maps count as 1, one as 0.
+    Outputs are the raw ones of conv or Linear, in eval mode. Two zero maps count as 1, a single one as 0.
 
     Args:
         network: the plain network, after the epoch; it is left as it was.
         table: its neurons.
-        images: [n, channels, height, width], normalized, on the network's device; n may be 0 in one of
-            several processes, and phi is then 0.
-        previous: what `previous_values` kept before the epoch.
+        images: [n, channels, height, width], normalized, on the network's device; n may be 0 on one of
+            several ranks, and phi is then 0.
+        previous: as `previous_values` returned it before the epoch.
         chunk: images run at once; the result does not depend on it.
 
     Returns:
@@ -108,7 +112,7 @@ def _maps(output: Tensor, images: int, kind: LayerKind) -> Tensor:
 
 
 def _whole_tensors(network: nn.Module, previous: PreviousValues) -> dict[str, Tensor]:
-    """The old network's tensors, whole, for all that was kept."""
+    """The old network's tensors, whole."""
     now = network.state_dict()
     whole = {}
     for name, (part, values) in previous.items():
@@ -123,7 +127,7 @@ def _run(
     images: Tensor,
     receive: Callable[[str, Tensor], None],
 ) -> None:
-    """Runs the network and hands over every selectable layer's raw output."""
+    """Runs the network and passes every selectable layer's raw output to `receive`."""
 
     def hook(name: str) -> Callable[..., None]:
         return lambda module, inputs, output: receive(name, output)

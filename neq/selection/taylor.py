@@ -27,7 +27,7 @@ def score(state: SelectionState) -> Tensor:
         raise UserError("taylor has nothing to rank by before gradients are measured")
     scores = torch.zeros(len(state.table), dtype=torch.float64)
     for layer in state.table.layers:
-        weight = state.network.get_parameter(f"{layer.name}.weight").detach().double()
+        weight = layer.kind.weight(state.network.get_submodule(layer.name)).double()
         terms = (weight * state.gradients[f"{layer.name}.weight"].double()).abs()
         scores[state.table.slice_of(layer.name)] = terms.transpose(0, layer.axis).flatten(1).sum(1).cpu()
     return scores

@@ -1,4 +1,9 @@
-"""Velocity: the neurons whose outputs still change their course, per parameter.
+"""Velocity: ranks neurons by how fast the similarity of their outputs changes, per parameter.
+
+With phi_t the similarity of a neuron's outputs after epoch t to those before it (`similarity`), delta_t =
+phi_t - phi_{t-1}, and a velocity v_t made of delta_t and v_{t-1} (`VelocityState.after_epoch`),
+
+    score_i = |v_t,i| / parameters_i        value_i = |v_t,i|
 
 Source: Bragagnolo et al., "To update or not to update? Neurons at equilibrium in deep models", NeurIPS 2022
 (phi, velocity); Quelennec et al., arXiv 2312.05282 (velocity per parameter under a budget).
@@ -17,11 +22,11 @@ from neq.utils.errors import UserError
 
 @dataclass(frozen=True)
 class VelocityState:
-    """What velocity remembers from one epoch to the next.
+    """What velocity carries from one epoch to the next.
 
     Args:
         phi: similarity of each neuron's outputs to those an epoch before, float64 [N], -1 .. 1.
-        memory: what the rule carries over, float64 [N]: v of the published rule and of the reference rule.
+        memory: v_t of either rule, float64 [N].
         velocity: what neurons are ranked by, signed, float64 [N]: v (published) or r (reference).
     """
 

@@ -1,7 +1,7 @@
-"""Sweep files in W&B's own format: what they say, the runs they come to, and who does which of them.
+"""Sweep files in W&B's own format: their cells, the queue of cells in a storage, and workers that run them.
 
-What needs Optuna (`queue`, `claim`, `trials`, `storage`, `search`, `history`) is imported from its own file:
-listing cells does not wait for it.
+Modules that need Optuna (`queue`, `trials`, `storage`, `search`, `history`, `worker`) are imported by their
+own names, so that listing cells does not wait for it.
 """
 
 from neq.sweeps.cells import MAX_CELLS, Cell, cells, check_search, grid, grid_size

@@ -1,4 +1,4 @@
-"""The `parameters` of a sweep file: values to choose from, and distributions to draw from."""
+"""The `parameters` of a sweep file: lists of values and distributions."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ CHOICES: Mapping[str, str] = {
     "categorical": "values",
     "categorical_w_probabilities": "values",
 }
-# A number whose sign decides whether there is anything to draw from.
+# Numbers that must be greater than 0.
 POSITIVE = ("q", "sigma", "a", "b")
-# Beyond it e^x is no float any more, nor e^(mu + sigma) twice as far.
+# Beyond it e^x overflows, and so does e^(mu + sigma) at twice as much.
 EXPONENTS, MOST_EXPONENT = ("min", "max", "mu", "sigma"), 350
 
 
@@ -46,7 +46,7 @@ class Choice:
 
     Args:
         values: each once, in the order of the file.
-        probabilities: of the values, summing to 1; none: all alike.
+        probabilities: of the values, summing to 1; None: all are equally likely.
     """
 
     values: tuple[object, ...]
@@ -55,11 +55,11 @@ class Choice:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A number from a distribution, W&B's names and meanings.
+    """A number drawn from a distribution, with W&B's names and definitions.
 
     Args:
         distribution: a key of DISTRIBUTIONS.
-        numbers: what it takes, defaults filled in. `log_uniform` has exponents of e for min and max,
+        numbers: its parameters, with defaults filled in. Of `log_uniform`, min and max are exponents of e, of
             `log_uniform_values` the values themselves.
     """
 
@@ -71,14 +71,14 @@ Parameter = Choice | Drawn
 
 
 def read_parameters(given: object, key: str = "parameters") -> dict[str, Parameter]:
-    """The parameters by their dotted paths: a nested `parameters` is a section.
+    """Reads the parameters, by their dotted paths: a nested `parameters` is a section.
 
     Args:
         given: the mapping of the file.
-        key: where it stands there.
+        key: its path in the file.
 
     Raises:
-        UserError: naming the key, for the first mistake; the file's name is for the caller to add.
+        UserError: the first mistake, with its key; the caller adds the name of the file.
     """
     if not isinstance(given, Mapping) or not given:
         raise UserError(f"{key} {shown(given)} is not allowed: at least one parameter is expected")
@@ -98,7 +98,7 @@ def read_parameters(given: object, key: str = "parameters") -> dict[str, Paramet
 
 
 def _same(value: object) -> str:
-    """What two values share when they are one to W&B: 3 and 3.0 are, 1 and true are not."""
+    """A text that is the same for values that W&B treats as equal: 3 and 3.0 are, 1 and true are not."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return json.dumps(value, sort_keys=True, default=str)
@@ -136,7 +136,7 @@ def _of_exponents(distribution: str) -> bool:
 
 
 def _distribution(value: Mapping[str, object], here: str) -> str:
-    """The distribution that is named, or the one that W&B takes for these keys."""
+    """The distribution that is named, or that W&B infers from the keys."""
     named = value.get("distribution")
     if named is not None:
         if str(named) not in DISTRIBUTIONS and str(named) not in CHOICES:
@@ -197,7 +197,7 @@ def _choice(value: Mapping[str, object], distribution: str, here: str) -> Choice
 
 def _probabilities(given: object, count: int, here: str) -> tuple[float, ...]:
     if not isinstance(given, list) or len(given) != count:
-        raise UserError(f"{here} {shown(given)} is not allowed: a list of {count} is expected, one a value")
+        raise UserError(f"{here} {shown(given)} is not allowed: a list of {count} is expected, one per value")
     for share in given:
         _check_number(share, "categorical", here)
         if share < 0:

@@ -1,4 +1,4 @@
-"""Drawing a run's values: W&B's distributions through Optuna's sampler, and its early stop as a pruner."""
+"""Search: W&B's distributions drawn by Optuna's samplers, and `early_terminate` as an Optuna pruner."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from neq.sweeps.parameters import Choice, Drawn, Parameter
 from neq.sweeps.sweep_file import EarlyTerminate, Sweep
 from neq.utils.errors import UserError, shown
 
-# The ends of (0, 1) that a quantile is drawn from: a normal's own ends are infinite.
+# Quantiles are drawn from within (0, 1): those of a normal distribution are infinite at 0 and 1.
 LEAST, MOST = 1e-9, 1 - 1e-9
 
 
 class Suggests(Protocol):
-    """The part of a trial that values are drawn through."""
+    """The methods of a trial that draw values."""
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float: ...
 
@@ -29,14 +29,14 @@ class Suggests(Protocol):
 
 
 def draw(trial: Suggests, parameters: Mapping[str, Parameter]) -> dict[str, object]:
-    """One value of every parameter, as the trial's sampler draws it.
+    """Draws a value of every parameter with the trial's sampler.
 
     Distributions that Optuna lacks (normal, beta, choices with probabilities) are drawn through their
     quantile, a uniform number that the storage shows as `NAME quantile`.
 
     Args:
-        trial: a trial that runs; values that it was given on the way are kept.
-        parameters: by leaf or path.
+        trial: a running trial; values that it was enqueued with are kept.
+        parameters: by key or path.
 
     Source: W&B's documentation, "Distribution options for random and Bayesian search".
     """
@@ -44,7 +44,7 @@ def draw(trial: Suggests, parameters: Mapping[str, Parameter]) -> dict[str, obje
 
 
 def labels(values: tuple[object, ...]) -> tuple[Any, ...]:
-    """Values of a choice as a storage takes them: plain ones as they are, others as JSON.
+    """The values of a choice as a storage accepts them: plain ones as they are, others as JSON.
 
     Args:
         values: each once.
@@ -59,30 +59,32 @@ def sampler(sweep: Sweep, number: int, seed: int) -> optuna.samplers.BaseSampler
     """The sampler of one trial, so that a random search draws the same runs however many workers share it.
 
     Args:
-        sweep: whose method it serves.
+        sweep: whose method decides the kind of sampler.
         number: of the trial.
         seed: of the sweep.
     """
     mixed = (seed + number * 0x9E3779B1) % 2**32
     if sweep.method == "bayes":
-        # Runs that have not ended count as bad ones: workers do not all try the same place.
+        # Unfinished runs count as bad ones, so that workers do not all try the same region.
         return optuna.samplers.TPESampler(seed=mixed, constant_liar=True)
     return optuna.samplers.RandomSampler(seed=mixed)
 
 
 def pruner(early: EarlyTerminate | None) -> optuna.pruners.BasePruner:
-    """The pruner that stands for a sweep's `early_terminate`.
+    """The pruner of a sweep's `early_terminate`.
 
     Args:
-        early: none: no run is stopped.
+        early: None stops no run.
 
     Raises:
-        UserError: eta is no whole number of 2 and more.
+        UserError: eta is not a whole number from 2 on.
     """
     if early is None:
         return optuna.pruners.NopPruner()
     if early.eta != int(early.eta) or early.eta < 2:
-        raise UserError(f"early_terminate.eta {early.eta:g} is not allowed here: a whole number from 2 on is")
+        raise UserError(
+            f"early_terminate.eta {early.eta:g} is not allowed: a whole number from 2 on is expected"
+        )
     if early.min_iter is not None:
         least = early.min_iter
     else:

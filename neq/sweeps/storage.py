@@ -1,4 +1,4 @@
-"""Where a sweep keeps who does which cell: a database file beside the runs, or a server for many machines."""
+"""The storage of sweeps: a database file beside the runs, or a server that many machines share."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 FILE = "sweeps.db"
-# A worker says this often that it is alive, and is taken for dead after that much silence; seconds.
+# Heartbeat interval and timeout of a worker, in seconds.
 HEARTBEAT, SILENCE = 10, 60
-# How long a worker waits for a database that is away before its run counts as failed; seconds.
+# Seconds for which a worker retries an unreachable database before its run counts as failed.
 PATIENCE = 600.0
-# What SQLite says of a file that was taken away or overwritten.
+# SQLite's errors of a file that was moved or overwritten.
 LOST = ("readonly database", "malformed", "not a database", "no such table")
 SERVERS = ("postgresql",)
 
 
 def open_storage(place: str | None, runs: Path, reading: bool = False) -> BaseStorage:
-    """Opens the storage of sweeps, made where it is missing; trials that have ended are read once.
+    """Opens the storage of sweeps, creating it where it is missing; trials that have ended are read once.
 
     Args:
-        place: `postgresql://USER@HOST/DATABASE`; none: a file in the folder of the runs.
+        place: `postgresql://USER@HOST/DATABASE`; None is a file in the folder of the runs.
         runs: folder of all runs.
-        reading: nothing will be written: a file may lie where nothing can be.
+        reading: nothing will be written, so that the file may be read-only.
 
     Raises:
-        UserError: the place is no database that is known here, or cannot be reached or written.
+        UserError: the database is of an unsupported kind, unreachable, or not writable.
     """
-    # Under one cache, which every study would else have of its own and fill anew.
+    # One cache for all studies, each of which would otherwise fill its own.
     if place is not None:
         return optuna.storages.get_storage(_open_server(place))
     is_there = reading and (runs / FILE).exists() and not _can_be_written(runs)
@@ -51,13 +51,13 @@ def open_storage(place: str | None, runs: Path, reading: bool = False) -> BaseSt
 
 def close_storage(storage: BaseStorage) -> None:
     """Closes what `open_storage` opened."""
-    cache: Any = storage  # which has no way to close what is below it
+    cache: Any = storage  # Optuna has no public way to close the engine below its cache
     cache._backend.engine.dispose()
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without Optuna's warnings of what it may still change: heartbeats, and TPE for several workers."""
+    """Suppresses Optuna's warnings about experimental features: heartbeats, and TPE for several workers."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         yield
@@ -74,7 +74,7 @@ def _open_server(place: str) -> RDBStorage:
 
     url = f"postgresql+psycopg://{rest}" if scheme == "postgresql" else place
     try:
-        # A connection that the server has dropped meanwhile is replaced.
+        # Replaces connections that the server has dropped.
         return _open(url, {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}})
     except ImportError:
         raise UserError("storage postgresql:// needs psycopg: pip install 'neq[postgresql]'") from None
@@ -86,7 +86,7 @@ def _open_server(place: str) -> RDBStorage:
 
 
 def _can_be_written(runs: Path) -> bool:
-    """Whether the folder and the file in it can be; an archive, or another's runs, cannot."""
+    """Whether the folder and the database in it are writable."""
     return os.access(runs, os.W_OK) and os.access(runs / FILE, os.W_OK)
 
 
@@ -100,7 +100,7 @@ def _open_file(path: Path, reading: bool) -> RDBStorage:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = nullcontext() if reading else FileLock(path.with_name(f".{path.name}.lock"), timeout=60)
         with lock:
-            # The address says the kind alone: in one, a folder called `a?b` would be another folder.
+            # The URL names the kind alone: in a URL a folder called `a?b` would mean another folder.
             storage = _open(f"sqlite:///{FILE}", {"creator": connect})
     except OSError as error:
         why = error.strerror or "another process keeps it locked"
@@ -117,19 +117,19 @@ def _open_file(path: Path, reading: bool) -> RDBStorage:
     if reading:
         return storage
 
-    # Python's sqlite3 opens a transaction at its first change only: two workers could both read that a cell
+    # Python's sqlite3 opens a transaction at its first write only: two workers could both read that a cell
     # waits before either of them takes it.
     @sqlalchemy.event.listens_for(storage.engine, "connect")
     def _leave_transactions_to_us(connection: Any, _: Any) -> None:
         connection.isolation_level = None
-        # A commit is safe against the end of the process; the last ones may be lost with the power.
+        # A commit survives the end of the process; a power cut may lose the last ones.
         connection.execute("PRAGMA synchronous = NORMAL")
 
     @sqlalchemy.event.listens_for(storage.engine, "begin")
     def _take_the_lock_first(connection: Any) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
-    storage.engine.dispose()  # connections made so far know nothing of this
+    storage.engine.dispose()  # connections made so far do not have these hooks
     return storage
 
 
@@ -144,15 +144,15 @@ def _open(url: str, options: dict[str, Any]) -> RDBStorage:
 def patiently(
     call: Callable[[], T], patience: float = PATIENCE, clock: Callable[[], float] = time.monotonic
 ) -> T:
-    """What a call to the storage gives, tried again while the database is away; a line says that it is.
+    """Calls the storage, and retries with a note to stderr while the database is unreachable.
 
     Args:
-        call: what to do; nothing is half done when it fails.
-        patience: seconds after which the fault is raised.
-        clock: gives seconds.
+        call: the call; one that fails changes nothing.
+        patience: seconds after which the error is raised.
+        clock: returns seconds.
 
     Raises:
-        UserError: the database's file is gone or damaged, which no waiting mends.
+        UserError: the database's file is gone or damaged, so that a retry cannot succeed.
     """
     start, pause = clock(), 0.5
     while True:
@@ -160,31 +160,31 @@ def patiently(
             return call()
         except database_errors() as error:
             line = _line(error)
-            if any(said in line for said in LOST):
+            if any(message in line for message in LOST):
                 raise lost(line) from None
             if clock() - start > patience:
                 raise
             if pause == 0.5:
-                told = f"neq: the database is away ({line}); tried again for {patience:.0f} s"
-                print(told, file=sys.stderr, flush=True)
+                note = f"neq: database unreachable ({line}); retrying for up to {patience:.0f} s"
+                print(note, file=sys.stderr, flush=True)
             time.sleep(pause)
             pause = min(2 * pause, 10.0)
 
 
 def lost(line: str) -> UserError:
-    """What is said where the database of a sweep is no longer what it was.
+    """The error for a database that was moved, deleted or damaged under a sweep.
 
     Args:
-        line: what was met.
+        line: the cause.
     """
     return UserError(
-        f"the database of the sweep was moved, deleted or damaged while it ran ({line}); move "
-        "what is left of it away: the same command begins anew, and finished runs are found"
+        f"the database of the sweep was moved, deleted or damaged while it ran ({line}); move what is left "
+        "of it away and run the same command again: it starts a new database, and finds finished runs"
     )
 
 
 def _line(error: BaseException) -> str:
-    """What the database itself said, in one line."""
+    """The message of the database itself, in one line."""
     while error.__cause__ is not None:
         error = error.__cause__
     return first_line(error)
@@ -197,7 +197,7 @@ def database_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
 
 
 def _without_password(place: str) -> str:
-    """A storage as it may be shown: options behind a question mark, a password among them, are left out."""
+    """A storage URL that is safe to print: without its password and its query, which may hold one."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
@@ -208,7 +208,7 @@ def _without_password(place: str) -> str:
 
 
 def _secrets(place: str) -> set[str]:
-    """What of a storage's address may be secret."""
+    """The parts of a storage URL that may be secret."""
     from urllib.parse import parse_qs, unquote
 
     address, _, options = place.partition("?")

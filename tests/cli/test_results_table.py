@@ -33,7 +33,7 @@ def test_a_row_a_setting_is_printed_and_a_row_a_run_written(swept, tmp_path, cap
     assert lines[-1] == "runs.csv: 4 runs"
     table = pd.read_csv(tmp_path / "runs.csv")
     assert list(table["state"]) == ["done", "done", "done", "missing"]
-    assert list(table["neuron_selection"]) == ["velocity", "velocity", "random", "random"]
+    assert list(table["neuron_selection"]) == ["velocity", "random", "velocity", "random"]
     assert table["test_top1"].notna().tolist() == [True, True, True, False]
 
 

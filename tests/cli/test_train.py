@@ -465,3 +465,25 @@ def test_an_image_folder_trains(tmp_path):
     command[1] = f"--root={moved}"
     assert main([*command, "--n_epochs=8", "--warmup_epochs=0", "--velocity_images=4", "--ratio=1"]) == 0
     assert len(list(tmp_path.glob("runs/image_folder/**/summary.json"))) == 1
+
+
+def test_a_scheme_from_a_file(tmp_path, capsys):
+    """The run keeps its lists, so that its network is read when the file is gone."""
+    from neq.results.best_network import load_best
+
+    path = tmp_path / "my.yaml"
+    path.write_text(
+        "network: mcunet-in0\nbudget: 30000\nmanual_weight_idx: 30-32\nweight_update_ratio: 1-0.5\n"
+    )
+    arguments = [*FAST, "--ratio", "null", "--scheme", str(path), "--initialization", "SU"]
+    arguments += ["--neuron_selection", "SU", "--run-dir", str(tmp_path / "run")]
+    assert main(arguments) == 0
+    known = json.loads((tmp_path / "run" / "identity.json").read_text())
+    assert re.fullmatch("my@[0-9a-f]{10}", known["scheme"])
+    assert known["manual_weight_idx"] == [30, 32]
+    assert main(arguments) == 0
+    assert "holds this run, finished" in capsys.readouterr().out
+    path.unlink()
+    assert load_best(tmp_path / "run").config.NEq_config.scheme == known["scheme"]
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.count("\n") == 1

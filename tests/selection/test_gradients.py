@@ -7,6 +7,7 @@ from torch import nn
 
 from neq.networks.neurons import neuron_table
 from neq.selection import batch_gradients
+from neq.utils.errors import UserError
 from tests.toys import SHAPE, batch, toy
 
 
@@ -54,3 +55,13 @@ def test_a_weight_without_influence_has_gradient_zero():
     images, _ = batch()
     found = batch_gradients(network, neuron_table(network, SHAPE), lambda forward: forward(images).sum() * 0)
     assert not any(gradient.any() for gradient in found.values())
+
+
+def test_a_weight_that_has_no_gradient_is_refused():
+    network = toy()
+    table = neuron_table(network, SHAPE)
+    weight = network.stem.weight.detach()
+    del network.stem.weight
+    network.stem.register_buffer("weight", weight)
+    with pytest.raises(UserError, match="gradients of layer 'stem' cannot be measured"):
+        batch_gradients(network, table, lambda forward: forward(batch()[0]).sum())

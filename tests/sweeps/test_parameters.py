@@ -75,7 +75,7 @@ def test_nested_parameters_become_paths():
             {"distribution": "log_uniform", "min": 0, "max": 1000},
             "parameters.p.max 1000 is not allowed: it is",
         ),
-        ({"values": [1, 2], "probabilities": [1]}, "a list of 2 is expected, one a value"),
+        ({"values": [1, 2], "probabilities": [1]}, "a list of 2 is expected, one per value"),
         ({"values": [1, 2], "probabilities": [0.5, 0.6]}, "parameters.p.probabilities add up to 1.1"),
         ({"values": [1, 2], "probabilities": [-1, 2]}, "it must be 0 or more"),
         (

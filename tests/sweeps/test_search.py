@@ -140,5 +140,5 @@ def test_hyperband_stops_runs_that_lag_at_a_bracket_and_no_other():
 
 @pytest.mark.parametrize("eta", [1.5, 2.5])
 def test_an_eta_that_cannot_be_had_is_refused(eta):
-    with pytest.raises(UserError, match=rf"eta {eta:g} is not allowed here: a whole number from 2 on is"):
+    with pytest.raises(UserError, match=rf"eta {eta:g} is not allowed: a whole number from 2 on is"):
         pruner(EarlyTerminate(type="hyperband", min_iter=2, eta=eta))

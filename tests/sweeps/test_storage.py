@@ -89,7 +89,7 @@ def test_a_wait_is_told_once_in_the_words_of_the_database(capsys):
             )
 
     patiently(away, patience=60)
-    assert capsys.readouterr().err == "neq: the database is away (gone); tried again for 60 s\n"
+    assert capsys.readouterr().err == "neq: database unreachable (gone); retrying for up to 60 s\n"
 
 
 @pytest.mark.parametrize("harm", ["deleted", "overwritten"])

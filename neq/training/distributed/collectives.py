@@ -1,7 +1,7 @@
-"""Several processes that train one run together: each its share of every batch, all of them one network.
+"""Collectives of the processes that train one run: each takes its share of every batch.
 
-They wait for each other where a method here is called, and nowhere else. What a method gives is the same, bit
-for bit, in every process. A process alone is the case of one: nothing is exchanged, no value changes.
+Processes wait for each other only in these methods. The result of a method is the same, bit for bit, on every
+rank. With a single process nothing is exchanged and no value changes.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ Summed = TypeVar("Summed", Tensor, int)
 
 
 class ProcessLost(RuntimeError):
-    """Another process of the run has ended, or no longer answers."""
+    """Another process of the run has ended, or does not respond."""
 
 
 class Store(Protocol):
-    """The part of torch's key-value store that is used: short calls, none of which waits."""
+    """The methods of torch's key-value store in use: short calls, none of which blocks."""
 
     def set(self, key: str, value: str) -> object: ...
 
@@ -42,7 +42,7 @@ class Store(Protocol):
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """The processes of a run, seen from one of them.
+    """The processes of a run, from the view of one of them.
 
     Args:
         rank: of this one, 0 .. count - 1; the first alone writes.
@@ -77,7 +77,7 @@ class ProcessGroup:
         return int(whole) if isinstance(value, int) else whole.to(value)
 
     def sum_there(self, value: Tensor) -> Tensor:
-        """The sum of every process' tensor, added where it lies, in its own type."""
+        """The sum of every process' tensor, added on its device, in its own type."""
         return value if self.count == 1 else torch.stack(self._of_all(value)).sum(0)
 
     def mean(self, value: Tensor, weight: int) -> Tensor:
@@ -112,7 +112,7 @@ class ProcessGroup:
         return [each[:length].clone() for each, length in zip(found, lengths, strict=True)]
 
     def average_gradients(self, trained: Trainable, share: float) -> None:
-        """Makes the gradients of all that trains those of the whole batch.
+        """Averages the gradients of all trained values over the processes.
 
         Args:
             trained: a plan or the like after backward, of the same selection in every process.
@@ -122,7 +122,7 @@ class ProcessGroup:
             self._exchange(lambda: average_gradients(trained, share))
 
     def average_statistics(self, network: nn.Module, share: float) -> None:
-        """Makes the running statistics of batch norms the mean over the processes.
+        """Averages the running statistics of batch norms over the processes.
 
         Those of a plan's plain batch norms are the same in all of them already. Of others, the running mean
         becomes exactly what whole batches would have given; the running variance lacks the variance between
@@ -141,7 +141,7 @@ class ProcessGroup:
             value.copy_(mean)
 
     def check_same(self, what: str, values: Iterable[object]) -> None:
-        """Makes sure that every process holds the same tensors, to the last bit.
+        """Checks that every process holds the same tensors, to the last bit.
 
         Args:
             what: they are, as an error names them.
@@ -162,19 +162,19 @@ class ProcessGroup:
             raise RuntimeError(f"{what} differ between the processes; are they on machines of one kind?")
 
     def announce(self, name: str, value: int = 1) -> None:
-        """Tells the other processes a number, once a name."""
+        """Announces a number to the other processes, once per name."""
         if self.store is not None:
             self.store.set(f"{name}/{self.rank}", str(value))
 
     def announced(self, name: str, rank: int = 0) -> int:
-        """The number that a process has announced or will announce; waits for as long as it takes."""
+        """The number that a process announces under a name; waits for it without a timeout."""
         assert self.store is not None
         while not self.store.check([f"{name}/{rank}"]):
             time.sleep(_POLL)
         return int(self.store.get(f"{name}/{rank}"))
 
     def meet(self, name: str) -> None:
-        """Waits until all processes are here, for as long as it takes."""
+        """A barrier without a timeout."""
         self.announce(name)
         for rank in range(self.count):
             if rank != self.rank:
@@ -182,7 +182,7 @@ class ProcessGroup:
 
     @contextmanager
     def first_alone(self, name: str) -> Iterator[None]:
-        """What is inside the first process does alone, the others after it: what it downloads, they find."""
+        """Runs its block on rank 0 first, then on the others, which find what rank 0 has downloaded."""
         if not self.is_first:
             self.announced(name)
         yield

@@ -84,8 +84,9 @@ class _Peers:
         """Finds the other ranks and connects to them."""
         limit = timedelta(seconds=_START_TIMEOUT)
         late = UserError(
-            f"the {self.place.count} processes of the run have not all started in {_START_TIMEOUT:.0f} s; "
-            "start them with torchrun, or set RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT for each"
+            f"the {self.place.count} processes of the run have not all started within "
+            f"{_START_TIMEOUT:.0f} s; start them with torchrun, or set RANK, WORLD_SIZE, MASTER_ADDR and "
+            "MASTER_PORT for each"
         )
         try:
             store, _, _ = next(rendezvous("env://", self.place.rank, self.place.count, timeout=limit))
