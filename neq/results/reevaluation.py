@@ -7,13 +7,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
-from pydantic import ValidationError
 
-from neq.config import Config, dataset, read_yaml, stored_config, to_mapping
+from neq.config import Config, dataset, to_mapping
 from neq.data import Data, open_data
 from neq.results.best_network import load_best
 from neq.results.runs_of_sweep import IMAGES, Run, run_key
 from neq.results.verdicts import Check
+from neq.runs import load_run
 from neq.runs.run_reader import number
 from neq.tasks import evaluate_classifier
 from neq.utils.device import pick_device
@@ -75,10 +75,7 @@ def _config(run: Run) -> Config:
     """
     if run.folder is None:
         raise UserError("its network is not on W&B")
-    try:
-        return stored_config(read_yaml(run.folder / "config.yaml"))
-    except ValidationError:
-        raise UserError("this version cannot read its config.yaml") from None
+    return load_run(run.folder).config
 
 
 def _check(run: Run, config: Config, data: Data, device: torch.device) -> Check:

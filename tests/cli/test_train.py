@@ -308,7 +308,10 @@ def exchange(folder, **content):
         (lambda folder: exchange(folder, network={}, progress={}), "is not one of this run"),
         (lambda folder: (folder / "metrics.jsonl").unlink(), "lacks some of the 2 epochs"),
         (lambda folder: (folder / "metrics.jsonl").write_text("{}x\n"), "metrics.jsonl is damaged"),
-        (lambda folder: (folder / "identity.json").write_text("[1]"), "holds no identity"),
+        (
+            lambda folder: (folder / "identity.json").write_text("[1]"),
+            "identity.json is damaged (it holds [1]); --overwrite starts the run again",
+        ),
     ],
 )
 def test_a_damaged_run_is_not_resumed_and_not_lost(harm, said, finished, tmp_path, capsys):
