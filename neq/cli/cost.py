@@ -38,13 +38,12 @@ def _network_of_scheme(options: Options) -> dict[str, object]:
 def _policy(options: Options, config: Config) -> Policy:
     """The policy that chooses the neurons of the step.
 
-    That of most epochs if it can choose before training, else that of the first epoch; where a scheme with
-    lists is given and no policy, the one that takes them.
+    That of most epochs if it can choose before training, else that of the first epoch. Where a scheme with
+    lists is given, and no policy by a flag or a file, it is the one that takes lists.
     """
     neq, asked = config.NEq_config, options.overrides.keys()
-    if "scheme" in asked and config.backward_config.manual_weight_idx:
-        of_lists = [each for each in POLICIES.values() if each.needs == "lists"]
-        if not asked & {"neuron_selection", "initialization"}:
-            return of_lists[0]
+    no_policy = options.config_file == DEFAULT_CONFIG and not asked & {"neuron_selection", "initialization"}
+    if no_policy and "scheme" in asked and config.backward_config.manual_weight_idx:
+        return next(each for each in POLICIES.values() if each.needs == "lists")
     main = POLICIES[neq.neuron_selection]
     return main if main.may_initialize else POLICIES[neq.initialization]

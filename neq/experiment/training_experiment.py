@@ -60,7 +60,10 @@ class TrainingExperiment:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for policy in state.pop("policies"):
-            register(policy)
+            if (
+                policy.name not in POLICIES
+            ):  # the user's main module, imported here anew, may have registered it
+                register(policy)
         vars(self).update(state)
 
     def check_parameters(self, names: Sequence[str]) -> None:

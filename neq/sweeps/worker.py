@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 
-from neq.config import POLICIES, Policy, register
 from neq.experiment.experiment import Experiment, RunFailed, RunResult
 from neq.runs import RunIsBusy, SweepCell
 from neq.sweeps import history
@@ -50,7 +49,6 @@ class Task:
         threads: of torch; None is torch's own choice.
         max_failures: in a row, after which it stops.
         failures: in a row so far, shared with the workers that it replaces.
-        policies: to register in the worker's process, those of the user among them.
     """
 
     storage: str | None
@@ -64,7 +62,6 @@ class Task:
     threads: int | None
     max_failures: int
     failures: Synchronized[int]
-    policies: tuple[Policy, ...]
 
 
 def work(task: Task) -> int:
@@ -75,9 +72,6 @@ def work(task: Task) -> int:
         may have left this process unsound, 143 after SIGTERM.
     """
     signal.signal(signal.SIGTERM, _terminate)
-    for policy in task.policies:
-        if policy.name not in POLICIES:  # a user's main module may have been imported here, and register it
-            register(policy)
     if task.threads is not None and "OMP_NUM_THREADS" not in os.environ:
         import torch
 

@@ -19,7 +19,6 @@ from typing import Any
 
 import psutil
 
-from neq.config import POLICIES
 from neq.experiment.experiment import Experiment
 from neq.sweeps.queue import CellQueue
 from neq.sweeps.storage import database_errors, patiently
@@ -162,7 +161,7 @@ class WorkerPool:
         failures = self._context.Value("i", 0)
         return Task(
             self._storage, self._runs, self._queue.name, self._queue.sweep, self._experiment, self._finished,
-            "", log, self._threads, self._max_failures, failures, tuple(POLICIES.values()),
+            "", log, self._threads, self._max_failures, failures,
         )  # fmt: skip
 
     def _start(self, slot: _Slot) -> None:
