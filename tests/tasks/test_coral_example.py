@@ -119,13 +119,13 @@ def test_a_budget_in_bytes_counts_both_forward_passes_and_is_not_exceeded(tmp_pa
 WORKER = """
 import sys, torch
 from pathlib import Path
-from neq.training.distributed.process_group import joined
+from neq.training.distributed.process_group import process_group
 from neq.training import train
 from tests.tasks.test_coral_example import TOGETHER, coral_run, found
 from tests.training.distributed.test_collectives import double_toy
 
 torch.set_num_threads(1)
-with joined() as processes:
+with process_group() as processes:
     with coral_run(Path(sys.argv[1], "run"), processes, double_toy(), **TOGETHER) as (run, diary):
         train(run)
         torch.save(found(run, diary), f"{sys.argv[1]}/{processes.rank}.pt")

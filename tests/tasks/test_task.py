@@ -142,11 +142,11 @@ def test_its_parameters_are_checked_to_be_finite(tmp_path):
 WORKER = """
 import sys, torch
 from pathlib import Path
-from neq.training.distributed.process_group import joined
+from neq.training.distributed.process_group import process_group
 from tests.tasks.test_task import trained_together
 
 torch.set_num_threads(1)
-with joined() as processes:
+with process_group() as processes:
     torch.save(trained_together(Path(sys.argv[1], "run"), processes), f"{sys.argv[1]}/{processes.rank}.pt")
 """
 
