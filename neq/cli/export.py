@@ -18,7 +18,7 @@ def command(arguments: list[str]) -> int:
         prog="neq export",
         description="Write the best network of a run as an ONNX file. It takes normalized images "
         "[batch, 3, S, S] and gives logits [batch, classes]; class names and normalization are among its "
-        "properties. It is held against torch, and appears only where both give the same.",
+        "properties. Its outputs are compared with torch's; it is written only where they agree.",
         allow_abbrev=False,
     )
     parser.add_argument("folder", metavar="RUN_DIR", help="folder of a run, finished or not")

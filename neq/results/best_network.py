@@ -132,7 +132,7 @@ def sample_images(best: BestNetwork, count: int, image_size: int | None = None) 
         chosen = numbers[:: max(1, len(numbers) // count)][:count]
         images = [resizing(source.image(int(number))) for number in chosen]
         return torch.Tensor(normalize(torch.stack(images)))
-    except UserError:  # moved or damaged since; who trains is told, who exports needs no data
+    except UserError:  # moved or damaged since: reported in training, not needed for an export
         return None
 
 

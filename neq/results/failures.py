@@ -1,4 +1,4 @@
-"""Why cells of a sweep have no finished run, as the storage of `neq sweep` tells."""
+"""Why cells of a sweep have no finished run, read from the storage of `neq sweep`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network as an ONNX file, held against torch before the file appears."""
+"""A network as an ONNX file, compared with torch before the file is written."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def _properties(best: BestNetwork, size: int) -> Mapping[str, str]:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """torch.onnx tells of its progress and its plans; a user can do nothing about either."""
+    """torch.onnx reports progress and deprecations that a user can do nothing about."""
     said, before = io.StringIO(), logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

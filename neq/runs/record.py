@@ -156,12 +156,12 @@ class RunRecord:
         # One epoch may be recorded when its checkpoint is not saved yet.
         if len(read_metrics(self.folder)) > 1:
             raise UserError(
-                f"run_dir {self.folder} holds epochs but no checkpoint to go on from; "
+                f"run_dir {self.folder} holds epochs but no checkpoint to resume from; "
                 "put it back, or --overwrite starts the run again"
             )
 
     def resume(self, stretch: Stretch, cell: SweepCell | None = None) -> str:
-        """Goes on from a checkpoint: drops later metrics, records the environment and who asked for it.
+        """Resumes from a checkpoint: drops later metrics, records the environment and who asked for it.
 
         Args:
             stretch: that begins at the checkpoint.

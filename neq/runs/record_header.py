@@ -68,7 +68,7 @@ class RecordHeader:
         return tuple(stretch.environment for stretch in self.stretches)
 
     def resumed(self, stretch: Stretch) -> RecordHeader:
-        """The header once the run goes on in an environment: nothing changes where it did so before.
+        """The header of a run that continues in an environment; unchanged where it already ran in it.
 
         Args:
             stretch: that begins; what earlier ones computed from there on is dropped and computed again.

@@ -303,7 +303,7 @@ def exchange(folder, **content):
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
-        (lambda folder: shutil.rmtree(folder / "checkpoint"), "no checkpoint to go on from"),
+        (lambda folder: shutil.rmtree(folder / "checkpoint"), "no checkpoint to resume from"),
         (lambda folder: damage(folder, "last", "previous", "best"), "last.pt is not a readable checkpoint"),
         (lambda folder: exchange(folder, network={}, progress={}), "is not one of this run"),
         (lambda folder: (folder / "metrics.jsonl").unlink(), "lacks some of the 2 epochs"),
