@@ -22,6 +22,9 @@ class NetworkForward:
         precision: "fp32", or "bf16" for autocast.
         shared: how several processes share a batch; none for a process alone.
         measured: counts what the forward passes keep for backward; none: nothing is counted.
+
+    Attributes:
+        calls: the forward passes so far.
     """
 
     def __init__(
@@ -33,9 +36,11 @@ class NetworkForward:
     ) -> None:
         self._network = network
         self._is_bf16, self._shared, self._measured = precision == "bf16", shared, measured
+        self.calls = 0
 
     def __call__(self, x: Tensor) -> Tensor:
         """One forward pass."""
+        self.calls += 1
         counting = nullcontext() if self._measured is None else self._measured.counting()
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self._is_bf16), counting:
             return self._network(x)

@@ -51,6 +51,11 @@ def measure(run: Training, progress: Progress, epoch: Epoch) -> Measured:
     # Without validation nothing is chosen by a score: the last epoch is the one to keep.
     best_by, is_best = run.task.best_by, is_last
     if validation is not None:
+        if best_by not in validation:
+            raise ValueError(
+                f"task {type(run.task).__name__} chooses the best epoch by {best_by!r}, but its scores are "
+                f"{', '.join(validation)}; set best_by to one of them"
+            )
         is_best = validation[best_by] > progress.best.get(f"val_{best_by}", -math.inf)
     is_due = (epoch.number + 1) % config.run_config.test_per_epochs == 0
     test = evaluate(run, "test") if is_best or is_last or is_due else None

@@ -61,11 +61,14 @@ def train_steps(run: Training, progress: Progress, epoch: Epoch) -> dict[str, fl
     Raises:
         TrainingDiverged: the loss or a weight is not finite.
         Stopped: the run was asked to stop; progress holds the state after the last step.
+        ValueError: the task breaks its protocol.
     """
     state, steps = epoch.state, run.task.steps_per_epoch
     _seed_dropout(run, epoch)
     clock = StepClock(run.device, state.seconds)
     for batch in run.task.batches(epoch.number, state.step):
+        if state.step == steps:
+            raise ValueError(f"{_name(run)} yields more than its {steps} batches in epoch {epoch.number}")
         for group in epoch.optimizer.param_groups:
             group["lr"] = _rate(run, epoch.number, state.step)
         measured = None
@@ -79,6 +82,11 @@ def train_steps(run: Training, progress: Progress, epoch: Epoch) -> dict[str, fl
         for tracker in run.trackers:
             tracker.step(epoch.number, state.step - 1, steps)
         _save_or_stop(run, progress, epoch)
+    if state.step != steps:
+        raise ValueError(
+            f"{_name(run)} yields {state.step} of its {steps} batches in epoch {epoch.number}; "
+            "set steps_per_epoch to the number of batches"
+        )
     run.processes.average_statistics(run.network, run.task.share)
     losses = _check_finite(run, epoch)
     _keep_optimizer(progress, epoch)
@@ -101,13 +109,25 @@ def save(run: Training, progress: Progress, is_best: bool = False) -> None:
 def _step(run: Training, epoch: Epoch, batch: object, measured: SavedBytes | None) -> StepOutput:
     """Forward, backward and update for one batch."""
     precision = run.config.run_config.precision
-    output = run.task.step(NetworkForward(epoch.plan, precision, run.shared_batch, measured), batch)
+    forward = NetworkForward(epoch.plan, precision, run.shared_batch, measured)
+    output = run.task.step(forward, batch)
+    if forward.calls > run.task.forwards:
+        raise ValueError(
+            f"{_name(run)} calls forward {forward.calls} times in a step, but its forwards is "
+            f"{run.task.forwards}; set forwards, so that the budget counts all of them"
+        )
+    if not output.loss.requires_grad:
+        raise ValueError(f"the loss of {_name(run)} has no graph; compute it from what forward returns")
     output.loss.backward()
     run.processes.average_gradients(epoch, run.task.share)
     epoch.optimizer.step()
     epoch.optimizer.zero_grad()
     epoch.plan.write_back()
     return output
+
+
+def _name(run: Training) -> str:
+    return f"task {type(run.task).__name__}"
 
 
 def _seed_dropout(run: Training, epoch: Epoch) -> None:

@@ -1,6 +1,7 @@
 """A task's own parameters and state: trained, averaged, saved, and counted."""
 
 from functools import partial
+from itertools import islice
 
 import pytest
 import torch
@@ -187,3 +188,48 @@ def test_progress_without_a_task_state_is_read():
     state = Progress().state()
     del state["task_optimizer"]
     assert Progress.of_state(state, torch.device("cpu")).task_optimizer == {}
+
+
+class WithoutScore(Classification):
+    best_by = "top5"
+
+
+class TooManyForwards(Classification):
+    def step(self, forward, batch):
+        forward(batch[0])
+        return super().step(forward, batch)
+
+
+class WithoutGraph(Classification):
+    def step(self, forward, batch):
+        output = super().step(forward, batch)
+        return StepOutput(output.loss.detach(), output.counts)
+
+
+class TooFewBatches(Classification):
+    def batches(self, epoch, start):
+        return islice(super().batches(epoch, start), 2)
+
+
+class TooManyBatches(Classification):
+    def __init__(self, data, device):
+        super().__init__(data, device)
+        self.steps_per_epoch -= 1
+
+
+@pytest.mark.parametrize(
+    ("task", "problem"),
+    [
+        (WithoutScore, "chooses the best epoch by 'top5', but its scores are top1, loss"),
+        (TooManyForwards, "calls forward 2 times in a step, but its forwards is 1"),
+        (WithoutGraph, "the loss of task WithoutGraph has no graph"),
+        (TooFewBatches, "yields 2 of its 35 batches in epoch 0"),
+        (TooManyBatches, "yields more than its 34 batches in epoch 0"),
+    ],
+)
+def test_a_task_that_breaks_its_protocol_is_named(tmp_path, task, problem):
+    with (
+        run_of(tmp_path, learned=task, **{**SETTINGS, "n_epochs": 1}) as (run, _),
+        pytest.raises(ValueError, match=problem),
+    ):
+        train(run)
