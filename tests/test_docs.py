@@ -42,3 +42,12 @@ def test_the_commands_of_the_readme_are_understood(tmp_path, monkeypatch, capsys
         assert neq_main(["train", *command, *([] if "--dry-run" in command else ["--dry-run"])]) == 0
     assert not list(tmp_path.iterdir())
     assert "scheme: mbv2_scheme_1" in capsys.readouterr().out
+
+
+def test_the_task_example_of_the_architecture_page(tmp_path, monkeypatch):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/architecture.md").read_text(), re.S)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(code, names)
+    assert names["summary"]["epochs"] == 1
+    assert (tmp_path / "my_run/last.pt").exists()

@@ -13,6 +13,7 @@ from neq.config.budget_rules import check_lists_given, resolve_budget, spelled_o
 from neq.config.catalog import dataset, dataset_name, network
 from neq.config.explain import expected
 from neq.config.keys import (
+    KEYS,
     PUBLISHED,
     Key,
     config_model,
@@ -157,7 +158,8 @@ def _check_together(config: Config) -> None:
     neq = config.NEq_config
     for key, name in (("neuron_selection", neq.neuron_selection), ("initialization", neq.initialization)):
         if neq.unit not in POLICIES[name].units:
-            able = (each.name for each in POLICIES.values() if neq.unit in each.units)
+            allowed = KEYS[key].choices
+            able = (each for each in allowed if neq.unit in POLICIES[each].units)
             raise UserError(
                 f"{key} {name!r} does not rank by unit {neq.unit!r}; take unit "
                 f"{POLICIES[name].units[0]!r}, or one of {', '.join(able)}"

@@ -60,8 +60,8 @@ def best_run(runs: DataFrame, metric: str = DEFAULT) -> Series:
     rated = done[done[metric].notna()]
     if rated.empty:
         raise UserError(
-            f"none of the {len(done)} finished runs has a {metric}: they had no validation split; "
-            "--metric test_top1 would choose by the test split"
+            f"none of the {len(done)} finished runs has a {metric}: they did not record it, or had no "
+            "validation split; --metric test_top1 would choose by the test split"
         )
     values = rated[metric]
     return rated.loc[values.idxmax() if metrics[metric].higher_is_better else values.idxmin()]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from neq.config.flags import Options, build_parser, load, parse_flags
 from neq.config.keys import KEYS
+from neq.config.policies import POLICIES
 from neq.utils.errors import UserError
 
 SURFACE = """
@@ -165,7 +166,7 @@ def test_help(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     for name, leaf in KEYS.items():
         assert f"--{name} " in text
         assert str(leaf.field.description).split()[0] in text
-    assert "{SU,velocity,random,full}" in text
+    assert "{" + ",".join(POLICIES) + "}" in text
     assert "--run_config.n_epochs" not in text
 
 

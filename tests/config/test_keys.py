@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import Field
 
-from neq.config import keys, load, resolve, section_of, to_mapping
+from neq.config import POLICIES, keys, load, resolve, section_of, to_mapping
 from neq.config.compat import SYNONYMS
 from neq.config.keys import (
     KEYS,
@@ -42,7 +42,7 @@ def test_flat_and_nested_are_the_same_configuration() -> None:
 
 
 def test_choices_and_nulls() -> None:
-    assert KEYS["neuron_selection"].choices == ("SU", "velocity", "random", "full")
+    assert KEYS["neuron_selection"].choices == tuple(POLICIES)
     assert KEYS["no_wd_keys"].choices == ("norm", "bias")
     assert KEYS["n_epochs"].choices == ()
     assert KEYS["budget"].nullable

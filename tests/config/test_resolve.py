@@ -9,6 +9,7 @@ from neq.config import catalog
 from neq.config.catalog import DatasetEntry
 from neq.config.compat import SECTION_OF
 from neq.config.keys import flatten_config
+from neq.config.policies import POLICIES
 from neq.config.reading import configs_folder, read_yaml
 from neq.config.resolve import resolve
 from neq.config.schema import Config, MeanStd
@@ -188,7 +189,7 @@ def test_truth_values(value: Any) -> None:
         (
             {"neuron_selection": "velocty"},
             "neuron_selection 'velocty' is unknown; did you mean 'velocity'? "
-            "Allowed: SU, full, random, velocity.",
+            f"Allowed: {', '.join(sorted(POLICIES))}.",
         ),
         (
             {"lr_step_size": "x"},
