@@ -197,7 +197,7 @@ BAD = {
     "empty split": (["--validation_percentage", "0.001"], "validation"),
     "too many velocity images": (["--velocity_images", "5000"], "5000"),
     "SU without lists": (["--neuron_selection", "SU"], "SU"),
-    "SU on another network": (["--scheme", "mbv2_scheme_1", "--initialization", "SU"], "belongs to mbv2"),
+    "SU on another network": (["--scheme", "mbv2_scheme_1", "--initialization", "SU"], "is of mbv2, of which"),
     "missing folder": (["--dataset", "image_folder", "--root", "nowhere"], "nowhere"),
     "folder without root": (["--dataset", "image_folder"], "--root"),
     "a value alone": (["digits"], "digits"),
@@ -354,7 +354,7 @@ def test_a_picture_that_cannot_be_written_costs_nothing_else(finished, tmp_path,
     ],
 )
 def test_a_place_that_cannot_be_used_is_one_line_and_code_2(monkeypatch, capsys, number, said):
-    def refuse(*_):
+    def refuse(*_, **__):
         raise OSError(number, os.strerror(number), "/root/runs")
 
     monkeypatch.setattr("neq.experiment.run.run_training", refuse)

@@ -41,8 +41,11 @@ NAMES = {
     "ssl": {"_create_unverified_context", "CERT_NONE"},
     "torch": {"jit", "package"},
     "pandas": {"read_pickle"},
+    "pd": {"read_pickle"},
     "random": {"SystemRandom"},
 }
+# Module -> the one other name that it is imported under; its names are those of NAMES too.
+SHORT = {"pandas": "pd"}
 ENDINGS = {
     "extractall": "unpacks whatever names an archive has",
     "add_safe_globals": "lets a file execute more",
@@ -82,7 +85,7 @@ def _imported(node: ast.Import | ast.ImportFrom) -> Iterator[tuple[int, str]]:
         for alias in node.names:
             if alias.name.partition(".")[0] in MODULES:
                 yield node.lineno, f"import {alias.name}"
-            if alias.asname and alias.name in NAMES:
+            if alias.asname and alias.name in NAMES and alias.asname != SHORT.get(alias.name):
                 yield node.lineno, f"{alias.name} under another name"
         return
     module = node.module or ""

@@ -47,6 +47,8 @@ def test_no_source_does_what_none_may():
         "import pickle\npickle.load(file)",
         "from pickle import loads",
         "import pickle as p",
+        "import pandas as p",
+        "import pandas as pd\npd.read_pickle(path)",
         "import marshal",
         "import yaml\nyaml.load(text)",
         "from joblib import load",
