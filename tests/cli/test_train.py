@@ -197,7 +197,7 @@ BAD = {
     "empty split": (["--validation_percentage", "0.001"], "validation"),
     "too many velocity images": (["--velocity_images", "5000"], "5000"),
     "SU without lists": (["--neuron_selection", "SU"], "SU"),
-    "SU on another network": (["--scheme", "mbv2_scheme_1", "--initialization", "SU"], "is of mbv2, of which"),
+    "SU on another network": (["--scheme", "mbv2_scheme_1", "--initialization", "SU"], "is of mbv2, of"),
     "missing folder": (["--dataset", "image_folder", "--root", "nowhere"], "nowhere"),
     "folder without root": (["--dataset", "image_folder"], "--root"),
     "a value alone": (["digits"], "digits"),
