@@ -100,7 +100,7 @@ def current_environment(device: torch.device, processes: int = 1) -> Environment
         cpu=cpu,
         cpu_capability=torch.backends.cpu.get_cpu_capability(),
         **{name: _version(name) for name in ("torch", "torchvision", "timm", "numpy")},
-        neq=getattr(neq, "__version__", None) or _version("neq"),
+        neq=neq.__version__,
         commit=commit,
         modified=modified,
         python=platform.python_version(),

@@ -11,7 +11,7 @@ from neq.selection import VelocityState, similarity
 from neq.training.context import Progress, Training
 from neq.training.evaluation import evaluate
 from neq.training.schedule import total_epochs
-from neq.training.steps import Epoch, TrainingDiverged
+from neq.training.steps import Epoch, TrainingDiverged, task_name
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def measure(run: Training, progress: Progress, epoch: Epoch) -> Measured:
     if validation is not None:
         if best_by not in validation:
             raise ValueError(
-                f"task {type(run.task).__name__} chooses the best epoch by {best_by!r}, but its scores are "
+                f"{task_name(run)} chooses the best epoch by {best_by!r}, but its scores are "
                 f"{', '.join(validation)}; set best_by to one of them"
             )
         is_best = validation[best_by] > progress.best.get(f"val_{best_by}", -math.inf)

@@ -68,7 +68,7 @@ def train_steps(run: Training, progress: Progress, epoch: Epoch) -> dict[str, fl
     clock = StepClock(run.device, state.seconds)
     for batch in run.task.batches(epoch.number, state.step):
         if state.step == steps:
-            raise ValueError(f"{_name(run)} yields more than its {steps} batches in epoch {epoch.number}")
+            raise ValueError(f"{task_name(run)} yields more than its {steps} batches in epoch {epoch.number}")
         for group in epoch.optimizer.param_groups:
             group["lr"] = _rate(run, epoch.number, state.step)
         measured = None
@@ -84,7 +84,7 @@ def train_steps(run: Training, progress: Progress, epoch: Epoch) -> dict[str, fl
         _save_or_stop(run, progress, epoch)
     if state.step != steps:
         raise ValueError(
-            f"{_name(run)} yields {state.step} of its {steps} batches in epoch {epoch.number}; "
+            f"{task_name(run)} yields {state.step} of its {steps} batches in epoch {epoch.number}; "
             "set steps_per_epoch to the number of batches"
         )
     run.processes.average_statistics(run.network, run.task.share)
@@ -113,11 +113,11 @@ def _step(run: Training, epoch: Epoch, batch: object, measured: SavedBytes | Non
     output = run.task.step(forward, batch)
     if forward.calls > run.task.forwards:
         raise ValueError(
-            f"{_name(run)} calls forward {forward.calls} times in a step, but its forwards is "
+            f"{task_name(run)} calls forward {forward.calls} times in a step, but its forwards is "
             f"{run.task.forwards}; set forwards, so that the budget counts all of them"
         )
     if not output.loss.requires_grad:
-        raise ValueError(f"the loss of {_name(run)} has no graph; compute it from what forward returns")
+        raise ValueError(f"the loss of {task_name(run)} has no graph; compute it from what forward returns")
     output.loss.backward()
     run.processes.average_gradients(epoch, run.task.share)
     epoch.optimizer.step()
@@ -126,7 +126,8 @@ def _step(run: Training, epoch: Epoch, batch: object, measured: SavedBytes | Non
     return output
 
 
-def _name(run: Training) -> str:
+def task_name(run: Training) -> str:
+    """The name of a run's task in error messages."""
     return f"task {type(run.task).__name__}"
 
 
