@@ -15,11 +15,12 @@ from itertools import chain
 import torch
 from torch import fx, nn
 
-from neq.backward.activations import FUNCTIONS, METHODS, Activation, Clamp, activation_of
+from neq.backward.activations import FUNCTIONS, GELU_TANH, METHODS, Activation, Clamp, activation_of
 from neq.backward.batch_norms import is_plain_batch_norm
 from neq.backward.stand_ins import stand_in
 from neq.networks.graph import graph_of
 from neq.networks.layer_kinds import layer_kind
+from neq.networks.library_layers import torch_class, within
 from neq.networks.neurons import NORMS, NeuronTable
 from neq.utils.errors import first_line
 
@@ -126,6 +127,8 @@ def _structure(network: nn.Module, table: NeuronTable) -> object:
 def _trace(network: nn.Module, table: NeuronTable) -> Trace:
     graph = graph_of(network)
     modules = dict(network.named_modules())
+    whole = {module for module in modules.values() if within(module)}
+    _split_norms(graph, modules)
     calls: dict[str, list[fx.Node]] = {}
     for node in graph.nodes:
         if node.op == "call_module":
@@ -194,12 +197,31 @@ def _trace(network: nn.Module, table: NeuronTable) -> Trace:
     kept = {modules[name] for name in called if name in modules}
     leaves = {module for name in calls for module in modules[name].modules()}
     # Not the network itself, which the trace would keep alive.
-    passed = {m for m in modules.values() if m not in leaves | kept and m is not network}
+    passed = {m for m in modules.values() if m not in leaves | kept and m is not network} | whole
     standalone = tuple(
         StandaloneActivation(activation, owners, placeholders[str(node.target)], readers(node))
         for node, (activation, owners) in alone.items()
     )
     return Trace(traced_module, blocks, standalone, tuple(passed))
+
+
+def _split_norms(graph: fx.Graph, modules: dict[str, nn.Module]) -> None:
+    """Calls what a norm applies to its result behind it; the norm's own call then means the norm alone.
+
+    Args:
+        graph: is changed.
+        modules: by name; receives the modules that are called now.
+    """
+    for node in list(graph.nodes):
+        if node.op != "call_module" or torch_class(modules[str(node.target)]) is None:
+            continue
+        for part in within(modules[str(node.target)]):
+            name = f"_neq_within_{len(modules)}"
+            modules[name] = part
+            with graph.inserting_after(node):
+                behind = graph.call_module(name, (node,))
+            node.replace_all_uses_with(behind, lambda user, behind=behind: user is not behind)
+            node = behind
 
 
 def _chain(
@@ -233,7 +255,7 @@ def _activation(node: fx.Node, modules: dict[str, nn.Module]) -> Activation | No
     if node.op == "call_module":
         return activation_of(modules[str(node.target)])
     if node.op == "call_function":
-        return FUNCTIONS.get(node.target)
+        return GELU_TANH if node.kwargs.get("approximate") == "tanh" else FUNCTIONS.get(node.target)
     return METHODS.get(str(node.target)) if node.op == "call_method" else None
 
 
@@ -280,6 +302,11 @@ def has_hooks(module: nn.Module) -> bool:
     """Whether a module has hooks, which fusing would not call."""
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return any(getattr(module, kind, None) for kind in kinds)
+
+
+def is_split(module: nn.Module) -> bool:
+    """Whether a plan calls what a norm holds behind it, as a module of its own."""
+    return bool(within(module)) and torch_class(module) is not None and not has_hooks(module)
 
 
 def _is_plain_call(node: fx.Node) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from neq.backward.activations import Smooth, activation_of
 from neq.backward.batch_norms import (
     BatchStatsNorm,
     FrozenNorm,
@@ -15,8 +16,9 @@ from neq.backward.batch_norms import (
     is_plain_batch_norm,
     sync_batch_norm,
 )
-from neq.backward.fusion import Block, has_hooks, traced
+from neq.backward.fusion import Block, has_hooks, is_split, traced
 from neq.backward.module_views import shadow, view
+from neq.backward.recomputable import recomputable_activation, recomputable_norm
 from neq.backward.stand_ins import stand_in
 from neq.backward.standalone_activation import standalone_clamp
 from neq.backward.sync_batch_norm import SyncBatchStats
@@ -24,6 +26,7 @@ from neq.backward.trainable import checked, trainable_slices, trained_values
 from neq.backward.trainable_layer import TrainableLayer
 from neq.backward.trainable_slices import TrainableSlices
 from neq.networks.layer_kinds import LayerKind
+from neq.networks.library_layers import torch_class, within
 from neq.networks.neurons import NORMS, NeuronTable, Selection
 from neq.networks.parameter_slice import ParameterSlice
 from neq.utils.errors import unknown_name
@@ -110,6 +113,8 @@ class Plan:
         made = self._layerwise()
         trace = traced(self.network, self.table)
         if trace is None or any(map(has_hooks, (self.network, *trace.containers))):
+            for module in filter(is_split, made):
+                made[module] = nn.Sequential(made[module], *map(shadow, within(module)))
             return view(self.network, made)
         kinds = {layer.name: layer.kind for layer in self.table.layers}
         for block in trace.blocks:
@@ -135,6 +140,9 @@ class Plan:
         for name, module in self.network.named_modules():
             if isinstance(module, NORMS):
                 made[module] = self._norm(name, module)
+            activation = activation_of(module)
+            if isinstance(activation, Smooth) and not getattr(module, "inplace", False):
+                made[module] = recomputable_activation(shadow(module), activation)
         head = self.network.get_submodule(self.table.head)
         trains = self._trains(self.table.head, head, None)
         made[head] = stand_in(self.table.head_kind).build(head, trains)
@@ -190,13 +198,19 @@ class Plan:
         return lambda: bias.detach().index_copy(0, index, leaf)
 
     def _norm(self, name: str, module: nn.Module) -> nn.Module:
-        if self.norm_mode == "frozen" and is_plain_batch_norm(module):
+        """A norm alone: what is within it follows, unless it computes otherwise or has hooks."""
+        is_alone = not within(module) or is_split(module)
+        if self.norm_mode == "frozen" and is_alone and is_plain_batch_norm(module):
             return frozen_batch_norm(FrozenNorm(module, self._norm_bias(name, module)))
         made = shadow(module, self._leaves.in_place(name))
         made.training = self.norm_mode != "frozen"
+        if not is_alone or (kind := torch_class(module)) is None:
+            return made
+        if type(module).forward is not kind.forward:
+            made.__class__ = kind
         if made.training and self._batch is not None and is_plain_batch_norm(module):
             return sync_batch_norm(BatchStatsNorm(module, made, self._batch))
-        return made
+        return recomputable_norm(made) if isinstance(made, (nn.LayerNorm, nn.GroupNorm)) else made
 
     def _norm_bias(self, name: str, module: nn.Module) -> Tensor | None:
         bias = module._parameters["bias"]
