@@ -160,7 +160,7 @@ class ConvAct(Function):
         output_is_kept: the next layer keeps the result for its own backward; recompute: how to recompute x,
         if it can be; saved_dtype: type that an input is kept in; made: receives how to recompute the result,
         if it can be."""
-        folded = _folded(weight, scale, x.dtype)
+        folded = fold(weight, scale, x.dtype)
         before = geometry.forward(x, folded, None if shift is None else shift.to(x.dtype))
         out = before if activation is None else activation.apply(before)
         needs_x, needs_slice, needs_shift = (ctx.needs_input_grad[i] for i in (0, 1, 4))
@@ -190,7 +190,7 @@ class ConvAct(Function):
         elif ctx.activation is not None:
             grad = ctx.activation.backward(grad, of_activation)
         needs_x, needs_slice, needs_shift = (ctx.needs_input_grad[i] for i in (0, 1, 4))
-        folded = None if weight is None else _folded(weight, scale, grad.dtype)
+        folded = None if weight is None else fold(weight, scale, grad.dtype)
         grad_x, grad_slice = ctx.conv.gradients(grad, folded, kept, needs_x, needs_slice)
         if grad_slice is not None and scale is not None:
             chosen = ctx.conv.chosen
@@ -273,7 +273,7 @@ class ConvNormAct(Function):
         return (grad_x, grad_slice, None, grad_bias, grad_gamma, grad_beta, *(None,) * 8)
 
 
-def _folded(weight: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
+def fold(weight: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
     """s_O W_OIKL; without a scale W."""
     return (weight if scale is None else weight * scale.view(-1, 1, 1, 1)).to(dtype)
 

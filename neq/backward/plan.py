@@ -19,6 +19,7 @@ from neq.backward.batch_norms import (
 from neq.backward.fusion import Block, has_hooks, is_split, traced
 from neq.backward.module_views import shadow, view
 from neq.backward.recomputable import recomputable_activation, recomputable_norm
+from neq.backward.recompute import mark_input
 from neq.backward.stand_ins import stand_in
 from neq.backward.standalone_activation import standalone_clamp
 from neq.backward.sync_batch_norm import SyncBatchStats
@@ -90,6 +91,8 @@ class Plan:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self._leaves.reconcile()
+        for given in args:
+            mark_input(given)
         return self._module(*args, **kwargs)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:

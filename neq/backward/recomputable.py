@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from neq.backward.activations import Smooth
 from neq.backward.output_channels import layout_of
 from neq.backward.recompute import RecomputeSpec, mark_recomputable
+from neq.backward.standalone_activation import activation_of_recomputed
 from neq.networks.library_layers import LayerNorm2d
 
 
@@ -25,6 +26,8 @@ def recomputable_activation(made: nn.Module, activation: Smooth) -> nn.Module:
     own = type(made).forward
 
     def forward(x: Tensor) -> Tensor:
+        if (fused := activation_of_recomputed(x, activation)) is not None:
+            return fused
         out: Tensor = own(made, x)
         if out.requires_grad:
             mark_recomputable(out, RecomputeSpec((x.detach(),), activation.apply))

@@ -39,6 +39,17 @@ def recompute_spec(x: Tensor) -> RecomputeSpec | None:
     return spec if base is x else _of_view(x, base, spec)
 
 
+def mark_input(x: object) -> None:
+    """Marks a tensor as an input of the network, which is there anyway until backward."""
+    if isinstance(x, Tensor):
+        x._neq_is_input = True  # type: ignore[attr-defined]
+
+
+def is_input(x: Tensor) -> bool:
+    """Whether a tensor is an input of the network."""
+    return getattr(x, "_neq_is_input", False)
+
+
 def was_recomputable(x: Tensor) -> bool:
     """Whether a tensor could be recomputed when it was made, whatever changed it since."""
     return _mark(x) is not None or (x._base is not None and _mark(x._base) is not None)
