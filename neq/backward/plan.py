@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from neq.backward.activations import Smooth, activation_of
+from neq.backward.attention import RecomputeMode, fuse_attention
 from neq.backward.batch_norms import (
     BatchStatsNorm,
     FrozenNorm,
@@ -26,7 +28,7 @@ from neq.backward.sync_batch_norm import SyncBatchStats
 from neq.backward.trainable import checked, trainable_slices, trained_values
 from neq.backward.trainable_layer import TrainableLayer
 from neq.backward.trainable_slices import TrainableSlices
-from neq.networks.layer_kinds import LayerKind
+from neq.networks.layer_kinds import LINEAR, LayerKind
 from neq.networks.library_layers import torch_class, within
 from neq.networks.neurons import NORMS, NeuronTable, Selection
 from neq.networks.parameter_slice import ParameterSlice
@@ -88,12 +90,15 @@ class Plan:
         self._leaves = TrainableSlices(network, self.parts)
         self.stand_ins: dict[str, nn.Module] = {}
         self._module = self._view()
+        has_linear = any(layer.kind is LINEAR for layer in table.layers)
+        self._mode = RecomputeMode() if has_linear else contextlib.nullcontext()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self._leaves.reconcile()
         for given in args:
             mark_input(given)
-        return self._module(*args, **kwargs)
+        with self._mode:
+            return self._module(*args, **kwargs)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """All that trains, by the name of the network's parameter that it is, or is a slice of."""
@@ -118,7 +123,9 @@ class Plan:
         if trace is None or any(map(has_hooks, (self.network, *trace.containers))):
             for module in filter(is_split, made):
                 made[module] = nn.Sequential(made[module], *map(shadow, within(module)))
-            return view(self.network, made)
+            module = view(self.network, made)
+            fuse_attention(module)
+            return module
         kinds = {layer.name: layer.kind for layer in self.table.layers}
         for block in trace.blocks:
             made[block.placeholder] = self._fused(block, kinds) or nn.Sequential(
