@@ -14,6 +14,7 @@ from itertools import chain
 
 import torch
 from torch import fx, nn
+from torch.nn import functional as F
 
 from neq.backward.activations import FUNCTIONS, GELU_TANH, METHODS, Activation, Clamp, activation_of
 from neq.backward.batch_norms import is_plain_batch_norm
@@ -39,6 +40,7 @@ class Block:
         placeholder: that represents the block in the trace.
         readers: names of the fused convolutions that take its output; empty where something changes it in
             place.
+        is_pooled: there is no norm, and max pooling keeps the output.
     """
 
     conv: str
@@ -47,6 +49,7 @@ class Block:
     modules: tuple[nn.Module, ...]
     placeholder: nn.Module
     readers: tuple[str, ...]
+    is_pooled: bool
 
 
 @dataclass(frozen=True)
@@ -191,6 +194,7 @@ def _trace(network: nn.Module, table: NeuronTable) -> Trace:
             tuple(modules[str(node.target)] for node in fused_nodes if node.op == "call_module"),
             placeholders[f"_neq_block_{number}"],
             readers(fused_by_conv[str(conv.target)]),
+            norm is None and any(_pools(user, modules) for user in fused_by_conv[str(conv.target)].users),
         )
         for number, (conv, norm, activation, _, fused_nodes) in enumerate(found)
     )
@@ -280,6 +284,13 @@ def _is_made_new(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
         into = node.args[0]
         return isinstance(into, fx.Node) and _is_made_new(into, modules)
     return node.target in (operator.add, torch.add)
+
+
+def _pools(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    """Whether a node is max pooling over images, which keeps its input for backward."""
+    if node.op == "call_module":
+        return type(modules.get(str(node.target))) is nn.MaxPool2d
+    return node.target in (F.max_pool2d, torch.max_pool2d)
 
 
 def _works_in_place(node: fx.Node, modules: dict[str, nn.Module]) -> bool:

@@ -20,7 +20,7 @@ from neq.backward.batch_norms import (
 )
 from neq.backward.fusion import Block, has_hooks, is_split, traced
 from neq.backward.module_views import shadow, view
-from neq.backward.recomputable import recomputable_activation, recomputable_norm
+from neq.backward.recomputable import batch_stats_norm, recomputable_activation, recomputable_norm
 from neq.backward.recompute import mark_input
 from neq.backward.stand_ins import stand_in
 from neq.backward.standalone_activation import standalone_clamp
@@ -167,7 +167,8 @@ class Plan:
         norm = None if block.norm is None else self._norm_of_block(block.norm)
         fuse = stand_in(kinds[block.conv]).fuse
         assert fuse is not None, "the trace fuses no other layers"
-        return fuse(module, trains, norm, block.activation, self._is_kept(block.readers, kinds))
+        is_kept = block.is_pooled or self._is_kept(block.readers, kinds)
+        return fuse(module, trains, norm, block.activation, is_kept)
 
     def _norm_of_block(self, name: str) -> FrozenNorm | BatchStatsNorm:
         norm = self.network.get_submodule(name)
@@ -220,7 +221,9 @@ class Plan:
             made.__class__ = kind
         if made.training and self._batch is not None and is_plain_batch_norm(module):
             return sync_batch_norm(BatchStatsNorm(module, made, self._batch))
-        return recomputable_norm(made) if isinstance(made, (nn.LayerNorm, nn.GroupNorm)) else made
+        if isinstance(made, (nn.LayerNorm, nn.GroupNorm)):
+            return recomputable_norm(made)
+        return batch_stats_norm(made) if made.training else made
 
     def _norm_bias(self, name: str, module: nn.Module) -> Tensor | None:
         bias = module._parameters["bias"]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from neq.backward.activations import Smooth
 from neq.backward.output_channels import layout_of
-from neq.backward.recompute import RecomputeSpec, mark_recomputable
+from neq.backward.recompute import RecomputeSpec, mark_kept, mark_recomputable
 from neq.backward.standalone_activation import activation_of_recomputed
 from neq.networks.library_layers import LayerNorm2d
 
@@ -31,6 +31,24 @@ def recomputable_activation(made: nn.Module, activation: Smooth) -> nn.Module:
         out: Tensor = own(made, x)
         if out.requires_grad:
             mark_recomputable(out, RecomputeSpec((x.detach(),), activation.apply))
+        return out
+
+    made.forward = forward
+    return made
+
+
+def batch_stats_norm(made: nn.Module) -> nn.Module:
+    """The stand-in of a batch norm on batch statistics that follows no convolution: it saves its input.
+
+    Args:
+        made: the module's shadow, of the class that computes it.
+    """
+    own = type(made).forward
+
+    def forward(x: Tensor) -> Tensor:
+        out: Tensor = own(made, x)
+        if out.requires_grad:
+            mark_kept(x)
         return out
 
     made.forward = forward

@@ -30,6 +30,16 @@ def mark_recomputable(out: Tensor, spec: RecomputeSpec) -> None:
     out._neq_recompute = (spec, out._version)  # type: ignore[attr-defined]
 
 
+def mark_kept(x: Tensor) -> None:
+    """Notes that a tensor is saved whole for backward, so that others that read it need not copy parts."""
+    if recompute_spec(x) is None:
+        mark_recomputable(x, RecomputeSpec((x.detach(),), _itself))
+
+
+def _itself(x: Tensor) -> Tensor:
+    return x
+
+
 def recompute_spec(x: Tensor) -> RecomputeSpec | None:
     """How to recompute a tensor, or what it is a view of; None where it cannot be, or was changed since."""
     base = x if _mark(x) is not None or x._base is None else x._base
