@@ -131,7 +131,7 @@ def _trace(network: nn.Module, table: NeuronTable) -> Trace:
     graph = graph_of(network)
     modules = dict(network.named_modules())
     whole = {module for module in modules.values() if within(module)}
-    _split_norms(graph, modules)
+    _simplify(graph, modules)
     calls: dict[str, list[fx.Node]] = {}
     for node in graph.nodes:
         if node.op == "call_module":
@@ -209,15 +209,23 @@ def _trace(network: nn.Module, table: NeuronTable) -> Trace:
     return Trace(traced_module, blocks, standalone, tuple(passed))
 
 
-def _split_norms(graph: fx.Graph, modules: dict[str, nn.Module]) -> None:
-    """Calls what a norm applies to its result behind it; the norm's own call then means the norm alone.
+def _simplify(graph: fx.Graph, modules: dict[str, nn.Module]) -> None:
+    """Leaves Identity out, and calls what a norm applies to its result behind it.
+
+    The norm's own call then is the norm alone.
 
     Args:
         graph: is changed.
         modules: by name; receives the modules that are called now.
     """
     for node in list(graph.nodes):
-        if node.op != "call_module" or torch_class(modules[str(node.target)]) is None:
+        if node.op != "call_module":
+            continue
+        if type(modules[str(node.target)]) is nn.Identity and _is_plain_call(node):
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+            continue
+        if torch_class(modules[str(node.target)]) is None:
             continue
         for part in within(modules[str(node.target)]):
             name = f"_neq_within_{len(modules)}"
