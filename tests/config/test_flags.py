@@ -28,9 +28,9 @@ SURFACE = """
 --dry-run --eval_per_epochs --final_lr --fine_tuning --glob_num_params --help --image_size
 --initialization --lr_schedule_name --lr_step_gamma --lr_step_size --manual_seed --manual_weight_idx
 --mean_std --memory --momentum --n_bias_update --n_epochs --n_worker --net_config.fine_tuning
---net_config.net_name --net_config.weights --net_name --neuron_selection --new_num_classes --no_wd_keys
---norm_mode --on_bad_image --optimizer_name --overwrite --precision --project_name --ratio
---resize_scale --resume --root --run_config.base_lr --run_config.checkpoint_minutes
+--net_config.net_name --net_config.weights --net_config.weights_key --net_name --neuron_selection
+--new_num_classes --no_wd_keys --norm_mode --on_bad_image --optimizer_name --overwrite --precision
+--project_name --ratio --resize_scale --resume --root --run_config.base_lr --run_config.checkpoint_minutes
 --run_config.eval_per_epochs --run_config.final_lr --run_config.lr_schedule_name
 --run_config.lr_step_gamma --run_config.lr_step_size --run_config.momentum --run_config.n_epochs
 --run_config.no_wd_keys --run_config.optimizer_name --run_config.precision --run_config.sync_batch_norm
@@ -38,7 +38,7 @@ SURFACE = """
 --run_dir --saved_precision --scheme --sync_batch_norm --test_per_epochs --total_num_params --unit
 --use_validation --use_validation_for_velocity --validation_percentage --velocity_images --velocity_mu
 --velocity_rule --wandb_sweep --warmup_epochs --warmup_lr --weight_decay --weight_update_ratio --weights
--h
+--weights_key -h
 """
 
 
