@@ -24,9 +24,9 @@ from neq.data.published.mark import (
     UNFINISHED,
     Mark,
     PublishedFile,
+    check_counts,
     finished_mark,
     read_mark,
-    visible,
 )
 from neq.data.published.obtain import obtain
 from neq.data.published.progress_bar import progress_bar
@@ -142,7 +142,7 @@ def write_split(
             for image in plan:
                 _write(image, work / image.split / image.class_folder, link, side)
                 advance(1)
-        _check_complete(plan, work)
+        check_counts(work, mark)
         if hasattr(os, "sync"):
             os.sync()
         for split in _PUBLISHING_ORDER:
@@ -214,21 +214,3 @@ def _shrink(source: Path, target: Path, side: int) -> bool:
         target, "JPEG", quality=JPEG_QUALITY, subsampling=0
     )
     return True
-
-
-def _check_complete(plan: Sequence[PlannedImage], work: Path) -> None:
-    """Compare what is on the disk with the plan: no image may be missing, and none added."""
-    expected = {(image.split, image.class_folder, image.name) for image in plan}
-    found = {
-        (split, folder.name, file)
-        for split in _PUBLISHING_ORDER
-        if (work / split).exists()
-        for folder in (work / split).iterdir()
-        for file in visible(folder)
-    }
-    for split, folder, name in sorted(expected ^ found):
-        path = str(work / split / folder / name)
-        fault = "is missing" if (split, folder, name) in expected else "does not belong there"
-        raise UserError(
-            f"{path!r} {fault}; another program changes this folder; delete {str(work)!r} and run again"
-        )

@@ -6,7 +6,6 @@ import hashlib
 import itertools
 import random
 import re
-import stat
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -92,21 +91,14 @@ def class_folder(number: int, name: str, largest: int) -> str:
 
 def _check_files(listed: Sequence[ListedImage], raw: Path) -> None:
     """Refuse images that are absent or empty, all of them counted in one line."""
-    bad = [image.path for image in listed if not _has_content(raw / image.path)]
+    paths = {image.path: raw / image.path for image in listed}
+    bad = [name for name, path in paths.items() if not (path.is_file() and path.stat().st_size)]
     if bad:
         named = ", ".join(repr(path) for path in bad[:3]) + (", ..." if len(bad) > 3 else "")
         raise UserError(
             f"{len(bad):,} of {len(listed):,} images named in the lists are absent from {str(raw)!r} or "
             f"empty ({named}); delete their folder and run again to unpack it"
         )
-
-
-def _has_content(path: Path) -> bool:
-    try:
-        status = path.stat()
-    except OSError:
-        return False
-    return stat.S_ISREG(status.st_mode) and status.st_size > 0
 
 
 def _cut(listed: Sequence[ListedImage], share: float) -> list[Split]:
