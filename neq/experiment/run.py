@@ -20,7 +20,7 @@ from neq.data import Data, open_data
 from neq.experiment.dry_run import describe
 from neq.experiment.memory_report import memory_explained
 from neq.experiment.network import open_network, unselectable
-from neq.experiment.rendezvous import follow, lead, nothing_to_train
+from neq.experiment.rendezvous import follow, lead
 from neq.networks.recipe import named_recipe, write_recipe
 from neq.runs import (
     RecordHeader,
@@ -193,7 +193,7 @@ def _lead(
     record.check(named, config.resume, overwrite)
     cell = cell or wandb_cell()
     if record.is_finished() and not overwrite:
-        nothing_to_train(run)
+        lead(run, None)
         if cell is not None:
             record.asked_by(cell)
         notes(f"{folder} holds this run, finished; --overwrite trains it again")

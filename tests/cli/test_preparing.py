@@ -1,6 +1,7 @@
 """The five scripts, each on a miniature of its set, as a user calls them."""
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ from neq.data.image_folder import open_image_folder
 from neq.data.published import download
 from neq.data.published.mark import MARK, read_mark
 from neq.data.published.published_set import count_deviations
-from neq.data.published.split_plan import digest, plan_split
+from neq.data.published.split_plan import PlannedImage, plan_split
 from tests.data.miniatures import jpeg
 from tests.data.published.server import serving
 from tests.data.published.small_sets import MAKERS, SETS, content, miniature, vww_files
@@ -177,6 +178,12 @@ PLANS = {
         "9c1718b18fbab46468bc72fc6abb8d9c86e4ff47ab6e29d9cda4cb2aae5b9d6f",
     ),
 }
+
+
+def digest(plan: list[PlannedImage]) -> str:
+    """The sha256 of where each image goes."""
+    places = "".join("\0".join(image[:3]) + "\n" for image in plan)
+    return hashlib.sha256(places.encode()).hexdigest()
 
 
 @EVERY

@@ -29,16 +29,14 @@ class Mark(BaseModel):
 
     Attributes:
         settings: the set's name and every option that decides where images go.
-        plan: `neq.data.published.split_plan.digest` of what was written.
         counts: images in the folder of each split that has any.
         classes: class folders of each split.
         official_counts: whether the official splits had the official numbers of images.
         sources: the files it was made from.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True)
     settings: dict[str, str | int | float | None]
-    plan: str
     counts: dict[SplitFolder, int]
     classes: int
     official_counts: bool
@@ -115,6 +113,6 @@ def check_counts(folder: Path, mark: Mark) -> None:
         found = sum(1 for _ in (folder / split).glob("*/[!.]*"))
         if found != count:
             raise UserError(
-                f"{str(folder / split)!r} has {found:,} images, but {count:,} were written; another program "
-                f"has changed it; delete {str(folder)!r} and run again"
+                f"{str(folder / split)!r} has {found:,} images, but {count:,} belong there; "
+                f"another program or other lists have changed it; delete {str(folder)!r} and run again"
             )

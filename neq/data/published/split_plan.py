@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import random
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -64,14 +63,6 @@ def plan_split(listed: Sequence[ListedImage], raw: Path, validation: float | Non
                 "published archive again"
             )
     return plan
-
-
-def digest(plan: Iterable[PlannedImage]) -> str:
-    """The sha256 of a plan's places."""
-    total = hashlib.sha256()
-    for image in plan:
-        total.update("\0".join(image[:3]).encode() + b"\n")
-    return total.hexdigest()
 
 
 def class_folder(number: int, name: str, largest: int) -> str:

@@ -2,7 +2,7 @@ import pytest
 
 from neq.data.published import ListedImage
 from neq.data.published.published_set import SPLIT_FOLDERS
-from neq.data.published.split_plan import class_folder, digest, plan_split
+from neq.data.published.split_plan import class_folder, plan_split
 from neq.utils.errors import UserError
 
 
@@ -55,7 +55,6 @@ def test_the_same_images_are_validation_every_time_and_in_any_order(raw):
     first = plan_split(images, raw(images), 0.2)
     again = plan_split(images[::-1], raw(images), 0.2)
     assert first == again
-    assert digest(first) == digest(again) != digest(plan_split(images, raw(images), 0.1))
 
 
 def test_validation_is_not_the_first_of_each_class(raw):
