@@ -12,6 +12,7 @@ from rich.table import Table
 from neq.cli.parsing import Parser
 from neq.sweeps import Cell, Choice, Parameter, Sweep, cells, check_search, read_sweep
 from neq.sweeps.cells import varying
+from neq.sweeps.sweep_file import MACROS_OF_VALUES
 from neq.utils.console import Console
 from neq.utils.errors import UserError
 
@@ -74,7 +75,12 @@ def _headline(sweep: Sweep, count: int) -> str:
 def base_lines(sweep: Sweep) -> list[str]:
     """What the cells start from, where the experiment has a configuration of its own for them."""
     base = sweep.experiment().base
-    return [f"settings that the sweep does not give: those of configuration {base}"] if base else []
+    if not base:
+        return []
+    line = f"settings that the sweep does not give: those of configuration {base}"
+    if sweep.command is not None and not sweep.flags and not set(MACROS_OF_VALUES) & set(sweep.command):
+        line += "; a sweep of the published code: --config-file published"
+    return [line]
 
 
 def _list(console: Console, sweep: Sweep, found: tuple[Cell, ...], runs: Path) -> None:

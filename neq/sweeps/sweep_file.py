@@ -17,9 +17,12 @@ from neq.experiment.experiment import Experiment, open_experiment, program_name
 from neq.sweeps.parameters import Parameter, read_parameters
 from neq.utils.errors import UserError, shown, unknown_name
 
-# The values of a cell reach its run in whichever form the command asks for.
-ARGS = ("args", "args_no_equals", "args_no_hyphens", "args_no_boolean_flags", "args_json", "args_json_file")
-MACROS = tuple(f"${{{name}}}" for name in ("env", "interpreter", "program", *ARGS))
+# Each stands for the values of a cell, which reach its run whatever the form.
+MACROS_OF_VALUES = (
+    *("${args}", "${args_no_equals}", "${args_no_hyphens}", "${args_no_boolean_flags}"),
+    *("${args_json}", "${args_json_file}"),
+)
+MACROS = ("${env}", "${interpreter}", "${program}", *MACROS_OF_VALUES)
 ENVIRONMENT_MACRO = re.compile(r"\$\{envvar:([^}]*)\}")
 Text = Annotated[str, Field(min_length=1)]
 Word = Annotated[Text, BeforeValidator(lambda word: str(word) if type(word) in (int, float) else word)]
@@ -68,7 +71,8 @@ class EarlyTerminate(Section):
         max_iter and s take precedence; a band below 1 is none.
         """
         if self.max_iter is not None and self.s is not None:
-            bands, band = [], self.max_iter / self.eta
+            bands: list[int] = []
+            band = self.max_iter / self.eta
             while band >= 1 and len(bands) < self.s:
                 bands.append(int(band))
                 band /= self.eta
