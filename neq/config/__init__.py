@@ -27,7 +27,7 @@ from neq.config.schema import (
     PolicyName,
     RunSettings,
 )
-from neq.config.wandb_values import by_path, in_wandb_sweep, own_flags, wandb_values
+from neq.config.wandb_values import in_wandb_sweep, own_flags, wandb_values
 from neq.config.writing import to_mapping, to_yaml
 
 __all__ = [
@@ -47,7 +47,6 @@ __all__ = [
     "Resolved",
     "RunSettings",
     "SchemeEntry",
-    "by_path",
     "config_model",
     "configs_folder",
     "dataset",
