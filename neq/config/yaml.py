@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import (
     AliasEvent,
     CollectionEndEvent,
+    CollectionStartEvent,
     Event,
     MappingStartEvent,
     NodeEvent,
@@ -48,6 +50,37 @@ class YamlProblem(Exception):
         self.line = line
 
 
+@dataclass
+class _Open:
+    """A list or mapping whose end has not been read yet; size counts its nodes, aliases unfolded."""
+
+    value: list[object] | dict[str, object]
+    anchor: str | None
+    key: str | None = None
+    size: int = 1
+
+    def awaits_key(self) -> bool:
+        return isinstance(self.value, dict) and self.key is None
+
+    def take_key(self, event: Event, line: int) -> None:
+        if not isinstance(event, ScalarEvent):
+            raise YamlProblem("a key must be plain text", line)
+        if event.value in self.value:
+            raise YamlProblem(f"key {shown(event.value)} stands there twice", line)
+        self.key = event.value
+
+    def take(self, value: object, size: int, line: int) -> None:
+        self.size += size
+        if self.size > MAX_NODES:
+            raise YamlProblem(f"more than {MAX_NODES} values", line)
+        if isinstance(self.value, list):
+            self.value.append(value)
+        else:
+            assert self.key is not None
+            self.value[self.key] = value
+            self.key = None
+
+
 def means_text(text: str) -> bool:
     """Whether an unquoted scalar is text, and not a number, a truth value or null."""
     return text not in _WORDS and not _INTEGER.fullmatch(text) and not _FLOAT.fullmatch(text)
@@ -67,71 +100,42 @@ def _scalar(event: ScalarEvent, line: int) -> object:
     return float(text)
 
 
-class _Reader:
-    """Builds the documents of a text from its events.
-
-    Args:
-        events: of ruamel's parser.
-    """
-
-    def __init__(self, events: Iterator[Event]) -> None:
-        self._events = events
-        self._nodes = 0  # aliases unfolded
-        self._anchors: dict[str, tuple[object, int]] = {}
-
-    def documents(self) -> Iterator[object]:
-        """Every document as plain values."""
-        for event in self._events:
-            if isinstance(event, NodeEvent):
-                yield self._value(event, 1)
-
-    def _value(self, event: NodeEvent, depth: int) -> object:
-        line, before = event.start_mark.line + 1, self._nodes
-        self._refuse_tag(event, line)
-        if isinstance(event, AliasEvent):
-            if event.anchor not in self._anchors:
-                raise YamlProblem(f"alias {shown(event.anchor)} has no anchor before it", line)
-            value, size = self._anchors[event.anchor]
-            self._count(size, line)
-            return value
-        self._count(1, line)
-        if isinstance(event, ScalarEvent):
-            value = _scalar(event, line)
-        elif depth > MAX_DEPTH:
-            raise YamlProblem(f"nested deeper than {MAX_DEPTH} levels", line)
-        elif isinstance(event, MappingStartEvent):
-            value = self._mapping(depth + 1)
-        else:
-            value = [self._value(item, depth + 1) for item in self._items()]
-        if event.anchor is not None:
-            self._anchors[event.anchor] = value, self._nodes - before
-        return value
-
-    def _mapping(self, depth: int) -> dict[str, object]:
-        found: dict[str, object] = {}
-        for key in self._items():
-            line = key.start_mark.line + 1
-            self._refuse_tag(key, line)
-            if not isinstance(key, ScalarEvent):
-                raise YamlProblem("a key must be plain text", line)
-            if key.value in found:
-                raise YamlProblem(f"key {shown(key.value)} stands there twice", line)
-            found[key.value] = self._value(next(self._events), depth)
-        return found
-
-    def _items(self) -> Iterator[NodeEvent]:
-        """The events up to the end of the list or mapping that has just begun."""
-        while not isinstance(event := next(self._events), CollectionEndEvent):
-            yield event
-
-    def _refuse_tag(self, event: NodeEvent, line: int) -> None:
+def _documents(text: str) -> list[object]:
+    """The documents of a text as plain values. Iterative, so that no depth exhausts the stack."""
+    documents: list[object] = []
+    parents: list[_Open] = []
+    anchors: dict[str, tuple[object, int]] = {}
+    for event in YAML(typ="safe", pure=True).parse(text):
+        line = event.start_mark.line + 1
         if getattr(event, "tag", None) is not None:
             raise YamlProblem(f"tags are not allowed, here {shown(str(event.tag))}", line)
-
-    def _count(self, nodes: int, line: int) -> None:
-        self._nodes += nodes
-        if self._nodes > MAX_NODES:
-            raise YamlProblem(f"more than {MAX_NODES} values", line)
+        if not isinstance(event, (NodeEvent, CollectionEndEvent)):
+            continue
+        if isinstance(event, NodeEvent) and parents and parents[-1].awaits_key():
+            parents[-1].take_key(event, line)
+            continue
+        if isinstance(event, CollectionStartEvent):
+            parents.append(_Open({} if isinstance(event, MappingStartEvent) else [], event.anchor))
+            if len(parents) > MAX_DEPTH:
+                raise YamlProblem(f"nested deeper than {MAX_DEPTH} levels", line)
+            continue
+        node: tuple[object, int]
+        if isinstance(event, AliasEvent):
+            if event.anchor not in anchors:
+                raise YamlProblem(f"alias {shown(event.anchor)} has no anchor before it", line)
+            node, anchor = anchors[event.anchor], None
+        elif isinstance(event, ScalarEvent):
+            node, anchor = (_scalar(event, line), 1), event.anchor
+        else:
+            closed = parents.pop()
+            node, anchor = (closed.value, closed.size), closed.anchor
+        if anchor is not None:
+            anchors[anchor] = node
+        if parents:
+            parents[-1].take(*node, line)
+        else:
+            documents.append(node[0])
+    return documents
 
 
 def parse(text: str) -> object:
@@ -141,7 +145,7 @@ def parse(text: str) -> object:
         YamlProblem: when the text is not YAML, or more than that.
     """
     try:
-        documents = list(_Reader(YAML(typ="safe", pure=True).parse(text)).documents())
+        documents = _documents(text)
     except YamlProblem:
         raise
     except MarkedYAMLError as error:
