@@ -14,7 +14,7 @@ from neq.networks.neurons import neuron_table
 from neq.selection import SelectionState, StaticScheme, bias_layers
 from neq.training.profiling import SavedBytes
 from neq.utils.errors import UserError
-from tests.toys import SHAPE, toy
+from tests.toys import SHAPE, CountMacs, toy
 
 LISTS = StaticScheme((0, 2, 3), (0.5, 0.125, 0.25), n_bias_update=2)
 NETWORKS = {
@@ -144,6 +144,39 @@ def test_macs_are_those_of_the_step():
         choice = allocator.choose(POLICIES["random"], state(network, table))
         step = model.step(table.selection(choice.chosen))
         assert BATCH * choice.used == step.backward_macs
+
+
+class Grouped(torch.nn.Module):
+    """Few wide groups: at random they hold very unequal numbers of chosen channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = torch.nn.Conv2d(3, 16, 3, bias=False)
+        self.norm = torch.nn.BatchNorm2d(16)
+        self.grouped = torch.nn.Conv2d(16, 64, 3, groups=4, bias=False)
+        self.head = torch.nn.Linear(64, 5)
+
+    def forward(self, x):
+        return self.head(self.grouped(torch.relu(self.norm(self.stem(x)))).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.5, 0.8])
+@pytest.mark.parametrize("norm_mode", ["train", "frozen"])
+def test_a_budget_in_macs_holds_for_what_is_computed(norm_mode, ratio):
+    """Grouped convolutions computed more than the chosen channels where groups held unequal numbers."""
+    network = Grouped().to(memory_format=torch.channels_last)
+    table, shape = neuron_table(network, SHAPE), (BATCH, *SHAPE)
+    model = CostModel(network, table, spec(shape, norm_mode))
+    least = BudgetAllocator(model, Budget("macs", ratio=1)).costs.base
+    total = BudgetAllocator(model, Budget("macs", ratio=1)).limit
+    allocator = BudgetAllocator(model, Budget("macs", round(least + ratio * (total - least))))
+    for epoch in range(3):
+        choice = allocator.choose(POLICIES["random"], state(network, table, epoch))
+        loss = Plan(network, table, table.selection(choice.chosen), norm_mode)(torch.randn(shape)).sum()
+        with CountMacs() as count:
+            loss.backward()
+        assert choice.chosen.any()
+        assert count.macs == BATCH * choice.used <= BATCH * choice.limit
 
 
 def test_precision_and_optimizer_count():
