@@ -23,7 +23,7 @@ _ZOO_PARTS = {
 def own_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state_dict of the model zoo (package mcunet) under the names of `MCUNet`; one of MCUNet as it is."""
     return {
-        ".".join(filter(None, (_ZOO_PARTS.get(part, part) for part in name.split(".")))): tensor
+        ".".join(_ZOO_PARTS.get(part, part) for part in name.split(".") if _ZOO_PARTS.get(part) != ""): tensor
         for name, tensor in weights.items()
     }
 
