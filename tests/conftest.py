@@ -13,8 +13,8 @@ from hypothesis import settings
 # The same cases every time: a red run is a fault of the change. --hypothesis-profile default draws others.
 settings.register_profile("same", derandomize=True)
 settings.load_profile("same")
-# Small networks gain nothing from threads, and tests that run side by side lose by them. Processes inherit it;
-# OMP_NUM_THREADS=2 tests with two.
+# Small networks gain nothing from threads, and tests that run side by side lose by them; processes that tests
+# start inherit the number.
 torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
 
 
