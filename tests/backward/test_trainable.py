@@ -132,5 +132,5 @@ class TiedHead(nn.Module):
 
 def test_a_head_that_shares_a_tensor_is_refused():
     network = TiedHead()
-    with pytest.raises(UserError, match="hidden.weight and head.weight are one tensor"):
+    with pytest.raises(UserError, match=r"hidden\.weight and head\.weight are one tensor"):
         Plan(network, neuron_table(network, SHAPE), {"stem": [0]})
