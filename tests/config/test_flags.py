@@ -22,7 +22,7 @@ SURFACE = """
 --resume --root --run_dir --saved_precision --scheme --sync_batch_norm --test_per_epochs
 --total_num_params --unit --use_validation --use_validation_for_velocity --validation_percentage
 --velocity_images --velocity_mu --velocity_rule --wandb_sweep --warmup_epochs --warmup_lr --weight_decay
---weight_update_ratio --weights -h
+--weight_update_ratio --weights --weights_key -h
 """
 
 

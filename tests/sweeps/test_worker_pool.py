@@ -18,12 +18,14 @@ from neq.sweeps.run_sweep import run_sweep
 from neq.sweeps.storage import open_storage
 from neq.sweeps.worker_pool import WorkerPool, cores, is_here, workers_that_fit
 from neq.utils.errors import UserError
+from tests.forked import ensure_server
 from tests.sweeps.toy_experiment import PLACE, PROGRAM, named
 
 
 @pytest.fixture
 def sweep_of(tmp_path, monkeypatch):
     """Reads a sweep over targets, whose program is the toy's."""
+    ensure_server()
     monkeypatch.setattr(experiments, "_PROGRAMS", dict(experiments._PROGRAMS))
     register(PROGRAM, PLACE)
 

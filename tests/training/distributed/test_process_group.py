@@ -1,8 +1,6 @@
 """Several processes: how they find each other, and that one of them says why they end."""
 
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -14,7 +12,8 @@ from neq.utils.device import pick_device
 from neq.utils.errors import UserError
 from neq.utils.exit_codes import RUN_STOPPED, Terminated
 from neq.utils.launch_env import LaunchRank, launch_rank
-from tests.training.distributed.together import ENV, ended, start
+from tests.forked import Forked
+from tests.training.distributed.together import ended, start
 
 # Sums for ever; what happens to whom after a while is the script's argument.
 WORKER = """
@@ -60,7 +59,9 @@ SILENT = f"neq: another process of the run has ended, or has not answered for 4 
 
 def wait_until_ready(worker):
     """Older versions of gloo (that of torch 2.9) print a line, too."""
-    assert "ready\n" in iter(worker.stdout.readline, "")
+    while "ready\n" not in worker.output():
+        assert worker.poll() is None, worker.communicate()
+        time.sleep(0.02)
 
 
 def lines_of(found):
@@ -114,9 +115,12 @@ def test_a_process_that_is_killed_while_they_connect_ends_the_others_with_one_li
 @pytest.mark.slow
 def test_a_store_that_hangs_keeps_no_process_from_ending():
     """Started by torchrun, the store is not in the first process."""
-    store = subprocess.Popen([sys.executable, "-c", STORE], env=ENV, stdout=subprocess.PIPE, text=True)
+    store = Forked(STORE)
     try:
-        port = store.stdout.readline().strip()
+        while not store.output().endswith("\n"):
+            assert store.poll() is None, store.communicate()
+            time.sleep(0.02)
+        port = store.output().strip()
         workers = start(2, WORKER, "mistake", "0", MASTER_PORT=port, TORCHELASTIC_USE_AGENT_STORE="True")
         for worker in workers:
             wait_until_ready(worker)
