@@ -17,7 +17,7 @@ from neq.sweeps import Sweep, cells, check_search, read_sweep
 from neq.sweeps.history import CellState
 from neq.sweeps.queue import CellQueue, sweep_name
 from neq.sweeps.run_sweep import run_sweep
-from neq.sweeps.storage import FILE, open_storage, patiently
+from neq.sweeps.storage import FILE, open_storage, patiently, unreachable_refused
 from neq.sweeps.worker_pool import WorkerPool, cores
 from neq.utils.console import Console
 from neq.utils.errors import UserError
@@ -136,7 +136,7 @@ def _status(given: list[str]) -> int:
             f"{runs / FILE} does not exist: no sweep was started; neq sweep {options.file} starts it"
         )
     queue = CellQueue(open_storage(options.storage, runs, reading=True), name, sweep)
-    with closing(queue):
+    with closing(queue), unreachable_refused():
         return _print_status(queue, options.file)
 
 
@@ -152,7 +152,7 @@ def _print_status(queue: CellQueue, file: Path) -> int:
 def _beginning(queue: CellQueue, file: Path) -> list[str]:
     """Lines about the sweep before it starts or continues."""
     label = queue.name.rpartition("-")[0]
-    names = queue.names()
+    names = patiently(queue.names)
     if queue.name in names:
         return [f"neq: continuing sweep {queue.name}"]
     others = [name for name in names if name.rpartition("-")[0] == label]
