@@ -82,7 +82,7 @@ def _parser() -> ResultsParser:
         *("-o", "--output"),
         default="output.xlsx",
         metavar="BOOK",
-        help=".xlsx, .xlsm, .xltx or .xltm (default: output.xlsx)",
+        help="an .xlsx file (default: output.xlsx)",
     )
     parser.add_argument(
         "--evaluate",

@@ -95,7 +95,7 @@ def compare(groups: DataFrame) -> list[Comparison]:
     """
     found = []
     for setting, group in groups.iterrows():
-        config = settings_of_key(setting) or {}
+        config = settings_of_key(str(setting))
         row = _row(config)
         name = config["dataset"]
         if row is not None and name in row.top1:
