@@ -11,10 +11,10 @@ from neq.results.book import check_book, write_book
 from neq.results.book_file import BookFile
 from neq.results.failures import with_failures
 from neq.results.frame import frame
-from neq.results.runs_of_sweep import NO_RUN, Run, match, read_sweeps, run_key
+from neq.results.runs_of_sweep import NO_RUN, match, read_sweeps, run_key
 from neq.results.verdicts import Check
 from neq.results.wandb_runs import wandb_runs
-from neq.runs.run_reader import Recorded, recorded_runs
+from neq.runs.run_reader import Run, recorded_runs
 from neq.utils.console import Console
 from neq.utils.errors import UserError
 
@@ -103,7 +103,7 @@ def _parser() -> ResultsParser:
     return parser
 
 
-def _print_runs(console: Console, runs: Sequence[Run], recorded: Sequence[Recorded]) -> None:
+def _print_runs(console: Console, runs: Sequence[Run], recorded: Sequence[Run]) -> None:
     """How many runs are in which state, and why those that were started are not done."""
     states = Counter(run.state for run in runs)
     counts = ", ".join(f"{states[state]} {state}" for state in ("done", "unfinished", "damaged", "missing"))
@@ -116,7 +116,7 @@ def _print_runs(console: Console, runs: Sequence[Run], recorded: Sequence[Record
     if len(broken) > MOST_PRINTED:
         console.print(f"  and {len(broken) - MOST_PRINTED} more, see the sheet Runs", highlight=False)
     known = {run.folder for run in runs}
-    lost = [one for one in recorded if one.identity is None and one.folder not in known]
+    lost = [one for one in recorded if not one.identity and one.folder not in known]
     for one in lost[:MOST_PRINTED]:
         line = f"  {one.place}: {one.reason}; it cannot be matched with a sweep"
         console.print(line, highlight=False, markup=False)

@@ -13,11 +13,11 @@ import pandas as pd
 from pandas import DataFrame, Series
 
 from neq.config import Config, network
-from neq.results.runs_of_sweep import SEED, Files, Run, collect, key_of, run_key, settings_of
+from neq.results.runs_of_sweep import SEED, Files, collect, key_of, run_key, settings_of
 from neq.results.verdicts import Checks
 from neq.runs.environment import Environment
 from neq.runs.metrics import summary_metrics
-from neq.runs.run_reader import number
+from neq.runs.run_reader import Run, number
 from neq.utils.atomic_files import atomic_file, write_text
 from neq.utils.errors import UserError
 

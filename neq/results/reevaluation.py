@@ -11,10 +11,10 @@ import torch
 from neq.config import Config, dataset, to_mapping
 from neq.data import Data, open_data
 from neq.results.best_network import load_best
-from neq.results.runs_of_sweep import IMAGES, Run, run_key
+from neq.results.runs_of_sweep import IMAGES, run_key
 from neq.results.verdicts import Check
 from neq.runs import load_run
-from neq.runs.run_reader import number
+from neq.runs.run_reader import Run, number
 from neq.tasks import evaluate_classifier
 from neq.utils.device import pick_device
 from neq.utils.errors import UserError, first_line, printable
@@ -41,7 +41,7 @@ def evaluate_runs(runs: Iterable[Run], notify: Notify, device: str = "auto") -> 
             checks[run_key(run)] = _unmeasured(run, error)
             continue
         images = to_mapping(config)["data_provider"]
-        same_data[json.dumps([images, run.values.get(IMAGES)], sort_keys=True)].append((run, config))
+        same_data[json.dumps([images, run.identity.get(IMAGES)], sort_keys=True)].append((run, config))
     for members in same_data.values():
         checks |= _with_data(members, notify, pick_device(device))
     return checks
@@ -55,7 +55,7 @@ def _with_data(
     settings = config.data_provider
     try:
         with open_data(settings, dataset(settings.dataset), config.manual_seed, device) as data:
-            known = run.values.get(IMAGES)
+            known = run.identity.get(IMAGES)
             if known is not None and data.fingerprint != known:
                 raise UserError("these are not the images it was trained on")
             count = "network" if len(members) == 1 else "networks"

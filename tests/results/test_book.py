@@ -20,6 +20,7 @@ from neq.results.book import write_book
 from neq.results.frame import frame
 from neq.results.runs_of_sweep import run_key
 from neq.results.verdicts import Check
+from neq.runs import RecordHeader, Stretch
 from neq.runs.environment import Environment
 from neq.utils.errors import UserError
 from tests.results.run_folders import configs, sweep_file, write_run
@@ -489,7 +490,10 @@ def test_a_run_that_the_book_holds_is_refreshed(tmp_path, results):
 def test_environments_stand_in_runs_and_mixed_rows_are_marked(tmp_path, results):
     runs = results("manual_seed: {values: [0, 1]}")
     known = [Environment(threads=count, torch="2.9.0", commit="0123456789abcdef") for count in (1, 2)]
-    runs = [replace(run, environments=(one,)) for run, one in zip(runs, known, strict=True)]
+    runs = [
+        replace(run, header=RecordHeader(stretches=(Stretch(one),)))
+        for run, one in zip(runs, known, strict=True)
+    ]
     path = tmp_path / "output.xlsx"
     assert write(path, runs[:1]).mixed == 0
     assert "Environments differ" not in values(path)[0]

@@ -9,6 +9,7 @@ from neq.results.grouping import differing, series_names, varying_settings
 from neq.results.runs_of_sweep import run_key
 from neq.results.series import panels
 from neq.results.verdicts import Check
+from neq.runs import RecordHeader, Stretch
 from neq.runs.environment import Environment
 from tests.results.run_folders import configs, sweep_file, write_run
 
@@ -179,7 +180,10 @@ def test_seeds_of_different_environments_are_marked(collected):
     found = collected("ratio: {values: [.1, .3]}\n  manual_seed: {values: [0, 1]}")
     one, two = (Environment(threads=count, torch="2.9.0", device_name="a CPU") for count in (1, 2))
     of_each = [(one,), (one,), (one,), (one, two)]
-    found = [replace(run, environments=of) for run, of in zip(found, of_each, strict=True)]
+    found = [
+        replace(run, header=RecordHeader(stretches=tuple(map(Stretch, of))))
+        for run, of in zip(found, of_each, strict=True)
+    ]
     table = groups(frame(found))
     assert table["environment"].fillna("same").tolist() == ["same", "threads: 1, 1 -> 2"]
     assert frame(found)["threads"].tolist() == ["1", "1", "1", "1 -> 2"]
