@@ -11,7 +11,7 @@ import pytest
 
 from neq.cli import main
 from neq.experiment import experiment as experiments
-from neq.experiment.experiment import register
+from neq.experiment.experiment import register_experiment
 from neq.sweeps import cells, history, read_sweep
 from neq.sweeps.queue import CellQueue, sweep_name
 from neq.sweeps.run_sweep import run_sweep
@@ -25,7 +25,7 @@ from tests.sweeps.toy_experiment import PLACE, PROGRAM, named
 def sweep_of(tmp_path, monkeypatch):
     """Reads a sweep over targets, whose program is the toy's."""
     monkeypatch.setattr(experiments, "_PROGRAMS", dict(experiments._PROGRAMS))
-    register(PROGRAM, PLACE)
+    register_experiment(PROGRAM, PLACE)
 
     def read(parameters, more=""):
         file = tmp_path / "sweep.yaml"
