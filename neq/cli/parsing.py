@@ -35,6 +35,20 @@ class Parser(argparse.ArgumentParser):
         )
 
 
+def check_new_file(flag: str, path: Path, force: bool) -> None:
+    """Checks, before work that takes long, that a file can be written.
+
+    Raises:
+        UserError: its folder does not exist, or something is there already.
+    """
+    if not path.parent.is_dir():
+        raise UserError(f"{flag} {path}: the folder {path.parent} does not exist; make it first")
+    if path.is_dir():
+        raise UserError(f"{flag} {path} is a folder; give a file")
+    if path.exists() and not force:
+        raise UserError(f"{flag} {path} exists; --force replaces it")
+
+
 def _folder(text: str) -> Path:
     """A folder, which need not exist."""
     if not text:

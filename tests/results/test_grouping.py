@@ -215,10 +215,10 @@ def test_two_settings_of_an_unknown_policy_are_two_series(collected, more, names
         renamed(frame(collected(f"{more}\n  ratio: {{values: [.1, .3]}}\n  manual_seed: {{values: [0, 1]}}")))
     )
     (panel,) = panels(table)
-    assert sorted(series.name for series in panel.series) == names
-    assert {series.policy for series in panel.series} == {UNKNOWN}
-    assert [len(series.points) for series in panel.series] == [2, 2]
-    assert all(series.is_joined for series in panel.series)
+    assert sorted(name for name, _ in panel.series) == names
+    assert set(panel.points["neuron_selection"]) == {UNKNOWN}
+    assert [len(points) for _, points in panel.series] == [2, 2]
+    assert panel.points["is_joined"].all()
 
 
 def test_an_initialization_is_named_only_where_its_policy_comes_with_several(collected):
