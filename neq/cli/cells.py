@@ -28,12 +28,10 @@ def command(arguments: list[str]) -> int:
         prog="neq cells",
         description="List the cells of a sweep file (W&B's own format): what varies, the folder of each "
         "cell's run, and whether it is done, unfinished or waiting. Nothing is run.",
-        allow_abbrev=False,
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="as policies/test_policy.yaml")
     parser.add_config_file()
     parser.add_runs_dir()
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
     options = parser.parse_args(arguments[1:])
     console, (sweep, found) = Console(width=WIDEST), read_cells(options.file, options.config_file)
     console.lines(_headline(sweep, len(found)))

@@ -19,13 +19,11 @@ def command(arguments: list[str]) -> int:
         description="Write the best network of a run as an ONNX file. It takes normalized images "
         "[batch, 3, S, S] and gives logits [batch, classes]; class names and normalization are among its "
         "properties. Its outputs are compared with torch's; it is written only where they agree.",
-        allow_abbrev=False,
     )
     parser.add_argument("folder", metavar="RUN_DIR", help="folder of a run, finished or not")
     parser.add_argument("--onnx", required=True, metavar="FILE", help="the file to write")
     parser.add_argument("--image-size", type=int, metavar="S", help="pixels a side (default: the run's own)")
     parser.add_argument("--force", action="store_true", help="replace a file that is there")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
     options = parser.parse_args(arguments[1:])
     folder, path = Path(options.folder).expanduser(), Path(options.onnx).expanduser()
     if options.image_size is not None and not 8 <= options.image_size <= 4096:

@@ -68,9 +68,7 @@ def run_script(
 def _parse(
     about: str, add_flags: Callable[[argparse.ArgumentParser], None] | None, arguments: list[str]
 ) -> argparse.Namespace:
-    parser = Parser(
-        description=about, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--raw", metavar="DIR", type=_folder, required=True, help="published files; downloaded if missing"
     )
@@ -82,7 +80,6 @@ def _parse(
     parser.add_argument(
         "--unverified", action="store_true", help="accept other checksums and counts than the official ones"
     )
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
     if add_flags is not None:
         add_flags(parser)
     flags = parser.parse_args(arguments)

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from pathlib import Path
 
-from neq.cli.results_parser import ResultsParser
+from neq.cli.parsing import ResultsParser
 from neq.results.best import DEFAULT, best_run, copy_best, settings_of
 from neq.results.frame import runs
 from neq.runs.metrics import quality_metrics

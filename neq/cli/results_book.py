@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from neq.cli.results_parser import ResultsParser
+from neq.cli.parsing import ResultsParser
 from neq.results.book import check_book, write_book
 from neq.results.book_file import BookFile
 from neq.results.failures import with_failures

@@ -7,7 +7,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from neq.cli.results_parser import ResultsParser
+from neq.cli.parsing import ResultsParser
 from neq.results.frame import runs
 from neq.results.grouping import groups
 from neq.results.published import HEADERS, SOURCE, comparison, published_results

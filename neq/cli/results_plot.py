@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from pandas import DataFrame, Series, isna
 
 from neq.budget import amount_shown
-from neq.cli.results_parser import ResultsParser
+from neq.cli.parsing import ResultsParser
 from neq.results.frame import runs
 from neq.results.grouping import groups
 from neq.results.pictures import accuracy_by_budget, accuracy_by_cost, save_picture

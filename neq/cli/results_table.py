@@ -10,8 +10,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from neq.cli.parsing import check_new_file
-from neq.cli.results_parser import ResultsParser
+from neq.cli.parsing import ResultsParser, check_new_file
 from neq.results.columns import UNITS, rows_of
 from neq.results.frame import runs, write_csv, write_parquet
 from neq.results.grouping import groups, varying_settings

@@ -71,7 +71,6 @@ def _parser() -> Parser:
         usage="neq sweep FILE [options]\n       neq sweep status FILE [options]",
         description="Run the cells of a sweep file (W&B's own format) on this machine. Run the same command "
         "again to continue, or to share the cells with one that runs already. status shows the progress.",
-        allow_abbrev=False,
     )
     _add_places(parser)
     parser.add_argument(
@@ -94,7 +93,6 @@ def _add_places(parser: Parser) -> None:
     )  # fmt: skip
     parser.add_config_file()
     parser.add_runs_dir()
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
 
 
 def _count(text: str) -> int:
@@ -113,7 +111,7 @@ def _count_or_auto(text: str) -> int | None:
 
 
 def _status(given: list[str]) -> int:
-    parser = Parser(prog="neq sweep status", description="Show the progress of a sweep.", allow_abbrev=False)
+    parser = Parser(prog="neq sweep status", description="Show the progress of a sweep.")
     _add_places(parser)
     options = parser.parse_args(given)
     (sweep, _), runs = read_cells(options.file, options.config_file), options.runs_dir

@@ -28,7 +28,6 @@ def command(arguments: list[str]) -> int:
         metavar="SECONDS",
         help="longest wait for a run (default: 300)",
     )
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
     options = parser.parse_args(arguments[1:])
     folders = [Path(folder).expanduser() for folder in options.folders]
     for folder in folders:

@@ -215,7 +215,8 @@ def _dodged(budget: float, shift: float, budgets: Sequence[float], is_log: bool)
 
 def _budget_ticks(axes: Axes, values: Sequence[float], is_log: bool) -> None:
     """Ticks at the budgets themselves, where they do not crowd one another."""
-    axes.xaxis.set_major_formatter(EngFormatter(places=None, sep=""))
+    formatter = EngFormatter(places=None, sep="")
+    axes.xaxis.set_major_formatter(formatter)
     budgets = sorted(set(values))
     least, most = budgets[0], budgets[-1]
     kept: list[float] = []
@@ -227,13 +228,7 @@ def _budget_ticks(axes: Axes, values: Sequence[float], is_log: bool) -> None:
             kept.append(budget)
     if len(kept) > 8:
         return
-    formatter = EngFormatter(sep="", places=None)
-    axes.set_xticks(kept, [_three_digits(formatter, budget) for budget in kept])
-
-
-def _three_digits(formatter: EngFormatter, value: float) -> str:
-    rounded = float(f"{value:.3g}")
-    return str(formatter.format_eng(rounded))
+    axes.set_xticks(kept, [formatter.format_eng(float(f"{budget:.3g}")) for budget in kept])
 
 
 def _kind(panel: Panel) -> str:

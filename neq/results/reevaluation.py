@@ -36,7 +36,9 @@ def evaluate_runs(runs: Iterable[Run], notify: Notify, device: str = "auto") -> 
         if run.state != "done":
             continue
         try:
-            config = _config(run)
+            if run.folder is None:
+                raise UserError("its network is not on W&B")
+            config = load_run(run.folder).config
         except UserError as error:
             checks[run_key(run)] = _unmeasured(run, error)
             continue
@@ -65,17 +67,6 @@ def _with_data(
             return {run_key(run): _check(run, config, data, device) for run, config in members}
     except (UserError, OSError) as error:
         return {run_key(run): _unmeasured(run, error) for run, _ in members}
-
-
-def _config(run: Run) -> Config:
-    """The configuration that a run recorded.
-
-    Raises:
-        UserError: it is on W&B, or cannot be read.
-    """
-    if run.folder is None:
-        raise UserError("its network is not on W&B")
-    return load_run(run.folder).config
 
 
 def _check(run: Run, config: Config, data: Data, device: torch.device) -> Check:
