@@ -237,8 +237,6 @@ class ConvNormAct(Function):
                 "take larger images, more of them in a batch, or norm_mode frozen"
             )
         out, mean, invstd = batch_norm(y, gamma, beta, running, batch)
-        # They are in the norm's precision; only fake tensors come in that of the map.
-        mean, invstd = mean.to(gamma.dtype), invstd.to(gamma.dtype)
         if activation is not None:
             out = activation.apply(out)
         needs_x, needs_slice = ctx.needs_input_grad[0], ctx.needs_input_grad[1]

@@ -132,9 +132,9 @@ class Plan:
             module = self.network.get_submodule(layer.name)
             trains = self._trains(layer.name, module, self._saved_dtype)
             made[module] = self.stand_ins[layer.name] = stand_in(layer.kind).build(module, trains)
-        for name, module in self.network.named_modules():
+        for module in self.network.modules():
             if isinstance(module, NORMS):
-                made[module] = self._norm(name, module)
+                made[module] = self._norm(module)
         head = self.network.get_submodule(self.table.head)
         trains = self._trains(self.table.head, head, None)
         made[head] = stand_in(self.table.head_kind).build(head, trains)
@@ -155,8 +155,8 @@ class Plan:
         norm = self.network.get_submodule(name)
         assert is_plain_batch_norm(norm)
         if self.norm_mode == "frozen":
-            return FrozenNorm(norm, self._norm_bias(name, norm))
-        return BatchStatsNorm(norm, shadow(norm, self._leaves.in_place(name)), self._batch)
+            return FrozenNorm(norm, self._norm_bias(norm))
+        return BatchStatsNorm(norm, shadow(norm, self._leaves.in_place(norm)), self._batch)
 
     def _is_kept(self, readers: tuple[str, ...], kinds: Mapping[str, LayerKind]) -> bool:
         """Whether a layer that reads a result keeps all of it, as it is, for its own backward."""
@@ -173,31 +173,30 @@ class Plan:
         """What trains in a layer."""
         part = self.parts.get(f"{name}.weight")
         weight = None if part is None else self._leaves.by_name[f"{name}.weight"]
-        bias = self._bias(f"{name}.bias", module._parameters.get("bias"))
-        in_place = self._leaves.in_place(name)
+        bias, in_place = self._bias(f"{name}.bias", module), self._leaves.in_place(module)
         return TrainableLayer(weight, part or ParameterSlice(), bias, saved_dtype, in_place)
 
-    def _bias(self, name: str, bias: Tensor | None) -> Callable[[], Tensor | None]:
+    def _bias(self, name: str, module: nn.Module) -> Callable[[], Tensor | None]:
         """A function that returns a layer's bias at each call, with whatever trains in it."""
-        if bias is None:
-            return lambda: None
+        bias = module._parameters.get("bias")
+        if bias is None or "bias" in self._leaves.in_place(module):
+            return lambda: bias
         if name not in self.parts:
             return bias.detach
         part, leaf = self.parts[name], self._leaves.by_name[name]
-        if part.index is None:
-            return lambda: leaf
+        assert part.index is not None, "a bias that trains whole is a leaf itself"
         index = part.index.to(bias.device)
         return lambda: bias.detach().index_copy(0, index, leaf)
 
-    def _norm(self, name: str, module: nn.Module) -> nn.Module:
+    def _norm(self, module: nn.Module) -> nn.Module:
         if self.norm_mode == "frozen" and is_plain_batch_norm(module):
-            return frozen_batch_norm(FrozenNorm(module, self._norm_bias(name, module)))
-        made = shadow(module, self._leaves.in_place(name))
+            return frozen_batch_norm(FrozenNorm(module, self._norm_bias(module)))
+        made = shadow(module, self._leaves.in_place(module))
         made.training = self.norm_mode != "frozen"
         if made.training and self._batch is not None and is_plain_batch_norm(module):
             return sync_batch_norm(BatchStatsNorm(module, made, self._batch))
         return made
 
-    def _norm_bias(self, name: str, module: nn.Module) -> Tensor | None:
+    def _norm_bias(self, module: nn.Module) -> Tensor | None:
         bias = module._parameters["bias"]
-        return self._leaves.by_name.get(f"{name}.bias", None if bias is None else bias.detach())
+        return bias if bias is None or "bias" in self._leaves.in_place(module) else bias.detach()

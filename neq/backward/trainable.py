@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 
 import torch
@@ -33,7 +34,7 @@ def trainable_slices(
             output, that norm's bias too.
 
     Raises:
-        UserError: unknown norm mode, layer or channel.
+        UserError: unknown norm mode, layer or channel, or a head that shares a tensor with another module.
     """
     if norm_mode not in NORM_MODES:
         raise unknown_name("norm_mode", norm_mode, NORM_MODES)
@@ -66,7 +67,37 @@ def trainable_slices(
             parts |= _own(name, module)
     # The weight by name too: a layer's kind may store it in a buffer.
     head = _own(table.head, network.get_submodule(table.head)) | {f"{table.head}.weight": ParameterSlice()}
-    return parts | head
+    return _each_once(network, table, parts | head)
+
+
+def _each_once(
+    network: nn.Module, table: NeuronTable, parts: dict[str, ParameterSlice]
+) -> dict[str, ParameterSlice]:
+    """What trains, each tensor under one name: of one that several modules hold that of the first called.
+
+    Such a tensor trains only where it trains whole in all of them, as it would move in all of them.
+
+    Raises:
+        UserError: the head shares a tensor with another module.
+    """
+    names: dict[int, list[str]] = {}
+    for owner, module in network.named_modules():
+        for key, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is not None:
+                names.setdefault(id(tensor), []).append(f"{owner}.{key}" if owner else key)
+    order = {layer.name: layer.order for layer in table.layers} | dict(table.norm_order)
+    for shared in (each for each in names.values() if len(each) > 1):
+        owners = {name: name.rpartition(".")[0] for name in shared}
+        if table.head in owners.values():
+            raise UserError(
+                f"{' and '.join(shared)} are one tensor, which would train with the head; give the head a "
+                "tensor of its own"
+            )
+        shared.sort(key=lambda name: order.get(owners[name], math.inf))
+        trains = all(name in parts and parts[name].is_whole for name in shared)
+        for name in shared[int(trains) :]:
+            parts.pop(name, None)
+    return parts
 
 
 def trained_values(

@@ -15,7 +15,8 @@ from neq.results.runs_of_sweep import IMAGES, run_key
 from neq.results.verdicts import Check
 from neq.runs import load_run
 from neq.runs.run_reader import Run, number
-from neq.tasks import evaluate_classifier
+from neq.tasks import Classification
+from neq.training.evaluation import count
 from neq.utils.device import pick_device
 from neq.utils.errors import UserError, first_line, printable
 
@@ -78,7 +79,8 @@ def _check(run: Run, config: Config, data: Data, device: torch.device) -> Check:
         if len(best.classes) != len(data.classes):
             raise UserError(f"it has {len(best.classes)} classes, the data {len(data.classes)}")
         network = best.network.to(device).to(memory_format=torch.channels_last)
-        scores = evaluate_classifier(network, data.eval_batches("test"), device, config.run_config.precision)
+        task = Classification(data, device)
+        scores = task.scores(count(network, task, "test", config.run_config.precision))
     except Exception as error:  # a checkpoint may hold anything
         return _unmeasured(run, error)
     there, reason = str(run.summary.get("device")), ""
