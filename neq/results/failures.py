@@ -7,8 +7,9 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from neq.results.runs_of_sweep import IMAGES, SEED, Run, key_of
+from neq.results.runs_of_sweep import IMAGES, key_of
 from neq.runs.identity import plain_identity
+from neq.runs.run_reader import Run
 from neq.sweeps import Sweep, cells
 from neq.sweeps.queue import CellQueue, sweep_name
 from neq.sweeps.storage import FILE, open_storage, unreachable_refused
@@ -31,7 +32,7 @@ def with_failures(runs: Iterable[Run], sweeps: Mapping[str, Sweep], runs_dir: Pa
             reasons |= _reasons(file, sweep, runs_dir) if sweep.method == "grid" else {}
     return [
         replace(run, reason=reasons[key])
-        if run.state != "done" and (key := key_of({**run.values, SEED: run.seed}, IMAGES)) in reasons
+        if run.state != "done" and (key := key_of(run.identity, IMAGES)) in reasons
         else run
         for run in runs
     ]

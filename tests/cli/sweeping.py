@@ -26,7 +26,7 @@ from neq.sweeps.storage import open_storage
 from tests.forked import ensure_server
 
 ROOT = Path(__file__).resolve().parents[2]
-ENV = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
 TIMEOUT = 600
 FAST = (
     "dataset: {value: 'npz:tiny.npz'}, image_size: {value: 16}, base_batch_size: {value: 16}, "

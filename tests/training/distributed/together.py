@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from tests.forked import ROOT, Forked
 
-ENV = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def free_port() -> int:
