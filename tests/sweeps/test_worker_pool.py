@@ -25,7 +25,6 @@ from tests.sweeps.toy_experiment import PLACE, PROGRAM, named
 @pytest.fixture
 def sweep_of(tmp_path, monkeypatch):
     """Reads a sweep over targets, whose program is the toy's."""
-    ensure_server()
     monkeypatch.setattr(experiments, "_PROGRAMS", dict(experiments._PROGRAMS))
     register(PROGRAM, PLACE)
 
@@ -41,6 +40,7 @@ def run(sweep, runs, workers=2, finished=None, watching=lambda pool: None, max_f
     """Runs a sweep; returns the last update and all notes."""
     experiment = sweep.experiment()
     queue = CellQueue(open_storage(None, runs), sweep_name(sweep, "sweep", experiment.settings), sweep)
+    ensure_server()
     notes = []
     with closing(queue):
         queue.begin()
@@ -54,6 +54,7 @@ def run(sweep, runs, workers=2, finished=None, watching=lambda pool: None, max_f
     return update, notes
 
 
+@pytest.mark.slow
 def test_workers_share_the_cells_of_any_experiment(sweep_of, tmp_path):
     sweep = sweep_of("target: {values: [1, 2, 3, 4]}", "command: [python3, '${program}', --fast, '${args}']")
     assert sweep.experiment().settings == {"flags": ["--fast"]}
@@ -70,6 +71,7 @@ def test_workers_share_the_cells_of_any_experiment(sweep_of, tmp_path):
     assert all((folder / "seen").exists() for folder in folders)
 
 
+@pytest.mark.slow
 def test_a_run_whose_worker_is_killed_is_resumed(sweep_of, tmp_path):
     sweep, killed = sweep_of("target: {value: 12}"), []
 
@@ -87,6 +89,7 @@ def test_a_run_whose_worker_is_killed_is_resumed(sweep_of, tmp_path):
     assert [int(total) for _, total in lines] == list(range(1, 13))  # every epoch once
 
 
+@pytest.mark.slow
 def test_failures_end_their_cell_alone(sweep_of, tmp_path):
     sweep = sweep_of("target: {values: [1, 13, 2]}, step: {value: 1}")
     update, _ = run(sweep, tmp_path, workers=1)
@@ -98,6 +101,7 @@ def test_failures_end_their_cell_alone(sweep_of, tmp_path):
     assert "Traceback" not in log
 
 
+@pytest.mark.slow
 def test_early_terminate_stops_runs_by_the_experiments_metric(sweep_of, tmp_path):
     more = "metric: {name: total, goal: maximize}\nearly_terminate: {type: hyperband, min_iter: 1, eta: 2}"
     update, _ = run(sweep_of("target: {value: 6}, step: {values: [2, 1]}", more), tmp_path, workers=1)
@@ -117,9 +121,11 @@ def test_mistakes_are_the_experiments_to_report(sweep_of, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_the_commands_take_it_too(sweep_of, tmp_path, monkeypatch, capsys):
     sweep_of("target: {values: [1, 2]}")
     monkeypatch.chdir(tmp_path)
+    ensure_server()
     assert main(["sweep", "sweep.yaml"]) == 0
     assert "best total: 2, cell 2 in runs/counts/2-1" in capsys.readouterr().out
     assert main(["cells", "sweep.yaml"]) == 0
@@ -127,15 +133,18 @@ def test_the_commands_take_it_too(sweep_of, tmp_path, monkeypatch, capsys):
     assert json.loads((tmp_path / "runs/counts/2-1/counted.json").read_text()) == 2
 
 
+@pytest.mark.slow
 def test_a_pool_that_is_stopped_gives_its_cells_back(sweep_of, tmp_path):
     sweep, runs = sweep_of("target: {value: 1000}"), tmp_path / "runs"
     experiment = sweep.experiment()
     queue = CellQueue(open_storage(None, runs), sweep_name(sweep, "sweep", experiment.settings), sweep)
+    ensure_server()
     with closing(queue):
         queue.begin()
         pool = WorkerPool(queue, experiment, None, runs, 1, 5)
         for update in run_sweep(queue, pool, 1):
-            if any(state.state == "running" for state in update.states):
+            # Who is stopped before it has written its name leaves the cell to the heartbeat.
+            if any(state.trial and history.WORKER in state.trial.user_attrs for state in update.states):
                 break
         assert pool.alive == 1
         started = time.monotonic()
