@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor, nn
 
+from neq.networks.layer_kinds import WHOLE
 from neq.networks.neurons import NORMS, NeuronTable, Selection
 from neq.networks.parameter_slice import ParameterSlice, named_tensor
 from neq.utils.errors import UserError, unknown_name
@@ -65,9 +66,7 @@ def trainable_slices(
         trains = norm_mode == "train" or table.norm_order.get(name, -1) > frontier
         if isinstance(module, NORMS) and trains and norm_mode != "frozen":
             parts |= _own(name, module)
-    # The weight by name too: a layer's kind may store it in a buffer.
-    head = _own(table.head, network.get_submodule(table.head)) | {f"{table.head}.weight": ParameterSlice()}
-    return _each_once(network, table, parts | head)
+    return _each_once(network, table, parts | _of_head(network, table))
 
 
 def _each_once(
@@ -107,7 +106,7 @@ def trained_values(
     counts = {"weights": 0, "biases": 0, "norms": 0, "head": 0}
     for name, part in parts.items():
         module_name, _, key = name.rpartition(".")
-        if module_name == table.head:
+        if name.startswith(f"{table.head}."):
             kind = "head"
         elif isinstance(network.get_submodule(module_name), NORMS):
             kind = "norms"
@@ -120,8 +119,9 @@ def trained_values(
 def values_of(network: nn.Module, name: str, part: ParameterSlice) -> int:
     """The number of values in a slice of a parameter, or of the tensor that a layer's weight is stored in."""
     tensor = named_tensor(network, name)
-    channels = tensor.shape[part.axis] if part.index is None else len(part.index)
-    return tensor.numel() // tensor.shape[part.axis] * channels
+    if part.index is None:
+        return tensor.numel()
+    return tensor.numel() // tensor.shape[part.axis] * len(part.index)
 
 
 def checked(table: NeuronTable, selection: Selection) -> dict[str, Tensor]:
@@ -148,6 +148,14 @@ def checked(table: NeuronTable, selection: Selection) -> dict[str, Tensor]:
         if len(channels):
             result[name] = channels
     return result
+
+
+def _of_head(network: nn.Module, table: NeuronTable) -> dict[str, ParameterSlice]:
+    """All parameters of the head, those of modules within it included."""
+    names = dict.fromkeys(key for key, _ in network.get_submodule(table.head).named_parameters())
+    if table.head_kind is not WHOLE:
+        names["weight"] = None  # by name too: a layer's kind may store it in a buffer
+    return {f"{table.head}.{key}": ParameterSlice() for key in names}
 
 
 def _own(name: str, module: nn.Module) -> dict[str, ParameterSlice]:

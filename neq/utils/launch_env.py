@@ -107,6 +107,8 @@ def first_reports() -> Iterator[None]:
     except UserError as error:
         if launch_rank().rank == 0:
             raise
-        if "TORCHELASTIC_RUN_ID" in os.environ:
-            time.sleep(_HEAD_START)  # torchrun stops all ranks as soon as one has ended: let that be rank 0
-        raise Ended(exit_code(error)) from error
+        if "TORCHELASTIC_RUN_ID" not in os.environ:
+            raise Ended(exit_code(error)) from error
+        # torchrun stops all ranks as soon as one has ended: let that be rank 0, if it meets the mistake too.
+        time.sleep(_HEAD_START)
+        raise
