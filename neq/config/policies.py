@@ -63,10 +63,15 @@ class Policy:
         scores: Tensor = import_module(self.module).score(state)
         return scores
 
-    def value(self, state: SelectionState) -> Tensor:
-        """What choosing each neuron is worth, whatever it costs, float64 [N]."""
+    def value(self, state: SelectionState, scores: Tensor) -> Tensor:
+        """What choosing each neuron is worth, whatever it costs, float64 [N]; its score where that says it.
+
+        Args:
+            state: what the policy looks at.
+            scores: as `score` returned them.
+        """
         module = import_module(self.module)
-        values: Tensor = getattr(module, "value", module.score)(state)
+        values: Tensor = module.value(state) if hasattr(module, "value") else scores
         return values
 
 

@@ -160,7 +160,8 @@ def prepare(
     """
     network, table = open_network(config, len(data.classes))
     network.to(device).to(memory_format=torch.channels_last)
-    checkpoints = Checkpoints(record.checkpoints, writes=processes.is_first)
+    named = str(run_folder(config, data.fingerprint))
+    checkpoints = Checkpoints(record.checkpoints, writes=processes.is_first, run=named)
     run = Training(
         config, network, table, data, Classification(data, device), device, checkpoints, processes=processes
     )

@@ -10,12 +10,12 @@ import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from neq.config import WEIGHTS_BY_NAME
 from neq.networks.mcunet import MCUNet, own_names
+from neq.networks.safetensors_file import load_checked
 from neq.utils.errors import UserError, first_line, shown
 
 SUFFIXES = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin", ".ckpt")
@@ -108,7 +108,7 @@ def read_weights(file: str, key: str | None = None) -> dict[str, Tensor]:
         )
     try:
         if path.suffix == ".safetensors":
-            content: object = safetensors.torch.load_file(path)
+            content: object = load_checked(path)
         else:
             # The arguments that training scripts save: plain values; a caller who allows them keeps that.
             arguments = {argparse.Namespace}.difference(torch.serialization.get_safe_globals())

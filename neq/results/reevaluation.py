@@ -11,10 +11,10 @@ import torch
 from neq.config import Config, dataset, to_mapping
 from neq.data import Data, open_data
 from neq.results.best_network import load_best
-from neq.results.runs_of_sweep import IMAGES, Run, run_key
+from neq.results.runs_of_sweep import IMAGES, run_key
 from neq.results.verdicts import Check
 from neq.runs import load_run
-from neq.runs.run_reader import number
+from neq.runs.run_reader import Run, number
 from neq.tasks import Classification
 from neq.training.evaluation import count
 from neq.utils.device import pick_device
@@ -37,12 +37,14 @@ def evaluate_runs(runs: Iterable[Run], notify: Notify, device: str = "auto") -> 
         if run.state != "done":
             continue
         try:
-            config = _config(run)
+            if run.folder is None:
+                raise UserError("its network is not on W&B")
+            config = load_run(run.folder).config
         except UserError as error:
             checks[run_key(run)] = _unmeasured(run, error)
             continue
         images = to_mapping(config)["data_provider"]
-        same_data[json.dumps([images, run.values.get(IMAGES)], sort_keys=True)].append((run, config))
+        same_data[json.dumps([images, run.identity.get(IMAGES)], sort_keys=True)].append((run, config))
     for members in same_data.values():
         checks |= _with_data(members, notify, pick_device(device))
     return checks
@@ -56,7 +58,7 @@ def _with_data(
     settings = config.data_provider
     try:
         with open_data(settings, dataset(settings.dataset), config.manual_seed, device) as data:
-            known = run.values.get(IMAGES)
+            known = run.identity.get(IMAGES)
             if known is not None and data.fingerprint != known:
                 raise UserError("these are not the images it was trained on")
             count = "network" if len(members) == 1 else "networks"
@@ -66,17 +68,6 @@ def _with_data(
             return {run_key(run): _check(run, config, data, device) for run, config in members}
     except (UserError, OSError) as error:
         return {run_key(run): _unmeasured(run, error) for run, _ in members}
-
-
-def _config(run: Run) -> Config:
-    """The configuration that a run recorded.
-
-    Raises:
-        UserError: it is on W&B, or cannot be read.
-    """
-    if run.folder is None:
-        raise UserError("its network is not on W&B")
-    return load_run(run.folder).config
 
 
 def _check(run: Run, config: Config, data: Data, device: torch.device) -> Check:

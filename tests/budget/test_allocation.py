@@ -8,6 +8,7 @@ import torchvision
 
 from neq.backward import Plan
 from neq.budget import Budget, BudgetAllocator, CostModel, StepSpec
+from neq.budget.knapsack import worth
 from neq.config import POLICIES
 from neq.networks.build import build_network
 from neq.networks.neurons import neuron_table
@@ -152,6 +153,24 @@ def test_by_value_a_budget_buys_more_velocity(unit):
         assert worth[1] == pytest.approx(worth[0], rel=0.01)
     else:
         assert worth[1] > 1.15 * worth[0]
+
+
+@pytest.mark.parametrize("policy", ["velocity", "random"])
+def test_cost_aware_is_never_worth_less_than_the_rank_by_exact_costs(policy):
+    """The choice that used most counted, whatever it was worth: 6.1 of velocity where the rank took 24.7."""
+    network = toy(0, torch.float32)
+    table = neuron_table(network, SHAPE)
+    model = CostModel(network, table, spec((BATCH, *SHAPE), "frontier"))
+    allocator = allocator_between(model, "bytes", 0.5)
+    for seed in range(2):
+        given = [state(network, table, seed) for _ in range(2)]
+        plain, aware = (
+            allocator.choose(POLICIES[policy], each, cost_aware)
+            for each, cost_aware in zip(given, (False, True), strict=True)
+        )
+        values = POLICIES[policy].value(given[0], POLICIES[policy].score(state(network, table, seed)))
+        assert worth(values, aware.chosen) >= worth(values, plain.chosen) > 0
+        assert aware.used <= aware.limit
 
 
 @pytest.mark.parametrize("unit", ["parameters", "bytes", "macs"])
