@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from types import MethodType
 from typing import Any
 
 import torch
@@ -15,14 +16,15 @@ from neq.backward.batch_norms import (
     is_plain_batch_norm,
     sync_batch_norm,
 )
-from neq.backward.fusion import Block, has_hooks, traced
-from neq.backward.module_views import shadow, view
+from neq.backward.fusion import Block, traced
+from neq.backward.module_views import SharedAttributes, TrainedParameters, shadow, view
 from neq.backward.stand_ins import stand_in
 from neq.backward.standalone_activation import standalone_clamp
 from neq.backward.sync_batch_norm import SyncBatchStats
 from neq.backward.trainable import checked, trainable_slices, trained_values
 from neq.backward.trainable_layer import TrainableLayer
 from neq.backward.trainable_slices import TrainableSlices
+from neq.networks.graph import has_hooks
 from neq.networks.layer_kinds import LayerKind
 from neq.networks.neurons import NORMS, NeuronTable, Selection
 from neq.networks.parameter_slice import ParameterSlice
@@ -83,11 +85,14 @@ class Plan:
         self.parts = trainable_slices(network, table, self.selection, norm_mode, bias_layers)
         self._leaves = TrainableSlices(network, self.parts)
         self.stand_ins: dict[str, nn.Module] = {}
-        self._module = self._view()
+        made = self._layerwise()
+        self._module = self._view(made)
+        self._attributes = SharedAttributes(made)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self._leaves.reconcile()
-        return self._module(*args, **kwargs)
+        with self._attributes.shared():
+            return self._module(*args, **kwargs)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """All that trains, by the name of the network's parameter that it is, or is a slice of."""
@@ -105,25 +110,25 @@ class Plan:
         """Copies the chosen slices into the plain network; call it after every optimizer step."""
         self._leaves.write_back()
 
-    def _view(self) -> nn.Module:
+    def _view(self, made: dict[nn.Module, nn.Module]) -> nn.Module:
         """The network as training calls it: fused where it could be traced, else layer by layer."""
-        made = self._layerwise()
+        root = view(self.network, made)
         trace = traced(self.network, self.table)
-        if trace is None or any(map(has_hooks, (self.network, *trace.containers))):
-            return view(self.network, made)
+        if trace is None:
+            return root
         kinds = {layer.name: layer.kind for layer in self.table.layers}
         for block in trace.blocks:
-            made[block.placeholder] = self._fused(block, kinds) or nn.Sequential(
-                *(made.get(module) or shadow(module) for module in block.modules)
-            )
-            self.stand_ins[block.conv] = made[block.placeholder]
+            root._modules[block.placeholder] = self.stand_ins[block.conv] = self._fused(
+                block, kinds
+            ) or nn.Sequential(*(made[module] for module in block.modules))
         for alone in trace.standalone:
-            made[alone.placeholder] = (
-                nn.Sequential(*map(shadow, alone.modules))
+            root._modules[alone.placeholder] = (
+                nn.Sequential(*(made[module] for module in alone.modules))
                 if any(map(has_hooks, alone.modules))
                 else standalone_clamp(alone.activation, self._is_kept(alone.readers, kinds))
             )
-        return view(trace.module, made)
+        root.forward = MethodType(trace.forward, root)
+        return root
 
     def _layerwise(self) -> dict[nn.Module, nn.Module]:
         """The view's own modules, each alone: selectable layers, norms and the head."""
@@ -138,6 +143,14 @@ class Plan:
         head = self.network.get_submodule(self.table.head)
         trains = self._trains(self.table.head, head, None)
         made[head] = stand_in(self.table.head_kind).build(head, trains)
+        for name, module in self.network.named_modules():
+            trained = {
+                key: (self.parts[full], self._leaves.by_name[full])
+                for key in module._parameters
+                if (full := f"{name}.{key}") in self.parts
+            }
+            if trained:
+                made[module]._parameters = TrainedParameters(made[module]._parameters, trained)
         return made
 
     def _fused(self, block: Block, kinds: Mapping[str, LayerKind]) -> nn.Module | None:
