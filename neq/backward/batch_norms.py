@@ -67,10 +67,10 @@ def frozen_batch_norm(norm: FrozenNorm) -> nn.Module:
     made = shadow(norm.module)
     made.training = False
 
-    def forward(x: Tensor) -> Tensor:
+    def forward(input: Tensor) -> Tensor:
         scale, shift = norm.scale_and_shift(None)
-        shape = (1, -1, *(1,) * (x.dim() - 2))
-        return x * scale.view(shape).to(x.dtype) + shift.view(shape).to(x.dtype)
+        shape = (1, -1, *(1,) * (input.dim() - 2))
+        return input * scale.view(shape).to(input.dtype) + shift.view(shape).to(input.dtype)
 
     made.forward = forward
     return made
@@ -80,8 +80,8 @@ def sync_batch_norm(norm: BatchStatsNorm) -> nn.Module:
     """The stand-in of a batch norm that follows no convolution, on the statistics of all processes."""
     affine = norm.affine
 
-    def forward(x: Tensor) -> Tensor:
-        return SyncBatchNormFunction.apply(x, affine.weight, affine.bias, norm.running(), norm.batch)
+    def forward(input: Tensor) -> Tensor:
+        return SyncBatchNormFunction.apply(input, affine.weight, affine.bias, norm.running(), norm.batch)
 
     affine.forward = forward
     return affine

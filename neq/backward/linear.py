@@ -75,10 +75,10 @@ def linear_stand_in(module: nn.Module, trains: TrainableLayer) -> nn.Module:
     made = shadow(module)
     part = trains.part.on(module.weight.device)
 
-    def forward(x: Tensor) -> Tensor:
+    def forward(input: Tensor) -> Tensor:
         weight = module.weight.detach()
         return SelectiveLinear.apply(
-            autocast(x), trains.weight, weight, trains.bias(), part, trains.saved_dtype
+            autocast(input), trains.weight, weight, trains.bias(), part, trains.saved_dtype
         )
 
     made.forward = forward

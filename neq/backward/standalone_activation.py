@@ -43,8 +43,8 @@ def standalone_clamp(activation: Clamp, output_is_kept: bool) -> nn.Module:
     """
     made = nn.Identity()
 
-    def forward(x: Tensor) -> Tensor:
-        return StandaloneClamp.apply(x, activation, output_is_kept)
+    def forward(input: Tensor) -> Tensor:
+        return StandaloneClamp.apply(input, activation, output_is_kept)
 
     made.forward = forward  # type: ignore[assignment, method-assign]
     return made
