@@ -19,7 +19,7 @@ class FrozenNorm:
 
     Args:
         module: the plain network's.
-        bias: its bias, the leaf where it trains.
+        bias: the leaf of its bias; None: that does not train.
     """
 
     module: _BatchNorm
@@ -39,7 +39,10 @@ class FrozenNorm:
         if weight is not None:
             scale = scale * weight.detach()
         shift = (-mean if bias_before is None else bias_before - mean) * scale
-        return scale, shift if self.bias is None else shift + self.bias
+        bias: Tensor | None = module.bias
+        if bias is None:
+            return scale, shift
+        return scale, shift + (bias.detach() if self.bias is None else self.bias)
 
 
 @dataclass(frozen=True)

@@ -45,9 +45,8 @@ def shadow(module: nn.Module, trained: tuple[str, ...] = ()) -> nn.Module:
         if isinstance(value, MethodType) and value.__self__ is module:
             made.__dict__[name] = MethodType(value.__func__, made)  # a forward bound to this module alone
     made.__dict__["_modules"] = dict(module._modules)
-    made.__dict__["_parameters"] = {
-        name: p if p is None or name in trained else p.detach() for name, p in module._parameters.items()
-    }
+    leaves = {name: (ParameterSlice(), module._parameters[name]) for name in trained}
+    made.__dict__["_parameters"] = StandInParameters(module._parameters, leaves)
     made.training = True
     return made
 
@@ -93,33 +92,33 @@ def _copy(source: dict[str, Any], target: dict[str, Any], own: set[str]) -> None
     target.update({name: value for name, value in source.items() if name not in own})
 
 
-class TrainedParameters(dict[str, Tensor | None]):
-    """A stand-in's parameters as other code of a forward reads them: whole, slices that train included.
+class StandInParameters(dict[str, Tensor | None]):
+    """A stand-in's own parameters, read whole: those of its module as they are now, with what trains in them.
 
     Args:
-        parameters: its own, detached unless they train in place.
-        trained: name of a parameter -> the slice of it that trains, and the leaf.
+        owned: the module's, detached where they are read.
+        leaves: name of a parameter -> the slice of it that trains, and its leaf.
     """
 
     def __init__(
-        self, parameters: Mapping[str, Tensor | None], trained: Mapping[str, tuple[ParameterSlice, Tensor]]
+        self,
+        owned: Mapping[str, Tensor | None],
+        leaves: Mapping[str, tuple[ParameterSlice, Tensor | None]],
     ) -> None:
-        super().__init__(parameters)
-        self._trained = trained
+        super().__init__(owned)
+        self._owned, self._leaves = owned, leaves
 
     def __getitem__(self, name: str) -> Tensor | None:
-        whole = super().__getitem__(name)
-        if whole is None or name not in self._trained:
-            return whole
-        part, leaf = self._trained[name]
-        if part.index is None:
-            return leaf
-        return whole.index_copy(part.axis, part.index.to(leaf.device), leaf)
+        owned = self._owned[name]
+        part, leaf = self._leaves.get(name, (None, None))
+        if owned is None or part is None or leaf is None:
+            return None if owned is None else owned.detach()
+        return leaf if part.index is None else owned.detach().index_copy(part.axis, part.index.to(leaf.device), leaf)
 
     def items(self) -> Any:
-        """Names and values, as they are read."""
+        """Names and parameters."""
         return [(name, self[name]) for name in self]
 
     def values(self) -> Any:
-        """Values, as they are read."""
+        """The parameters."""
         return [self[name] for name in self]

@@ -17,7 +17,7 @@ from neq.backward.batch_norms import (
     sync_batch_norm,
 )
 from neq.backward.fusion import Block, traced
-from neq.backward.module_views import SharedAttributes, TrainedParameters, shadow, view
+from neq.backward.module_views import SharedAttributes, StandInParameters, shadow, view
 from neq.backward.stand_ins import stand_in
 from neq.backward.standalone_activation import standalone_clamp
 from neq.backward.sync_batch_norm import SyncBatchStats
@@ -144,13 +144,13 @@ class Plan:
         trains = self._trains(self.table.head, head, None)
         made[head] = stand_in(self.table.head_kind).build(head, trains)
         for name, module in self.network.named_modules():
-            trained = {
+            leaves = {
                 key: (self.parts[full], self._leaves.by_name[full])
                 for key in module._parameters
                 if (full := f"{name}.{key}") in self.parts
             }
-            if trained:
-                made[module]._parameters = TrainedParameters(made[module]._parameters, trained)
+            if leaves:
+                made[module]._parameters = StandInParameters(module._parameters, leaves)
         return made
 
     def _fused(self, block: Block, kinds: Mapping[str, LayerKind]) -> nn.Module | None:
@@ -168,7 +168,7 @@ class Plan:
         norm = self.network.get_submodule(name)
         assert is_plain_batch_norm(norm)
         if self.norm_mode == "frozen":
-            return FrozenNorm(norm, self._norm_bias(name, norm))
+            return FrozenNorm(norm, self._leaves.by_name.get(f"{name}.bias"))
         return BatchStatsNorm(norm, shadow(norm, self._leaves.in_place(name)), self._batch)
 
     def _is_kept(self, readers: tuple[str, ...], kinds: Mapping[str, LayerKind]) -> bool:
@@ -186,31 +186,24 @@ class Plan:
         """What trains in a layer."""
         part = self.parts.get(f"{name}.weight")
         weight = None if part is None else self._leaves.by_name[f"{name}.weight"]
-        bias = self._bias(f"{name}.bias", module._parameters.get("bias"))
+        bias = self._bias(f"{name}.bias", module)
         in_place = self._leaves.in_place(name)
         return TrainableLayer(weight, part or ParameterSlice(), bias, saved_dtype, in_place)
 
-    def _bias(self, name: str, bias: Tensor | None) -> Callable[[], Tensor | None]:
+    def _bias(self, name: str, module: nn.Module) -> Callable[[], Tensor | None]:
         """A function that returns a layer's bias at each call, with whatever trains in it."""
-        if bias is None:
+        if module._parameters.get("bias") is None:
             return lambda: None
-        if name not in self.parts:
-            return bias.detach
-        part, leaf = self.parts[name], self._leaves.by_name[name]
-        if part.index is None:
-            return lambda: leaf
-        index = part.index.to(bias.device)
-        return lambda: bias.detach().index_copy(0, index, leaf)
+        leaves = {"bias": (self.parts[name], self._leaves.by_name[name])} if name in self.parts else {}
+        parameters = StandInParameters(module._parameters, leaves)
+        return lambda: parameters["bias"]
 
     def _norm(self, name: str, module: nn.Module) -> nn.Module:
         if self.norm_mode == "frozen" and is_plain_batch_norm(module):
-            return frozen_batch_norm(FrozenNorm(module, self._norm_bias(name, module)))
+            return frozen_batch_norm(FrozenNorm(module, self._leaves.by_name.get(f"{name}.bias")))
         made = shadow(module, self._leaves.in_place(name))
         made.training = self.norm_mode != "frozen"
         if made.training and self._batch is not None and is_plain_batch_norm(module):
             return sync_batch_norm(BatchStatsNorm(module, made, self._batch))
         return made
 
-    def _norm_bias(self, name: str, module: nn.Module) -> Tensor | None:
-        bias = module._parameters["bias"]
-        return self._leaves.by_name.get(f"{name}.bias", None if bias is None else bias.detach())
