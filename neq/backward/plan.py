@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection, Iterator, Mapping
 from types import MethodType
 from typing import Any
@@ -78,6 +79,7 @@ class Plan:
         self.network = network
         self.table = table
         self.norm_mode, self._batch = norm_mode, batch
+        self._bias_layers, self._saved_precision = bias_layers, saved_precision
         if saved_precision not in SAVED_PRECISIONS:
             raise unknown_name("saved_precision", saved_precision, SAVED_PRECISIONS)
         self._saved_dtype = SAVED_PRECISIONS[saved_precision]
@@ -93,6 +95,17 @@ class Plan:
         self._leaves.reconcile()
         with self._attributes.shared():
             return self._module(*args, **kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Plan:
+        """A plan of a copy of the network, with the same gradients."""
+        self._leaves.reconcile()
+        copied = Plan(
+            copy.deepcopy(self.network, memo), self.table, self.selection, self.norm_mode, self._bias_layers,
+            self._saved_precision, self._batch,
+        )  # fmt: skip
+        for leaf, mine in zip(copied.parameters(), self.parameters(), strict=True):
+            leaf.grad = None if mine.grad is None else mine.grad.clone()
+        return copied
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """All that trains, by the name of the network's parameter that it is, or is a slice of."""
