@@ -26,6 +26,14 @@ class Parser(argparse.ArgumentParser):
             help="folder of all runs (default: runs)",
         )
 
+    def add_config_file(self) -> None:
+        """Adds --config-file."""
+        self.add_argument(
+            "--config-file",
+            metavar="NAME|PATH",
+            help="configuration that cells start from unless their sweep file names one (default: transfer)",
+        )
+
 
 def _folder(text: str) -> Path:
     """A folder, which need not exist."""

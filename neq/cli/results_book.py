@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from neq.cli.results_parser import ResultsParser
@@ -15,12 +15,15 @@ from neq.results.runs_of_sweep import NO_RUN, Run, match, read_sweeps, run_key
 from neq.results.verdicts import Check
 from neq.results.wandb_runs import wandb_runs
 from neq.runs.run_reader import Recorded, recorded_runs
+from neq.sweeps import Sweep
 from neq.utils.console import Console
 from neq.utils.errors import UserError
 
 DESCRIPTION = """Gather every run of the sweep files' cells, found by its recorded configuration, into an
-Excel book: Summary (a row a setting, over seeds), Runs and Charts. A book of that name is written anew with
+Excel book: Summary (a row a setting, over seeds), Runs and Charts. Without files, those in policies/ that
+have runs are taken. A book of that name is written anew with
 the runs that it holds already; sheets that you added stay, and the earlier book is kept as NAME.bak."""
+POLICIES = Path("policies")
 # Further reasons are in the book.
 MOST_PRINTED = 10
 
@@ -35,10 +38,12 @@ def command(arguments: list[str]) -> int:
         The exit code: 1 if a best network does not reproduce its recorded figure.
     """
     options = _parser().parse_args(arguments[1:])
-    files = [*options.files, *options.sweeps]
+    given = [*options.files, *options.sweeps]
+    files = given or sorted(map(str, POLICIES.glob("**/*.yaml")))
     if not files:
         raise UserError(
-            "neq results book: no sweep file is given; give some, as policies/digits/velocity.yaml"
+            f"neq results book: no sweep file is given, and {POLICIES}/ has none; "
+            "give some, as policies/digits/velocity.yaml"
         )
     console, output = Console(), Path(options.output)
     BookFile(output)
@@ -50,6 +55,9 @@ def command(arguments: list[str]) -> int:
         console.print(f"neq: {line}", style="dim", highlight=False, markup=False)
 
     recorded = recorded_runs(options.runs_dir) + wandb_runs(options.wandb, notify=notify)
+    if not given:
+        sweeps = _with_runs(sweeps, recorded, options.runs_dir)
+        console.print(f"sweeps with runs: {', '.join(sweeps)}", highlight=False, markup=False)
     runs = with_failures(match(sweeps, recorded, options.runs_dir), sweeps, options.runs_dir)
     checks: dict[str, Check] = {}
     if options.evaluate:
@@ -68,10 +76,25 @@ def command(arguments: list[str]) -> int:
     return 1 if failed else 0
 
 
+def _with_runs(sweeps: Mapping[str, Sweep], recorded: Sequence[Recorded], runs_dir: Path) -> dict[str, Sweep]:
+    """The sweeps of which a run exists."""
+    found = {
+        file: sweep
+        for file, sweep in sweeps.items()
+        if any(run.state != "missing" for run in match({file: sweep}, recorded, runs_dir))
+    }
+    if not found:
+        raise UserError(
+            f"neq results book: no run of the sweep files in {POLICIES}/ is in {runs_dir}/; "
+            "start some with neq sweep FILE, or give --runs-dir"
+        )
+    return found
+
+
 def _parser() -> ResultsParser:
     parser = ResultsParser("book", DESCRIPTION, needs_file=False)
     parser.add_argument(
-        *("-w", "--sweeps"),
+        *("-w", "--sweeps", "--wandb_sweep_config"),
         nargs="+",
         action="extend",
         default=[],
@@ -79,7 +102,7 @@ def _parser() -> ResultsParser:
         help="further sweep files",
     )
     parser.add_argument(
-        *("-o", "--output"),
+        *("-o", "--output", "--output_file"),
         default="output.xlsx",
         metavar="BOOK",
         help=".xlsx, .xlsm, .xltx or .xltm (default: output.xlsx)",

@@ -23,9 +23,5 @@ class ResultsParser(Parser):
             help="sweep files, as policies/digits/su.yaml",
         )
         self.add_runs_dir()
-        self.add_argument(
-            "--config-file",
-            metavar="NAME|PATH",
-            help="configuration that cells start from unless their sweep file names one (default: transfer)",
-        )
+        self.add_config_file()
         self.add_argument("--debug", action="store_true", help="show tracebacks")

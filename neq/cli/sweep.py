@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.live import Live
 
+from neq.cli.cells import base_lines
 from neq.cli.parsing import Parser
 from neq.cli.run_pictures import draw_missing
 from neq.cli.sweep_table import best_line, counts, ended_line, failures, overview
@@ -34,7 +35,7 @@ def command(arguments: list[str]) -> int:
     if given[:1] == ["status"]:
         return _status(given[1:])
     options = _parser().parse_args(given)
-    sweep, runs = _read(options.file), options.runs_dir
+    sweep, runs = _read(options.file, options.config_file), options.runs_dir
     experiment = sweep.experiment()
     name = sweep_name(sweep, options.file.stem, experiment.settings)
     queue = CellQueue(open_storage(options.storage, runs), name, sweep)
@@ -47,7 +48,7 @@ def command(arguments: list[str]) -> int:
 def _sweep(queue: CellQueue, pool: WorkerPool, options: argparse.Namespace) -> int:
     """Runs the cells; returns the exit code."""
     console = Console(highlight=False)
-    _print(console, *_beginning(queue, options.file))
+    _print(console, *_beginning(queue, options.file), *(f"neq: {line}" for line in base_lines(queue.sweep)))
     patiently(queue.begin)
     if options.retry_failed:
         again = patiently(lambda: queue.enqueue(failed=True))
@@ -91,6 +92,7 @@ def _add_places(parser: Parser) -> None:
         "--storage", metavar="URL",
         help=f"postgresql://USER@HOST/DATABASE for many machines (default: the file {FILE} beside the runs)",
     )  # fmt: skip
+    parser.add_config_file()
     parser.add_runs_dir()
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
 
@@ -110,9 +112,9 @@ def _count_or_auto(text: str) -> int | None:
         raise argparse.ArgumentTypeError(f"{error}, or auto") from None
 
 
-def _read(file: Path) -> Sweep:
+def _read(file: Path, config_file: str | None) -> Sweep:
     """The sweep, with every cell checked."""
-    sweep = read_sweep(file)
+    sweep = read_sweep(file, config_file)
     try:
         if sweep.method == "grid":
             cells(sweep)
@@ -127,7 +129,7 @@ def _status(given: list[str]) -> int:
     parser = Parser(prog="neq sweep status", description="Show the progress of a sweep.", allow_abbrev=False)
     _add_places(parser)
     options = parser.parse_args(given)
-    sweep, runs = _read(options.file), options.runs_dir
+    sweep, runs = _read(options.file, options.config_file), options.runs_dir
     name = sweep_name(sweep, options.file.stem, sweep.experiment().settings)
     if options.storage is None and not (runs / FILE).exists():
         raise UserError(

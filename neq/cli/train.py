@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from neq.config import Options, Resolved, by_path, in_wandb_sweep, load, own_flags, wandb_values
+from neq.config import Options, Resolved, in_wandb_sweep, load, own_flags, wandb_values
 from neq.utils.errors import UserError
 from neq.utils.launch_env import first_reports, launch_rank, one_output
 from neq.utils.malloc import give_back_at_once
@@ -33,7 +33,7 @@ def command(arguments: list[str]) -> int:
 def _read(flags: list[str]) -> tuple[Options, Resolved]:
     """The configuration by the flags and, in a sweep of W&B, by its values."""
     values = wandb_values()
-    given = by_path(values)
+    given = dict(values)
     if in_wandb_sweep() and "--overwrite" not in flags:
         given.setdefault("resume", True)  # a cell that was started before is resumed
     options, resolved = load(own_flags(flags, values), "neq train", given)
@@ -54,6 +54,8 @@ def _train(options: Options, resolved: Resolved) -> None:
     def note(line: str) -> None:
         console.print(f"neq: {line}", style="dim", highlight=False, markup=False)
 
+    if in_wandb_sweep():
+        note(f"settings that the sweep does not give: those of configuration {options.config_file}")
     for line in resolved.notes:
         note(line)
     if options.dry_run:

@@ -30,7 +30,7 @@ from neq.config.schema import (
     PolicyName,
     RunSettings,
 )
-from neq.config.wandb_values import by_path, in_wandb_sweep, own_flags, wandb_values
+from neq.config.wandb_values import in_wandb_sweep, own_flags, wandb_values
 from neq.config.writing import to_mapping, to_yaml
 from neq.utils.errors import UserError, shown, unknown_name
 
@@ -54,7 +54,6 @@ __all__ = [
     "RunSettings",
     "SchemeEntry",
     "UserError",
-    "by_path",
     "config_model",
     "configs_folder",
     "dataset",

@@ -99,6 +99,10 @@ class Data:
         self._is_cached = False
         self._loader = Loader(self._images, settings.n_worker, pin_memory=device.type == "cuda")
         lines = [describe_skipped(self.skipped, total)] if self.skipped else []
+        classes = settings.new_num_classes
+        if classes not in (None, len(self.classes)):
+            has = f"{settings.dataset} has {len(self.classes)} classes"
+            lines.append(f"ignoring new_num_classes={classes}: {has}")
         self.notes = (*source.notes, *lines, *plan.notes)
 
     def _check_batch(self) -> None:
@@ -203,16 +207,9 @@ def open_data(
         processes: number of processes that share each batch.
 
     Raises:
-        UserError: the data set is unknown, cannot be downloaded, read or split, or its number of classes
-            differs from `new_num_classes`.
+        UserError: the data set is unknown, cannot be downloaded, read or split.
     """
     source = open_source(settings.dataset, settings.root)
-    wanted = settings.new_num_classes
-    if wanted is not None and wanted != len(source.classes):
-        raise UserError(
-            f"new_num_classes is {wanted}, but {settings.dataset} has {len(source.classes)} classes; "
-            "remove new_num_classes or correct it."
-        )
     augmentation = settings.augmentation or entry.augmentation
     mean_std = settings.mean_std or entry.mean_std
     return Data(source, settings, augmentation, mean_std, seed, device, rank, processes)

@@ -55,6 +55,10 @@ class Experiment(Protocol):
         """Names of the metrics that every epoch reports; the first is the default of a search."""
 
     @property
+    def base(self) -> str:
+        """The name of the configuration that runs start from; empty where there is none."""
+
+    @property
     def preload(self) -> Sequence[str]:
         """Modules that `run` imports, loaded once before workers are forked."""
 

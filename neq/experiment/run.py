@@ -50,8 +50,11 @@ OpenData = Callable[..., AbstractContextManager[Data]]
 Stopping = Callable[[], AbstractContextManager[Stop]]
 
 
-class StopEarly(Exception):
-    """Raised by a tracker to end a run after an epoch; another call with `resume` continues it."""
+class StopEarly(BaseException):
+    """Raised by a tracker to end a run after an epoch; another call with `resume` continues it.
+
+    Like KeyboardInterrupt it is no Exception: the run did not fail.
+    """
 
 
 def no_notes(line: str) -> None:

@@ -50,6 +50,11 @@ class TrainingExperiment:
         self._opened: OpenData | None = None
 
     @property
+    def base(self) -> str:
+        """The name or path of the file that runs start from."""
+        return self.options.config_file
+
+    @property
     def settings(self) -> Mapping[str, object]:
         """The flags, and the content of the file that runs start from."""
         return {"overrides": self.options.overrides, "base": self._base}

@@ -83,15 +83,7 @@ def collect(
 
 def read_sweeps(files: Files, config_file: str | None = None) -> dict[str, Sweep]:
     """The sweeps by the names of their files; `config_file` as of `collect`."""
-    found = {}
-    for file in files:
-        sweep = read_sweep(file)
-        if config_file is not None and not any(
-            flag.startswith(("--config-file", "--config_file")) for flag in sweep.flags
-        ):
-            sweep = sweep.model_copy(update={"flags": (*sweep.flags, "--config-file", config_file)})
-        found[os.fspath(file)] = sweep
-    return found
+    return {os.fspath(file): read_sweep(file, config_file) for file in files}
 
 
 def match(

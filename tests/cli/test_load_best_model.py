@@ -146,10 +146,26 @@ def test_torch_is_not_imported_to_write_a_book(here):
     assert done.returncode == 0, done.stderr
 
 
+def test_the_published_commands(here, capsys):
+    """Long options and file names of the published code; without arguments the policies that have runs."""
+    folder = here / "policies/digits"
+    folder.mkdir(parents=True)
+    sweep_file(folder / "others.yaml", "ratio: {value: .7}")
+    for config in configs(sweep_file(folder / "small.yaml")):
+        write_run(here / "runs", config)
+    assert main(["results", "book"]) == 0
+    assert "sweeps with runs: policies/digits/small.yaml\n12 runs: 12 done" in capsys.readouterr().out
+    published = ["--wandb_sweep_config", "policies/digits/digits_small.yaml", "--output_file", "ABC.xlsx"]
+    assert main(["results", "book", *published]) == 0
+    assert values("ABC.xlsx", "Summary") == values("output.xlsx", "Summary")
+    assert main(["results", "book", "--runs-dir", "elsewhere"]) == 2
+    assert "no run of the sweep files in policies/ is in elsewhere/" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "no sweep file is given"),
+        ([], "no sweep file is given, and policies/ has none"),
         (["-w"], "expected at least one argument"),
         (["-w", "nope.yaml"], "file 'nope.yaml' does not exist"),
         (["-w", "sweep.yaml", "-o", "output.csv"], "give one of .xlsx, .xlsm, .xltx, .xltm"),

@@ -15,6 +15,7 @@ PLACE = "tests.sweeps.toy_experiment:Counting"
 
 class Counting:
     metrics = ("total",)
+    base = ""
     preload = ()
 
     def __init__(self, flags=()):
