@@ -253,4 +253,3 @@ _IN_PLACE |= {"setitem"}
 
 def _is_plain_call(node: fx.Node) -> bool:
     return len(node.args) == 1 and isinstance(node.args[0], fx.Node) and not node.kwargs
-

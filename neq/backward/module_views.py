@@ -45,8 +45,9 @@ def shadow(module: nn.Module, trained: tuple[str, ...] = ()) -> nn.Module:
         if isinstance(value, MethodType) and value.__self__ is module:
             made.__dict__[name] = MethodType(value.__func__, made)  # a forward bound to this module alone
     made.__dict__["_modules"] = dict(module._modules)
-    leaves = {name: (ParameterSlice(), module._parameters[name]) for name in trained}
-    made.__dict__["_parameters"] = StandInParameters(module._parameters, leaves)
+    owned = module._parameters
+    leaves = {name: (ParameterSlice(), leaf) for name in trained if (leaf := owned[name]) is not None}
+    made.__dict__["_parameters"] = StandInParameters(owned, leaves)
     made.training = True
     return made
 
@@ -93,27 +94,33 @@ def _copy(source: dict[str, Any], target: dict[str, Any], own: set[str]) -> None
 
 
 class StandInParameters(dict[str, Tensor | None]):
-    """A stand-in's own parameters, read whole: those of its module as they are now, with what trains in them.
+    """A stand-in's own parameters: whole, as its module holds them now, with gradients for what trains.
 
     Args:
-        owned: the module's, detached where they are read.
-        leaves: name of a parameter -> the slice of it that trains, and its leaf.
+        owned: the module's; they are read detached, and written to.
+        leaves: name of a parameter -> the slice of it that trains, and the leaf that holds the slice.
     """
 
     def __init__(
-        self,
-        owned: Mapping[str, Tensor | None],
-        leaves: Mapping[str, tuple[ParameterSlice, Tensor | None]],
+        self, owned: dict[str, nn.Parameter | None], leaves: Mapping[str, tuple[ParameterSlice, Tensor]]
     ) -> None:
-        super().__init__(owned)
+        super().__init__(dict.fromkeys(owned))
         self._owned, self._leaves = owned, leaves
 
     def __getitem__(self, name: str) -> Tensor | None:
         owned = self._owned[name]
-        part, leaf = self._leaves.get(name, (None, None))
-        if owned is None or part is None or leaf is None:
-            return None if owned is None else owned.detach()
-        return leaf if part.index is None else owned.detach().index_copy(part.axis, part.index.to(leaf.device), leaf)
+        if owned is None:
+            return None
+        if name not in self._leaves:
+            return owned.detach()
+        part, leaf = self._leaves[name]
+        if part.index is None:
+            return leaf
+        return owned.detach().index_copy(part.axis, part.index.to(leaf.device), leaf)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        super().__setitem__(name, None)
+        self._owned[name] = value
 
     def items(self) -> Any:
         """Names and parameters."""

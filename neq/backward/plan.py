@@ -163,7 +163,7 @@ class Plan:
                 if (full := f"{name}.{key}") in self.parts
             }
             if leaves:
-                made[module]._parameters = StandInParameters(module._parameters, leaves)
+                vars(made[module])["_parameters"] = StandInParameters(module._parameters, leaves)
         return made
 
     def _fused(self, block: Block, kinds: Mapping[str, LayerKind]) -> nn.Module | None:
@@ -219,4 +219,3 @@ class Plan:
         if made.training and self._batch is not None and is_plain_batch_norm(module):
             return sync_batch_norm(BatchStatsNorm(module, made, self._batch))
         return made
-

@@ -46,5 +46,5 @@ def standalone_clamp(activation: Clamp, output_is_kept: bool) -> nn.Module:
     def forward(input: Tensor) -> Tensor:
         return StandaloneClamp.apply(input, activation, output_is_kept)
 
-    made.forward = forward  # type: ignore[assignment, method-assign]
+    made.forward = forward  # type: ignore[method-assign]
     return made

@@ -34,7 +34,7 @@ class ModuleState(pickle.Pickler):
 
     def __init__(self, network: nn.Module) -> None:
         written = hashlib.blake2b()
-        super().__init__(SimpleNamespace(write=written.update), protocol=4)  # type: ignore[arg-type]
+        super().__init__(SimpleNamespace(write=written.update), protocol=4)
         self.tensors: list[Tensor] = []
         self.digest: bytes | None = None
         self._contents: dict[int, tuple[Any, Any]] = {}

@@ -237,9 +237,7 @@ def _trace(network: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, _
     count = itertools.count()
 
     def watch(name: str, module: nn.Module, kind: LayerKind | None) -> None:
-        def hook(
-            module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
-        ) -> None:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
             now = next(count)
             call = calls.setdefault(name, _Call(now))
             call.last = now
