@@ -90,8 +90,13 @@ class Plan:
         made = self._layerwise()
         self._module = self._view(made)
         self._attributes = SharedAttributes(made)
+        # Compiling a plan would take minutes, anew each time neurons are chosen.
+        self._uncompiled = torch.compiler.disable(self._forward)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._uncompiled(*args, **kwargs)
+
+    def _forward(self, *args: Any, **kwargs: Any) -> Any:
         self._leaves.reconcile()
         with self._attributes.shared():
             return self._module(*args, **kwargs)
