@@ -226,7 +226,7 @@ def test_a_forward_that_depends_on_values_is_refused_where_bytes_are_counted(bet
     network = Branching(between)
     table = neuron_table(network, (3, 8, 8))
     model = CostModel(network, table, StepSpec((2,), (3, 8, 8)))
-    with pytest.raises(UserError, match="Branching keeps for backward cannot be counted.*budget in param"):
+    with pytest.raises(UserError, match="Branching keeps for backward cannot be counted"):
         model.step({"first": [0]})
     assert marginal_costs(model, "macs").base > 0
     Plan(network, table, {"first": [0]})(torch.randn(2, 3, 8, 8)).sum().backward()
