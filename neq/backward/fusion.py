@@ -9,18 +9,20 @@ from __future__ import annotations
 import logging
 import operator
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.nn import functional as F
 
-from neq.backward.activations import FUNCTIONS, METHODS, Activation, Clamp, activation_of
+from neq.backward.activations import FUNCTIONS, GELU_TANH, METHODS, Activation, Clamp, activation_of
 from neq.backward.batch_norms import is_plain_batch_norm
 from neq.backward.stand_ins import stand_in
-from neq.networks.graph import graph_of
+from neq.networks.graph import graph_of, has_hooks
 from neq.networks.layer_kinds import layer_kind
+from neq.networks.library_layers import torch_class, within
 from neq.networks.module_state import ModuleState
 from neq.networks.neurons import NORMS, NeuronTable
 from neq.utils.errors import first_line
@@ -40,6 +42,7 @@ class Block:
         placeholder: name of the module that represents the block in the trace.
         readers: names of the fused convolutions that take its output; empty where something changes it in
             place.
+        is_pooled: there is no norm, and max pooling keeps the output.
     """
 
     conv: str
@@ -48,6 +51,7 @@ class Block:
     modules: tuple[nn.Module, ...]
     placeholder: str
     readers: tuple[str, ...]
+    is_pooled: bool
 
 
 @dataclass(frozen=True)
@@ -75,11 +79,13 @@ class Trace:
         forward: of a view of the network in which modules of the placeholders' names are added.
         blocks: what was fused.
         standalone: activations that follow no convolution.
+        added: modules within norms by the names that they are called by.
     """
 
     forward: Callable[..., Any]
     blocks: tuple[Block, ...]
     standalone: tuple[StandaloneActivation, ...]
+    added: Mapping[str, nn.Module]
 
 
 # id of a network -> its state when it was traced, its trace, and what removes both with the network.
@@ -111,6 +117,9 @@ def traced(network: nn.Module, table: NeuronTable) -> Trace | None:
 def _trace(network: nn.Module, table: NeuronTable) -> Trace:
     graph = graph_of(network)
     modules = dict(network.named_modules())
+    if any(has_hooks(module) for module in modules.values() if within(module)):
+        raise ValueError("a norm that holds its activation has hooks")
+    added = _simplify(graph, modules)
     calls: dict[str, list[fx.Node]] = {}
     for node in graph.nodes:
         if node.op == "call_module":
@@ -167,6 +176,7 @@ def _trace(network: nn.Module, table: NeuronTable) -> Trace:
             tuple(modules[str(node.target)] for node in fused_nodes if node.op == "call_module"),
             f"_neq_block_{number}",
             readers(fused_by_conv[str(conv.target)]),
+            norm is None and any(_pools(user, modules) for user in fused_by_conv[str(conv.target)].users),
         )
         for number, (conv, norm, activation, _, fused_nodes) in enumerate(found)
     )
@@ -174,7 +184,39 @@ def _trace(network: nn.Module, table: NeuronTable) -> Trace:
         StandaloneActivation(activation, owners, str(node.target), readers(node))
         for node, (activation, owners) in alone.items()
     )
-    return Trace(forward, blocks, standalone)
+    return Trace(forward, blocks, standalone, added)
+
+
+def _simplify(graph: fx.Graph, modules: dict[str, nn.Module]) -> dict[str, nn.Module]:
+    """Leaves Identity out, and calls what a norm applies to its result behind it.
+
+    The norm's own call then is the norm alone.
+
+    Args:
+        graph: is changed.
+        modules: by name; receives the modules that are called now.
+
+    Returns:
+        Those modules, by the names that they are called by.
+    """
+    added: dict[str, nn.Module] = {}
+    for node in list(graph.nodes):
+        if node.op != "call_module":
+            continue
+        if type(modules[str(node.target)]) is nn.Identity and _is_plain_call(node):
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+            continue
+        if torch_class(modules[str(node.target)]) is None:
+            continue
+        for part in within(modules[str(node.target)]):
+            name = f"_neq_within_{len(modules)}"
+            modules[name] = added[name] = part
+            with graph.inserting_after(node):
+                behind = graph.call_module(name, (node,))
+            node.replace_all_uses_with(behind, lambda user, behind=behind: user is not behind)
+            node = behind
+    return added
 
 
 def _chain(
@@ -208,7 +250,7 @@ def _activation(node: fx.Node, modules: dict[str, nn.Module]) -> Activation | No
     if node.op == "call_module":
         return activation_of(modules[str(node.target)])
     if node.op == "call_function":
-        return FUNCTIONS.get(node.target)
+        return GELU_TANH if node.kwargs.get("approximate") == "tanh" else FUNCTIONS.get(node.target)
     return METHODS.get(str(node.target)) if node.op == "call_method" else None
 
 
@@ -235,6 +277,13 @@ def _is_made_new(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
     return node.target in (operator.add, torch.add)
 
 
+def _pools(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    """Whether a node is max pooling over images, which keeps its input for backward."""
+    if node.op == "call_module":
+        return type(modules.get(str(node.target))) is nn.MaxPool2d
+    return node.target in (F.max_pool2d, torch.max_pool2d)
+
+
 def _works_in_place(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
     """Whether a node may change its input."""
     if node.kwargs.get("inplace"):
@@ -249,6 +298,11 @@ def _works_in_place(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
 
 _IN_PLACE = {name for name in vars(operator) if name.startswith("i") and hasattr(operator, f"__{name}__")}
 _IN_PLACE |= {"setitem"}
+
+
+def is_split(module: nn.Module) -> bool:
+    """Whether a plan calls what a norm holds behind it, as a module of its own."""
+    return bool(within(module)) and torch_class(module) is not None and not has_hooks(module)
 
 
 def _is_plain_call(node: fx.Node) -> bool:

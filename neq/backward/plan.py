@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Collection, Iterator, Mapping
 from types import MethodType
@@ -10,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from neq.backward.activations import Smooth, activation_of
+from neq.backward.attention import RecomputeMode, fuse_attention
 from neq.backward.batch_norms import (
     BatchStatsNorm,
     FrozenNorm,
@@ -17,8 +20,10 @@ from neq.backward.batch_norms import (
     is_plain_batch_norm,
     sync_batch_norm,
 )
-from neq.backward.fusion import Block, traced
+from neq.backward.fusion import Block, is_split, traced
 from neq.backward.module_views import SharedAttributes, StandInParameters, shadow, view
+from neq.backward.recomputable import batch_stats_norm, recomputable_activation, recomputable_norm
+from neq.backward.recompute import mark_input
 from neq.backward.stand_ins import stand_in
 from neq.backward.standalone_activation import standalone_clamp
 from neq.backward.sync_batch_norm import SyncBatchStats
@@ -26,7 +31,8 @@ from neq.backward.trainable import checked, trainable_slices, trained_values
 from neq.backward.trainable_layer import TrainableLayer
 from neq.backward.trainable_slices import TrainableSlices
 from neq.networks.graph import has_hooks
-from neq.networks.layer_kinds import LayerKind
+from neq.networks.layer_kinds import LINEAR, LayerKind
+from neq.networks.library_layers import torch_class, within
 from neq.networks.neurons import NORMS, NeuronTable, Selection
 from neq.networks.parameter_slice import ParameterSlice
 from neq.utils.errors import unknown_name
@@ -90,6 +96,8 @@ class Plan:
         made = self._layerwise()
         self._module = self._view(made)
         self._attributes = SharedAttributes(made)
+        has_linear = any(layer.kind is LINEAR for layer in table.layers)
+        self._mode = RecomputeMode() if has_linear else contextlib.nullcontext()
         # Compiling a plan would take minutes, anew each time neurons are chosen.
         self._uncompiled = torch.compiler.disable(self._forward)
 
@@ -98,7 +106,9 @@ class Plan:
 
     def _forward(self, *args: Any, **kwargs: Any) -> Any:
         self._leaves.reconcile()
-        with self._attributes.shared():
+        for given in args:
+            mark_input(given)
+        with self._attributes.shared(), self._mode:
             return self._module(*args, **kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Plan:
@@ -130,18 +140,24 @@ class Plan:
 
     def _view(self, made: dict[nn.Module, nn.Module]) -> nn.Module:
         """The network as training calls it: fused where it could be traced, else layer by layer."""
-        root = view(self.network, made)
         trace = traced(self.network, self.table)
         if trace is None:
+            for module in filter(is_split, made):
+                made[module] = nn.Sequential(made[module], *map(shadow, within(module)))
+            root = view(self.network, made)
+            fuse_attention(root)
             return root
+        root = view(self.network, made)
+        for name, module in trace.added.items():
+            root._modules[name] = made.get(module) or shadow(module)
         kinds = {layer.name: layer.kind for layer in self.table.layers}
         for block in trace.blocks:
             root._modules[block.placeholder] = self.stand_ins[block.conv] = self._fused(
                 block, kinds
-            ) or nn.Sequential(*(made[module] for module in block.modules))
+            ) or nn.Sequential(*(made.get(module) or shadow(module) for module in block.modules))
         for alone in trace.standalone:
             root._modules[alone.placeholder] = (
-                nn.Sequential(*(made[module] for module in alone.modules))
+                nn.Sequential(*(made.get(module) or shadow(module) for module in alone.modules))
                 if any(map(has_hooks, alone.modules))
                 else standalone_clamp(alone.activation, self._is_kept(alone.readers, kinds))
             )
@@ -155,20 +171,18 @@ class Plan:
             module = self.network.get_submodule(layer.name)
             trains = self._trains(layer.name, module, self._saved_dtype)
             made[module] = self.stand_ins[layer.name] = stand_in(layer.kind).build(module, trains)
-        for name, module in self.network.named_modules():
+        for module in self.network.modules():
             if isinstance(module, NORMS):
-                made[module] = self._norm(name, module)
+                made[module] = self._norm(module)
+            activation = activation_of(module)
+            if isinstance(activation, Smooth) and not getattr(module, "inplace", False):
+                made[module] = recomputable_activation(shadow(module), activation)
         head = self.network.get_submodule(self.table.head)
         trains = self._trains(self.table.head, head, None)
         made[head] = stand_in(self.table.head_kind).build(head, trains)
         for name, module in self.network.named_modules():
-            leaves = {
-                key: (self.parts[full], self._leaves.by_name[full])
-                for key in module._parameters
-                if (full := f"{name}.{key}") in self.parts
-            }
-            if leaves:
-                vars(made[module])["_parameters"] = StandInParameters(module._parameters, leaves)
+            if module in made:  # read elsewhere too, they are whole
+                vars(made[module])["_parameters"] = self._parameters(name, module)
         return made
 
     def _fused(self, block: Block, kinds: Mapping[str, LayerKind]) -> nn.Module | None:
@@ -180,14 +194,15 @@ class Plan:
         norm = None if block.norm is None else self._norm_of_block(block.norm)
         fuse = stand_in(kinds[block.conv]).fuse
         assert fuse is not None, "the trace fuses no other layers"
-        return fuse(module, trains, norm, block.activation, self._is_kept(block.readers, kinds))
+        is_kept = block.is_pooled or self._is_kept(block.readers, kinds)
+        return fuse(module, trains, norm, block.activation, is_kept)
 
     def _norm_of_block(self, name: str) -> FrozenNorm | BatchStatsNorm:
         norm = self.network.get_submodule(name)
         assert is_plain_batch_norm(norm)
         if self.norm_mode == "frozen":
-            return FrozenNorm(norm, self._leaves.by_name.get(f"{name}.bias"))
-        return BatchStatsNorm(norm, shadow(norm, self._leaves.in_place(name)), self._batch)
+            return FrozenNorm(norm, self._norm_bias(norm))
+        return BatchStatsNorm(norm, shadow(norm, self._leaves.in_place(norm)), self._batch)
 
     def _is_kept(self, readers: tuple[str, ...], kinds: Mapping[str, LayerKind]) -> bool:
         """Whether a layer that reads a result keeps all of it, as it is, for its own backward."""
@@ -204,23 +219,44 @@ class Plan:
         """What trains in a layer."""
         part = self.parts.get(f"{name}.weight")
         weight = None if part is None else self._leaves.by_name[f"{name}.weight"]
-        bias = self._bias(f"{name}.bias", module)
-        in_place = self._leaves.in_place(name)
+        bias, in_place = self._bias(name, module), self._leaves.in_place(module)
         return TrainableLayer(weight, part or ParameterSlice(), bias, saved_dtype, in_place)
 
     def _bias(self, name: str, module: nn.Module) -> Callable[[], Tensor | None]:
         """A function that returns a layer's bias at each call, with whatever trains in it."""
         if module._parameters.get("bias") is None:
             return lambda: None
-        leaves = {"bias": (self.parts[name], self._leaves.by_name[name])} if name in self.parts else {}
-        parameters = StandInParameters(module._parameters, leaves)
+        parameters = self._parameters(name, module)
         return lambda: parameters["bias"]
 
-    def _norm(self, name: str, module: nn.Module) -> nn.Module:
-        if self.norm_mode == "frozen" and is_plain_batch_norm(module):
-            return frozen_batch_norm(FrozenNorm(module, self._leaves.by_name.get(f"{name}.bias")))
-        made = shadow(module, self._leaves.in_place(name))
+    def _parameters(self, name: str, module: nn.Module) -> StandInParameters:
+        """A module's own parameters, with what trains in them."""
+        leaves: dict[str, tuple[ParameterSlice, Tensor]] = {}
+        for key, parameter in module._parameters.items():
+            full = f"{name}.{key}"
+            if full in self.parts:
+                leaves[key] = self.parts[full], self._leaves.by_name[full]
+            elif parameter is not None and key in self._leaves.in_place(module):
+                leaves[key] = ParameterSlice(), parameter
+        return StandInParameters(module._parameters, leaves)
+
+    def _norm(self, module: nn.Module) -> nn.Module:
+        """A norm alone: what is within it follows, unless it computes otherwise or has hooks."""
+        is_alone = not within(module) or is_split(module)
+        if self.norm_mode == "frozen" and is_alone and is_plain_batch_norm(module):
+            return frozen_batch_norm(FrozenNorm(module, self._norm_bias(module)))
+        made = shadow(module, self._leaves.in_place(module))
         made.training = self.norm_mode != "frozen"
+        if not is_alone or (kind := torch_class(module)) is None:
+            return made
+        if type(module).forward is not kind.forward:
+            made.__class__ = kind
         if made.training and self._batch is not None and is_plain_batch_norm(module):
             return sync_batch_norm(BatchStatsNorm(module, made, self._batch))
-        return made
+        if isinstance(made, (nn.LayerNorm, nn.GroupNorm)):
+            return recomputable_norm(made)
+        return batch_stats_norm(made) if made.training else made
+
+    def _norm_bias(self, module: nn.Module) -> Tensor | None:
+        """The leaf of a norm's bias, where it trains."""
+        return module._parameters["bias"] if "bias" in self._leaves.in_place(module) else None

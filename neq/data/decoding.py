@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from neq.utils.errors import UserError
+from neq.utils.errors import UserError, first_line
 from neq.utils.images import open_image
 
 
@@ -80,8 +80,7 @@ def _reason(path: str, error: Exception) -> str:
             return "the file is empty"
     if isinstance(error, UnidentifiedImageError):
         return "no known image format"
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split()) or type(error).__name__
+    return (isinstance(error, OSError) and error.strerror) or first_line(error)
 
 
 def _upper_byte(image: Image.Image) -> Image.Image:

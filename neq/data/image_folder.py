@@ -19,7 +19,7 @@ from neq.utils.errors import UserError
 
 _VALIDATION_NAMES = ("val", "valid", "validation")
 _SPLIT_NAMES = ("train", "test", *_VALIDATION_NAMES)
-_LAYOUTS = "Allowed: ROOT/train/CLASS/* with ROOT/test/CLASS/* or ROOT/val/CLASS/*, or ROOT/CLASS/*"
+_LAYOUTS = "ROOT/train/CLASS/* with ROOT/test/CLASS/* or ROOT/val/CLASS/*, or ROOT/CLASS/*"
 
 
 def open_image_folder(root: str | None) -> Source:
@@ -36,7 +36,7 @@ def open_image_folder(root: str | None) -> Source:
         raise UserError("dataset image_folder needs a folder; set root to the folder of the images.")
     folder = Path(root).expanduser()
     if not folder.is_dir():
-        raise UserError(f"root {root!r} is not a folder; {_LAYOUTS}; correct root.")
+        raise UserError(f"root {root!r} is not a folder; give the folder of the images, with {_LAYOUTS}")
     splits, notes = _layout(folder)
     classes = _class_names(folder, splits)
     found = {
@@ -66,7 +66,7 @@ def _layout(folder: Path) -> tuple[dict[Split, Path], tuple[str, ...]]:
     if "train" not in names or not _folders(folder / "train"):
         # A class may be called "train", but a folder that holds only splits has no classes.
         if set(names) <= set(_SPLIT_NAMES):
-            raise UserError(f"folder {str(folder)!r} has no class folders; {_LAYOUTS}; rearrange it.")
+            raise UserError(f"folder {str(folder)!r} has no class folders; arrange it as {_LAYOUTS}")
         return {"train": folder}, ()
     validation = [name for name in _VALIDATION_NAMES if name in names]
     if len(validation) > 1:
@@ -82,8 +82,8 @@ def _layout(folder: Path) -> tuple[dict[Split, Path], tuple[str, ...]]:
         return splits, ()
     if not validation:
         raise UserError(
-            f"folder {str(folder)!r} has train but neither test nor val; {_LAYOUTS}; "
-            "add the missing one, or make train's own folder the root."
+            f"folder {str(folder)!r} has train but neither test nor val; add one of them, or give train's "
+            "own folder as root"
         )
     splits["test"] = folder / validation[0]
     return splits, (f"{validation[0]} is used as the test split, as there is no test folder",)
@@ -93,17 +93,12 @@ def _class_names(folder: Path, splits: dict[Split, Path]) -> tuple[str, ...]:
     """The sorted class names of train; every split must have the same."""
     classes = _folders(splits["train"])
     for path in splits.values():
-        found = _folders(path)
-        missing, extra = sorted(set(classes) - set(found)), sorted(set(found) - set(classes))
-        for name in missing[:1]:
+        different = sorted(set(classes) ^ set(_folders(path)))
+        if different:
+            verb, other = ("lacks", "has") if different[0] in classes else ("has", "lacks")
             raise UserError(
-                f"folder {str(path)!r} lacks class {name!r} of train ({len(missing)} in all); "
-                "every split needs the same classes; add its images or remove the class from train."
-            )
-        for name in extra[:1]:
-            raise UserError(
-                f"folder {str(path)!r} has class {name!r}, which train lacks ({len(extra)} in all); "
-                "every split needs the same classes; add training images or remove the class."
+                f"folder {str(path)!r} {verb} class {different[0]!r}, which train {other}; every split needs "
+                "the same classes; add images of it or remove the class"
             )
     return tuple(classes)
 
@@ -113,7 +108,7 @@ def _class_files(folder: Path) -> list[str]:
     nested = _folders(folder)
     if nested:
         raise UserError(
-            f"class folder {str(folder)!r} holds folders ({nested[0]!r}); {_LAYOUTS}; rearrange it."
+            f"class folder {str(folder)!r} holds folders ({nested[0]!r}); arrange the images as {_LAYOUTS}"
         )
     files = [str(folder / name) for name in _names(folder) if name.lower().endswith(IMG_EXTENSIONS)]
     if not files:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Literal, Protocol, Self, TypeVar
+from typing import Literal, Self, TypeVar
 
 import torch
 from torchvision.transforms import v2
 
+from neq.config.catalog import DatasetEntry
 from neq.config.schema import Augmentation, DataProvider, MeanStd
-from neq.data.cache_plan import plan_cache
-from neq.data.caching import Read
+from neq.data.caching import Read, plan_cache
 from neq.data.checking import check_images, describe_skipped
 from neq.data.loading import Batch, Images, Key, Loader, eval_keys, train_keys
 from neq.data.registry import open_source
@@ -22,16 +22,6 @@ from neq.utils.errors import UserError
 
 CPU = torch.device("cpu")
 T = TypeVar("T")
-
-
-class Entry(Protocol):
-    """The defaults of a data set in the catalog."""
-
-    @property
-    def augmentation(self) -> Augmentation: ...
-
-    @property
-    def mean_std(self) -> MeanStd: ...
 
 
 class Data:
@@ -107,16 +97,12 @@ class Data:
 
     def _check_batch(self) -> None:
         smallest = min(self._batch_size, self.counts["train"])
-        if smallest < 2:
-            raise UserError(
-                f"a training batch would hold 1 image (base_batch_size {self._batch_size}, "
-                f"{self.counts['train']} training images); batch norm needs at least 2; "
-                "raise base_batch_size or add training images."
-            )
         if smallest < 2 * self._processes:
             raise UserError(
-                f"a training batch of {smallest} images would leave one of the {self._processes} processes "
-                "with fewer than the 2 that batch norm needs; raise base_batch_size or start fewer processes"
+                f"a training batch of {smallest} images (base_batch_size {self._batch_size}, "
+                f"{self.counts['train']} training images) leaves one of {self._processes} process(es) with "
+                "fewer than the 2 that batch norm needs; raise base_batch_size, add training images or start "
+                "fewer processes"
             )
 
     def train_batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
@@ -189,7 +175,7 @@ class Data:
 
 def open_data(
     settings: DataProvider,
-    entry: Entry,
+    entry: DatasetEntry,
     seed: int,
     device: torch.device = CPU,
     rank: int = 0,

@@ -1,7 +1,7 @@
 """What a sweep runs: the protocol of an experiment, and the registry that sweep files name one from.
 
-A further experiment is a class that has these members, and one call of `register`; `neq sweep` and `neq
-cells` then take sweep files whose `program` is its name.
+A further experiment is a class that has these members, and one call of `register_experiment`; `neq sweep`
+and `neq cells` then take sweep files whose `program` is its name.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ _PROGRAMS: dict[str, str] = {
 }
 
 
-def register(program: str, place: str) -> None:
+def register_experiment(program: str, place: str) -> None:
     """Adds an experiment.
 
     Args:

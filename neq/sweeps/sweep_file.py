@@ -202,13 +202,13 @@ def _environment(found: re.Match[str]) -> str:
 
 
 def _check_metric(sweep: Sweep, experiment: Experiment) -> None:
-    """A search that optimizes or stops by a metric needs one that runs report."""
-    by = "method bayes" if sweep.method == "bayes" else "early_terminate"
-    if sweep.method != "bayes" and sweep.early_terminate is None:
-        return
-    if sweep.metric is None:
+    """A search compares its runs by a metric that they report; bayes and early_terminate need one."""
+    needs = sweep.early_terminate is not None or sweep.method == "bayes"
+    if sweep.metric is None and needs:
+        by = "method bayes" if sweep.method == "bayes" else "early_terminate"
         raise UserError(f"{by} needs a metric, as metric: {{name: {experiment.metrics[0]}, goal: maximize}}")
-    if sweep.metric.name not in experiment.metrics:
+    is_compared = needs or sweep.method == "random"
+    if sweep.metric is not None and is_compared and sweep.metric.name not in experiment.metrics:
         raise unknown_name("metric.name", sweep.metric.name, experiment.metrics)
 
 

@@ -1,6 +1,5 @@
 import multiprocessing
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -8,13 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
+from neq.config import DatasetEntry
 from neq.config.schema import DataProvider, MeanStd
 from neq.data import Data, open_data
 from neq.utils.errors import UserError
 
 PLAIN = MeanStd(mean=(0, 0, 0), std=(1, 1, 1))
-DIGITS = SimpleNamespace(classes=10, augmentation="none", mean_std=PLAIN)
-PHOTOS = SimpleNamespace(classes=None, augmentation="photo", mean_std=PLAIN)
+DIGITS = DatasetEntry(opener="", classes=10, augmentation="none", mean_std=PLAIN)
+PHOTOS = DatasetEntry(opener="", augmentation="photo", mean_std=PLAIN)
 
 
 def digits(seed: int = 0, **settings: Any) -> Data:

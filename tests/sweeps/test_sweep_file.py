@@ -222,6 +222,10 @@ BAYES = SMALL.replace("grid", "bayes")
             "metric.goal 'max' is not allowed: it must be 'minimize' or",
         ),
         (SMALL + "metric: valid.val/best\n", "metric 'valid.val/best' is not allowed: keys with values are"),
+        (
+            BAYES.replace("bayes", "random") + "metric: {name: val/best}\n",
+            "metric.name 'val/best' is unknown; did you mean 'valid.val/best'",
+        ),
         (BAYES, "method bayes needs a metric, as metric: {name: valid.val/best, goal: maximize}"),
         (
             BAYES + "metric: {name: val/best}\n",
