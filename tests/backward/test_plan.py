@@ -523,6 +523,7 @@ def test_autocast_leaves_float64_alone():
         assert plan(batch()[0]).dtype == torch.float64
 
 
+@pytest.mark.slow
 def test_a_plan_can_be_imported_without_the_configuration():
     """The core serves any training loop: it loads no library that only reads settings."""
     code = "import sys, neq.backward.plan; print(*{'pydantic', 'ruamel', 'neq.config'} & sys.modules.keys())"

@@ -88,6 +88,7 @@ def test_a_finished_run_is_not_trained_again(finished, capsys):
     assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_the_recorded_config_repeats_the_run(finished, tmp_path):
     again = tmp_path / "again"
     assert main(["--config-file", str(finished / "config.yaml"), "--run-dir", str(again)]) == 0
@@ -96,6 +97,7 @@ def test_the_recorded_config_repeats_the_run(finished, tmp_path):
         assert read_summary(again)[key] == read_summary(finished)[key]
 
 
+@pytest.mark.slow
 def test_another_run_in_the_folder_is_refused_and_overwrite_replaces_it(finished, tmp_path, capsys):
     folder = tmp_path / "copy"
     shutil.copytree(finished, folder)
@@ -130,6 +132,7 @@ def test_a_metrics_line_after_the_checkpoint_comes_again_once(finished, tmp_path
     assert (folder / "metrics.jsonl").read_text() == (finished / "metrics.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_resume_with_nothing_there_starts(tmp_path):
     assert main([*FAST, "--run-dir", "new", "--resume"]) == 0
     assert len(read_metrics(tmp_path / "new")) == 2
