@@ -128,7 +128,8 @@ def _class_names(folder: Path, splits: dict[Split, Path]) -> tuple[str, ...]:
 
 def _class_files(folder: Path) -> tuple[list[str], list[str]]:
     """The images of one class folder and of the folders in it, and its other files; in the order of names."""
-    images, others = [], []
+    images: list[str] = []
+    others: list[str] = []
     visited: set[str] = set()
     for place, folders, names in os.walk(folder, onerror=_unlisted, followlinks=True):
         real = os.path.realpath(place)

@@ -113,8 +113,9 @@ def _draw(pool: str, indices: np.ndarray, count: int, seed: int) -> tuple[np.nda
     """Draw the velocity images out of a split: the remaining indices, and the drawn ones."""
     if len(indices) < 2:
         raise UserError(
-            f"the {pool} split has {len(indices)} image(s), but one is taken out of it for velocities and one "
-            "must stay; add images" + (", or raise validation_percentage." if pool == "validation" else ".")
+            f"the {pool} split has {len(indices)} image(s), but one is taken out of it for velocities, and "
+            "one must stay; add images"
+            + (", or raise validation_percentage." if pool == "validation" else ".")
         )
     if len(indices) <= count:
         count = len(indices) // 2

@@ -51,7 +51,7 @@ class Largest(TorchDispatchMode):
 
     values = 0
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
         for each in result if isinstance(result, (list, tuple)) else [result]:
             if isinstance(each, torch.Tensor):

@@ -128,9 +128,9 @@ def plant(folder: Path, rng: random.Random, depth: int) -> None:
 
 def test_folders_of_any_layout(tmp_path):
     found = []
-    for seed in range(300):
-        root = tmp_path / str(seed)
-        root.mkdir()
+    for seed in range(60):
+        root = tmp_path / str(seed) / "root"
+        root.mkdir(parents=True)
         plant(root, random.Random(seed), 3)
         before = content_of(root)
 
@@ -144,7 +144,7 @@ def test_folders_of_any_layout(tmp_path):
         line = refusal(opened)
         assert line is None or str(root) in line
         assert content_of(root) == before
-    assert 20 < len(found) < 280
+    assert 5 < len(found) < 55
 
 
 def test_a_run_on_folders_without_a_layout_is_refused(tmp_path, monkeypatch, capsys):
