@@ -55,7 +55,8 @@ def upright(image: Image.Image) -> Image.Image:
 @cache
 def endings() -> tuple[str, ...]:
     """The endings of the files that are read, in lower case: `.jpg` and so on."""
-    read = {ending for ending, name in Image.registered_extensions().items() if name in _formats()}
+    formats = _formats()
+    read = {ending for ending, name in Image.registered_extensions().items() if name in formats}
     return tuple(sorted(read - {".pfm"}))  # floating-point pixels
 
 
