@@ -13,8 +13,9 @@ from hypothesis import settings
 # The same cases every time: a red run is a fault of the change. --hypothesis-profile default draws others.
 settings.register_profile("same", derandomize=True)
 settings.load_profile("same")
-# Small networks gain nothing from threads, and tests that run side by side lose by them.
-torch.set_num_threads(1)
+# Small networks gain nothing from threads, and tests that run side by side lose by them; processes that tests
+# start inherit the number.
+torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -26,6 +27,12 @@ def pytest_configure(config: pytest.Config) -> None:
         del os.environ[name]
     os.environ["WANDB_MODE"] = "disabled"
     os.environ["NEQ_CACHE"] = tempfile.mkdtemp(prefix="neq-cache-")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: none is left to one worker at the end, while the others wait."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.hookimpl(tryfirst=True)  # before its fixtures

@@ -49,7 +49,7 @@ def test_one_bit_of_a_weight_and_one_neuron_are_differences(tiny_run, copy):
     best = copy / "checkpoint" / "best.safetensors"
     weights = load_file(best)
     save_file(weights, best, metadata={"format": "other"})
-    assert compare_runs(copy, tiny_run)[0] == ["best.safetensors: the header alone"]
+    assert compare_runs(copy, tiny_run)[0] == []
     first = next(iter(weights.values())).reshape(-1)
     first.view(np.uint8)[0] ^= 1
     save_file(weights, best)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from neq.networks.build import build_network
 
@@ -70,3 +73,17 @@ NETWORKS = {
         32, 8, 2, 2, 32, 64, num_classes=num_classes
     ),
 }
+
+
+class CountMacs(TorchDispatchMode):
+    """Counts the multiply-accumulates of convolutions' gradients and of matrix products."""
+
+    macs = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.convolution_backward.default:
+            grad, _, weight, *_, mask = args
+            self.macs += sum(mask[:2]) * grad.numel() * (weight.numel() // len(weight))
+        if func is torch.ops.aten.mm.default:
+            self.macs += args[0].numel() * args[1].shape[1]
+        return func(*args, **(kwargs or {}))

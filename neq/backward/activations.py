@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +59,7 @@ class Clamp:
 
 @dataclass(frozen=True)
 class Smooth:
-    """Hardswish or SiLU: the gradient needs the value before the activation.
+    """Hardswish, SiLU or GELU: the gradient needs the value before the activation.
 
     Args:
         function: of that value.
@@ -86,6 +88,15 @@ Activation = Clamp | Smooth
 RELU, RELU6 = Clamp(math.inf), Clamp(6.0)
 HARDSWISH = Smooth(F.hardswish, torch.ops.aten.hardswish_backward)
 SILU = Smooth(F.silu, torch.ops.aten.silu_backward)
+GELU, GELU_TANH = (
+    Smooth(
+        partial(F.gelu, approximate=approximate),
+        partial(torch.ops.aten.gelu_backward, approximate=approximate),
+    )
+    for approximate in ("none", "tanh")
+)
+# By class of timm.layers, which a later version may compute otherwise.
+_LIBRARY = {"GELU": GELU, "GELUTanh": GELU_TANH}
 
 
 def activation_of(module: nn.Module) -> Activation | None:
@@ -99,11 +110,21 @@ def activation_of(module: nn.Module) -> Activation | None:
         type(module) is nn.Hardtanh and module.min_val == 0 and module.max_val > 0
     ):
         return Clamp(float(module.max_val))
-    return None
+    if type(module) is nn.GELU:
+        return GELU_TANH if module.approximate == "tanh" else GELU
+    return _of_library(type(module))
+
+
+@cache
+def _of_library(kind: type[nn.Module]) -> Activation | None:
+    layers = sys.modules.get("timm.layers")
+    found = next((act for name, act in _LIBRARY.items() if getattr(layers, name, None) is kind), None)
+    x = torch.linspace(-4, 4, 64, device="cpu")
+    return found if found is not None and torch.equal(kind()(x), found.apply(x)) else None
 
 
 FUNCTIONS: dict[object, Activation] = {
     **{F.relu: RELU, torch.relu: RELU, F.relu6: RELU6},
-    **{F.hardswish: HARDSWISH, F.silu: SILU},
+    **{F.hardswish: HARDSWISH, F.silu: SILU, F.gelu: GELU},
 }
 METHODS: dict[str, Activation] = {"relu": RELU, "relu_": RELU}

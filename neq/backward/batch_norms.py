@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from neq.backward.module_views import shadow
 from neq.backward.sync_batch_norm import RunningStats, SyncBatchNormFunction, SyncBatchStats
+from neq.networks.library_layers import torch_class
 
 
 @dataclass(frozen=True)
@@ -88,12 +89,12 @@ def sync_batch_norm(norm: BatchStatsNorm) -> nn.Module:
 
 
 def is_plain_batch_norm(module: nn.Module) -> TypeGuard[_BatchNorm]:
-    """Whether a module is a batch norm that computes as torch's does, with running statistics."""
+    """Whether a module is a batch norm that computes as torch's does, with running statistics.
+
+    It may hold modules that it applies to its result (`neq.networks.library_layers.within`).
+    """
     return (
-        isinstance(module, _BatchNorm)
-        and type(module).forward is _BatchNorm.forward
-        and "forward" not in vars(module)
-        and module.running_var is not None
+        isinstance(module, _BatchNorm) and torch_class(module) is not None and module.running_var is not None
     )
 
 

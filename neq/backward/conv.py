@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,13 +11,16 @@ from torch import Tensor, nn
 from neq.backward.activations import Activation
 from neq.backward.autocast import autocast
 from neq.backward.batch_norms import BatchStatsNorm, FrozenNorm
-from neq.backward.conv_functions import ChosenChannels, ConvAct, ConvNormAct
+from neq.backward.conv_functions import ChosenChannels, ConvAct, ConvNormAct, fold
 from neq.backward.geometry import Geometry
 from neq.backward.input_channels import InputChannels
 from neq.backward.module_views import shadow
 from neq.backward.output_channels import OutputChannels
-from neq.backward.recompute import RecomputeSpec, mark_recomputable, recompute_spec
+from neq.backward.recompute import RecomputeSpec, is_input, mark_recomputable, recompute_spec
 from neq.backward.trainable_layer import TrainableLayer
+
+# Multiply-accumulates of one value of a result that is computed twice rather than kept: a 3x3 stem's are 27.
+CHEAP_MACS = 32
 
 
 def conv_stand_in(module: nn.Module, trains: TrainableLayer) -> nn.Module:
@@ -63,15 +67,20 @@ def _forward(
     def forward(x: Tensor) -> Tensor:
         if x.dim() == 3:
             return forward(x.unsqueeze(0)).squeeze(0)
-        x, geometry, recompute = _read(module, x)
+        x, geometry, recompute = _read(module, x, chosen)
         scale, shift = None, trains.bias()
         if norm is not None:
             scale, shift = norm.scale_and_shift(shift)
         specs: list[RecomputeSpec] = []
+        computes_again = is_input(x) and _is_cheap(module)
         out: Tensor = ConvAct.apply(
             x, trains.weight, module.weight.detach(), scale, shift, chosen, geometry, activation,
-            output_is_kept, recompute, trains.saved_dtype, specs,
+            output_is_kept and not computes_again, recompute, trains.saved_dtype, specs,
         )  # fmt: skip
+        if computes_again and not specs:
+            kept = (x, module.weight.detach(), *(v.detach() for v in (scale, shift) if v is not None))
+            again = partial(_again, geometry, activation, scale is not None)
+            specs.append(RecomputeSpec(kept, again, by_channel=False))
         return _marked(out, specs)
 
     return forward
@@ -83,7 +92,7 @@ def _norm_forward(
     chosen, affine = _chosen(module, trains), norm.affine
 
     def forward(x: Tensor) -> Tensor:
-        x, geometry, recompute = _read(module, x)
+        x, geometry, recompute = _read(module, x, chosen)
         specs: list[RecomputeSpec] = []
         out: Tensor = ConvNormAct.apply(
             x, trains.weight, module.weight.detach(), trains.bias(), affine.weight, affine.bias,
@@ -92,6 +101,26 @@ def _norm_forward(
         return _marked(out, specs)
 
     return forward
+
+
+def _is_cheap(module: nn.Conv2d) -> bool:
+    """Whether computing a value of the result once more costs little beside reading and writing it."""
+    return module.weight[0].numel() <= CHEAP_MACS
+
+
+def _again(
+    geometry: Geometry,
+    activation: Activation | None,
+    has_scale: bool,
+    x: Tensor,
+    weight: Tensor,
+    *vectors: Tensor,
+) -> Tensor:
+    """act(s (x * W) + t), once more in backward; vectors: s and t, as far as there are any."""
+    scale = vectors[0] if has_scale else None
+    shift = vectors[-1].to(x.dtype) if len(vectors) > has_scale else None
+    out = geometry.forward(x, fold(weight, scale, x.dtype), shift)
+    return out if activation is None else activation.apply(out)
 
 
 def _chosen(module: nn.Conv2d, trains: TrainableLayer) -> ChosenChannels | None:
@@ -104,12 +133,22 @@ def _chosen(module: nn.Conv2d, trains: TrainableLayer) -> ChosenChannels | None:
     return OutputChannels.of(index, module.out_channels, module.in_channels, module.groups, device=device)
 
 
-def _read(module: nn.Conv2d, given: Tensor) -> tuple[Tensor, Geometry, RecomputeSpec | None]:
+def _read(
+    module: nn.Conv2d, given: Tensor, chosen: ChosenChannels | None
+) -> tuple[Tensor, Geometry, RecomputeSpec | None]:
     """A convolution's input as it computes with it, its geometry, and how to recompute that input."""
     x, padding = _padded(module, autocast(given))
     geometry = Geometry(module.stride, padding, module.dilation, module.groups)  # type: ignore[arg-type]
     is_same = x is given and x.dtype == module.weight.dtype
-    return x, geometry, recompute_spec(given) if is_same else None
+    recompute = recompute_spec(given) if is_same else None
+    if (
+        recompute is not None
+        and not recompute.by_channel
+        and chosen is not None
+        and chosen.inputs is not None
+    ):
+        recompute = None  # a few channels are kept rather than all of them recomputed
+    return x, geometry, recompute
 
 
 def _marked(out: Tensor, specs: list[RecomputeSpec]) -> Tensor:

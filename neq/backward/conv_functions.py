@@ -10,6 +10,8 @@ input channels that the gradient of their weights reads. `*` is the convolution 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -61,23 +63,22 @@ class _ConvBackward:
         self.weight_slice = None if weight_slice is None else (weight_slice.shape, weight_slice.dtype)
         self.chosen = chosen
         self.geometry = geometry
-        self.activation_before = None if recompute is None else recompute.activation
+        self.compute = None if recompute is None else recompute.compute
+        self.by_channel = recompute is None or recompute.by_channel
         self.saved_dtype = saved_dtype
 
-    def keep(
-        self, x: Tensor, recompute: RecomputeSpec | None
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def keep(self, x: Tensor, recompute: RecomputeSpec | None) -> tuple[Tensor, ...]:
         """What the gradient of the weight needs of the input: x_BRHW, or what it can be recomputed from."""
         if recompute is not None:
-            return recompute.y, recompute.scale, recompute.shift
+            return recompute.kept
         kept = self._read(x)
-        return (kept if self.saved_dtype is None else kept.to(self.saved_dtype)), None, None
+        return (kept if self.saved_dtype is None else kept.to(self.saved_dtype),)
 
     def gradients(
         self,
         grad: Tensor,
         weight: Tensor | None,
-        kept: tuple[Tensor | None, Tensor | None, Tensor | None],
+        kept: Sequence[Tensor],
         needs_x: bool,
         needs_weight: bool,
     ) -> tuple[Tensor | None, Tensor | None]:
@@ -93,7 +94,7 @@ class _ConvBackward:
         if needs_weight and self.chosen is None:
             assert weight is not None
             assert self.weight_slice is not None
-            x = self._recomputed(*kept).to(grad.dtype)
+            x = self._recomputed(kept).to(grad.dtype)
             grad_x, grad_weight = self.geometry.gradients(grad, x, weight, needs_x)
             return grad_x, grad_weight.to(self.weight_slice[1])
         if needs_x:
@@ -106,25 +107,24 @@ class _ConvBackward:
         assert self.chosen is not None
         assert self.weight_slice is not None
         shape, dtype = self.weight_slice
-        x = self._recomputed(*kept).to(grad.dtype)
+        x = self._recomputed(kept).to(grad.dtype)
         return grad_x, self.chosen.gradient(grad, x, self.geometry, shape).to(dtype)
 
     def _read(self, x: Tensor) -> Tensor:
-        """The part of the input that the weight's gradient needs, x_BRHW."""
-        return x if self.chosen is None else self.chosen.read(x)
+        """The part of the input that the weight's gradient needs, x_BRHW; of a vector x_I that part too."""
+        if self.chosen is None or self.chosen.inputs is None:
+            return x
+        if x.dim() == 1:
+            return x.index_select(0, self.chosen.inputs)
+        return x if x.shape[1] == 1 else self.chosen.read(x)
 
-    def _recomputed(self, kept: Tensor | None, scale: Tensor | None, shift: Tensor | None) -> Tensor:
+    def _recomputed(self, kept: Sequence[Tensor]) -> Tensor:
         """x_BRHW, from what was kept."""
-        assert kept is not None
-        if self.activation_before is None:
-            return kept
-        before = self._read(kept)
-        if scale is not None and shift is not None:
-            if self.chosen is not None and self.chosen.inputs is not None:
-                scale, shift = (vector.index_select(0, self.chosen.inputs) for vector in (scale, shift))
-            return self.activation_before.apply(_affine(before, scale, shift))
-        assert isinstance(self.activation_before, Smooth), "a clamp would change what is kept"
-        return self.activation_before.apply(before)
+        if self.compute is None:
+            return kept[0]
+        if not self.by_channel:
+            return self._read(self.compute(*kept))
+        return self.compute(*map(self._read, kept))
 
 
 class ConvAct(Function):
@@ -160,7 +160,7 @@ class ConvAct(Function):
         output_is_kept: the next layer keeps the result for its own backward; recompute: how to recompute x,
         if it can be; saved_dtype: type that an input is kept in; made: receives how to recompute the result,
         if it can be."""
-        folded = _folded(weight, scale, x.dtype)
+        folded = fold(weight, scale, x.dtype)
         before = geometry.forward(x, folded, None if shift is None else shift.to(x.dtype))
         out = before if activation is None else activation.apply(before)
         needs_x, needs_slice, needs_shift = (ctx.needs_input_grad[i] for i in (0, 1, 4))
@@ -172,12 +172,12 @@ class ConvAct(Function):
         of_activation = None
         if isinstance(activation, Smooth):
             of_activation = before
-            made.append(RecomputeSpec(before, None, None, activation))
+            made.append(RecomputeSpec((before,), activation.apply))
         elif activation is not None:
             ctx.mask_layout = None if output_is_kept else layout_of(out)
             of_activation = out if output_is_kept else activation.mask(out)
         needs_weight = needs_x or (needs_slice and chosen is None)
-        kept = conv.keep(x, recompute) if needs_slice else (None,) * 3
+        kept = conv.keep(x, recompute) if needs_slice else ()
         ctx.save_for_backward(weight if needs_weight else None, scale, of_activation, *kept)
         return out
 
@@ -190,7 +190,7 @@ class ConvAct(Function):
         elif ctx.activation is not None:
             grad = ctx.activation.backward(grad, of_activation)
         needs_x, needs_slice, needs_shift = (ctx.needs_input_grad[i] for i in (0, 1, 4))
-        folded = None if weight is None else _folded(weight, scale, grad.dtype)
+        folded = None if weight is None else fold(weight, scale, grad.dtype)
         grad_x, grad_slice = ctx.conv.gradients(grad, folded, kept, needs_x, needs_slice)
         if grad_slice is not None and scale is not None:
             chosen = ctx.conv.chosen
@@ -237,8 +237,6 @@ class ConvNormAct(Function):
                 "take larger images, more of them in a batch, or norm_mode frozen"
             )
         out, mean, invstd = batch_norm(y, gamma, beta, running, batch)
-        # They are in the norm's precision; only fake tensors come in that of the map.
-        mean, invstd = mean.to(gamma.dtype), invstd.to(gamma.dtype)
         if activation is not None:
             out = activation.apply(out)
         needs_x, needs_slice = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
@@ -247,11 +245,12 @@ class ConvNormAct(Function):
         ctx.conv = conv = _ConvBackward(x, weight_slice, chosen, geometry, recompute, saved_dtype)
         ctx.activation, ctx.eps, ctx.batch = activation, running[3], batch
         needs_weight = needs_x or (needs_slice and chosen is None)
-        kept = conv.keep(x, recompute) if needs_slice else (None,) * 3
+        kept = conv.keep(x, recompute) if needs_slice else ()
         ctx.save_for_backward(weight if needs_weight else None, y, gamma, beta, mean, invstd, *kept)
         if activation is not None:
             scale = gamma.detach() * invstd
-            made.append(RecomputeSpec(y, scale, beta.detach() - mean * scale, activation))
+            shift = beta.detach() - mean * scale
+            made.append(RecomputeSpec((y, scale, shift), partial(_activated, activation)))
         return out
 
     @staticmethod
@@ -272,9 +271,14 @@ class ConvNormAct(Function):
         return (grad_x, grad_slice, None, grad_bias, grad_gamma, grad_beta, *(None,) * 8)
 
 
-def _folded(weight: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
+def fold(weight: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
     """s_O W_OIKL; without a scale W."""
     return (weight if scale is None else weight * scale.view(-1, 1, 1, 1)).to(dtype)
+
+
+def _activated(activation: Activation, y: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """act(s_O y_BOPQ + t_O)."""
+    return activation.apply(_affine(y, scale, shift))
 
 
 def _affine(y: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

@@ -14,12 +14,14 @@ from itertools import chain
 
 import torch
 from torch import fx, nn
+from torch.nn import functional as F
 
-from neq.backward.activations import FUNCTIONS, METHODS, Activation, Clamp, activation_of
+from neq.backward.activations import FUNCTIONS, GELU_TANH, METHODS, Activation, Clamp, activation_of
 from neq.backward.batch_norms import is_plain_batch_norm
 from neq.backward.stand_ins import stand_in
 from neq.networks.graph import graph_of
 from neq.networks.layer_kinds import layer_kind
+from neq.networks.library_layers import torch_class, within
 from neq.networks.neurons import NORMS, NeuronTable
 from neq.utils.errors import first_line
 
@@ -38,6 +40,7 @@ class Block:
         placeholder: that represents the block in the trace.
         readers: names of the fused convolutions that take its output; empty where something changes it in
             place.
+        is_pooled: there is no norm, and max pooling keeps the output.
     """
 
     conv: str
@@ -46,6 +49,7 @@ class Block:
     modules: tuple[nn.Module, ...]
     placeholder: nn.Module
     readers: tuple[str, ...]
+    is_pooled: bool
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,8 @@ def _structure(network: nn.Module, table: NeuronTable) -> object:
 def _trace(network: nn.Module, table: NeuronTable) -> Trace:
     graph = graph_of(network)
     modules = dict(network.named_modules())
+    whole = {module for module in modules.values() if within(module)}
+    _simplify(graph, modules)
     calls: dict[str, list[fx.Node]] = {}
     for node in graph.nodes:
         if node.op == "call_module":
@@ -188,18 +194,46 @@ def _trace(network: nn.Module, table: NeuronTable) -> Trace:
             tuple(modules[str(node.target)] for node in fused_nodes if node.op == "call_module"),
             placeholders[f"_neq_block_{number}"],
             readers(fused_by_conv[str(conv.target)]),
+            norm is None and any(_pools(user, modules) for user in fused_by_conv[str(conv.target)].users),
         )
         for number, (conv, norm, activation, _, fused_nodes) in enumerate(found)
     )
     kept = {modules[name] for name in called if name in modules}
     leaves = {module for name in calls for module in modules[name].modules()}
     # Not the network itself, which the trace would keep alive.
-    passed = {m for m in modules.values() if m not in leaves | kept and m is not network}
+    passed = {m for m in modules.values() if m not in leaves | kept and m is not network} | whole
     standalone = tuple(
         StandaloneActivation(activation, owners, placeholders[str(node.target)], readers(node))
         for node, (activation, owners) in alone.items()
     )
     return Trace(traced_module, blocks, standalone, tuple(passed))
+
+
+def _simplify(graph: fx.Graph, modules: dict[str, nn.Module]) -> None:
+    """Leaves Identity out, and calls what a norm applies to its result behind it.
+
+    The norm's own call then is the norm alone.
+
+    Args:
+        graph: is changed.
+        modules: by name; receives the modules that are called now.
+    """
+    for node in list(graph.nodes):
+        if node.op != "call_module":
+            continue
+        if type(modules[str(node.target)]) is nn.Identity and _is_plain_call(node):
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+            continue
+        if torch_class(modules[str(node.target)]) is None:
+            continue
+        for part in within(modules[str(node.target)]):
+            name = f"_neq_within_{len(modules)}"
+            modules[name] = part
+            with graph.inserting_after(node):
+                behind = graph.call_module(name, (node,))
+            node.replace_all_uses_with(behind, lambda user, behind=behind: user is not behind)
+            node = behind
 
 
 def _chain(
@@ -233,7 +267,7 @@ def _activation(node: fx.Node, modules: dict[str, nn.Module]) -> Activation | No
     if node.op == "call_module":
         return activation_of(modules[str(node.target)])
     if node.op == "call_function":
-        return FUNCTIONS.get(node.target)
+        return GELU_TANH if node.kwargs.get("approximate") == "tanh" else FUNCTIONS.get(node.target)
     return METHODS.get(str(node.target)) if node.op == "call_method" else None
 
 
@@ -260,6 +294,13 @@ def _is_made_new(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
     return node.target in (operator.add, torch.add)
 
 
+def _pools(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    """Whether a node is max pooling over images, which keeps its input for backward."""
+    if node.op == "call_module":
+        return type(modules.get(str(node.target))) is nn.MaxPool2d
+    return node.target in (F.max_pool2d, torch.max_pool2d)
+
+
 def _works_in_place(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
     """Whether a node may change its input."""
     if node.kwargs.get("inplace"):
@@ -280,6 +321,11 @@ def has_hooks(module: nn.Module) -> bool:
     """Whether a module has hooks, which fusing would not call."""
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return any(getattr(module, kind, None) for kind in kinds)
+
+
+def is_split(module: nn.Module) -> bool:
+    """Whether a plan calls what a norm holds behind it, as a module of its own."""
+    return bool(within(module)) and torch_class(module) is not None and not has_hooks(module)
 
 
 def _is_plain_call(node: fx.Node) -> bool:

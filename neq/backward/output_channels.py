@@ -11,27 +11,46 @@ from neq.backward.geometry import Geometry
 
 
 @dataclass(frozen=True)
-class OutputChannels:
-    """The chosen output channels C of a convolution, laid out so that one smaller one yields their gradient.
-
-        dL/dW_CIKL = sum over B, P, Q of g_BCPQ x_BRHW    (shifted by K, L; R: the inputs of the groups in C)
-
-    The groups that hold a chosen channel become the groups of that smaller convolution. Where they hold
-    unequal numbers of chosen channels, the shorter ones are padded with zeros.
+class _EvenGroups:
+    """Groups of a convolution that hold equally many chosen channels: one smaller convolution serves them.
 
     Args:
-        channels: C, int64 [n], ascending.
-        inputs: R, the input channels that the chosen ones read, int64; None: all of them.
-        slots: position of each chosen channel in the padded layout, int64 [n]; None: no padding is needed.
-        used_groups: groups of the smaller convolution.
-        padded: output channels of the smaller convolution: used_groups times those of the fullest group.
+        channels: their chosen output channels, int64.
+        inputs: positions in R of their input channels, int64; None: all of R.
+        groups: how many they are.
     """
 
     channels: Tensor
     inputs: Tensor | None
-    slots: Tensor | None
-    used_groups: int
-    padded: int
+    groups: int
+
+    def gradient(self, grad_output: Tensor, kept: Tensor, geometry: Geometry, kernel: torch.Size) -> Tensor:
+        """The gradient of the weights of their chosen channels [n, *kernel]."""
+        x = kept if self.inputs is None else pick_channels(kept, self.inputs)
+        like = empty_like_layout(kept, (len(self.channels), *kernel))
+        return geometry.weight_gradient(pick_channels(grad_output, self.channels), x, like, self.groups)
+
+
+@dataclass(frozen=True)
+class OutputChannels:
+    """The chosen output channels C of a convolution, laid out so that smaller ones yield their gradient.
+
+        dL/dW_CIKL = sum over B, P, Q of g_BCPQ x_BRHW    (shifted by K, L; R: the inputs of the groups in C)
+
+    The groups that hold a chosen channel become the groups of smaller convolutions: of one where all of them
+    hold equally many, else of one for each number that they hold.
+
+    Args:
+        channels: C, int64 [n], ascending.
+        inputs: R, the input channels that the chosen ones read, int64; None: all of them.
+        even: the smaller convolutions.
+        order: position in their channels, one behind the other, of each of C; None: it is that of C.
+    """
+
+    channels: Tensor
+    inputs: Tensor | None
+    even: tuple[_EvenGroups, ...]
+    order: Tensor | None = None
 
     @classmethod
     def of(
@@ -49,19 +68,23 @@ class OutputChannels:
             out_channels, in_channels, groups: of the convolution.
             device: of the maps that it will index.
         """
+        chosen = channels.to(device)
         if groups == 1:
-            return cls(channels.to(device), None, None, 1, len(channels))
+            return cls(chosen, None, (_EvenGroups(chosen, None, 1),))
         group = channels // (out_channels // groups)
-        used, slot_group, counts = group.unique(return_inverse=True, return_counts=True)
-        fullest = int(counts.max())
+        used, place, counts = group.unique(return_inverse=True, return_counts=True)
         width = in_channels // groups
-        inputs = (used[:, None] * width + torch.arange(width)).flatten()
-        slots = None
-        if int(counts.min()) < fullest:
-            first = counts.cumsum(0) - counts  # position of each group's first chosen channel
-            within = torch.arange(len(channels)) - first[slot_group]
-            slots = (slot_group * fullest + within).to(device)
-        return cls(channels.to(device), inputs.to(device), slots, len(used), len(used) * fullest)
+        inputs = _inputs_of(used, width).to(device)
+        sizes = counts.unique().tolist()
+        if len(sizes) == 1:
+            return cls(chosen, inputs, (_EvenGroups(chosen, None, len(used)),))
+        rows = [(counts[place] == size).nonzero().flatten() for size in sizes]
+        even = tuple(
+            _EvenGroups(channels[own].to(device), _inputs_of(which, width).to(device), len(which))
+            for own, size in zip(rows, sizes, strict=True)
+            for which in [(counts == size).nonzero().flatten()]
+        )
+        return cls(chosen, inputs, even, torch.cat(rows).argsort().to(device))
 
     def read(self, x: Tensor) -> Tensor:
         """x_BRHW, the part of an input [B, I, H, W] that the gradient needs."""
@@ -76,22 +99,17 @@ class OutputChannels:
             geometry: of the convolution.
             shape: of the gradient, [n, I / G, K, L].
         """
-        like = empty_like_layout(kept, (self.padded, *shape[1:]))
-        found = geometry.weight_gradient(self.gather(grad_output), kept, like, self.used_groups)
-        return found if self.slots is None else found.index_select(0, self.slots)
+        found = [each.gradient(grad_output, kept, geometry, shape[1:]) for each in self.even]
+        return found[0] if self.order is None else torch.cat(found).index_select(0, self.order)
 
     def scale(self, gradient: Tensor, scale: Tensor) -> Tensor:
         """The gradient [n, I / G, K, L] times a factor of each output channel [O]."""
         return gradient * scale.index_select(0, self.channels).view(-1, 1, 1, 1)
 
-    def gather(self, grad_output: Tensor) -> Tensor:
-        """g_BCPQ, the part of an output gradient [B, O, P, Q] that belongs to the chosen channels, padded."""
-        if self.slots is None:
-            return pick_channels(grad_output, self.channels)
-        batch, _, height, width = grad_output.shape
-        padded = empty_like_layout(grad_output, (batch, self.padded, height, width)).zero_()
-        padded[:, self.slots] = pick_channels(grad_output, self.channels)
-        return padded
+
+def _inputs_of(groups: Tensor, width: int) -> Tensor:
+    """The input channels of some groups of `width` inputs each."""
+    return (groups[:, None] * width + torch.arange(width)).flatten()
 
 
 def pick_channels(x: Tensor, channels: Tensor) -> Tensor:

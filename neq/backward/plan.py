@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from neq.backward.activations import Smooth, activation_of
+from neq.backward.attention import RecomputeMode, fuse_attention
 from neq.backward.batch_norms import (
     BatchStatsNorm,
     FrozenNorm,
@@ -15,15 +18,18 @@ from neq.backward.batch_norms import (
     is_plain_batch_norm,
     sync_batch_norm,
 )
-from neq.backward.fusion import Block, has_hooks, traced
+from neq.backward.fusion import Block, has_hooks, is_split, traced
 from neq.backward.module_views import shadow, view
+from neq.backward.recomputable import batch_stats_norm, recomputable_activation, recomputable_norm
+from neq.backward.recompute import mark_input
 from neq.backward.stand_ins import stand_in
 from neq.backward.standalone_activation import standalone_clamp
 from neq.backward.sync_batch_norm import SyncBatchStats
 from neq.backward.trainable import checked, trainable_slices, trained_values
 from neq.backward.trainable_layer import TrainableLayer
 from neq.backward.trainable_slices import TrainableSlices
-from neq.networks.layer_kinds import LayerKind
+from neq.networks.layer_kinds import LINEAR, LayerKind
+from neq.networks.library_layers import torch_class, within
 from neq.networks.neurons import NORMS, NeuronTable, Selection
 from neq.networks.parameter_slice import ParameterSlice
 from neq.utils.errors import unknown_name
@@ -84,10 +90,15 @@ class Plan:
         self._leaves = TrainableSlices(network, self.parts)
         self.stand_ins: dict[str, nn.Module] = {}
         self._module = self._view()
+        has_linear = any(layer.kind is LINEAR for layer in table.layers)
+        self._mode = RecomputeMode() if has_linear else contextlib.nullcontext()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self._leaves.reconcile()
-        return self._module(*args, **kwargs)
+        for given in args:
+            mark_input(given)
+        with self._mode:
+            return self._module(*args, **kwargs)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """All that trains, by the name of the network's parameter that it is, or is a slice of."""
@@ -110,7 +121,11 @@ class Plan:
         made = self._layerwise()
         trace = traced(self.network, self.table)
         if trace is None or any(map(has_hooks, (self.network, *trace.containers))):
-            return view(self.network, made)
+            for module in filter(is_split, made):
+                made[module] = nn.Sequential(made[module], *map(shadow, within(module)))
+            module = view(self.network, made)
+            fuse_attention(module)
+            return module
         kinds = {layer.name: layer.kind for layer in self.table.layers}
         for block in trace.blocks:
             made[block.placeholder] = self._fused(block, kinds) or nn.Sequential(
@@ -132,9 +147,12 @@ class Plan:
             module = self.network.get_submodule(layer.name)
             trains = self._trains(layer.name, module, self._saved_dtype)
             made[module] = self.stand_ins[layer.name] = stand_in(layer.kind).build(module, trains)
-        for name, module in self.network.named_modules():
+        for module in self.network.modules():
             if isinstance(module, NORMS):
-                made[module] = self._norm(name, module)
+                made[module] = self._norm(module)
+            activation = activation_of(module)
+            if isinstance(activation, Smooth) and not getattr(module, "inplace", False):
+                made[module] = recomputable_activation(shadow(module), activation)
         head = self.network.get_submodule(self.table.head)
         trains = self._trains(self.table.head, head, None)
         made[head] = stand_in(self.table.head_kind).build(head, trains)
@@ -149,14 +167,15 @@ class Plan:
         norm = None if block.norm is None else self._norm_of_block(block.norm)
         fuse = stand_in(kinds[block.conv]).fuse
         assert fuse is not None, "the trace fuses no other layers"
-        return fuse(module, trains, norm, block.activation, self._is_kept(block.readers, kinds))
+        is_kept = block.is_pooled or self._is_kept(block.readers, kinds)
+        return fuse(module, trains, norm, block.activation, is_kept)
 
     def _norm_of_block(self, name: str) -> FrozenNorm | BatchStatsNorm:
         norm = self.network.get_submodule(name)
         assert is_plain_batch_norm(norm)
         if self.norm_mode == "frozen":
-            return FrozenNorm(norm, self._norm_bias(name, norm))
-        return BatchStatsNorm(norm, shadow(norm, self._leaves.in_place(name)), self._batch)
+            return FrozenNorm(norm, self._norm_bias(norm))
+        return BatchStatsNorm(norm, shadow(norm, self._leaves.in_place(norm)), self._batch)
 
     def _is_kept(self, readers: tuple[str, ...], kinds: Mapping[str, LayerKind]) -> bool:
         """Whether a layer that reads a result keeps all of it, as it is, for its own backward."""
@@ -173,31 +192,38 @@ class Plan:
         """What trains in a layer."""
         part = self.parts.get(f"{name}.weight")
         weight = None if part is None else self._leaves.by_name[f"{name}.weight"]
-        bias = self._bias(f"{name}.bias", module._parameters.get("bias"))
-        in_place = self._leaves.in_place(name)
+        bias, in_place = self._bias(f"{name}.bias", module), self._leaves.in_place(module)
         return TrainableLayer(weight, part or ParameterSlice(), bias, saved_dtype, in_place)
 
-    def _bias(self, name: str, bias: Tensor | None) -> Callable[[], Tensor | None]:
+    def _bias(self, name: str, module: nn.Module) -> Callable[[], Tensor | None]:
         """A function that returns a layer's bias at each call, with whatever trains in it."""
-        if bias is None:
-            return lambda: None
+        bias = module._parameters.get("bias")
+        if bias is None or "bias" in self._leaves.in_place(module):
+            return lambda: bias
         if name not in self.parts:
             return bias.detach
         part, leaf = self.parts[name], self._leaves.by_name[name]
-        if part.index is None:
-            return lambda: leaf
+        assert part.index is not None, "a bias that trains whole is a leaf itself"
         index = part.index.to(bias.device)
         return lambda: bias.detach().index_copy(0, index, leaf)
 
-    def _norm(self, name: str, module: nn.Module) -> nn.Module:
-        if self.norm_mode == "frozen" and is_plain_batch_norm(module):
-            return frozen_batch_norm(FrozenNorm(module, self._norm_bias(name, module)))
-        made = shadow(module, self._leaves.in_place(name))
+    def _norm(self, module: nn.Module) -> nn.Module:
+        """A norm alone: what is within it follows, unless it computes otherwise or has hooks."""
+        is_alone = not within(module) or is_split(module)
+        if self.norm_mode == "frozen" and is_alone and is_plain_batch_norm(module):
+            return frozen_batch_norm(FrozenNorm(module, self._norm_bias(module)))
+        made = shadow(module, self._leaves.in_place(module))
         made.training = self.norm_mode != "frozen"
+        if not is_alone or (kind := torch_class(module)) is None:
+            return made
+        if type(module).forward is not kind.forward:
+            made.__class__ = kind
         if made.training and self._batch is not None and is_plain_batch_norm(module):
             return sync_batch_norm(BatchStatsNorm(module, made, self._batch))
-        return made
+        if isinstance(made, (nn.LayerNorm, nn.GroupNorm)):
+            return recomputable_norm(made)
+        return batch_stats_norm(made) if made.training else made
 
-    def _norm_bias(self, name: str, module: nn.Module) -> Tensor | None:
+    def _norm_bias(self, module: nn.Module) -> Tensor | None:
         bias = module._parameters["bias"]
-        return self._leaves.by_name.get(f"{name}.bias", None if bias is None else bias.detach())
+        return bias if bias is None or "bias" in self._leaves.in_place(module) else bias.detach()

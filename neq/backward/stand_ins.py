@@ -11,8 +11,9 @@ from neq.backward.activations import Activation
 from neq.backward.batch_norms import BatchStatsNorm, FrozenNorm
 from neq.backward.conv import conv_stand_in, fused_conv_stand_in
 from neq.backward.linear import linear_stand_in
+from neq.backward.module_views import shadow
 from neq.backward.trainable_layer import TrainableLayer
-from neq.networks.layer_kinds import CONV, LINEAR, LayerKind
+from neq.networks.layer_kinds import CONV, LINEAR, WHOLE, LayerKind
 from neq.utils.errors import UserError
 
 # The layer, what trains in it, the norm and activation that follow it, and whether the next layer keeps the
@@ -43,6 +44,7 @@ class StandIn:
 _stand_ins = {
     CONV.name: StandIn(conv_stand_in, fused_conv_stand_in),
     LINEAR.name: StandIn(linear_stand_in),
+    WHOLE.name: StandIn(lambda module, trains: shadow(module, tuple(module._parameters))),
 }
 
 

@@ -1,4 +1,4 @@
-"""An activation that clamps and follows no convolution: behind a residual sum, say."""
+"""Activations that follow no convolution: behind a residual sum, say, or behind a layer norm."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from neq.backward.activations import Clamp
+from neq.backward.activations import Activation, Clamp
 from neq.backward.output_channels import layout_of
+from neq.backward.recompute import RecomputeSpec, mark_recomputable, recompute_spec
 
 
 class StandaloneClamp(Function):
@@ -34,6 +35,34 @@ class StandaloneClamp(Function):
         return ctx.activation.masked(grad, kept, ctx.layout), None, None
 
 
+class ActivationOfRecomputed(Function):
+    """act(x) of an x that backward recomputes from what earlier layers save, so that nothing is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, activation: Activation, recompute: RecomputeSpec) -> Tensor:
+        """Args: x, any shape; recompute: how to recompute x."""
+        ctx.activation, ctx.compute = activation, recompute.compute
+        ctx.save_for_backward(*recompute.kept)
+        return activation.apply(x.clone() if isinstance(activation, Clamp) else x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return ctx.activation.backward(grad, ctx.compute(*ctx.saved_tensors)), None, None
+
+
+def activation_of_recomputed(x: Tensor, activation: Activation) -> Tensor | None:
+    """act(x), from which the next layer recomputes its input; None where x cannot be recomputed."""
+    recompute = recompute_spec(x)
+    if recompute is None:
+        return None
+    compute = recompute.compute
+    out: Tensor = ActivationOfRecomputed.apply(x, activation, recompute)
+    spec = RecomputeSpec(recompute.kept, lambda *kept: activation.apply(compute(*kept)), recompute.by_channel)
+    mark_recomputable(out, spec)
+    return out
+
+
 def standalone_clamp(activation: Clamp, output_is_kept: bool) -> nn.Module:
     """The stand-in of an activation that clamps and follows no convolution.
 
@@ -44,7 +73,8 @@ def standalone_clamp(activation: Clamp, output_is_kept: bool) -> nn.Module:
     made = nn.Identity()
 
     def forward(x: Tensor) -> Tensor:
-        return StandaloneClamp.apply(x, activation, output_is_kept)
+        out = activation_of_recomputed(x, activation)
+        return StandaloneClamp.apply(x, activation, output_is_kept) if out is None else out
 
     made.forward = forward  # type: ignore[assignment, method-assign]
     return made

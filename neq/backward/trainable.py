@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
 
+from neq.networks.layer_kinds import WHOLE
 from neq.networks.neurons import NORMS, NeuronTable, Selection
 from neq.networks.parameter_slice import ParameterSlice, named_tensor
 from neq.utils.errors import UserError, unknown_name
@@ -33,7 +35,7 @@ def trainable_slices(
             output, that norm's bias too.
 
     Raises:
-        UserError: unknown norm mode, layer or channel.
+        UserError: unknown norm mode, layer or channel, or a head that shares a tensor with another module.
     """
     if norm_mode not in NORM_MODES:
         raise unknown_name("norm_mode", norm_mode, NORM_MODES)
@@ -64,9 +66,37 @@ def trainable_slices(
         trains = norm_mode == "train" or table.norm_order.get(name, -1) > frontier
         if isinstance(module, NORMS) and trains and norm_mode != "frozen":
             parts |= _own(name, module)
-    # The weight by name too: a layer's kind may store it in a buffer.
-    head = _own(table.head, network.get_submodule(table.head)) | {f"{table.head}.weight": ParameterSlice()}
-    return parts | head
+    return _each_once(network, table, parts | _of_head(network, table))
+
+
+def _each_once(
+    network: nn.Module, table: NeuronTable, parts: dict[str, ParameterSlice]
+) -> dict[str, ParameterSlice]:
+    """What trains, each tensor under one name: of one that several modules hold that of the first called.
+
+    Such a tensor trains only where it trains whole in all of them, as it would move in all of them.
+
+    Raises:
+        UserError: the head shares a tensor with another module.
+    """
+    names: dict[int, list[str]] = {}
+    for owner, module in network.named_modules():
+        for key, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is not None:
+                names.setdefault(id(tensor), []).append(f"{owner}.{key}" if owner else key)
+    order = {layer.name: layer.order for layer in table.layers} | dict(table.norm_order)
+    for shared in (each for each in names.values() if len(each) > 1):
+        owners = {name: name.rpartition(".")[0] for name in shared}
+        if table.head in owners.values():
+            raise UserError(
+                f"{' and '.join(shared)} are one tensor, which would train with the head; give the head a "
+                "tensor of its own"
+            )
+        shared.sort(key=lambda name: order.get(owners[name], math.inf))
+        trains = all(name in parts and parts[name].is_whole for name in shared)
+        for name in shared[int(trains) :]:
+            parts.pop(name, None)
+    return parts
 
 
 def trained_values(
@@ -76,7 +106,7 @@ def trained_values(
     counts = {"weights": 0, "biases": 0, "norms": 0, "head": 0}
     for name, part in parts.items():
         module_name, _, key = name.rpartition(".")
-        if module_name == table.head:
+        if name.startswith(f"{table.head}."):
             kind = "head"
         elif isinstance(network.get_submodule(module_name), NORMS):
             kind = "norms"
@@ -89,8 +119,9 @@ def trained_values(
 def values_of(network: nn.Module, name: str, part: ParameterSlice) -> int:
     """The number of values in a slice of a parameter, or of the tensor that a layer's weight is stored in."""
     tensor = named_tensor(network, name)
-    channels = tensor.shape[part.axis] if part.index is None else len(part.index)
-    return tensor.numel() // tensor.shape[part.axis] * channels
+    if part.index is None:
+        return tensor.numel()
+    return tensor.numel() // tensor.shape[part.axis] * len(part.index)
 
 
 def checked(table: NeuronTable, selection: Selection) -> dict[str, Tensor]:
@@ -117,6 +148,14 @@ def checked(table: NeuronTable, selection: Selection) -> dict[str, Tensor]:
         if len(channels):
             result[name] = channels
     return result
+
+
+def _of_head(network: nn.Module, table: NeuronTable) -> dict[str, ParameterSlice]:
+    """All parameters of the head, those of modules within it included."""
+    names = dict.fromkeys(key for key, _ in network.get_submodule(table.head).named_parameters())
+    if table.head_kind is not WHOLE:
+        names["weight"] = None  # by name too: a layer's kind may store it in a buffer
+    return {f"{table.head}.{key}": ParameterSlice() for key in names}
 
 
 def _own(name: str, module: nn.Module) -> dict[str, ParameterSlice]:

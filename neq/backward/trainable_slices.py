@@ -43,10 +43,10 @@ class TrainableSlices:
                 parameter.grad = None
         self._record_versions()
 
-    def in_place(self, module_name: str) -> tuple[str, ...]:
-        """The keys of a module's own parameters that are leaves themselves."""
-        split = (name.rpartition(".") for name in self.by_name if name not in self._copied)
-        return tuple(key for owner, _, key in split if owner == module_name)
+    def in_place(self, module: nn.Module) -> tuple[str, ...]:
+        """The keys of a module's own parameters that are leaves themselves, under whatever name."""
+        leaves = set(map(id, self.by_name.values()))
+        return tuple(key for key, parameter in module._parameters.items() if id(parameter) in leaves)
 
     @torch.no_grad()
     def write_back(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from neq.budget.budget import Budget, amount_shown
 from neq.budget.cost_model import CostModel
-from neq.budget.knapsack import MarginalCosts, fill_by_rank, fill_by_value
+from neq.budget.knapsack import MarginalCosts, fill_by_rank, fill_by_value, worth
 from neq.budget.marginal_cost import marginal_costs
 from neq.selection import SelectionState
 from neq.utils.errors import UserError
@@ -102,19 +102,24 @@ class BudgetAllocator:
         Args:
             policy: that ranks them; one that needs lists takes what they name, neither more nor less.
             state: what the policy looks at.
-            cost_aware: take the most value for its cost, instead of going by the policy's rank.
+            cost_aware: take the most value for its cost, or what the rank takes if that is worth more.
 
         Raises:
             UserError: lists that do not fit the network or the budget, or a budget below what always trains.
         """
         if policy.needs == "lists":
             return self.keep(policy, policy.score(state) != -torch.inf)
-        if cost_aware:
-            fill = partial(fill_by_value, policy.value(state))
-        else:
-            fill = partial(fill_by_rank, policy.score(state))
-        chosen, used = self._within(self.limit, fill)
-        return Allocation(chosen, used, self.limit, self.unit)
+        limit, scores = self.limit, policy.score(state)
+        if limit >= self.total:
+            return Allocation(torch.ones(len(scores), dtype=torch.bool), self.total, limit, self.unit)
+        found = list(self._within(limit, partial(fill_by_rank, scores)))
+        if not cost_aware:
+            chosen, used = max(reversed(found), key=lambda each: each[1])
+            return Allocation(chosen, used, limit, self.unit)
+        values = policy.value(state, scores)
+        found += self._within(limit, partial(fill_by_value, values))
+        chosen, used = max(found, key=lambda each: (worth(values, each[0]), each[1]))
+        return Allocation(chosen, used, limit, self.unit)
 
     def keep(self, policy: Policy, chosen: Tensor) -> Allocation:
         """The allocation of given neurons: a static policy's first choice, or those that lists name.
@@ -135,23 +140,21 @@ class BudgetAllocator:
             )
         return Allocation(chosen, used, used if rounded else limit, self.unit)
 
-    def _within(self, limit: int, fill: Callable[[MarginalCosts, int], Tensor]) -> tuple[Tensor, int]:
-        """A choice, bool [N], and its exact cost, at most the limit and close to it.
+    def _within(
+        self, limit: int, fill: Callable[[MarginalCosts, int], Tensor]
+    ) -> Iterator[tuple[Tensor, int]]:
+        """Choices, bool [N], and their exact costs: nothing, and what comes close to the limit from below.
 
         Marginal costs predict a cost c' where a step costs c. From aim a_0 = limit, each correction fills up
-        to a_{k+1} = limit - (c_k - c'_k), until an aim repeats; of the choices within the limit the one that
-        uses most counts.
+        to a_{k+1} = limit - (c_k - c'_k), until an aim repeats.
         """
-        if limit >= self.total:
-            return torch.ones(len(self.model.table), dtype=torch.bool), self.total
-        best, most = torch.zeros(len(self.model.table), dtype=torch.bool), self.costs.base
+        yield torch.zeros(len(self.model.table), dtype=torch.bool), self.costs.base
         aims: set[int] = set()
         aim = limit
         while aim not in aims and len(aims) < _CORRECTIONS:
             aims.add(aim)
             chosen = fill(self.costs, aim)
             used = self.used(chosen)
-            if most <= used <= limit:
-                best, most = chosen, used
+            if used <= limit:
+                yield chosen, used
             aim = limit - (used - self.costs.total(chosen))
-        return best, most

@@ -10,6 +10,7 @@ should also maximize sum_{i in S} value_i, which is done greedily.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -85,7 +86,8 @@ def fill_by_value(values: Tensor, costs: MarginalCosts, limit: int) -> Tensor:
         (value_1 + ... + value_k) / (opening + neuron_1 + ... + neuron_k),
 
     all others a neuron each. The depth with the largest sum of values counts, and what remains is filled
-    neuron by neuron, by value per cost.
+    neuron by neuron, by value per cost. Where going by value alone finds more, that is taken: so the sum is
+    never below that of the most valuable neuron that fits.
 
     Args:
         values: float [N], 0 or more; NaN comes last, and -inf is never taken.
@@ -97,8 +99,8 @@ def fill_by_value(values: Tensor, costs: MarginalCosts, limit: int) -> Tensor:
     """
     assert values.shape == costs.neuron.shape
     eligible = values.cpu() != -torch.inf
-    values = values.cpu().double().nan_to_num(nan=-1.0, neginf=-1.0)
-    bundles = _Bundles.of(values, costs)
+    finite = values.cpu().double().nan_to_num(nan=-1.0, neginf=-1.0)
+    bundles = _Bundles.of(finite, costs)
     best, most = torch.zeros(len(bundles.cost), dtype=torch.bool), -1.0
     for depth in costs.depth.unique().tolist():
         taken = bundles.affordable(costs.depth[bundles.layer] <= depth, limit - costs.base - depth)
@@ -109,9 +111,20 @@ def fill_by_value(values: Tensor, costs: MarginalCosts, limit: int) -> Tensor:
     for bundle in best.nonzero().flatten().tolist():
         remaining.take_together(bundles.members[bundle], int(bundles.layer[bundle]))
     left = (eligible & ~remaining.taken).nonzero().flatten()
-    density = values[left] / costs.neuron[left].clamp(min=1)
+    density = finite[left] / costs.neuron[left].clamp(min=1)
     remaining.take_singly(left[density.argsort(descending=True, stable=True)])
-    return remaining.taken
+    by_rank = fill_by_rank(values, costs, limit)
+    return max(remaining.taken, by_rank, key=lambda taken: worth(values, taken))
+
+
+def worth(values: Tensor, chosen: Tensor) -> float:
+    """The sum of the chosen neurons' values, NaN as 0; the same whatever adds it up.
+
+    Args:
+        values: float [N].
+        chosen: bool [N].
+    """
+    return math.fsum(value for value in values.cpu()[chosen].tolist() if not math.isnan(value))
 
 
 @dataclass(frozen=True)

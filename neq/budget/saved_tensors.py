@@ -6,11 +6,14 @@ import copy
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from neq.backward.plan import Plan
 from neq.budget.step_spec import StepSpec
@@ -144,8 +147,31 @@ def _fake_forwards(
         ]
         free = chain(network.parameters(), network.buffers(), trained, batches)
         kept.free = {tensor.untyped_storage()._cdata for tensor in free}
-        with torch.autograd.graph.saved_tensors_hooks(kept.note, lambda tensor: tensor):
+        with _NormStatistics(), torch.autograd.graph.saved_tensors_hooks(kept.note, lambda tensor: tensor):
             yield batches
+
+
+class _NormStatistics(TorchDispatchMode):
+    """Norms' statistics in the widest type of what a norm reads, as it computes them.
+
+    From fake tensors they come in the type of the map, which is narrower under autocast.
+    """
+
+    _NORMS = (
+        torch.ops.aten.native_batch_norm.default,
+        torch.ops.aten.native_layer_norm.default,
+        torch.ops.aten.native_group_norm.default,
+    )
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if func not in self._NORMS:
+            return found
+        widest = reduce(torch.promote_types, (each.dtype for each in args if isinstance(each, Tensor)))
+        out, *statistics = found
+        return (out, *(each.to(widest) for each in statistics))
 
 
 def _precision(spec: StepSpec, images: Tensor) -> torch.autocast:

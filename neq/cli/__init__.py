@@ -24,12 +24,7 @@ COMMANDS: Commands = {
     "datasets": ("neq.cli.catalog", "list the data sets by name"),
 }
 
-# The line after SIGINT or SIGTERM, where it is not that of a run.
-STOPPED = {
-    "sweep": "stopped; run the same command again to continue",
-    "results": "stopped",
-    "export": "stopped",
-}
+SWEEP_STOPPED = "stopped; run the same command again to continue"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -40,7 +35,14 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     command = argv[0] if argv else ""
     reports = command != "train" or reports_signals()  # other commands do not share a run between processes
-    return run_command(_dispatch, argv, STOPPED.get(command, RUN_STOPPED) if reports else None)
+    return run_command(_dispatch, argv, _stopped(command, argv) if reports else None)
+
+
+def _stopped(command: str, argv: list[str]) -> str:
+    """The line after SIGINT or SIGTERM: what continues where something was saved."""
+    if command == "train" and not {"--dry-run", "--dry_run"} & {*argv}:
+        return RUN_STOPPED
+    return SWEEP_STOPPED if command == "sweep" else "stopped"
 
 
 def _dispatch(arguments: list[str]) -> int:

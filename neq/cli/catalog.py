@@ -40,7 +40,7 @@ WIDEST = 200
 LEGEND = f"""
 parameters: of all selectable neurons, which a ratio is a share of
 MACs (M):   millions of multiply-accumulates of their layers, for one image
-*:          also as {PRE_TRAINED}NAME, with the ImageNet weights of torchvision
+*:          also as {PRE_TRAINED}NAME, with its published ImageNet weights
 others:     torchvision:NAME and timm:NAME, any classification network of these;
             neq networks NAME ... lists some alone, also of these"""
 

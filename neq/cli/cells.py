@@ -10,10 +10,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from neq.cli.parsing import Parser
-from neq.sweeps import Cell, Choice, Parameter, Sweep, cells, check_search, read_sweep
+from neq.sweeps import Cell, Choice, Parameter, Sweep, read_cells
 from neq.sweeps.cells import varying
+from neq.sweeps.sweep_file import MACROS_OF_VALUES
 from neq.utils.console import Console
-from neq.utils.errors import UserError
 
 WIDEST = 240
 
@@ -28,20 +28,13 @@ def command(arguments: list[str]) -> int:
         prog="neq cells",
         description="List the cells of a sweep file (W&B's own format): what varies, the folder of each "
         "cell's run, and whether it is done, unfinished or waiting. Nothing is run.",
-        allow_abbrev=False,
     )
-    parser.add_argument("file", metavar="FILE", help="as policies/test_policy.yaml")
+    parser.add_argument("file", type=Path, metavar="FILE", help="as policies/test_policy.yaml")
+    parser.add_config_file()
     parser.add_runs_dir()
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
     options = parser.parse_args(arguments[1:])
-    console, sweep = Console(width=WIDEST), read_sweep(options.file)
-    try:
-        found = cells(sweep) if sweep.method == "grid" else ()
-        if sweep.method != "grid":
-            check_search(sweep)
-    except UserError as error:
-        raise UserError(f"file {options.file!r}: {error}") from None
-    console.print(_headline(sweep, len(found)), highlight=False, markup=False)
+    console, (sweep, found) = Console(width=WIDEST), read_cells(options.file, options.config_file)
+    console.lines(_headline(sweep, len(found)))
     if sweep.method == "grid":
         _list(console, sweep, found, options.runs_dir)
     else:
@@ -65,7 +58,20 @@ def _headline(sweep: Sweep, count: int) -> str:
         for name, parameter in sorted(sweep.parameters.items())
         if isinstance(parameter, Choice) and len(parameter.values) == 1
     ]
-    return "\n".join([*lines, f"in every run: {', '.join(fixed)}"] if fixed else lines)
+    if fixed:
+        lines.append(f"in every run: {', '.join(fixed)}")
+    return "\n".join([*lines, *base_lines(sweep)])
+
+
+def base_lines(sweep: Sweep) -> list[str]:
+    """What the cells start from, where the experiment has a configuration of its own for them."""
+    base = sweep.experiment().base
+    if not base:
+        return []
+    line = f"settings that the sweep does not give: those of configuration {base}"
+    if sweep.command is not None and not sweep.flags and not set(MACROS_OF_VALUES) & set(sweep.command):
+        line += "; a sweep of the published code: --config-file published"
+    return [line]
 
 
 def _list(console: Console, sweep: Sweep, found: tuple[Cell, ...], runs: Path) -> None:
@@ -83,7 +89,7 @@ def _list(console: Console, sweep: Sweep, found: tuple[Cell, ...], runs: Path) -
         table.add_row(str(cell.number), *values, place.state, escape(str(place.folder)))
     console.print(table)
     counts = ", ".join(f"{states[state]} {state}" for state in ("done", "unfinished", "waiting"))
-    console.print(f"\n{counts}", highlight=False)
+    console.lines(f"\n{counts}")
 
 
 def _space(sweep: Sweep) -> Table:

@@ -19,8 +19,8 @@ def command(arguments: list[str]) -> int:
     from neq.utils.console import Console
 
     console = Console()
-    for note in resolved.notes:
-        console.print(f"neq: {note}", style="dim", highlight=False, markup=False)
+    for line in resolved.notes:
+        console.note(line)
     for part in cost_report(resolved.config, _policy(options, resolved.config)):
         console.print(part, highlight=False)
     return 0

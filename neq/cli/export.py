@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from neq.cli.parsing import Parser
+from neq.cli.parsing import Parser, check_new_file
 from neq.utils.errors import UserError
 
 
@@ -19,32 +19,20 @@ def command(arguments: list[str]) -> int:
         description="Write the best network of a run as an ONNX file. It takes normalized images "
         "[batch, 3, S, S] and gives logits [batch, classes]; class names and normalization are among its "
         "properties. Its outputs are compared with torch's; it is written only where they agree.",
-        allow_abbrev=False,
     )
     parser.add_argument("folder", metavar="RUN_DIR", help="folder of a run, finished or not")
     parser.add_argument("--onnx", required=True, metavar="FILE", help="the file to write")
     parser.add_argument("--image-size", type=int, metavar="S", help="pixels a side (default: the run's own)")
     parser.add_argument("--force", action="store_true", help="replace a file that is there")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
     options = parser.parse_args(arguments[1:])
     folder, path = Path(options.folder).expanduser(), Path(options.onnx).expanduser()
     if options.image_size is not None and not 8 <= options.image_size <= 4096:
         raise UserError(f"--image-size {options.image_size} is not allowed: 8 to 4096 pixels")
-    _check_place(path, options.force)
-    _export(folder, path, options.image_size)
-    return 0
-
-
-def _check_place(path: Path, force: bool) -> None:
-    """Checks before the work that the file can be written."""
     if path.suffix != ".onnx":
         raise UserError(f"--onnx {path} is not a name for an ONNX file; let it end in .onnx")
-    if not path.parent.is_dir():
-        raise UserError(f"--onnx {path}: there is no folder {path.parent}; make it first")
-    if path.is_dir():
-        raise UserError(f"--onnx {path} is a folder; give a file")
-    if path.exists() and not force:
-        raise UserError(f"--onnx {path} is there already; --force replaces it")
+    check_new_file("--onnx", path, options.force)
+    _export(folder, path, options.image_size)
+    return 0
 
 
 def _export(folder: Path, path: Path, image_size: int | None) -> None:
@@ -64,11 +52,9 @@ def _export(folder: Path, path: Path, image_size: int | None) -> None:
     kind = f"test images of {best.config.data_provider.dataset}"
     if not done.real:
         kind = "random images: the data set is not at hand"
-    lines = [
+    console.lines(
         f"{path}: {best.config.net_config.net_name}, {done.file_bytes / 2**20:.1f} MiB, opset {done.opset}",
         f"images [batch, 3, {done.image_size}, {done.image_size}] -> logits [batch, {len(best.classes)}]",
         f"largest difference from torch {done.difference:.2g} (allowed {done.allowed:.2g}), "
         f"on {done.images} {kind}",
-    ]
-    for line in lines:
-        console.print(line, highlight=False, markup=False)
+    )

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from neq.utils.errors import UserError
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that raises UserError, so that a mistake is one line and exit code 2."""
+    """A parser that raises UserError, so that a mistake is one line and exit code 2.
+
+    Args:
+        options: as of argparse. Names are not abbreviated, and there is always --debug.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+        self.add_argument("--debug", action="store_true", help="show tracebacks")
 
     def error(self, message: str) -> NoReturn:
         """Raises UserError."""
@@ -25,6 +33,49 @@ class Parser(argparse.ArgumentParser):
             metavar="DIR",
             help="folder of all runs (default: runs)",
         )
+
+    def add_config_file(self) -> None:
+        """Adds --config-file."""
+        self.add_argument(
+            "--config-file",
+            metavar="NAME|PATH",
+            help="configuration that cells start from unless their sweep file names one (default: transfer)",
+        )
+
+
+class ResultsParser(Parser):
+    """The parser of `neq results NAME FILE ...`.
+
+    Args:
+        name: of the command.
+        description: in its help.
+        needs_file: whether a FILE is required; false where an option can name one instead.
+    """
+
+    def __init__(self, name: str, description: str, needs_file: bool = True) -> None:
+        super().__init__(prog=f"neq results {name}", description=description)
+        self.add_argument(
+            "files",
+            nargs="+" if needs_file else "*",
+            metavar="FILE",
+            help="sweep files, as policies/digits/su.yaml",
+        )
+        self.add_runs_dir()
+        self.add_config_file()
+
+
+def check_new_file(flag: str, path: Path, force: bool) -> None:
+    """Checks, before work that takes long, that a file can be written.
+
+    Raises:
+        UserError: its folder does not exist, or something is there already.
+    """
+    if not path.parent.is_dir():
+        raise UserError(f"{flag} {path}: the folder {path.parent} does not exist; make it first")
+    if path.is_dir():
+        raise UserError(f"{flag} {path} is a folder; give a file")
+    if path.exists() and not force:
+        raise UserError(f"{flag} {path} exists; --force replaces it")
 
 
 def _folder(text: str) -> Path:

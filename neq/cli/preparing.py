@@ -68,9 +68,7 @@ def run_script(
 def _parse(
     about: str, add_flags: Callable[[argparse.ArgumentParser], None] | None, arguments: list[str]
 ) -> argparse.Namespace:
-    parser = Parser(
-        description=about, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--raw", metavar="DIR", type=_folder, required=True, help="published files; downloaded if missing"
     )
@@ -82,7 +80,6 @@ def _parse(
     parser.add_argument(
         "--unverified", action="store_true", help="accept other checksums and counts than the official ones"
     )
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
     if add_flags is not None:
         add_flags(parser)
     flags = parser.parse_args(arguments)
@@ -112,18 +109,18 @@ def _disk_fault(error: OSError, out: Path) -> str:
 def _report(console: Console, published: PublishedSet, mark: Mark, out: Path, was_there: bool) -> None:
     """Print the counts of each split beside the official ones, and how to train on the folder."""
     if was_there:
-        console.print(f"{out} is finished already; nothing was done", highlight=False)
+        console.lines(f"{out} is finished already; nothing was done")
     table = Table("split", "images", "official", title=f"{published.script}: {mark.classes} classes")
     official = {SPLIT_FOLDERS[split]: f"{count:,}" for split, count in published.counts.items()}
     for folder, count in mark.counts.items():
         table.add_row(folder, f"{count:,}", official.get(folder, "-"))
     console.print(table)
     if mark.settings["validation"] is not None:
-        console.print("val was cut by --validation; train and val together are official", highlight=False)
+        console.lines("val was cut by --validation; train and val together are official")
     if not mark.official_counts:
-        console.print("warning: made with --unverified; not the official numbers of images", highlight=False)
+        console.lines("warning: made with --unverified; not the official numbers of images")
     unchecked = [source.file for source in mark.sources if source.md5 is None]
     if unchecked:
         files = ", ".join(unchecked)
-        console.print(f"unpacked before, so its checksum is not known: {files}", highlight=False)
-    console.print(f"train on it: --dataset image_folder --root {out}", highlight=False)
+        console.lines(f"unpacked before, so its checksum is not known: {files}")
+    console.lines(f"train on it: --dataset image_folder --root {out}")

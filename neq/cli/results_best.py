@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from pathlib import Path
 
-from neq.cli.results_parser import ResultsParser
+from neq.cli.parsing import ResultsParser
 from neq.results.best import DEFAULT, best_run, copy_best, settings_of
 from neq.results.frame import runs
 from neq.runs.metrics import quality_metrics
@@ -32,8 +32,7 @@ def command(arguments: list[str]) -> int:
     run = best_run(table, options.metric)
     folder = Path(run["folder"])
     if metrics[options.metric].split == "test":
-        line = "chosen by the test split: the figure is no longer an honest estimate for new images"
-        console.print(f"neq: warning: {line}", style="yellow", highlight=False, markup=False)
+        console.warn("chosen by the test split: the figure is no longer an honest estimate for new images")
     states = Counter(table["state"])
     done = states.pop("done")
     left = "".join(f", {count} {state}" for state, count in sorted(states.items()))
@@ -50,8 +49,7 @@ def command(arguments: list[str]) -> int:
         copied = copy_best(folder, target, options.force)
         lines.append(f"copied to {target}: {', '.join(copied)}")
         lines.append(f"try it: python {target / 'predict.py'} IMAGE ...")
-    for line in lines:
-        console.print(line, highlight=False, markup=False)
+    console.lines(*lines)
     return 0
 
 

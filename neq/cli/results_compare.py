@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from pandas import DataFrame, isna
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from neq.cli.results_parser import ResultsParser
+from neq.cli.parsing import ResultsParser
 from neq.results.frame import runs
 from neq.results.grouping import groups
-from neq.results.published import SOURCE, Comparison, compare, published_results
+from neq.results.published import HEADERS, SOURCE, comparison, published_results
 from neq.utils.console import Console
 
 WIDEST = 240
+DIFFERS = HEADERS[-1]
 
 
 def command(arguments: list[str]) -> int:
@@ -24,8 +26,8 @@ def command(arguments: list[str]) -> int:
     )
     options = parser.parse_args(arguments[1:])
     console = Console()
-    rows = compare(groups(runs(options.files, options.runs_dir, options.config_file)))
-    if not rows:
+    rows = comparison(groups(runs(options.files, options.runs_dir, options.config_file)))
+    if rows.empty:
         table = published_results()
         names = sorted({name for net in table.values() for row in net.rows for name in row.top1})
         budgets = ", ".join(
@@ -35,38 +37,43 @@ def command(arguments: list[str]) -> int:
             f"nothing to compare: the published table has {', '.join(table)} on {', '.join(names)} "
             f"with budgets of {budgets} parameters"
         )
-        console.print(line, highlight=False, markup=False)
+        console.lines(line)
         return 0
     Console(width=WIDEST).print(_table(rows))
-    console.print(f"\nTest top-1 in %, mean over seeds. Published: {SOURCE}.", highlight=False, markup=False)
+    console.lines(f"\nTest top-1 in %, mean over seeds. Published: {SOURCE}.")
     return 0
 
 
-def _table(rows: list[Comparison]) -> Table:
+def _table(rows: DataFrame) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("network")
-    table.add_column("data set")
-    table.add_column("budget", justify="right")
-    table.add_column("policy")
-    for name in ("ours", "seeds", "published", "difference"):
-        table.add_column(name, justify="right")
-    if any(one.differs for one in rows):
+    for name in ("network", "data set", "budget", "policy", "ours", "seeds", "published", "difference"):
+        table.add_column(name, justify="left" if name in ("network", "data set", "policy") else "right")
+    if any(rows[DIFFERS]):
         table.add_column("set otherwise (published)")
-    for one in rows:
-        ours = "" if one.ours is None else f"{one.ours.mean:.2f}"
-        spread = "" if one.deviation is None else f" ± {one.deviation:.2f}"
-        count = 0 if one.ours is None else one.ours.count
+    for (
+        net,
+        data,
+        budget,
+        policy,
+        _,
+        ours,
+        std,
+        done,
+        expected,
+        theirs,
+        difference,
+        differs,
+    ) in rows.itertuples(index=False):
         cells = [
-            str(one.config["net_name"]),
-            str(one.config["dataset"]),
-            f"{one.row.budget:,}",
-            one.row.neuron_selection,
-            f"{ours}{spread}",
-            f"{count}/{one.seeds_expected}",
-            f"{one.theirs:.2f}",
-            "" if one.difference is None else f"{one.difference:+.2f}",
+            f"{net}",
+            f"{data}",
+            f"{budget:,}",
+            f"{policy}",
+            ("" if isna(ours) else f"{ours:.2f}") + ("" if isna(std) else f" ± {std:.2f}"),
+            f"{done:.0f}/{expected:.0f}",
+            f"{theirs:.2f}",
+            "" if isna(difference) else f"{difference:+.2f}",
+            escape(differs),
         ]
-        if len(table.columns) > len(cells):
-            cells.append(escape(", ".join(one.differs)))
-        table.add_row(*cells)
+        table.add_row(*cells[: len(table.columns)])
     return table

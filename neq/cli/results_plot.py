@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from pandas import DataFrame, Series, isna
 
 from neq.budget import amount_shown
-from neq.cli.results_parser import ResultsParser
+from neq.cli.parsing import ResultsParser
 from neq.results.frame import runs
 from neq.results.grouping import groups
 from neq.results.pictures import accuracy_by_budget, accuracy_by_cost, save_picture
@@ -52,13 +52,13 @@ def command(arguments: list[str]) -> int:
     if done.empty:
         raise UserError(f"none of the {len(table)} runs of these sweeps is done; neq cells FILE lists them")
     if len(done) < len(table):
-        _note(console, f"{len(table) - len(done)} of {len(table)} runs are not done: drawn without them")
+        console.note(f"{len(table) - len(done)} of {len(table)} runs are not done: drawn without them")
     folder = Path(options.output).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, figure in _pictures(console, table, options.choices):
             for path in save_picture(figure, folder / name):
-                console.print(str(path), highlight=False, markup=False)
+                console.lines(str(path))
     except OSError as error:
         raise UserError(f"-o {folder} cannot be written ({error.strerror})") from error
     return 0
@@ -77,7 +77,7 @@ def _pictures(console: Console, table: DataFrame, count: int) -> Iterator[tuple[
     done = table[table["state"] == "done"].sort_values("seed", kind="stable").drop_duplicates("setting")
     first = done.set_index("setting").reindex(by_setting.index).dropna(subset=["folder"])
     if len(first) > count:
-        _note(console, f"choices are drawn for {count} of {len(first)} settings; --choices N draws more")
+        console.note(f"choices are drawn for {count} of {len(first)} settings; --choices N draws more")
     names: set[str] = set()
     unreadable: list[UserError] = []
     for _, run in first.head(count).iterrows():
@@ -89,7 +89,7 @@ def _pictures(console: Console, table: DataFrame, count: int) -> Iterator[tuple[
         yield from _of_run(run, choices, names)
     if unreadable:
         others = f" (and {len(unreadable) - 1} more)" if len(unreadable) > 1 else ""
-        _note(console, f"{unreadable[0]}{others}; their choices are not drawn")
+        console.note(f"{unreadable[0]}{others}; their choices are not drawn")
 
 
 def _of_run(run: Series, choices: SelectionHistory, names: set[str]) -> Iterator[tuple[str, Figure]]:
@@ -107,10 +107,6 @@ def _of_run(run: Series, choices: SelectionHistory, names: set[str]) -> Iterator
     yield f"chosen-{name}", chosen_picture(choices, title)
     if choices.velocity is not None:
         yield f"velocity-{name}", velocity_picture(choices, title)
-
-
-def _note(console: Console, line: str) -> None:
-    console.print(f"neq: {line}", style="dim", highlight=False, markup=False)
 
 
 def _file_name(text: str) -> str:

@@ -10,7 +10,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from neq.cli.results_parser import ResultsParser
+from neq.cli.parsing import ResultsParser, check_new_file
 from neq.results.columns import UNITS, rows_of
 from neq.results.frame import runs, write_csv, write_parquet
 from neq.results.grouping import groups, varying_settings
@@ -38,7 +38,7 @@ def command(arguments: list[str]) -> int:
     writers = {"--csv": (options.csv, write_csv), "--parquet": (options.parquet, write_parquet)}
     files = [(flag, Path(path).expanduser(), write) for flag, (path, write) in writers.items() if path]
     for flag, path, _ in files:
-        _check_place(flag, path, options.force)
+        check_new_file(flag, path, options.force)
     table = runs(options.files, options.runs_dir, options.config_file)
     Console(width=WIDEST).print(_table(groups(table)))
     for flag, path, write in files:
@@ -46,17 +46,8 @@ def command(arguments: list[str]) -> int:
             write(table, path)
         except OSError as error:
             raise UserError(f"{flag} {path} cannot be written ({error.strerror})") from error
-        Console().print(f"{path}: {len(table)} runs", highlight=False, markup=False)
+        Console().lines(f"{path}: {len(table)} runs")
     return 0
-
-
-def _check_place(flag: str, path: Path, force: bool) -> None:
-    if not path.parent.is_dir():
-        raise UserError(f"{flag} {path}: the folder {path.parent} does not exist; make it first")
-    if path.is_dir():
-        raise UserError(f"{flag} {path} is a folder; give a file")
-    if path.exists() and not force:
-        raise UserError(f"{flag} {path} exists; --force replaces it")
 
 
 def _table(found: DataFrame) -> Table:

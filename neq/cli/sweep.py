@@ -9,14 +9,15 @@ from pathlib import Path
 
 from rich.live import Live
 
+from neq.cli.cells import base_lines
 from neq.cli.parsing import Parser
 from neq.cli.run_pictures import draw_missing
 from neq.cli.sweep_table import best_line, counts, ended_line, failures, overview
-from neq.sweeps import Sweep, cells, check_search, read_sweep
+from neq.sweeps import read_cells
 from neq.sweeps.history import CellState
 from neq.sweeps.queue import CellQueue, sweep_name
 from neq.sweeps.run_sweep import run_sweep
-from neq.sweeps.storage import FILE, open_storage, patiently
+from neq.sweeps.storage import FILE, open_storage, patiently, unreachable_refused
 from neq.sweeps.worker_pool import WorkerPool, cores
 from neq.utils.console import Console
 from neq.utils.errors import UserError
@@ -34,7 +35,7 @@ def command(arguments: list[str]) -> int:
     if given[:1] == ["status"]:
         return _status(given[1:])
     options = _parser().parse_args(given)
-    sweep, runs = _read(options.file), options.runs_dir
+    (sweep, _), runs = read_cells(options.file, options.config_file), options.runs_dir
     experiment = sweep.experiment()
     name = sweep_name(sweep, options.file.stem, experiment.settings)
     queue = CellQueue(open_storage(options.storage, runs), name, sweep)
@@ -47,20 +48,20 @@ def command(arguments: list[str]) -> int:
 def _sweep(queue: CellQueue, pool: WorkerPool, options: argparse.Namespace) -> int:
     """Runs the cells; returns the exit code."""
     console = Console(highlight=False)
-    _print(console, *_beginning(queue, options.file))
+    console.lines(*_beginning(queue, options.file), *(f"neq: {line}" for line in base_lines(queue.sweep)))
     patiently(queue.begin)
     if options.retry_failed:
         again = patiently(lambda: queue.enqueue(failed=True))
-        _print(console, f"neq: {again} failed cell{' waits' if again == 1 else 's wait'} again")
+        console.lines(f"neq: {again} failed cell{' waits' if again == 1 else 's wait'} again")
     try:
         states = _run(console, queue, pool, options.workers)
     except BaseException:
         _stop(console, pool)
         raise
-    _print(console, counts(queue, states), *best_line(queue, states), *failures(states))
+    console.lines(counts(queue, states), *best_line(queue, states), *failures(states))
     left = [state for state in states if state.state not in ("done", "stopped")]
     if any(state.state == "failed" for state in left):
-        _print(console, "neq: --retry-failed runs failed cells again")
+        console.lines("neq: --retry-failed runs failed cells again")
     return 1 if left else 0
 
 
@@ -70,7 +71,6 @@ def _parser() -> Parser:
         usage="neq sweep FILE [options]\n       neq sweep status FILE [options]",
         description="Run the cells of a sweep file (W&B's own format) on this machine. Run the same command "
         "again to continue, or to share the cells with one that runs already. status shows the progress.",
-        allow_abbrev=False,
     )
     _add_places(parser)
     parser.add_argument(
@@ -91,8 +91,8 @@ def _add_places(parser: Parser) -> None:
         "--storage", metavar="URL",
         help=f"postgresql://USER@HOST/DATABASE for many machines (default: the file {FILE} beside the runs)",
     )  # fmt: skip
+    parser.add_config_file()
     parser.add_runs_dir()
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
 
 
 def _count(text: str) -> int:
@@ -110,31 +110,18 @@ def _count_or_auto(text: str) -> int | None:
         raise argparse.ArgumentTypeError(f"{error}, or auto") from None
 
 
-def _read(file: Path) -> Sweep:
-    """The sweep, with every cell checked."""
-    sweep = read_sweep(file)
-    try:
-        if sweep.method == "grid":
-            cells(sweep)
-        else:
-            check_search(sweep)
-    except UserError as error:
-        raise UserError(f"file {str(file)!r}: {error}") from None
-    return sweep
-
-
 def _status(given: list[str]) -> int:
-    parser = Parser(prog="neq sweep status", description="Show the progress of a sweep.", allow_abbrev=False)
+    parser = Parser(prog="neq sweep status", description="Show the progress of a sweep.")
     _add_places(parser)
     options = parser.parse_args(given)
-    sweep, runs = _read(options.file), options.runs_dir
+    (sweep, _), runs = read_cells(options.file, options.config_file), options.runs_dir
     name = sweep_name(sweep, options.file.stem, sweep.experiment().settings)
     if options.storage is None and not (runs / FILE).exists():
         raise UserError(
             f"{runs / FILE} does not exist: no sweep was started; neq sweep {options.file} starts it"
         )
     queue = CellQueue(open_storage(options.storage, runs, reading=True), name, sweep)
-    with closing(queue):
+    with closing(queue), unreachable_refused():
         return _print_status(queue, options.file)
 
 
@@ -143,14 +130,14 @@ def _print_status(queue: CellQueue, file: Path) -> int:
         raise UserError(f"{file} was not started, or was edited since; neq sweep {file} starts it")
     console, states = Console(), queue.states()
     console.print(overview(queue, states, 0), highlight=False)
-    _print(console, *failures(states))
+    console.lines(*failures(states))
     return 0
 
 
 def _beginning(queue: CellQueue, file: Path) -> list[str]:
     """Lines about the sweep before it starts or continues."""
     label = queue.name.rpartition("-")[0]
-    names = queue.names()
+    names = patiently(queue.names)
     if queue.name in names:
         return [f"neq: continuing sweep {queue.name}"]
     others = [name for name in names if name.rpartition("-")[0] == label]
@@ -168,7 +155,7 @@ def _run(console: Console, queue: CellQueue, pool: WorkerPool, workers: int | No
     states: Sequence[CellState] = ()
     with live as display:
         for update in run_sweep(queue, pool, workers):
-            _print(console, *update.notes, *(ended_line(queue, state) for state in update.ended))
+            console.lines(*update.notes, *(ended_line(queue, state) for state in update.ended))
             states = update.states
             if display is not None and not update.is_over:
                 display.update(overview(queue, states, update.workers), refresh=True)
@@ -178,14 +165,9 @@ def _run(console: Console, queue: CellQueue, pool: WorkerPool, workers: int | No
 def _stop(console: Console, pool: WorkerPool) -> None:
     """Stops the workers, or kills them where the user insists."""
     if pool.alive:
-        _print(console, "neq: stopping: runs keep their last checkpoint (Ctrl-C again: at once)")
+        console.lines("neq: stopping: runs keep their last checkpoint (Ctrl-C again: at once)")
     try:
         pool.stop()
     except BaseException:
         pool.kill()
         raise
-
-
-def _print(console: Console, *lines: str) -> None:
-    for line in lines:
-        console.print(line, highlight=False, markup=False)

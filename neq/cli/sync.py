@@ -28,7 +28,6 @@ def command(arguments: list[str]) -> int:
         metavar="SECONDS",
         help="longest wait for a run (default: 300)",
     )
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
     options = parser.parse_args(arguments[1:])
     folders = [Path(folder).expanduser() for folder in options.folders]
     for folder in folders:
@@ -43,10 +42,6 @@ def command(arguments: list[str]) -> int:
 
 def _send(console: Console, folder: Path, patience: float) -> bool:
     """Sends a run; returns whether W&B has all of it."""
-
-    def tell(line: str) -> None:
-        console.print(f"neq: {line}", highlight=False, markup=False)
-
     record, config = RunRecord(folder), read_yaml(folder / CONFIG)
     try:
         project, _ = str(config["project_name"]), run_name(config)
@@ -54,7 +49,7 @@ def _send(console: Console, folder: Path, patience: float) -> bool:
         raise UserError(f"{folder / CONFIG} is not that of a run; put it back") from None
     with record.locked():
         code = 0 if record.is_finished() else KILLED
-        mirror = WandbMirror(folder, config, project, tell, patience, exit_code=code, follows=False)
+        mirror = WandbMirror(folder, config, project, console.note, patience, exit_code=code, follows=False)
         with mirror:
             pass
     return mirror.complete

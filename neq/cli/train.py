@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from neq.config import Options, Resolved, by_path, in_wandb_sweep, load, own_flags, wandb_values
+from neq.config import Options, Resolved, in_wandb_sweep, load, own_flags, wandb_values
 from neq.utils.errors import UserError
 from neq.utils.launch_env import first_reports, launch_rank, one_output
 from neq.utils.malloc import give_back_at_once
@@ -33,7 +32,7 @@ def command(arguments: list[str]) -> int:
 def _read(flags: list[str]) -> tuple[Options, Resolved]:
     """The configuration by the flags and, in a sweep of W&B, by its values."""
     values = wandb_values()
-    given = by_path(values)
+    given = dict(values)
     if in_wandb_sweep() and "--overwrite" not in flags:
         given.setdefault("resume", True)  # a cell that was started before is resumed
     options, resolved = load(own_flags(flags, values), "neq train", given)
@@ -50,31 +49,33 @@ def _train(options: Options, resolved: Resolved) -> None:
     from neq.utils.console import Console
 
     console, config = Console(), resolved.config
-
-    def note(line: str) -> None:
-        console.print(f"neq: {line}", style="dim", highlight=False, markup=False)
-
+    if in_wandb_sweep():
+        console.note(f"settings that the sweep does not give: those of configuration {options.config_file}")
     for line in resolved.notes:
-        note(line)
+        console.note(line)
     if options.dry_run:
-        for part in dry_run(config, notes=note):
+        for part in dry_run(config, notes=console.note):
             console.print(part)
         return
     with ProgressDisplay(console, total_epochs(config.run_config)) as display:
         folder = run_training(
-            config, overwrite=options.overwrite, trackers=(display,), notes=note, stopping=stop_on_signals
+            config,
+            overwrite=options.overwrite,
+            trackers=(display,),
+            notes=console.note,
+            stopping=stop_on_signals,
         )
     if launch_rank().rank == 0:
-        _conclude(console, folder, note)
+        _conclude(console, folder)
 
 
-def _conclude(console: Console, folder: Path, note: Callable[[str], None]) -> None:
+def _conclude(console: Console, folder: Path) -> None:
     """Draws the run's pictures; prints its summary and its folder."""
     from neq.cli.run_pictures import draw_missing
     from neq.results import summary_table
     from neq.runs import read_summary
 
     for line in draw_missing(folder):
-        note(line)
+        console.note(line)
     console.print(summary_table(read_summary(folder)))
-    console.print(f"{folder}", highlight=False, markup=False)
+    console.lines(f"{folder}")

@@ -6,7 +6,6 @@ from neq.config.catalog import (
     NetworkEntry,
     SchemeEntry,
     dataset,
-    dataset_name,
     datasets,
     network,
     networks,
@@ -16,7 +15,7 @@ from neq.config.catalog import (
 from neq.config.flags import Options, load, parse_flags
 from neq.config.keys import config_model, register_section, section_of
 from neq.config.policies import POLICIES, Policy, register
-from neq.config.reading import configs_folder, find_config, parse_value, read_yaml
+from neq.config.reading import configs_folder, find_config, read_yaml
 from neq.config.resolve import Resolved, resolve, stored_config
 from neq.config.schema import (
     WEIGHTS_BY_NAME,
@@ -25,14 +24,11 @@ from neq.config.schema import (
     DataProvider,
     MeanStd,
     NEqConfig,
-    NetConfig,
-    NormMode,
     PolicyName,
     RunSettings,
 )
-from neq.config.wandb_values import by_path, in_wandb_sweep, own_flags, wandb_values
+from neq.config.wandb_values import in_wandb_sweep, own_flags, wandb_values
 from neq.config.writing import to_mapping, to_yaml
-from neq.utils.errors import UserError, shown, unknown_name
 
 __all__ = [
     "POLICIES",
@@ -44,21 +40,16 @@ __all__ = [
     "DatasetEntry",
     "MeanStd",
     "NEqConfig",
-    "NetConfig",
     "NetworkEntry",
-    "NormMode",
     "Options",
     "Policy",
     "PolicyName",
     "Resolved",
     "RunSettings",
     "SchemeEntry",
-    "UserError",
-    "by_path",
     "config_model",
     "configs_folder",
     "dataset",
-    "dataset_name",
     "datasets",
     "find_config",
     "in_wandb_sweep",
@@ -67,7 +58,6 @@ __all__ = [
     "networks",
     "own_flags",
     "parse_flags",
-    "parse_value",
     "read_yaml",
     "register",
     "register_section",
@@ -75,10 +65,8 @@ __all__ = [
     "scheme",
     "schemes",
     "section_of",
-    "shown",
     "stored_config",
     "to_mapping",
     "to_yaml",
-    "unknown_name",
     "wandb_values",
 ]

@@ -145,7 +145,9 @@ def _budget_of_recorded_file(
 def _budget_of_file(config: Config, total: int | None) -> tuple[dict[str, object], list[str]]:
     ratio, budget = config.NEq_config.ratio, config.NEq_config.budget
     if ratio is not None and budget is not None:
-        return {"ratio": None}, [f"budget {budget} and ratio {ratio} are both given: using the budget"]
+        # As in the published code, whose files may have both.
+        note = f"ignoring budget={budget:,}: ratio {ratio} is given too; scheme_fixed_budget uses the budget"
+        return {"budget": None}, [note]
     if ratio is not None or budget is not None:
         return {}, []
     if total is not None and config.NEq_config.budget_unit == "parameters":

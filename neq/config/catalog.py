@@ -24,6 +24,8 @@ Row = tuple[Count, Count, Count, Count]
 
 PRE_TRAINED = "pre_trained_"
 LIBRARIES = ("torchvision", "timm")
+# The input that the weights of MCUNet's model zoo expect: values in -1 .. 1.
+ZOO_INPUT = MeanStd(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 # Hexadecimal digits that stand for a scheme file's content.
 _HASH = 10
 
@@ -63,7 +65,8 @@ class NetworkEntry(Section):
     conv behind it, `folded` leaves the norms out and gives the convs a bias. As a check the shipped file
     states `convs`, their weights, and those of Linears other than the head; of a library's network that is
     not in it they are not known before it is built. `mean_std`: the input that its weights expect, where
-    that is not the data set's.
+    that is not the data set's. `zoo`: its checkpoint in MCUNet's model zoo, whose batch norms have an eps of
+    `zoo_eps`.
     """
 
     input_size: Count
@@ -77,6 +80,8 @@ class NetworkEntry(Section):
     rows: Annotated[tuple[Row, ...], BeforeValidator(_rows)] = ()
     feature_mix: Count | None = None
     folded: bool = False
+    zoo: str | None = None
+    zoo_eps: float = 1e-3
     mean_std: Annotated[MeanStd | None, BeforeValidator(mean_std_pair)] = None
 
     @model_validator(mode="after")
@@ -155,12 +160,14 @@ def _entry(path: Path, kind: type[Entry], value: object, where: Sequence[str] = 
 
 @cache
 def networks() -> Mapping[str, NetworkEntry]:
-    """Every network with a name of its own; those of a library also as PRE_TRAINED + name."""
+    """Every network with a name of its own; those of a library or the zoo also as PRE_TRAINED + name."""
     entries = read_entries("networks.yaml", NetworkEntry)
     pretrained = {
-        PRE_TRAINED + name: entry.model_copy(update={"pretrained": True})
+        PRE_TRAINED + name: entry.model_copy(
+            update={"pretrained": True, "mean_std": ZOO_INPUT if entry.zoo else entry.mean_std}
+        )
         for name, entry in entries.items()
-        if entry.torchvision or entry.timm
+        if entry.torchvision or entry.timm or entry.zoo
     }
     return entries | pretrained
 
@@ -190,7 +197,7 @@ def network(name: str) -> NetworkEntry:
     plain = name.removeprefix(PRE_TRAINED)
     if plain in networks():
         raise UserError(
-            f"net_name {name!r}: no library has weights of {plain!r}; take {plain!r}, a random start"
+            f"net_name {name!r}: {plain!r} has no weights to download; take {plain!r}, a random start"
         )
     library, _, model = plain.partition(":")
     if library not in LIBRARIES:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, NoReturn, get_args, get_origin
 
-from neq.config.compat import SYNONYMS
 from neq.config.keys import KEYS, PUBLISHED, SECTIONS, Key, find_key, flatten_file, flatten_overrides
 from neq.config.reading import find_config, parse_value, read_yaml
 from neq.config.resolve import Resolved, resolve
@@ -57,15 +56,8 @@ def _metavar(key: Key) -> str:
     return next(name for kind, name in kinds.items() if kind in types)
 
 
-def _add(group: argparse._ArgumentGroup, key: Key, name: str, help_text: str) -> None:
-    optional: dict[str, Any] = {"nargs": "?", "const": "true"} if bool in _types(key) else {}
-    group.add_argument(
-        f"--{name}", dest=name, action="append", metavar=_metavar(key), help=help_text, **optional
-    )
-
-
 def build_parser(prog: str, defaults: Mapping[str, object]) -> argparse.ArgumentParser:
-    """The parser of a run's command line: every key by its name, and by its path (not in the help).
+    """The parser of a run's command line: every key by its name; `_tidy` turns paths and synonyms into names.
 
     Args:
         prog: the program's name.
@@ -89,16 +81,17 @@ def build_parser(prog: str, defaults: Mapping[str, object]) -> argparse.Argument
     groups: dict[str | None, argparse._ArgumentGroup] = {None: parser.add_argument_group("run")}
     for section, kind in SECTIONS.items():
         groups[section] = parser.add_argument_group(section, kind.__doc__)
-    also = {name: synonym for synonym, name in SYNONYMS.items()}
     for key in [*KEYS.values(), *PUBLISHED.values()]:
         default = flow_value(defaults.get(key.flat_name, key.field.default))
-        group = groups[key.section]
-        _add(group, key, key.flat_name, f"{key.field.description} (default: {default})".replace("%", "%%"))
-        names = [key.flat_name, also[key.flat_name]] if key.flat_name in also else [key.flat_name]
-        for name in names[1:]:
-            _add(group, key, name, f"the same as --{key.flat_name}")
-        for name in names if key.section and "." not in key.flat_name else ():
-            _add(group, key, f"{key.section}.{name}", argparse.SUPPRESS)
+        optional: dict[str, Any] = {"nargs": "?", "const": "true"} if bool in _types(key) else {}
+        groups[key.section].add_argument(
+            f"--{key.flat_name}",
+            dest=key.flat_name,
+            action="append",
+            metavar=_metavar(key),
+            help=f"{key.field.description} (default: {default})".replace("%", "%%"),
+            **optional,
+        )
     return parser
 
 
@@ -114,7 +107,9 @@ def _tidy(argv: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
             tidy.append(token)
             continue
         name, equals, text = token.partition("=")
-        name = options.get(name.replace("-", "_"), name)
+        plain = name.replace("-", "_")
+        key = find_key(plain.removeprefix("__"))
+        name = options.get(plain, name) if key is None else f"--{key.flat_name}"
         if not equals and name not in valueless and rest and not rest[0].startswith("--"):
             equals, text = "=", rest.pop(0)
         tidy.append(name + equals + text)

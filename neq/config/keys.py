@@ -184,13 +184,20 @@ def flatten_file(values: Mapping[str, object]) -> dict[str, object]:
 
 
 def flatten_overrides(values: Mapping[str, object]) -> dict[str, object]:
-    """Flat settings of ones named by key (`n_epochs`) or path (`run_config.n_epochs`).
+    """Flat settings of ones named by key (`n_epochs`), path (`run_config.n_epochs`) or section.
+
+    Args:
+        values: by name; of a section (`run_config`), a mapping of some of its keys.
 
     Raises:
         UserError: for an unknown key, or one given in two ways that differ.
     """
     flat: dict[str, object] = {}
     for name, value in values.items():
+        if name in SECTIONS:
+            for of_section, item in flatten_file({name: value}).items():
+                _put(flat, KEYS.get(of_section) or PUBLISHED[of_section], item)
+            continue
         section, dot, last = str(name).rpartition(".")
         if find_key(str(name)) is None and find_key(last) is None:
             raise unknown_name("key", str(name), [*KEYS, *PUBLISHED, *SYNONYMS])

@@ -30,7 +30,6 @@ class Policy:
         name: as settings give it.
         module: import path of the module that scores: `score(state)`, and `value(state)` where the score is
             already a value per cost.
-        ranks_by: what it ranks by, in a few words.
         is_static: whether the first choice stays for the whole run.
         needs: what must be known before it can score: "lists" (of a scheme, which then are its choice),
             "velocity" or "gradients" (measured by the trainer).
@@ -45,7 +44,6 @@ class Policy:
 
     name: str
     module: str
-    ranks_by: str
     is_static: bool = False
     needs: Need | None = None
     units: tuple[str, ...] = ("neuron", "input_channel")
@@ -65,10 +63,15 @@ class Policy:
         scores: Tensor = import_module(self.module).score(state)
         return scores
 
-    def value(self, state: SelectionState) -> Tensor:
-        """What choosing each neuron is worth, whatever it costs, float64 [N]."""
+    def value(self, state: SelectionState, scores: Tensor) -> Tensor:
+        """What choosing each neuron is worth, whatever it costs, float64 [N]; its score where that says it.
+
+        Args:
+            state: what the policy looks at.
+            scores: as `score` returned them.
+        """
         module = import_module(self.module)
-        values: Tensor = getattr(module, "value", module.score)(state)
+        values: Tensor = module.value(state) if hasattr(module, "value") else scores
         return values
 
 
@@ -107,7 +110,6 @@ register(
     Policy(
         "SU",
         "neq.selection.su",
-        "the fixed layers and shares of a scheme, in each the neurons with the largest L2 norm of weights",
         is_static=True,
         needs="lists",
         trains_biases=True,
@@ -119,29 +121,11 @@ register(
     Policy(
         "velocity",
         "neq.selection.velocity",
-        "abs(velocity) per parameter",
         needs="velocity",
         units=("neuron",),
         settings=("velocity_mu", "velocity_rule", "velocity_images", "use_validation_for_velocity"),
     )
 )
-register(
-    Policy("random", "neq.selection.random", "a draw from the run's selection stream", may_initialize=True)
-)
-register(
-    Policy(
-        "full",
-        "neq.selection.full",
-        "nothing: everything, or, under a smaller budget, the first layers as far as it goes",
-        is_static=True,
-        may_initialize=True,
-    )
-)
-register(
-    Policy(
-        "taylor",
-        "neq.selection.taylor",
-        "the sum of abs(weight * gradient) over a neuron's weights, on one batch",
-        needs="gradients",
-    )
-)
+register(Policy("random", "neq.selection.random", may_initialize=True))
+register(Policy("full", "neq.selection.full", is_static=True, may_initialize=True))
+register(Policy("taylor", "neq.selection.taylor", needs="gradients"))

@@ -9,7 +9,7 @@ from neq.config.yaml import YamlProblem, parse
 from neq.utils.errors import UserError, shown, unknown_name
 
 MAX_BYTES = 256 * 1024
-CATALOG_FILES = ("networks", "datasets", "schemes")
+CATALOG_FILES = ("networks", "datasets", "schemes", "published_results")
 
 
 def parse_value(text: str) -> object:
@@ -67,13 +67,14 @@ def configs_folder() -> Path:
 
 
 def find_config(name_or_path: str) -> Path:
-    """An existing file, or a shipped configuration by name (`transfer`, `transfer.yaml`).
+    """An existing file, or a shipped configuration by name; `.yaml` may be left out of either.
 
     Raises:
         UserError: when there is neither.
     """
-    if os.path.isfile(name_or_path):
-        return Path(name_or_path)
+    for path in (name_or_path, f"{name_or_path}.yaml"):
+        if os.path.isfile(path):
+            return Path(path)
     shipped = {path.stem: path for path in configs_folder().glob("*.yaml") if path.stem not in CATALOG_FILES}
     found = shipped.get(name_or_path.removesuffix(".yaml"))
     if found is not None:

@@ -24,7 +24,7 @@ from neq.config.keys import (
     nest,
 )
 from neq.config.policies import POLICIES
-from neq.config.schema import Config, DataProvider
+from neq.config.schema import WEIGHTS_BY_NAME, Config, DataProvider
 from neq.utils.errors import UserError, shown, unknown_name
 
 
@@ -155,6 +155,12 @@ def _check_together(config: Config) -> None:
         raise UserError("dataset 'image_folder' needs the folder of its images; give it with --root FOLDER")
     if data.dataset == "npz" and not data.root:
         raise UserError("dataset 'npz' needs its file; give it with --dataset npz:FILE")
+    net = config.net_config
+    if net.weights_key is not None and net.weights in WEIGHTS_BY_NAME:
+        raise UserError(
+            f"weights_key {shown(net.weights_key)} needs a checkpoint; give it with --weights FILE, "
+            f"here {net.weights!r}"
+        )
     neq = config.NEq_config
     for key, name in (("neuron_selection", neq.neuron_selection), ("initialization", neq.initialization)):
         if neq.unit not in POLICIES[name].units:

@@ -204,6 +204,10 @@ class NetConfig(Section):
     weights: str = Field(
         "default", min_length=1, description="start: default (as the name says), none (random), or a file"
     )
+    weights_key: str | None = Field(
+        None,
+        description="key of the checkpoint's state_dict, as state_dict_ema; default: state_dict or model",
+    )
 
 
 class NEqConfig(Section):

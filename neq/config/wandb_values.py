@@ -36,28 +36,23 @@ def wandb_values() -> dict[str, object]:
     return {key: item["value"] for key, item in items.items() if isinstance(item, dict)}
 
 
-def by_path(values: Mapping[str, object]) -> dict[str, object]:
-    """Values by leaf or path from those of a sweep, whose nested parameters are our sections."""
-    flat: dict[str, object] = {}
-    for key, value in values.items():
-        if key in SECTIONS and isinstance(value, dict):
-            flat |= {f"{key}.{name}": inner for name, inner in value.items()}
-        else:
-            flat[key] = value
-    return flat
-
-
 def own_flags(arguments: Sequence[str], values: Mapping[str, object]) -> list[str]:
-    """The arguments without those of an agent's `${args}` that are no flags of ours.
+    """The arguments without those that an agent's macros repeat in a form that is no flag of ours.
 
-    Nested parameters and null come in Python's notation (`--run_config={'n_epochs': 5}`, `--budget=None`).
+    `${args}` has nested parameters and null in Python's notation (`--run_config={'n_epochs': 5}`,
+    `--budget=None`), `${args_no_hyphens}` n_epochs=5, `${args_json}` an object, `${args_json_file}` its file.
 
     Args:
         arguments: of the command line.
         values: of the cell, which these arguments repeat.
     """
 
+    json_file = os.environ.get("WANDB_SWEEP_PARAM_PATH", "").removesuffix(".yaml") + ".json"
+
     def repeats(argument: str) -> bool:
+        if not argument.startswith("--"):
+            name = argument.lstrip("+").partition("=")[0]
+            return name in values or argument == json_file or argument.startswith("{")
         name, _, text = argument.removeprefix("--").partition("=")
         value = values.get(name, ...)
         return (name in SECTIONS and isinstance(value, dict)) or (value is None and text == "None")

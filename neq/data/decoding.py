@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from neq.utils.errors import UserError
+from neq.utils.errors import UserError, first_line
 from neq.utils.images import open_image, upright
 
 
@@ -82,8 +82,7 @@ def _reason(path: str, error: Exception) -> str:
         return "no known image format"
     if isinstance(error, Image.DecompressionBombError):
         return f"it has more than the {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels allowed; scale it down"
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split()) or type(error).__name__
+    return (isinstance(error, OSError) and error.strerror) or first_line(error)
 
 
 def _upper_byte(image: Image.Image) -> Image.Image:

@@ -25,7 +25,7 @@ _SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
     "validation": ("val", "valid", "validation"),
     "test": ("test", "testing"),
 }
-_LAYOUTS = "Allowed: ROOT/train/CLASS/* with ROOT/test/CLASS/* or ROOT/val/CLASS/*, or ROOT/CLASS/*"
+_LAYOUTS = "ROOT/train/CLASS/* with ROOT/test/CLASS/* or ROOT/val/CLASS/*, or ROOT/CLASS/*"
 _HEIC = (".heic", ".heif", ".hif")
 _NAMED = 3
 
@@ -44,7 +44,7 @@ def open_image_folder(root: str | None) -> Source:
         raise UserError("dataset image_folder needs a folder; set root to the folder of the images.")
     folder = Path(root).expanduser()
     if not folder.is_dir():
-        raise UserError(f"root {root!r} is not a folder; {_LAYOUTS}; correct root.")
+        raise UserError(f"root {root!r} is not a folder; give the folder of the images, with {_LAYOUTS}")
     splits, notes = _layout(folder)
     classes = _class_names(folder, splits)
     found: dict[Split, list[tuple[str, int]]] = {}
@@ -94,14 +94,14 @@ def _layout(folder: Path) -> tuple[dict[Split, Path], tuple[str, ...]]:
     if "train" not in splits or not _folders(splits["train"]):
         # A class may be called "train", but a folder that holds only splits has no classes.
         if len(splits) == len(names):
-            raise UserError(f"folder {str(folder)!r} has no class folders; {_LAYOUTS}; rearrange it.")
+            raise UserError(f"folder {str(folder)!r} has no class folders; arrange it as {_LAYOUTS}")
         return {"train": folder}, ()
     if "test" in splits:
         return splits, ()
     if "validation" not in splits:
         raise UserError(
-            f"folder {str(folder)!r} has {splits['train'].name} but neither test nor val; {_LAYOUTS}; "
-            "add the missing one, or make the training folder the root."
+            f"folder {str(folder)!r} has {splits['train'].name} but neither test nor val; add one of them, or "
+            "give the training folder as root"
         )
     splits["test"] = splits.pop("validation")
     return splits, (f"{splits['test'].name} is used as the test split, as there is no test folder",)
@@ -111,17 +111,12 @@ def _class_names(folder: Path, splits: dict[Split, Path]) -> tuple[str, ...]:
     """The sorted class names of train; every split must have the same."""
     classes = _folders(splits["train"])
     for path in splits.values():
-        found = _folders(path)
-        missing, extra = sorted(set(classes) - set(found)), sorted(set(found) - set(classes))
-        for name in missing[:1]:
+        different = sorted(set(classes) ^ set(_folders(path)))
+        if different:
+            verb, other = ("lacks", "has") if different[0] in classes else ("has", "lacks")
             raise UserError(
-                f"folder {str(path)!r} lacks class {name!r} of train ({len(missing)} in all); "
-                "every split needs the same classes; add its images or remove the class from train."
-            )
-        for name in extra[:1]:
-            raise UserError(
-                f"folder {str(path)!r} has class {name!r}, which train lacks ({len(extra)} in all); "
-                "every split needs the same classes; add training images or remove the class."
+                f"folder {str(path)!r} {verb} class {different[0]!r}, which train {other}; every split needs "
+                "the same classes; add images of it or remove the class"
             )
     return tuple(classes)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Literal, Protocol, Self, TypeVar
+from typing import Literal, Self, TypeVar
 
 import torch
 from torchvision.transforms import v2
 
+from neq.config.catalog import DatasetEntry
 from neq.config.schema import Augmentation, DataProvider, MeanStd
-from neq.data.cache_plan import plan_cache
-from neq.data.caching import Read
+from neq.data.caching import Read, plan_cache
 from neq.data.checking import check_images, describe_skipped
 from neq.data.copies import copies_note
 from neq.data.loading import Batch, Images, Key, Loader, eval_keys, train_keys
@@ -23,16 +23,6 @@ from neq.utils.errors import UserError
 
 CPU = torch.device("cpu")
 T = TypeVar("T")
-
-
-class Entry(Protocol):
-    """The defaults of a data set in the catalog."""
-
-    @property
-    def augmentation(self) -> Augmentation: ...
-
-    @property
-    def mean_std(self) -> MeanStd: ...
 
 
 class Data:
@@ -99,25 +89,24 @@ class Data:
         self._fill_cache = partial(plan.build, source, resized, name, settings.n_worker)
         self._is_cached = False
         self._loader = Loader(self._images, settings.n_worker, pin_memory=device.type == "cuda")
+        classes = settings.new_num_classes
+        has = f"{settings.dataset} has {len(self.classes)} classes"
         lines = [
             describe_skipped(self.skipped, total) if self.skipped else None,
             velocity_note(self.counts, settings),
             copies_note(source, self._parts),
+            None if classes in (None, len(self.classes)) else f"ignoring new_num_classes={classes}: {has}",
         ]
         self.notes = (*source.notes, *filter(None, lines), *plan.notes)
 
     def _check_batch(self) -> None:
         smallest = min(self._batch_size, self.counts["train"])
-        if smallest < 2:
-            raise UserError(
-                f"a training batch would hold 1 image (base_batch_size {self._batch_size}, "
-                f"{self.counts['train']} training images); batch norm needs at least 2; "
-                "raise base_batch_size or add training images."
-            )
         if smallest < 2 * self._processes:
             raise UserError(
-                f"a training batch of {smallest} images would leave one of the {self._processes} processes "
-                "with fewer than the 2 that batch norm needs; raise base_batch_size or start fewer processes"
+                f"a training batch of {smallest} images (base_batch_size {self._batch_size}, "
+                f"{self.counts['train']} training images) leaves one of {self._processes} process(es) with "
+                "fewer than the 2 that batch norm needs; raise base_batch_size, add training images or start "
+                "fewer processes"
             )
 
     def train_batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
@@ -190,7 +179,7 @@ class Data:
 
 def open_data(
     settings: DataProvider,
-    entry: Entry,
+    entry: DatasetEntry,
     seed: int,
     device: torch.device = CPU,
     rank: int = 0,
@@ -208,16 +197,9 @@ def open_data(
         processes: number of processes that share each batch.
 
     Raises:
-        UserError: the data set is unknown, cannot be downloaded, read or split, or its number of classes
-            differs from `new_num_classes`.
+        UserError: the data set is unknown, cannot be downloaded, read or split.
     """
     source = open_source(settings.dataset, settings.root)
-    wanted = settings.new_num_classes
-    if wanted is not None and wanted != len(source.classes):
-        raise UserError(
-            f"new_num_classes is {wanted}, but {settings.dataset} has {len(source.classes)} classes; "
-            "remove new_num_classes or correct it."
-        )
     augmentation = settings.augmentation or entry.augmentation
     mean_std = settings.mean_std or entry.mean_std
     return Data(source, settings, augmentation, mean_std, seed, device, rank, processes)

@@ -1,7 +1,7 @@
 """What a sweep runs: the protocol of an experiment, and the registry that sweep files name one from.
 
-A further experiment is a class that has these members, and one call of `register`; `neq sweep` and `neq
-cells` then take sweep files whose `program` is its name.
+A further experiment is a class that has these members, and one call of `register_experiment`; `neq sweep`
+and `neq cells` then take sweep files whose `program` is its name.
 """
 
 from __future__ import annotations
@@ -53,6 +53,10 @@ class Experiment(Protocol):
     @property
     def metrics(self) -> Sequence[str]:
         """Names of the metrics that every epoch reports; the first is the default of a search."""
+
+    @property
+    def base(self) -> str:
+        """The name of the configuration that runs start from; empty where there is none."""
 
     @property
     def preload(self) -> Sequence[str]:
@@ -118,7 +122,7 @@ _PROGRAMS: dict[str, str] = {
 }
 
 
-def register(program: str, place: str) -> None:
+def register_experiment(program: str, place: str) -> None:
     """Adds an experiment.
 
     Args:

@@ -9,20 +9,16 @@ from neq.utils.errors import UserError
 _FINISHED = -1  # announced where there is nothing to train
 
 
-def nothing_to_train(run: Training) -> None:
-    """Announces that the run is finished already; called by rank 0."""
-    run.processes.announce("start", _FINISHED)
-
-
-def lead(run: Training, progress: Progress) -> None:
+def lead(run: Training, progress: Progress | None) -> None:
     """Announces where training starts, and waits for the other ranks; called by rank 0.
 
     Args:
         run: to train.
-        progress: restored by rank 0.
+        progress: restored by rank 0; none where there is nothing to train.
     """
-    run.processes.announce("start", _position(run, progress))
-    _meet(run)
+    run.processes.announce("start", _FINISHED if progress is None else _position(run, progress))
+    if progress is not None:
+        _meet(run)
 
 
 def follow(run: Training, record: RunRecord) -> Progress | None:

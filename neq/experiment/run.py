@@ -15,12 +15,12 @@ from pathlib import Path
 import torch
 from rich.console import RenderableType
 
-from neq.config import Config, dataset, in_wandb_sweep, read_yaml, to_yaml, wandb_values
+from neq.config import Config, DataProvider, dataset, in_wandb_sweep, read_yaml, to_yaml, wandb_values
 from neq.data import Data, open_data
 from neq.experiment.dry_run import describe
 from neq.experiment.memory_report import memory_explained
 from neq.experiment.network import open_network, unselectable
-from neq.experiment.rendezvous import follow, lead, nothing_to_train
+from neq.experiment.rendezvous import follow, lead
 from neq.networks.recipe import named_recipe, write_recipe
 from neq.runs import (
     RecordHeader,
@@ -50,12 +50,20 @@ OpenData = Callable[..., AbstractContextManager[Data]]
 Stopping = Callable[[], AbstractContextManager[Stop]]
 
 
-class StopEarly(Exception):
-    """Raised by a tracker to end a run after an epoch; another call with `resume` continues it."""
+class StopEarly(BaseException):
+    """Raised by a tracker to end a run after an epoch; another call with `resume` continues it.
+
+    Like KeyboardInterrupt it is no Exception: the run did not fail.
+    """
 
 
 def no_notes(line: str) -> None:
     """Drops a line for the user."""
+
+
+def open_run_data(settings: DataProvider, seed: int, device: torch.device, rank: int, processes: int) -> Data:
+    """Opens the data of a run, as `open_data` does, by the catalog's entry."""
+    return open_data(settings, dataset(settings.dataset), seed, device, rank, processes)
 
 
 def never() -> AbstractContextManager[Stop]:
@@ -70,7 +78,7 @@ def run_training(
     overwrite: bool = False,
     trackers: Sequence[Tracker] = (),
     notes: Notes = no_notes,
-    opened: OpenData = open_data,
+    opened: OpenData = open_run_data,
     stopping: Stopping = never,
     cell: SweepCell | None = None,
 ) -> Path:
@@ -82,7 +90,7 @@ def run_training(
         overwrite: whether to train again in a folder that holds a run.
         trackers: follow the run beside its record; called in the first process alone.
         notes: called with each line for the user.
-        opened: opens the data, as `open_data` does.
+        opened: opens the data, as `open_run_data` does.
         stopping: a context around the training whose Stop asks it to stop, such as `stop_on_signals`.
         cell: of the sweep that asks for the run, to be recorded; by default that of W&B's agent, if any.
 
@@ -117,7 +125,7 @@ def dry_run(config: Config, *, runs: Path = RUNS, notes: Notes = no_notes) -> li
     Raises:
         UserError: a mistake in the configuration.
     """
-    with _open_run(config, runs, notes, open_data) as (run, record):
+    with _open_run(config, runs, notes, open_run_data) as (run, record):
         return describe(run, record, identity(config, run.data.fingerprint))
 
 
@@ -128,10 +136,9 @@ def _open_run(
     """Opens the data and builds the network of a run; writes nothing."""
     with process_group() as processes:
         device = pick_device(config.device, processes.local_rank, processes.local_count)
-        entry = dataset(config.data_provider.dataset)
         share = (processes.rank, processes.count)
         with processes.first_alone("data"):
-            opening = opened(config.data_provider, entry, config.manual_seed, device, *share)
+            opening = opened(config.data_provider, config.manual_seed, device, *share)
         with opening as data:
             for line in data.notes:
                 notes(line)
@@ -153,7 +160,8 @@ def prepare(
     """
     network, table = open_network(config, len(data.classes))
     network.to(device).to(memory_format=torch.channels_last)
-    checkpoints = Checkpoints(record.checkpoints, writes=processes.is_first)
+    named = str(run_folder(config, data.fingerprint))
+    checkpoints = Checkpoints(record.checkpoints, writes=processes.is_first, run=named)
     run = Training(
         config, network, table, data, Classification(data, device), device, checkpoints, processes=processes
     )
@@ -189,7 +197,7 @@ def _lead(
     record.check(named, config.resume, overwrite)
     cell = cell or wandb_cell()
     if record.is_finished() and not overwrite:
-        nothing_to_train(run)
+        lead(run, None)
         if cell is not None:
             record.asked_by(cell)
         notes(f"{folder} holds this run, finished; --overwrite trains it again")

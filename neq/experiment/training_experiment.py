@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,11 @@ class TrainingExperiment:
         # Read once: runs of a sweep do not change when the file does.
         self._base = read_yaml(find_config(self.options.config_file))
         self._opened: OpenData | None = None
+
+    @property
+    def base(self) -> str:
+        """The name or path of the file that runs start from."""
+        return self.options.config_file
 
     @property
     def settings(self) -> Mapping[str, object]:
@@ -94,9 +100,7 @@ class TrainingExperiment:
         self, config: Config, runs: Path, report: Report, notes: Notes, cell: SweepCell | None = None
     ) -> RunResult:
         """Trains the run, resumes it, or returns it as it is."""
-        from neq.data import open_data
-        from neq.experiment.data_cache import kept_open
-        from neq.experiment.run import run_training
+        from neq.experiment.run import open_run_data, run_training
         from neq.training import TrainingDiverged, forget_peak_memory, stop_on_signals, total_epochs
         from neq.utils.device import pick_device
 
@@ -108,7 +112,7 @@ class TrainingExperiment:
                 RunRecord(found.folder).asked_by(cell)
             return RunResult(found.folder, _last_metrics(found.folder))
         if self._opened is None:
-            self._opened = kept_open(open_data)
+            self._opened = lru_cache(maxsize=4)(open_run_data)  # runs of a sweep often share their data
         forget_peak_memory(pick_device(config.device))  # that of the runs before
         reporter = _Reporter(report, epochs)
         config = config.model_copy(update={"resume": found.state == "unfinished"})

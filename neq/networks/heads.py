@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from neq.utils.errors import UserError
 
@@ -15,14 +16,26 @@ def head_name(network: nn.Module) -> str:
     Raises:
         UserError: the network has neither.
     """
-    get_classifier = getattr(network, "get_classifier", None)
-    part = network if get_classifier is None else get_classifier()
-    inside = set(part.modules())
+    inside = classifier_modules(network) or set(network.modules())
     for kind in (nn.Linear, nn.Conv2d):
         names = [n for n, module in network.named_modules() if isinstance(module, kind) and module in inside]
         if names:
             return names[-1]
     raise UserError(f"{type(network).__name__} has no classifier head: neither a Linear nor a Conv2d")
+
+
+def classifier_modules(network: nn.Module) -> set[nn.Module]:
+    """All modules of the part that a network names as its classifier; none where it names none."""
+    get_classifier = getattr(network, "get_classifier", None)
+    named = None if get_classifier is None else get_classifier()
+    parts = named if isinstance(named, tuple) else (named,)
+    return {module for part in parts if isinstance(part, nn.Module) for module in part.modules()}
+
+
+def has_matrix(module: nn.Module) -> bool:
+    """Whether a module has, itself, a parameter of more than one axis, parametrized or not."""
+    own = (p is not None and p.dim() > 1 for p in module._parameters.values())
+    return any(own) or is_parametrized(module)
 
 
 def replace_head(network: nn.Module, num_classes: int) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from neq.networks.library_layers import torch_class
 from neq.networks.parameter_slice import ParameterSlice
 
 CHOSEN_UNITS = ("neuron", "input_channel")
@@ -139,11 +140,25 @@ class Linear(LayerKind):
     name = "linear"
 
     def matches(self, module: nn.Module) -> bool:
-        """Whether a module is a Linear with torch's own forward and a plain weight."""
-        return type(module).forward is nn.Linear.forward and _is_plain(module)
+        """Whether a module computes as torch's Linear and has a plain weight."""
+        return torch_class(module) is nn.Linear and _is_plain(module)
 
 
-CONV, LINEAR = Conv(), Linear()
+class Whole(LayerKind):
+    """Modules of any class that train whole, as a classifier head does; their neurons cannot be selected."""
+
+    name = "whole"
+
+    def matches(self, module: nn.Module) -> bool:
+        """Never: a module is of this kind by its place in the network."""
+        return False
+
+    def macs(self, module: nn.Module, output: Tensor) -> int:
+        """Each value of a matrix once for every position of the output, as in a linear layer."""
+        return sum(p.numel() * -(-output.numel() // len(p)) for p in module.parameters() if p.dim() > 1)
+
+
+CONV, LINEAR, WHOLE = Conv(), Linear(), Whole()
 _kinds: dict[str, LayerKind] = {kind.name: kind for kind in (CONV, LINEAR)}
 
 

@@ -2,15 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
+
+EPS = 1e-3  # of the batch norms
+# The parts of a layer's name in the model zoo -> in MCUNet; "": left out.
+_ZOO_PARTS = {
+    "mobile_inverted_conv": "",
+    "inverted_bottleneck": "pointwise1",
+    "depth_conv": "depthwise",
+    "point_linear": "pointwise2",
+    "feature_mix_layer": "feature_mix",
+    "linear": "",
+    "conv": "0",
+    "bn": "1",
+}
+
+
+def own_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state_dict of the model zoo (package mcunet) under the names of `MCUNet`; one of MCUNet as it is."""
+    return {
+        ".".join(_ZOO_PARTS.get(part, part) for part in name.split(".") if _ZOO_PARTS.get(part) != ""): tensor
+        for name, tensor in weights.items()
+    }
+
+
+def is_of_zoo(weights: Mapping[str, Tensor]) -> bool:
+    """Whether a state_dict has the names of the model zoo."""
+    return own_names(weights).keys() != weights.keys()
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int, groups: int, folded: bool) -> nn.Module:
     """A convolution with its batch norm; folded: one convolution with a bias."""
     conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=folded)
-    return conv if folded else nn.Sequential(conv, nn.BatchNorm2d(outputs, eps=1e-3))
+    return conv if folded else nn.Sequential(conv, nn.BatchNorm2d(outputs))
 
 
 class InvertedResidual(nn.Module):
@@ -49,6 +75,7 @@ class MCUNet(nn.Module):
         num_classes: outputs of the head.
         feature_mix: channels of a 1x1 convolution behind the blocks; none: there is none.
         folded: convolutions with a bias and no norms.
+        eps: of the batch norms.
 
     Source: Lin et al., "MCUNet: Tiny Deep Learning on IoT Devices", NeurIPS 2020.
     """
@@ -60,6 +87,7 @@ class MCUNet(nn.Module):
         num_classes: int,
         feature_mix: int | None = None,
         folded: bool = False,
+        eps: float = EPS,
     ) -> None:
         super().__init__()
         self.first_conv = _conv(3, first, 3, 2, 1, folded)
@@ -78,6 +106,8 @@ class MCUNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.BatchNorm2d):
+                module.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.blocks(self.act(self.first_conv(x)))

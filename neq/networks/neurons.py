@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neq.networks.layer_kinds import CHOSEN_UNITS, LayerKind, layer_kind, layer_kinds
+from neq.networks.heads import classifier_modules, has_matrix
+from neq.networks.layer_kinds import CHOSEN_UNITS, WHOLE, LayerKind, layer_kind, layer_kinds
 from neq.utils.errors import UserError, unknown_name
 from neq.utils.eval_mode import eval_mode
 
@@ -146,14 +147,15 @@ def neuron_table(
     Args:
         network: any module that takes a batch of images; it is left as it was.
         input_shape: of one image: channels, height, width.
-        head: name of the classifier head; by default the selectable layer that is called last.
+        head: name of the classifier head; by default the module with a matrix of parameters that is called
+            last, of whatever class; where the network names its classifier (`get_classifier`), there.
         unit: "neuron" for output channels, or "input_channel", where only the chosen channels of a layer's
             input need to be kept (Lin et al., NeurIPS 2022). In grouped convolutions an output channel reads
             the inputs of its group alone: there it is the unit in both cases.
 
     Raises:
-        UserError: no selectable layer besides the head, a head that is not a selectable layer, or an unknown
-            unit.
+        UserError: no selectable layer besides the head, a head that is not called or has no matrix, a
+            part of the network's classifier that would stay frozen, or an unknown unit.
     """
     if unit not in CHOSEN_UNITS:
         raise unknown_name("unit", unit, CHOSEN_UNITS)
@@ -162,15 +164,19 @@ def neuron_table(
     kinds = {name: kind for name in calls if (kind := layer_kind(named[name])) is not None}
     if not kinds:
         raise UserError(f"the network has no layer to select: {_found(network, ())}")
-    head = head or list(kinds)[-1]
-    if head not in kinds:
-        raise unknown_name("head", head, kinds)
+    heads = {name: kinds.get(name, WHOLE) for name in calls if name in kinds or has_matrix(named[name])}
+    classifier = classifier_modules(network)
+    if head is None:
+        own = [name for name in heads if named[name] in classifier]
+        head = max(own or heads, key=lambda name: calls[name].last)
+    if head not in heads:
+        raise unknown_name("head", head, heads)
     shared = _shared_weights(network)
     layers = []
     unselectable = []
     for name, module in named.items():
-        if name == head or isinstance(module, NORMS):
-            continue
+        if name == head or name.startswith(f"{head}.") or isinstance(module, NORMS):
+            continue  # what is inside the head trains with it
         if name in kinds and id(module.weight) not in shared:
             layers.append(_layer(name, module, kinds[name], calls[name], unit))
         elif next(module.parameters(recurse=False), None) is not None:
@@ -179,8 +185,15 @@ def neuron_table(
         raise UserError(
             f"the network has no layer to select besides its head {head!r}: {_found(network, {head})}"
         )
+    for name in unselectable:
+        if named[name] in classifier and has_matrix(named[name]):
+            raise UserError(
+                f"with the head {head!r} the network's classifier {name!r} would never train: a "
+                f"{type(named[name]).__name__} cannot be selected; pass head={name!r}, or register a kind of "
+                "layer for it (neq.networks.register_layer_kind)"
+            )
     norm_order = {name: call.order for name, call in calls.items() if isinstance(named[name], NORMS)}
-    return NeuronTable(tuple(layers), head, kinds[head], calls[head].macs, norm_order, tuple(unselectable))
+    return NeuronTable(tuple(layers), head, heads[head], calls[head].macs, norm_order, tuple(unselectable))
 
 
 def _found(network: nn.Module, left_out: Collection[str]) -> str:
@@ -230,7 +243,7 @@ def _layer(name: str, module: nn.Module, kind: LayerKind, call: _Call, unit: str
 
 
 def _trace(network: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, _Call]:
-    """Runs one image through the network and records the calls of selectable layers and norms."""
+    """Runs one image through the network and records the calls of layers, norms and whatever has a matrix."""
     calls: dict[str, _Call] = {}
     handles = []
     count = itertools.count()
@@ -251,10 +264,22 @@ def _trace(network: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, _
 
         handles.append(module.register_forward_hook(hook))
 
+    def watch_other(name: str, module: nn.Module) -> None:
+        def begin(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            now = next(count)
+            calls.setdefault(name, _Call(now)).last = now
+
+        def end(module: nn.Module, inputs: tuple[Any, ...], output: object) -> None:
+            calls[name].macs += WHOLE.macs(module, output) if isinstance(output, Tensor) else 0
+
+        handles.extend([module.register_forward_pre_hook(begin), module.register_forward_hook(end)])
+
     for name, module in network.named_modules():
         kind = layer_kind(module)
         if kind is not None or isinstance(module, NORMS):
             watch(name, module, kind)
+        elif has_matrix(module) and ".parametrizations." not in name:
+            watch_other(name, module)  # its place counts from the beginning: others may be called inside
     example = next(network.parameters())
     try:
         with torch.no_grad(), eval_mode(network):

@@ -2,48 +2,63 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import pickle
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from neq.config import WEIGHTS_BY_NAME
+from neq.networks.mcunet import MCUNet, own_names
+from neq.networks.safetensors_file import load_checked
 from neq.utils.errors import UserError, first_line, shown
 
-SUFFIXES = (".safetensors", ".pth", ".pt")
-# Keys under which checkpoints of torchvision's and timm's scripts, of others and of neq keep the state_dict.
-_WRAPPERS = ("state_dict", "model", "network")
+SUFFIXES = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin", ".ckpt")
+# Keys under which checkpoints of timm's, Lightning's and torchvision's scripts, of others and of neq keep the
+# state_dict; the averaged one is read where there is no other.
+_WRAPPERS = ("state_dict", "model", "network", "state_dict_ema", "model_ema")
+# What torch.compile, DataParallel and AveragedModel, and modules of Lightning put before every name.
+_PREFIXES = ("_orig_mod.", "module.", "model.")
+_AVERAGED = "n_averaged"  # AveragedModel's counter
 _LISTED = 5
 
 log = logging.getLogger("neq")
 
 
-def load_weights(network: nn.Module, head: str | None, file: str) -> None:
+def load_weights(network: nn.Module, head: str | None, file: str, key: str | None = None) -> None:
     """Loads a file's weights into a network, all of them or none.
 
-    Where the file has a head of another size, or none, the network's own stays as it is, with a log line.
+    Prefixes that wrappers put before every name are removed. Where the file has a head of another size, or
+    none, the network's own stays as it is, with a log line.
 
     Args:
         network: changed in place.
         head: the name of its head; None: the file must fit all of the network.
         file: as in `read_weights`.
+        key: as in `read_weights`.
 
     Raises:
         UserError: the file cannot be read, or is of another network.
     """
-    weights = read_weights(file)
     own = network.state_dict()
-    needed, dropped = set(own), None
+    weights = _without_prefixes(read_weights(file, key), own)
+    needed, dropped = set(own), []
+    if isinstance(network, MCUNet):
+        weights = own_names(weights)
+        mix = [name for name in weights if name.startswith("feature_mix.")]
+        if network.feature_mix is None and mix:
+            weights = {name: tensor for name, tensor in weights.items() if name not in mix}
+            dropped.append("its feature mix is left out, this network has none")
     own_head = {name for name in own if head is not None and name.startswith(f"{head}.")}
     if head is not None and any(
         name not in weights or weights[name].shape != own[name].shape for name in own_head
     ):
-        dropped = _dropped(weights, own, head)
+        dropped.append(_dropped(weights, own, head))
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith(f"{head}.")}
         needed -= own_head
     # Files from before torch counted batches lack the counts, which nothing here reads.
@@ -69,45 +84,50 @@ def load_weights(network: nn.Module, head: str | None, file: str) -> None:
             "give a file of this network's layers, or another net_name"
         )
     if dropped:
-        log.warning("weights %s: %s", file, dropped)
+        log.warning("weights %s: %s", file, "; ".join(dropped))
     network.load_state_dict(weights, strict=False)
 
 
-def read_weights(file: str) -> dict[str, Tensor]:
+def read_weights(file: str, key: str | None = None) -> dict[str, Tensor]:
     """The tensors of a weights file by name, on the CPU; nothing in the file is executed.
 
     Args:
-        file: .safetensors, or .pth or .pt, where the state_dict may be wrapped in a checkpoint. A prefix
-            `module.` of every name, as DataParallel leaves it, is removed.
+        file: .safetensors, or what torch.save wrote, where the state_dict may be wrapped in a checkpoint.
+        key: of the checkpoint, under which the state_dict stands; None: one of the usual ones.
 
     Raises:
-        UserError: no such file, another kind of file, or a damaged one.
+        UserError: no such file or key, another kind of file, or a damaged one.
     """
     path = Path(file).expanduser()
-    if path.suffix not in SUFFIXES or not path.is_file():
-        reason = "is not a file" if path.suffix in SUFFIXES else "is not a file of weights"
+    is_weights = path.name.endswith(SUFFIXES)
+    if not is_weights or not path.is_file():
+        reason = "is not a file" if is_weights else "is not a file of weights"
         raise UserError(
             f"weights {shown(file)} {reason}; allowed: {', '.join(WEIGHTS_BY_NAME)}, "
             f"or the path of a {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file"
         )
     try:
         if path.suffix == ".safetensors":
-            content: object = safetensors.torch.load_file(path)
+            content: object = load_checked(path)
         else:
-            with warnings.catch_warnings(action="ignore"):  # torch's own on sparse tensors, refused below
+            # The arguments that training scripts save: plain values; a caller who allows them keeps that.
+            arguments = {argparse.Namespace}.difference(torch.serialization.get_safe_globals())
+            with (
+                warnings.catch_warnings(action="ignore"),  # torch's own on sparse tensors, refused below
+                torch.serialization.safe_globals([*arguments]),
+            ):
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        what = f"hold {shown(named[1])}," if named else "are damaged, or hold"
         raise UserError(
-            f"weights {shown(file)} are damaged, or hold more than tensors and plain values; "
+            f"weights {shown(file)} {what} more than tensors and plain values; "
             "save the network's state_dict alone (nothing in the file was executed)"
         ) from error
     except Exception as error:  # a damaged file fails in many ways, all of them the file's
-        reason = first_line(error)
+        reason = "it is a TorchScript program" if "TorchScript" in str(error) else first_line(error)
         raise UserError(f"weights {shown(file)} cannot be read ({reason}); replace the file") from error
-    for key in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
+    content = _unwrapped(file, content, key)
     if not isinstance(content, Mapping) or not content:
         raise UserError(f"weights {shown(file)} hold no tensors by name; save the network's state_dict")
     for name, tensor in content.items():
@@ -120,9 +140,33 @@ def read_weights(file: str) -> dict[str, Tensor]:
             raise UserError(f"weights {shown(file)} hold no values for {shown(name)}; save it from a device")
         if tensor.layout != torch.strided:
             raise UserError(f"weights {shown(file)} hold {shown(name)} as a sparse tensor; save it dense")
-    if all(name.startswith("module.") for name in content):
-        return {name.removeprefix("module."): tensor for name, tensor in content.items()}
     return dict(content)
+
+
+def _unwrapped(file: str, content: object, key: str | None) -> object:
+    """The state_dict that a checkpoint holds; anything else as it is."""
+    inside = {
+        str(name): value
+        for name, value in (content.items() if isinstance(content, Mapping) else ())
+        if isinstance(value, Mapping)
+    }
+    if key is not None and key not in inside:
+        raise UserError(
+            f"weights {shown(file)} hold nothing under weights_key {shown(key)}; "
+            f"allowed: {', '.join(map(shown, inside)) or 'none, leave weights_key out'}"
+        )
+    return next((inside[name] for name in ((key,) if key else _WRAPPERS) if name in inside), content)
+
+
+def _without_prefixes(weights: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights without the prefixes that all their names share, as far as a network has no such names."""
+    while not own.keys() & weights.keys():
+        names = [name for name in weights if name != _AVERAGED]
+        prefix = next((each for each in _PREFIXES if all(name.startswith(each) for name in names)), None)
+        if prefix is None or not names:
+            break
+        weights = {name.removeprefix(prefix): weights[name] for name in names}
+    return weights
 
 
 def _dropped(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], head: str) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from neq.results.runs_of_sweep import Run, collect
+from neq.results.runs_of_sweep import collect
+from neq.runs.run_reader import Run
 
 if TYPE_CHECKING:
     from neq.results.frame import runs

@@ -1,67 +1,56 @@
 """The Excel book of sweeps' runs, written anew from their DataFrame: Summary, Runs and Charts.
 
-The book is derived data: the rows of Runs are read back, joined with the new ones, and the sheets of neq are
-written again. Sheets that users added stay.
+The book is derived data: its sheet Runs holds every run as JSON in a hidden column, from which it is read
+back and joined with the new ones; then the sheets of neq are written again. Sheets that users added stay as
+openpyxl keeps them. A property of the book fingerprints each sheet of neq, so that what somebody changed in
+one is not lost silently.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 from openpyxl import Workbook
+from openpyxl.packaging.custom import StringProperty
 from openpyxl.styles import PatternFill
 from openpyxl.worksheet.worksheet import Worksheet
 from pandas import DataFrame
 
-from neq.results import published
 from neq.results.book_file import BookFile
-from neq.results.book_reader import CHARTS, OPTIONAL, RUNS, SUMMARY, foreign_content, stored_runs
 from neq.results.charts import write_charts
 from neq.results.columns import (
-    COUNT,
     EVALUATION,
     METHOD,
     MIXED,
-    POINTS,
     STATE,
+    STORED,
     TEST,
+    further_columns,
     rows_of,
     runs_columns,
-    settings_of_runs,
     summary_columns,
     summary_rows,
 )
-from neq.results.excel import Column, restyle, write_table
-from neq.results.frame import CHECKED, of_records
-from neq.results.grouping import groups, varying_settings
+from neq.results.excel import contents, restyle, write_table
+from neq.results.frame import CHECKED, Value, known_columns, of_records
+from neq.results.grouping import groups
+from neq.results.published import comparison
 from neq.results.runs_of_sweep import IMAGES, key_of
 from neq.results.verdicts import AS_RECORDED
-from neq.utils.errors import UserError, shown
+from neq.utils.errors import UserError
 
+SUMMARY, RUNS, CHARTS = "Summary", "Runs", "Charts"
+# Sheets beside the three: title -> the table made from the DataFrame of `groups`, its columns named by their
+# headers; without rows there is no sheet.
+FURTHER: dict[str, Callable[[DataFrame], DataFrame]] = {"Published": comparison}
 STATES = {"unfinished": "FFF2CC", "missing": "EDEDED", "damaged": "F8D7DA"}
 WRONG = "B00020"
-
-
-@dataclass(frozen=True)
-class FurtherSheet:
-    """A sheet beside the three.
-
-    Args:
-        headers: all columns that it may have.
-        table: makes it from the DataFrame of `groups`, its columns named by their headers; without rows there
-            is no sheet.
-    """
-
-    headers: Sequence[str]
-    table: Callable[[DataFrame], DataFrame]
-
-
-# By title.
-FURTHER = {"Published": FurtherSheet(published.HEADERS, published.comparison)}
+MARK = "neq: "  # of a property; the title of a sheet follows
 
 
 @dataclass(frozen=True)
@@ -89,7 +78,7 @@ def write_book(path: Path, runs: DataFrame, force: bool = False) -> Written:
     A run that the book holds is replaced by its new row. The earlier book is kept as NAME.bak.
 
     Args:
-        path: .xlsx, .xlsm, .xltx or .xltm.
+        path: of the book, .xlsx.
         runs: as of `frame`.
         force: whether what cannot be kept of an earlier book may be dropped.
 
@@ -98,22 +87,27 @@ def write_book(path: Path, runs: DataFrame, force: bool = False) -> Written:
     """
     file = BookFile(path)
     book, stored = _load(file, force)
-    given, known = set(runs["setting"]), _known(stored, runs)
+    given, before = set(runs["setting"]), set(stored["setting"])
+    # A setting may be in the book from before its images were known.
+    new = sum(before.isdisjoint((setting, _without_images(setting))) for setting in given)
     runs = _joined(stored, runs)
     table = groups(runs)
-    has_values = {"environment": table["environment"], "evaluation": runs["evaluation"]}
-    optional = {name for name in OPTIONAL if has_values[name].notna().any()}
-    _write_summary(_anew(book, SUMMARY), table, optional)
-    _write_runs(_anew(book, RUNS), runs, table, optional)
+    _write_summary(_anew(book, SUMMARY), table)
+    _write_runs(_anew(book, RUNS), runs, table)
     write_charts(_anew(book, CHARTS), table)
-    for title, further in FURTHER.items():
-        _write_further(book, title, further.table(table))
+    for title, made in FURTHER.items():
+        rows = made(table)
+        if len(rows):
+            write_table(_anew(book, title), further_columns(rows), rows_of(rows), fit_to_width=False)
+        elif title in book.sheetnames:
+            book.remove(book[title])
+    for title in (SUMMARY, RUNS, CHARTS, *FURTHER):
+        _mark(book, title)
     book.active = book.sheetnames.index(SUMMARY)
     for sheet in book.worksheets:
         sheet.sheet_view.tabSelected = sheet.title == SUMMARY
     earlier = file.save(book)
-    mixed = int(table["environment"].notna().sum())
-    return Written(path, earlier, len(given), len(given - known), mixed)
+    return Written(path, earlier, len(given), new, int(table["environment"].notna().sum()))
 
 
 def check_book(path: Path, force: bool = False) -> None:
@@ -137,60 +131,91 @@ def _load(file: BookFile, force: bool) -> tuple[Workbook, DataFrame]:
         book.properties.creator = "neq"
         return book, of_records([])
     book, lost = loaded
-    stored = stored_runs(book, file.name)
-    lost += foreign_content(book, {title: further.headers for title, further in FURTHER.items()})
+    marks = {one.name.removeprefix(MARK): one.value for one in book.custom_doc_props.props
+             if one.name.startswith(MARK)}  # fmt: skip
+    if not marks:
+        raise UserError(f"{file.name} is not a book of this version of neq; give another name")
+    lost += [
+        f"changes in {title}"
+        for title, mark in marks.items()
+        if title in book.sheetnames and _fingerprint(book[title]) != mark
+    ]
     if lost and not force:
         raise UserError(
-            f"output {shown(file.name)} holds what would be lost when it is written anew "
+            f"{file.name} holds what would be lost when it is written anew "
             f"({', '.join(lost)}); give another name, or --force (the book as it is stays as .bak)"
         )
-    return book, stored
+    try:
+        return book, _stored_runs(book)
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
+        raise UserError(f"{file.name} holds runs that cannot be read; give another name") from None
+
+
+def _stored_runs(book: Workbook) -> DataFrame:
+    """The runs in the sheet Runs, as of `frame`."""
+    if RUNS not in book.sheetnames:
+        return of_records([])
+    cells = list(contents(book[RUNS]))
+    column = next(at for row, at, value in cells if row == 1 and str(value) == STORED)
+    found = [json.loads(str(value)) for row, at, value in cells if row > 1 and at == column]
+    return of_records(found).drop_duplicates("key")
+
+
+def _mark(book: Workbook, title: str) -> None:
+    """Notes a sheet of neq among the properties of the book."""
+    properties, name = book.custom_doc_props, MARK + title
+    if name in properties.names:
+        del properties[name]
+    if title in book.sheetnames:
+        properties.append(StringProperty(name=name, value=_fingerprint(book[title])))
+
+
+def _fingerprint(sheet: Worksheet) -> str:
+    """A hash of what a sheet holds, the same in any order of rows and columns, however a program saves it."""
+    held = [
+        f"{value:.12g}" if isinstance(value, int | float) else str(value) for _, _, value in contents(sheet)
+    ]
+    held += [f"note: {cell.comment.text}" for cell in sheet._cells.values() if cell.comment is not None]
+    held += [f"tables {len(sheet.tables)}, charts {len(sheet._charts)}, pictures {len(sheet._images)}"]
+    return hashlib.sha256("\n".join(sorted(held)).encode()).hexdigest()
+
+
+def _as_json(row: Mapping[str, Value]) -> str:
+    """What of a run does not follow from its key; texts are cut to what one cell can hold of them all."""
+    held = {name: row[name] for name in known_columns() if name in row}
+    cut = {name: value[:2000] for name, value in held.items() if isinstance(value, str) and name != "key"}
+    return json.dumps(held | cut, ensure_ascii=False)
 
 
 def _joined(stored: DataFrame, runs: DataFrame) -> DataFrame:
-    """The runs of a book and the new ones, each once."""
-    new = set(runs["key"]) | {_without_images(key) for key in runs["key"]}
-    runs = _with_verdicts(stored, runs)
+    """The runs of a book and the new ones, each once.
+
+    A run that was evaluated again earlier keeps its verdict while its test figure stays.
+    """
+    before = stored.set_index("key").reindex(runs["key"])
+    is_kept = runs["evaluation"].isna() & (runs["test_top1"] == before["test_top1"].array)
+    checked = {name: runs[name].mask(is_kept, before[name].array) for name in (*CHECKED, "evaluation")}
+    new = {*runs["key"], *map(_without_images, runs["key"])}
     kept = stored[~stored["key"].isin(new)]
-    return pd.concat([kept, runs], ignore_index=True) if len(kept) else runs
-
-
-def _known(stored: DataFrame, runs: DataFrame) -> set[str]:
-    """The settings of the new runs that the book has already, perhaps from before their images were known."""
-    before = set(stored["setting"])
-    return {setting for setting in runs["setting"] if {setting, _without_images(setting)} & before}
+    parts = [part for part in (kept, runs.assign(**checked)) if len(part)]
+    return pd.concat(parts, ignore_index=True) if parts else runs
 
 
 def _without_images(key: str) -> str:
     return key_of(json.loads(key), IMAGES)
 
 
-def _with_verdicts(stored: DataFrame, runs: DataFrame) -> DataFrame:
-    """The new runs; one that was evaluated again earlier keeps its verdict while its test figure stays."""
-    before = stored[stored["evaluation"].notna()].set_index("key")
-    runs = runs.copy()
-    for at, key in runs["key"].items():
-        if key in before.index and pd.isna(runs.at[at, "evaluation"]):
-            row = before.loc[key]
-            if row["test_top1"] == runs.at[at, "test_top1"]:
-                for name in (*CHECKED, "evaluation"):
-                    runs.at[at, name] = row[name]
-    return runs
-
-
 def _anew(book: Workbook, title: str) -> Worksheet:
     """An empty sheet in the place of the one of that title."""
     if title not in book.sheetnames:
         return book.create_sheet(title)
-    at, earlier = book.sheetnames.index(title), book[title]
-    book.remove(earlier)
-    sheet = book.create_sheet(title, at)
-    sheet.sheet_properties.codeName = earlier.sheet_properties.codeName  # macros know it by that
-    return sheet
+    at = book.sheetnames.index(title)
+    book.remove(book[title])
+    return book.create_sheet(title, at)
 
 
-def _write_summary(sheet: Worksheet, table: DataFrame, optional: Container[str]) -> None:
-    columns = summary_columns(varying_settings(table), optional)
+def _write_summary(sheet: Worksheet, table: DataFrame) -> None:
+    columns = summary_columns(table)
     write_table(sheet, columns, summary_rows(table), fit_to_width=True)
     places = {column.header: at for at, column in enumerate(columns, 1)}
     for row, (is_best, environment) in enumerate(zip(table["is_best"], table["environment"], strict=True), 2):
@@ -201,12 +226,13 @@ def _write_summary(sheet: Worksheet, table: DataFrame, optional: Container[str])
             restyle(sheet.cell(row, places[MIXED]), color=WRONG)
 
 
-def _write_runs(sheet: Worksheet, runs: DataFrame, table: DataFrame, optional: Container[str]) -> None:
+def _write_runs(sheet: Worksheet, runs: DataFrame, table: DataFrame) -> None:
     """The sheet Runs: in the order of Summary and of the seeds."""
     order = {setting: at for at, setting in enumerate(table.index)}
     runs = runs.assign(order=runs["setting"].map(order)).sort_values(["order", "seed"], kind="stable")
-    columns = runs_columns(settings_of_runs(map(json.loads, runs["key"])), optional)
-    rows = rows_of(runs)
+    columns, rows = runs_columns(runs), rows_of(runs)
+    for row in rows:
+        row["stored"] = _as_json(row)
     write_table(sheet, columns, rows, fit_to_width=False)
     places = {column.header: at for at, column in enumerate(columns, 1)}
     for at, row in enumerate(rows, 2):
@@ -215,17 +241,3 @@ def _write_runs(sheet: Worksheet, runs: DataFrame, table: DataFrame, optional: C
             sheet.cell(at, places[STATE]).fill = fill
         if row.get("evaluation", AS_RECORDED) != AS_RECORDED:
             restyle(sheet.cell(at, places[EVALUATION]), color=WRONG)
-
-
-def _write_further(book: Workbook, title: str, table: DataFrame) -> None:
-    if table.empty:
-        if title in book.sheetnames:
-            book.remove(book[title])
-        return
-    rows = rows_of(table)
-    columns = []
-    for header in table.columns:
-        numbers = [row[header] for row in rows if isinstance(row.get(header), int | float)]
-        is_whole = all(isinstance(value, int) for value in numbers)
-        columns.append(Column(header, header, COUNT if is_whole else POINTS))
-    write_table(_anew(book, title), columns, rows, fit_to_width=False)

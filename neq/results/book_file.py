@@ -15,40 +15,14 @@ from openpyxl import Workbook, load_workbook
 from neq.utils.atomic_files import atomic_file
 from neq.utils.errors import UserError, first_line, shown
 
-# Suffix -> whether it may hold macros, whether it is a template.
-FORMATS = {".xlsx": (False, False), ".xlsm": (True, False), ".xltx": (False, True), ".xltm": (True, True)}
-MACROS = "xl/vbaProject.bin"
 # Larger than any book of ours; what unpacks to more is no book.
 MOST_BYTES = 2**28
-# The parts of a book that openpyxl reads and writes again, or that Excel makes anew. Charts and drawings are
-# among them: those of neq are drawn anew, those of others are found in the sheets.
+# The parts of a book that openpyxl reads and writes again, or that a program makes anew.
 KEPT = re.compile(
-    r"\[Content_Types\]\.xml|_rels/\.rels|docProps/(core|app|custom)\.xml|xl/workbook\.xml|"
-    r"xl/_rels/workbook\.xml\.rels|xl/(styles|sharedStrings|calcChain)\.xml|xl/theme/theme\d+\.xml|"
-    r"xl/worksheets/(_rels/)?sheet\d+\.xml(\.rels)?|xl/tables/table\d+\.xml|"
-    r"xl/comments\d+\.xml|xl/comments/comment\d+\.xml|xl/drawings/(vmlDrawing|commentsDrawing)\d+\.vml|"
-    r"xl/printerSettings/printerSettings\d+\.bin|xl/charts/(_rels/)?(chart|style|colors)\d+\.xml(\.rels)?|"
-    r"xl/drawings/(_rels/)?drawing\d+\.xml(\.rels)?"
+    r"\[Content_Types\]\.xml|(.*/)?_rels/[^/]*\.rels|docProps/\w+\.xml|(xl/.*)?/|"
+    r"xl/(workbook|styles|sharedStrings|calcChain|comments\d+)\.xml|xl/charts/(chart|style|colors)\d+\.xml|"
+    r"xl/worksheets/sheet\d+\.xml|xl/(theme|tables|comments|drawings|media|printerSettings)/.*"
 )
-# The beginning of a part's name -> what users call what it holds.
-NAMES = {
-    "xl/media": "pictures",
-    "xl/diagrams": "diagrams",
-    "xl/embeddings": "embedded objects",
-    "xl/activeX": "controls",
-    "xl/ctrlProps": "controls",
-    "xl/pivot": "pivot tables",
-    "xl/externalLinks": "links to other books",
-    "xl/threadedComments": "threaded comments",
-    "xl/persons": "threaded comments",
-    "xl/slicers": "slicers",
-    "xl/queryTables": "queries",
-    "xl/connections": "queries",
-    "xl/macrosheets": "macro sheets",
-    "xl/chartsheets": "chart sheets",
-    "customXml": "custom XML",
-    "customUI": "a changed ribbon",
-}
 SHAPE = re.compile(rb"<(\w+:)?(sp|cxnSp|grpSp|contentPart)[ />]")
 EXTENSION = re.compile(rb"<(\w+:)?extLst[ />]")
 
@@ -57,28 +31,25 @@ class BookFile:
     """The file of a book, which may exist.
 
     Args:
-        path: with one of the suffixes of FORMATS; a link is followed.
+        path: ends in .xlsx; a link is followed.
 
     Raises:
         UserError: another suffix, a folder that does not exist, or a file that cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
-        self.name = str(path)
-        if path.suffix.lower() not in FORMATS:
-            raise UserError(f"output {shown(self.name)} is not allowed: give one of {', '.join(FORMATS)}")
+        self.name = f"output {shown(str(path))}"
+        if path.suffix.lower() != ".xlsx":
+            raise UserError(f"{self.name} is not allowed: give a name that ends in .xlsx")
         self.path = Path(os.path.realpath(path.expanduser()))
-        self.macros, self.template = FORMATS[path.suffix.lower()]
         if self.path.exists() and not self.path.is_file():
-            raise UserError(f"output {shown(self.name)} is not a file; give another name")
+            raise UserError(f"{self.name} is not a file; give another name")
         if not self.path.parent.is_dir():
-            raise UserError(
-                f"output {shown(self.name)}: the folder {shown(str(self.path.parent))} does not exist"
-            )
+            raise UserError(f"{self.name}: the folder {shown(str(self.path.parent))} does not exist")
         if self.path.exists() and not (self.path.stat().st_mode & 0o222 and os.access(self.path, os.W_OK)):
-            raise UserError(f"output {shown(self.name)} is read-only; give another name, or make it writable")
+            raise UserError(f"{self.name} is read-only; give another name, or make it writable")
         if not os.access(self.path.parent, os.W_OK):
-            raise UserError(f"output {shown(self.name)}: its folder is not writable")
+            raise UserError(f"{self.name}: its folder is not writable")
         self._loaded: bytes | None = None
         self.check_closed()
 
@@ -91,7 +62,7 @@ class BookFile:
         for lock in (f"~${self.path.name}", f".~lock.{self.path.name}#"):
             if (self.path.parent / lock).exists():
                 raise UserError(
-                    f"output {shown(self.name)} is open in another program ({lock} lies beside it); "
+                    f"{self.name} is open in another program ({lock} lies beside it); "
                     "close it there, or remove that file when nothing has it open"
                 )
 
@@ -106,7 +77,7 @@ class BookFile:
         try:
             content = self.path.read_bytes()
         except OSError as error:
-            raise UserError(f"output {shown(self.name)} cannot be read ({error.strerror})") from error
+            raise UserError(f"{self.name} cannot be read ({error.strerror})") from error
         self._loaded = content
         try:
             with zipfile.ZipFile(io.BytesIO(content)) as archive, warnings.catch_warnings():
@@ -116,13 +87,10 @@ class BookFile:
                 damaged = archive.testzip()
                 if damaged is not None:
                     raise ValueError(f"{damaged} in it is damaged")
-                has_macros = MACROS in archive.namelist()
-                book = load_workbook(io.BytesIO(content), keep_vba=has_macros, rich_text=True)
-                return book, sorted(set(_dropped(archive, self.macros)))
+                return load_workbook(io.BytesIO(content), rich_text=True), sorted(set(_dropped(archive)))
         except Exception as error:  # a damaged file fails in many ways, all of them the file's
             raise UserError(
-                f"output {shown(self.name)} is no Excel book that can be read ({first_line(error)}); "
-                "give another name"
+                f"{self.name} is no Excel book that can be read ({first_line(error)}); give another name"
             ) from None
 
     def save(self, book: Workbook) -> Path | None:
@@ -134,20 +102,13 @@ class BookFile:
         Raises:
             UserError: it was opened or changed by another program since it was loaded, or cannot be written.
         """
-        book.template = self.template
-        if not self.macros:
-            book.vba_archive = None
-        elif book.vba_archive is None:
-            book.__class__ = _MacroBook
         saved = io.BytesIO()
         book.save(saved)
         self.check_closed()
         earlier = self.path.with_name(f"{self.path.name}.bak")
         try:
             if (self.path.read_bytes() if self.path.exists() else None) != self._loaded:
-                raise UserError(
-                    f"output {shown(self.name)} was changed by another program meanwhile; run again"
-                )
+                raise UserError(f"{self.name} was changed by another program meanwhile; run again")
             if self._loaded is not None:
                 with atomic_file(earlier) as file:
                     file.write(self._loaded)
@@ -156,29 +117,16 @@ class BookFile:
                 if self._loaded is not None:
                     os.fchmod(file.fileno(), self.path.stat().st_mode)
         except OSError as error:
-            raise UserError(f"output {shown(self.name)} cannot be written ({error.strerror})") from error
+            raise UserError(f"{self.name} cannot be written ({error.strerror})") from error
         return None if self._loaded is None else earlier
 
 
-class _MacroBook(Workbook):
-    """A book that may hold macros and has none: Excel opens no .xlsm that is marked as an .xlsx."""
-
-    @property
-    def mime_type(self) -> str:
-        """Of its main part."""
-        kind = "template" if self.template else "sheet"
-        return f"application/vnd.ms-excel.{kind}.macroEnabled.main+xml"
-
-
-def _dropped(archive: zipfile.ZipFile, may_hold_macros: bool) -> Iterator[str]:
-    """What a book holds that openpyxl would not write again, in a word each."""
+def _dropped(archive: zipfile.ZipFile) -> Iterator[str]:
+    """What a book holds that openpyxl would not write again."""
     for name in archive.namelist():
-        if name == MACROS:
-            if not may_hold_macros:
-                yield "macros, which this suffix cannot hold"
-        elif name.startswith("xl/worksheets/sheet") and EXTENSION.search(archive.read(name)):
+        if name.startswith("xl/worksheets/sheet") and EXTENSION.search(archive.read(name)):
             yield "sparklines, slicers or newer conditional formats"
         elif name.startswith("xl/drawings/drawing") and SHAPE.search(archive.read(name)):
             yield "shapes"
-        elif not name.endswith("/") and not KEPT.fullmatch(name):
-            yield next((word for start, word in NAMES.items() if name.startswith(start)), name)
+        elif not KEPT.fullmatch(name):
+            yield name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 from openpyxl.chart import Reference, ScatterChart, Series
@@ -21,19 +22,20 @@ from openpyxl.worksheet.worksheet import Worksheet
 from pandas import DataFrame
 
 from neq.config.policies import POLICIES
+from neq.results.columns import rows_of
 from neq.results.excel import Column, write_table
 from neq.results.frame import Value
 from neq.results.grouping import policy_rank
-from neq.results.series import Panel, PointSeries, panels
+from neq.results.series import Panel, panels
 
 # The figures that the charts show stand in these columns; the charts stand to the right of them.
 COLUMNS = (
     Column("Chart", "chart", width=44),
     Column("Series", "series", width=40),
     Column("Budget", "budget", "#,##0.##", width=13),
-    Column("test/top1 at valid/best (%)", "top1", "0.00", width=13),
+    Column("test/top1 at valid/best (%)", "test_top1", "0.00", width=13),
     Column("test/top1 std, n-1 (%)", "std", "0.00", width=13),
-    Column("Seeds done", "seeds", "0", width=8),
+    Column("Seeds done", "test_top1_count", "0", width=8),
 )
 PLACES = {column.key: at for at, column in enumerate(COLUMNS, 1)}
 # More than these in one chart cannot be told apart.
@@ -58,9 +60,9 @@ def write_charts(sheet: Worksheet, table: DataFrame) -> None:
     charts = []
     for title, panel in drawn:
         starts = []
-        for series in panel.series:
+        for _, points in panel.series:
             starts.append(len(rows) + 2)
-            rows += _figures(title, panel, series)
+            rows += _figures(title, panel, points)
         charts.append(_chart(sheet, title, panel, starts, policies))
     write_table(sheet, COLUMNS, rows, fit_to_width=True)
     for at, chart in enumerate(charts):
@@ -68,16 +70,9 @@ def write_charts(sheet: Worksheet, table: DataFrame) -> None:
         sheet.add_chart(chart, f"{column}{2 + at // ACROSS * ROWS}")
 
 
-def chart_titles(sheet: Worksheet) -> list[str]:
-    """The titles of a sheet's charts; an empty one where a chart has none."""
-    return [_text(chart.title) for chart in sheet._charts]
-
-
 def _drawn(every: Sequence[Panel]) -> list[tuple[str, Panel]]:
     """The panels to draw, with their titles."""
-    units: dict[tuple[str, str], int] = {}
-    for panel in every:
-        units[panel.network, panel.dataset] = units.get((panel.network, panel.dataset), 0) + 1
+    units = Counter((panel.network, panel.dataset) for panel in every)
     found = []
     for panel in every:
         is_only = units[panel.network, panel.dataset] == 1
@@ -92,19 +87,18 @@ def _unit(panel: Panel) -> str:
     return "MiB" if panel.unit == "bytes" else panel.unit
 
 
-def _figures(title: str, panel: Panel, series: PointSeries) -> list[dict[str, Value]]:
-    size = 2**20 if panel.unit == "bytes" else 1
-    return [
-        {
-            "chart": title,
-            "series": series.name,
-            "budget": point.budget / size,
-            "top1": point.top1.mean,
-            "std": point.top1.deviation if point.top1.count > 1 else None,
-            "seeds": point.top1.count,
-        }
-        for point in series.points
-    ]
+def _figures(title: str, panel: Panel, points: DataFrame) -> list[dict[str, Value]]:
+    """The rows of a series, by the keys of COLUMNS."""
+    shown = points.assign(
+        chart=title,
+        budget=points["budget"] / _size(panel),
+        std=points["test_top1_std"].where(points["test_top1_count"] > 1),
+    )
+    return rows_of(shown[[column.key for column in COLUMNS]])
+
+
+def _size(panel: Panel) -> int:
+    return 2**20 if panel.unit == "bytes" else 1
 
 
 def _chart(
@@ -138,10 +132,10 @@ def _chart(
         manualLayout=ManualLayout("inner", "edge", "edge", x=0.12, y=0.13, w=0.83, h=0.58)
     )
     # A policy looks the same in every chart where each policy is one series.
-    is_by_policy = all(series.name == series.policy for series in panel.series)
-    for at, (series, start) in enumerate(zip(panel.series, starts, strict=True)):
-        look = policies.index(series.policy) if is_by_policy else at
-        chart.series.append(_series(sheet, series, look, start))
+    is_by_policy = (panel.points["series"] == panel.points["neuron_selection"]).all()
+    for at, ((name, points), start) in enumerate(zip(panel.series, starts, strict=True)):
+        look = policies.index(name) if is_by_policy else at
+        chart.series.append(_series(sheet, points, look, start))
     return chart
 
 
@@ -150,24 +144,15 @@ def _title(text: str) -> Title:
     return Title(tx=Text(rich=RichText(p=[Paragraph(r=[run])])), overlay=False)
 
 
-def _text(title: Title | None) -> str:
-    if title is None or title.tx is None or title.tx.rich is None:
-        return ""
-    return "".join(run.t or "" for paragraph in title.tx.rich.p for run in paragraph.r or ())
-
-
 def _scale(chart: ScatterChart, panel: Panel) -> None:
     """Accuracies fill the height: Excel would begin at 0 where they are far from it."""
-    tops = [point.top1 for point in panel.points]
-    low = min(top1.mean - top1.deviation for top1 in tops)
-    high = max(top1.mean + top1.deviation for top1 in tops)
+    top1, std = panel.points["test_top1"], panel.points["test_top1_std"]
+    low, high = float((top1 - std).min()), float((top1 + std).max())
     step = next((step for step in (0.5, 1, 2, 5, 10) if high - low <= 6 * step), 20)
     chart.y_axis.scaling.min = max(0.0, -(-low // step) * step - step)
     chart.y_axis.scaling.max = min(100.0, (high // step + 1) * step)
     chart.y_axis.majorUnit = step
-    size = 2**20 if panel.unit == "bytes" else 1
-    largest = max(point.budget for point in panel.points) / size
-    largest = largest if largest > 0 else 1.0
+    largest = float(panel.points["budget"].max()) / _size(panel) or 1.0
     width = _tick(largest / 5)
     chart.x_axis.scaling.min, chart.x_axis.scaling.max = 0, (largest // width + 1) * width
     chart.x_axis.majorUnit = width
@@ -179,17 +164,17 @@ def _tick(least: float) -> float:
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least * (1 - 1e-9))
 
 
-def _series(sheet: Worksheet, drawn: PointSeries, look: int, start: int) -> Series:
-    last = start + len(drawn.points) - 1
+def _series(sheet: Worksheet, points: DataFrame, look: int, start: int) -> Series:
+    last = start + len(points) - 1
 
     def cells(key: str, last: int = last) -> Reference:
         return Reference(sheet, min_col=PLACES[key], min_row=start, max_row=last)
 
-    series = Series(cells("top1"), cells("budget"))
+    series = Series(cells("test_top1"), cells("budget"))
     series.tx = SeriesLabel(strRef=StrRef(f=str(cells("series", start))))
     colour = COLOURS[look % len(COLOURS)]
     line = LineProperties(solidFill=colour, w=19050, prstDash=DASHES[look % len(DASHES)])
-    if not drawn.is_joined:
+    if not points["is_joined"].all():
         line = LineProperties(noFill=True)
     series.graphicalProperties = GraphicalProperties(ln=line)
     series.smooth = False
@@ -197,7 +182,7 @@ def _series(sheet: Worksheet, drawn: PointSeries, look: int, start: int) -> Seri
     series.marker.graphicalProperties = GraphicalProperties(
         solidFill=colour, ln=LineProperties(solidFill=colour)
     )
-    if any(point.top1.count > 1 for point in drawn.points):
+    if (points["test_top1_count"] > 1).any():
         std = NumDataSource(numRef=NumRef(f=str(cells("std"))))
         series.errBars = ErrorBars(errDir="y", errBarType="both", errValType="cust", plus=std, minus=std)
         series.errBars.spPr = GraphicalProperties(ln=LineProperties(solidFill=colour, w=9525))

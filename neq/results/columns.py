@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+import json
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import pandas as pd
 from pandas import DataFrame
 
 from neq.config.keys import KEYS
 from neq.results.excel import Column
 from neq.results.frame import Value
-from neq.results.grouping import ALWAYS_SHOWN
+from neq.results.grouping import ALWAYS_SHOWN, varying_settings
 from neq.results.runs_of_sweep import SEED
 from neq.runs.metrics import Metric, cost_metrics, summary_metrics
 
@@ -23,8 +25,8 @@ UNITS = {
     "count": ("", 1, COUNT),
     "": ("", 1, "0.0000"),
 }
-KEY, METHOD, TEST, STATE, EVALUATION = (
-    *("Key (neq)", "Method", "test/top1 at valid/best (%)", "State", "Evaluation"),
+STORED, METHOD, TEST, STATE, EVALUATION = (
+    *("Run (neq)", "Method", "test/top1 at valid/best (%)", "State", "Evaluation"),
 )
 MIXED = "Environments differ"
 # Fields of the environment.
@@ -67,16 +69,19 @@ def figure(key: str, suffix: str = "", header: str = "", number_format: str = ""
     return Column((header or metric.header) + unit, key + suffix, number_format or usual, scale)
 
 
-def summary_columns(settings: Iterable[str], shown: Container[str]) -> list[Column]:
+def summary_columns(table: DataFrame) -> list[Column]:
     """The columns of Summary: the published ones in their order, settings, counts, deviations, costs.
 
     Args:
-        settings: those that the rows differ in.
-        shown: which of the columns "environment" and "evaluation" there are.
+        table: as of `groups`.
     """
     epoch = Column("valid/best at epoch", "best_epoch", "0.0")
     columns = [*FIRST, figure("val_top1"), epoch, figure("test_top1")]
-    columns += [Column("Average Stopping Epoch", "last_epoch", "0.0"), *DATA, *_settings(settings)]
+    columns += [
+        Column("Average Stopping Epoch", "last_epoch", "0.0"),
+        *DATA,
+        *_settings(varying_settings(table)),
+    ]
     columns += [Column("Seeds done", "seeds_done", "0"), Column("Seeds expected", "seeds_expected", "0")]
     columns += [
         figure("val_top1", "_std", "valid/best std, n-1"),
@@ -88,21 +93,19 @@ def summary_columns(settings: Iterable[str], shown: Container[str]) -> list[Colu
     for key, metric in cost_metrics().items():
         columns += [_cost(key), Column(f"{metric.header} / baseline", f"{key}_ratio", SHARE)]
     further = (Column(MIXED, "environment"), Column(EVALUATION, "evaluation"))
-    columns += [column for column in further if column.key in shown]
-    return [*columns, _key("setting")]
+    return columns + [column for column in further if table[column.key].notna().any()]
 
 
-def runs_columns(settings: Iterable[str], shown: Container[str]) -> list[Column]:
+def runs_columns(runs: DataFrame) -> list[Column]:
     """The columns of Runs.
 
     Args:
-        settings: those that are not a default in every row.
-        shown: whether the columns of "evaluation" are among them.
+        runs: as of `frame`.
     """
     columns = [*FIRST, Column("Seed", "seed", "0"), Column(STATE, "state"), Column("Reason", "reason")]
     columns += [figure("val_top1"), Column("valid/best at epoch", "best_epoch", "0"), figure("test_top1")]
     columns += [figure("val_loss"), *(figure(key) for key, _ in _further()), Column("Epochs", "epochs", "0")]
-    columns += [*DATA, *_settings(settings)]
+    columns += [*DATA, *_settings(_settings_of_runs(map(json.loads, runs["key"])))]
     columns += [
         figure(key) for key in ("budget_used_max", "selected_parameters_max", "selectable_parameters")
     ]
@@ -113,14 +116,14 @@ def runs_columns(settings: Iterable[str], shown: Container[str]) -> list[Column]
     columns += [Column("Device", "device"), *(Column(header, key) for key, header in HEADERS.items())]
     columns += [Column("Images left out", "skipped_images", COUNT)]
     columns += [Column("Run", "folder"), Column("The same run lies in", "copies")]
-    if "evaluation" in shown:
+    if runs["evaluation"].notna().any():
         columns += [Column("test/top1 measured again (%)", "test_top1_again", POINTS)]
         columns += [Column("Difference (points)", "test_top1_difference", POINTS)]
         columns += [Column(EVALUATION, "evaluation")]
-    return [*columns, _key("key")]
+    return [*columns, Column(STORED, "stored", width=14, hidden=True)]
 
 
-def settings_of_runs(named: Iterable[Mapping[str, Any]]) -> list[str]:
+def _settings_of_runs(named: Iterable[Mapping[str, Any]]) -> list[str]:
     """The settings that some run does not have at its default, in the order of the schema.
 
     Args:
@@ -132,6 +135,14 @@ def settings_of_runs(named: Iterable[Mapping[str, Any]]) -> list[str]:
         (name for name in names if name not in ALWAYS_SHOWN and name != SEED),
         key=lambda name: places.get(name, len(places)),
     )
+
+
+def further_columns(table: DataFrame) -> list[Column]:
+    """The columns of a further sheet: those of a DataFrame, by its headers."""
+    return [
+        Column(header, header, COUNT if pd.api.types.is_integer_dtype(table[header]) else POINTS)
+        for header in table.columns
+    ]
 
 
 def summary_rows(table: DataFrame) -> list[dict[str, Value]]:
@@ -176,7 +187,3 @@ def _further() -> list[tuple[str, Metric]]:
 
 def _cost(key: str) -> Column:
     return figure(key, number_format=COUNT if key == "peak_memory_bytes" else "")
-
-
-def _key(column: str) -> Column:
-    return Column(KEY, column, width=14, hidden=True)

@@ -1,4 +1,4 @@
-"""A table in a sheet of an Excel book: the look of its columns, written from rows and read back."""
+"""A table in a sheet of an Excel book: the look of its columns, written from rows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from openpyxl.cell import Cell
-from openpyxl.cell.rich_text import CellRichText
 from openpyxl.styles import Alignment, Border, Font, PatternFill, Side
 from openpyxl.utils import get_column_letter
 from openpyxl.worksheet.properties import PageSetupProperties
@@ -19,7 +18,7 @@ from neq.results.frame import Value
 HEADER_FONT, HEADER_HEIGHT = Font(name="Calibri", size=11, bold=True), 48
 HEADER_FILL, HEADER_LINE = PatternFill("solid", fgColor="E7ECF2"), Border(bottom=Side("thin", "6B7A8C"))
 TEXT = Alignment("left", indent=1)
-LONGEST_TEXT = 32_767  # Excel's cells hold no more
+LONGEST_TEXT, MOST_DIGITS = 32_767, 10**15 - 1  # Excel's cells hold no more
 # Characters that XML cannot hold; names of folders may have them.
 ILLEGAL = re.compile("[\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff]")
 
@@ -73,30 +72,28 @@ def write_table(
         sheet.page_setup.fitToHeight = 0
 
 
-def read_table(sheet: Worksheet) -> dict[int, dict[str, Value]]:
-    """The rows below a sheet's header by their numbers: header -> value.
+def contents(sheet: Worksheet) -> Iterator[tuple[int, int, Value]]:
+    """Row, column and value of the cells that hold something, from 1; what is no number as text.
 
-    The value of a cell that is below no header stands under its coordinate.
+    A sheet's own iterators make every cell up to the last, up to 17 billion.
     """
-    headers: dict[int, str] = {}
-    rows: dict[int, dict[str, Value]] = {}
-    for cell in sorted(filled(sheet), key=lambda cell: (cell.row, cell.column)):
-        value = _plain(cell.value)
-        if cell.row == 1:
-            headers[cell.column] = str(value)
-        else:
-            rows.setdefault(cell.row, {})[headers.get(cell.column, cell.coordinate)] = value
-    return rows
-
-
-def filled(sheet: Worksheet) -> Iterator[Cell]:
-    """The cells that hold something; a sheet's own iterators make all up to the last, up to 17 billion."""
-    return (cell for cell in sheet._cells.values() if cell.value is not None)
+    for cell in sheet._cells.values():
+        if cell.value not in (None, ""):
+            yield (
+                cell.row,
+                cell.column,
+                cell.value if isinstance(cell.value, int | float) else str(cell.value),
+            )
 
 
 def put(cell: Cell, value: Value, number_format: str = "General") -> None:
-    """Sets a cell: text stays text whatever it begins with, and what XML cannot hold is spelled out."""
+    """Sets a cell: text stays text whatever it begins with, and what XML cannot hold is spelled out.
+
+    A whole number of more digits than Excel keeps is text.
+    """
     cell.number_format = number_format
+    if isinstance(value, int) and abs(value) > MOST_DIGITS:
+        value = str(value)
     if not isinstance(value, str):
         cell.value = value
         return
@@ -138,10 +135,3 @@ def _scaled(value: Value, scale: float) -> Value:
     if scale == 1 or isinstance(value, str | bool | None):
         return value
     return value / scale
-
-
-def _plain(value: object) -> Value:
-    """The value of a cell: text without formats, what is no value of a DataFrame's (a date) as text."""
-    if value is None or (isinstance(value, str | int | float) and not isinstance(value, CellRichText)):
-        return value
-    return str(value)

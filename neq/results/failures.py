@@ -7,11 +7,12 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from neq.results.runs_of_sweep import IMAGES, SEED, Run, key_of
+from neq.results.runs_of_sweep import IMAGES, key_of
 from neq.runs.identity import plain_identity
+from neq.runs.run_reader import Run
 from neq.sweeps import Sweep, cells
 from neq.sweeps.queue import CellQueue, sweep_name
-from neq.sweeps.storage import FILE, open_storage
+from neq.sweeps.storage import FILE, open_storage, unreachable_refused
 
 
 def with_failures(runs: Iterable[Run], sweeps: Mapping[str, Sweep], runs_dir: Path) -> list[Run]:
@@ -31,7 +32,7 @@ def with_failures(runs: Iterable[Run], sweeps: Mapping[str, Sweep], runs_dir: Pa
             reasons |= _reasons(file, sweep, runs_dir) if sweep.method == "grid" else {}
     return [
         replace(run, reason=reasons[key])
-        if run.state != "done" and (key := key_of({**run.values, SEED: run.seed}, IMAGES)) in reasons
+        if run.state != "done" and (key := key_of(run.identity, IMAGES)) in reasons
         else run
         for run in runs
     ]
@@ -40,7 +41,8 @@ def with_failures(runs: Iterable[Run], sweeps: Mapping[str, Sweep], runs_dir: Pa
 def _reasons(file: str, sweep: Sweep, runs_dir: Path) -> dict[str, str]:
     """By the cell's settings: the line that it failed with."""
     name = sweep_name(sweep, Path(file).stem, sweep.experiment().settings)
-    with closing(CellQueue(open_storage(None, runs_dir, reading=True), name, sweep)) as queue:
+    queue = CellQueue(open_storage(None, runs_dir, reading=True), name, sweep)
+    with closing(queue), unreachable_refused():
         states = queue.states() if queue.exists() else []
     failed = {state.cell: f"failed: {state.reason}" for state in states if state.state == "failed"}
     failed |= {state.cell: "stopped early (early_terminate)" for state in states if state.state == "stopped"}

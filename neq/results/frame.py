@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,15 @@ import pandas as pd
 from pandas import DataFrame, Series
 
 from neq.config import Config, network
-from neq.results.runs_of_sweep import SEED, Files, Run, collect, key_of, run_key, settings_of
+from neq.results.runs_of_sweep import SEED, Files, collect, key_of, run_key, settings_of
 from neq.results.verdicts import Checks
 from neq.runs.environment import Environment
 from neq.runs.metrics import summary_metrics
-from neq.runs.run_reader import number
+from neq.runs.run_reader import Run, number
 from neq.utils.atomic_files import atomic_file, write_text
 from neq.utils.errors import UserError
 
 # Columns beside the settings and the metrics of summary.json.
-WHOLE = ("seed", "epochs")
 FIGURES = ("best_epoch", "budget_amount", "trained_biases", "trained_norms", "trained_head", "skipped_images")
 CHECKED = ("test_top1_again", "test_top1_difference")
 # Of the environment; a run that was resumed in another one has `1 -> 2`.
@@ -30,10 +29,7 @@ ENVIRONMENT = (
     *("threads", "processes", "device_name", "cpu_capability", "torch", "torchvision", "cuda", "neq"),
     "commit",
 )
-TEXTS = (
-    *("state", "reason", "peak_memory_kind", "device", *ENVIRONMENT, "folder", "copies", "evaluation"),
-    *("setting", "key"),
-)
+TEXTS = ("state", "reason", "peak_memory_kind", "device", *ENVIRONMENT, "folder", "copies", "evaluation")
 
 CHANGED = " -> "
 
@@ -76,45 +72,35 @@ def frame(runs: Iterable[Run], checks: Checks | None = None) -> DataFrame:
 
 
 def of_records(records: Sequence[Record]) -> DataFrame:
-    """The DataFrame of rows, each with the settings of its key and the columns that are known."""
-    names = dict.fromkeys(settings_of({}))
-    for record in records:
-        names |= dict.fromkeys(settings_of_key(record["key"]) or {})
-    names.pop(SEED)
-    figures = (*FIGURES, *summary_metrics(), *CHECKED)
-    others = {*WHOLE, *figures, *TEXTS}
-    columns = {name: _setting_column(records, name) for name in names if name not in others}
-    columns |= {name: Series([one[name] for one in records], dtype="int64") for name in WHOLE}
-    for name in figures:
+    """The DataFrame of rows.
+
+    Args:
+        records: of each row, its `key`, its `epochs`, and what else is known of `known_columns`.
+    """
+    keys = [one["key"] for one in records]
+    every = [json.loads(key) for key in keys]
+    settings = [settings_of_key(key) for key in keys]
+    names = dict.fromkeys(name for one in (settings_of_key("{}"), *settings) for name in one)
+    columns = {name: _setting_column([one.get(name) for one in settings]) for name in names}
+    columns["seed"] = Series([named[SEED] for named in every], dtype="int64")
+    columns["epochs"] = Series([one["epochs"] for one in records], dtype="int64")
+    for name in (*FIGURES, *summary_metrics(), *CHECKED):
         columns[name] = Series([number(one.get(name)) for one in records], dtype="float64")
     for name in TEXTS:
         columns[name] = Series([_text(one.get(name)) for one in records], dtype="string")
+    columns["setting"] = Series([key_of(named, SEED) for named in every], dtype="string")
+    columns["key"] = Series(keys, dtype="string")
     return DataFrame(columns)
 
 
-def record(key: str, settings: Mapping[str, Any], **known: Any) -> Record:
-    """A row.
-
-    Args:
-        key: as of `run_key`.
-        settings: of the run, leaf -> JSON value.
-        known: its other columns.
-    """
-    named = json.loads(key)
-    setting = key_of({name: value for name, value in named.items() if name != SEED})
-    shown = {name: cell_value(value) for name, value in settings.items() if name != SEED}
-    return {**shown, "seed": named[SEED], "setting": setting, "key": key, **known}
+def known_columns() -> tuple[str, ...]:
+    """The columns that do not follow from a run's key: of its record and of its evaluation."""
+    return ("key", "epochs", *FIGURES, *summary_metrics(), *CHECKED, *TEXTS)
 
 
-def settings_of_key(key: object) -> dict[str, Any] | None:
-    """The settings that a `key` or a `setting` stands for, defaults included; none if it is neither."""
-    try:
-        named = json.loads(str(key))
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(named, dict):
-        return None
-    return {name: value for name, value in settings_of(named).items() if name != SEED or SEED in named}
+def settings_of_key(key: str) -> dict[str, Any]:
+    """The settings that a `key` or a `setting` stands for, defaults included, without the seed."""
+    return {name: value for name, value in settings_of(json.loads(key)).items() if name != SEED}
 
 
 def cell_value(value: Any) -> Value:
@@ -127,32 +113,21 @@ def _record(run: Run, checks: Checks) -> Record:
     beside = summary.get("trained_beside_max")
     beside = beside if isinstance(beside, dict) else {}
     check = checks.get(run_key(run))
-    return record(
-        run_key(run),
-        run.config,
-        state=run.state,
-        reason=run.reason or None,
-        epochs=run.epochs,
-        best_epoch=summary.get("best_epoch"),
-        budget_amount=_budget(run),
-        **{key: summary.get(key) for key in summary_metrics()},
+    return {
+        **{name: summary.get(name) for name in known_columns()},
+        "key": run_key(run),
+        "state": run.state,
+        "reason": run.reason or None,
+        "epochs": run.epochs,
+        "budget_amount": _budget(run),
         **{f"trained_{kind}": beside.get(kind) for kind in ("biases", "norms", "head")},
-        skipped_images=summary.get("skipped_images"),
-        peak_memory_kind=summary.get("peak_memory_kind"),
-        device=summary.get("device"),
         **{name: _environment(run.environments, name) for name in ENVIRONMENT},
-        folder=run.place or None,
-        copies="; ".join(run.copies) or None,
-        **(
-            {}
-            if check is None
-            else {
-                "test_top1_again": check.top1,
-                "test_top1_difference": check.difference,
-                "evaluation": check.verdict,
-            }
-        ),
-    )
+        "folder": run.place or None,
+        "copies": "; ".join(run.copies) or None,
+        "test_top1_again": None if check is None else check.top1,
+        "test_top1_difference": None if check is None else check.difference,
+        "evaluation": None if check is None else check.verdict,
+    }
 
 
 def _environment(environments: Sequence[Environment], name: str) -> str | None:
@@ -183,13 +158,13 @@ def _budget(run: Run) -> float | None:
     return None if total is None or config["ratio"] is None else round(min(config["ratio"], 1) * total)
 
 
-def _setting_column(records: Sequence[Record], name: str) -> Series:
+def _setting_column(given: Sequence[Any]) -> Series:
     """The values of a setting in the narrowest type that holds them all, missing ones as such."""
-    values = [one.get(name) for one in records]
+    values = [cell_value(value) for value in given]
     kinds = {type(value) for value in values if value is not None}
     if kinds == {bool}:
         return Series(values, dtype="boolean")
-    if kinds == {int} and all(abs(value or 0) < 2**63 for value in values):
+    if kinds == {int} and all(abs(value) < 2**63 for value in values if isinstance(value, int)):
         return Series(values, dtype="Int64")
     if kinds <= {int, float}:
         return Series([number(value) for value in values], dtype="float64")

@@ -11,12 +11,9 @@ from pandas import DataFrame, Series
 from neq.config.policies import POLICIES
 from neq.results.frame import (
     CHANGED,
-    CHECKED,
     ENVIRONMENT,
-    FIGURES,
-    TEXTS,
-    WHOLE,
     cell_value,
+    known_columns,
     settings_of_key,
 )
 from neq.results.runs_of_sweep import SEED, key_of
@@ -55,8 +52,7 @@ def groups(runs: DataFrame) -> DataFrame:
         differ; `environment`, the fields in which the environments of the seeds differ; `evaluation`, where
         every seed was evaluated again.
     """
-    settings = [name for name in runs.columns if name not in {*WHOLE, *FIGURES, *CHECKED, *TEXTS}]
-    settings = [name for name in settings if name not in summary_metrics()]
+    settings = [name for name in runs.columns if name not in (*known_columns(), "seed", "setting")]
     table = runs.drop_duplicates("setting").set_index("setting")[settings]
     finished = runs[runs["state"] == "done"]
     done = finished.groupby("setting", sort=False)
@@ -106,7 +102,7 @@ def _verdict(verdicts: Series) -> str | None:
 
 def _compared(table: DataFrame) -> DataFrame:
     """Sorted, with the columns that compare a setting with others."""
-    settings = {key: settings_of_key(key) or {} for key in table.index}
+    settings = {key: settings_of_key(key) for key in table.index}
     order = sorted(table.index, key=lambda key: _order(settings[key], table.at[key, "budget_amount"]))
     table = table.loc[order].copy()
     rest = Series([rest_of(settings[key]) for key in order], index=table.index, dtype="string")
@@ -172,7 +168,7 @@ def varying_settings(table: DataFrame) -> list[str]:
     Args:
         table: rows of `groups`.
     """
-    several = [settings_of_key(key) or {} for key in table.index]
+    several = [settings_of_key(key) for key in table.index]
     shown = [
         key_of(
             {**{name: one.get(name) for name in ALWAYS_SHOWN}, "budget": None if pd.isna(amount) else amount}
@@ -205,7 +201,7 @@ def series_names(table: DataFrame) -> list[str]:
     Args:
         table: rows of `groups` of one data set and network.
     """
-    several = [settings_of_key(key) or {} for key in table.index]
+    several = [settings_of_key(key) for key in table.index]
     beside = {"dataset", "net_name", "budget_unit", "budget", "ratio", "scheme", *LISTS, "neuron_selection"}
     names = sorted(set(differing(several)) - beside - {SEED})
     shown = {name: _shortened([one.get(name) for one in several]) for name in names}

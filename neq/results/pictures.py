@@ -16,9 +16,10 @@ from matplotlib.ticker import (
     NullLocator,
     StrMethodFormatter,
 )
+from pandas import DataFrame, Series
 
 from neq.results.run_pictures import save_figure
-from neq.results.series import Panel, Point, Value, pareto_front
+from neq.results.series import Panel, pareto_front
 from neq.runs.metrics import Metric, cost_metrics
 
 # Colour, marker and line differ together, and colours in lightness too: legible in black and white.
@@ -50,18 +51,15 @@ def accuracy_by_budget(panel: Panel) -> Figure:
     figure = Figure(figsize=(6.4, 4.6), layout="constrained")
     axes = figure.subplots()
     unit, size = _UNITS[panel.unit]
-    budgets = [point.budget / size for point in panel.points]
+    budgets = list(panel.points["budget"] / size)
     is_log = _scale(axes, budgets)
-    for at, series in enumerate(panel.series):
+    for at, (name, rows) in enumerate(panel.series):
         shift = at - (len(panel.series) - 1) / 2
-        places = [_dodged(point.budget / size, shift, budgets, is_log) for point in series.points]
-        tops = [point.top1 for point in series.points]
-        _errorbar(axes, at, series.name, places, tops, joined=series.is_joined)
-        if (
-            len(series.points) == 1 and series.points[0].share >= 100
-        ):  # everything is trained: a level to reach
+        places = [_dodged(budget, shift, budgets, is_log) for budget in rows["budget"] / size]
+        _errorbar(axes, at, name, places, rows, joined=bool(rows["is_joined"].all()))
+        if len(rows) == 1 and rows["share"].iloc[0] >= 100:  # everything is trained: a level to reach
             colour, _, line = STYLES[at % len(STYLES)]
-            axes.axhline(series.points[0].top1.mean, color=colour, linestyle=line, linewidth=0.8, alpha=0.6)
+            axes.axhline(rows["test_top1"].iloc[0], color=colour, linestyle=line, linewidth=0.8, alpha=0.6)
     _budget_ticks(axes, budgets, is_log)
     _frame(axes, f"budget ({unit})")
     axes.set_ylabel("test top-1 (%)")
@@ -101,48 +99,47 @@ def save_picture(figure: Figure, path: Path) -> tuple[Path, ...]:
 
 def _cost_panel(axes: Axes, panel: Panel, cost: str, metric: Metric) -> None:
     unit, size = _COST_UNITS[metric.unit]
-    known = [point for point in panel.points if cost in point.costs]
-    kind = _kind(panel) if cost == "peak_memory_bytes" and known else ""
+    known = panel.points[panel.points[cost].notna()]
+    kind = _kind(panel) if cost == "peak_memory_bytes" and len(known) else ""
     _frame(axes, f"{metric.header.lower()} ({unit}{kind})")
-    if not known:
+    if known.empty:
         axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", va="center")
         axes.set_xticks([])
         return
     axes.margins(x=0.2)
-    is_log = _scale(axes, [point.costs[cost].mean / size for point in known])
-    front = [known[at] for at in pareto_front([(p.costs[cost].mean, p.top1.mean) for p in known])]
-    steps = [(point.costs[cost].mean / size, point.top1.mean) for point in front]
+    is_log = _scale(axes, list(known[cost] / size))
+    places = list(zip(known[cost] / size, known["test_top1"], strict=True))
+    best = pareto_front(places)
+    front, steps = known.iloc[best], [places[at] for at in best]
     axes.plot(*zip(*steps, strict=True), **_FRONT)
-    for at, series in enumerate(panel.series):
-        points = [point for point in series.points if cost in point.costs]
-        costs = [point.costs[cost].scaled(1 / size) for point in points]
-        tops = [point.top1 for point in points]
-        filled = [point in front for point in points]
-        places = [value.mean for value in costs]
-        _errorbar(axes, at, series.name, places, tops, costs, joined=False, filled=filled)
+    for at, (name, points) in enumerate(panel.series):
+        rows = points[points[cost].notna()]
+        filled = list(rows.index.isin(front.index))
+        bars = rows[f"{cost}_std"] / size if (rows[f"{cost}_count"] > 1).any() else None
+        _errorbar(axes, at, name, list(rows[cost] / size), rows, bars, joined=False, filled=filled)
     if is_log:
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     else:
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlim(left=max(0.0, axes.get_xlim()[0]))  # a bar may reach below nothing, an axis need not
-    _name_front(axes, steps, front)
+    _name_front(axes, steps, list(front["share"]))
 
 
-def _name_front(axes: Axes, steps: Sequence[tuple[float, float]], front: Sequence[Point]) -> None:
+def _name_front(axes: Axes, steps: Sequence[tuple[float, float]], shares: Sequence[float]) -> None:
     """Writes what they update at most above and left of a front's points, where no other point can be.
 
     Args:
         axes: with everything else drawn.
         steps: cost and top-1 of each point.
-        front: the points.
+        shares: what each updates at most, in per cent.
     """
     # Names that would lie upon one another are left out.
     to_axes = axes.transData + axes.transAxes.inverted()
     last = (-1.0, -1.0)
-    for step, point in zip(steps, front, strict=True):
+    for step, share in zip(steps, shares, strict=True):
         x, y = to_axes.transform(step)
         if x - last[0] > 0.13 or y - last[1] > 0.05:
-            said = f"{point.share:.3g} %"
+            said = f"{share:.3g} %"
             # Right of a point that has no room at its left.
             beside, side = (-5, "right") if x > 0.12 else (5, "left")
             axes.annotate(said, step, (beside, 4), textcoords="offset points", ha=side, fontsize=7)
@@ -154,19 +151,30 @@ def _errorbar(
     at: int,
     name: str,
     places: Sequence[float],
-    values: Sequence[Value],
-    costs: Sequence[Value] = (),
+    rows: DataFrame,
+    costs: Series | None = None,
     joined: bool = True,
     filled: Sequence[bool] = (),
 ) -> None:
-    """Points of a series with their deviations; a bar is drawn where there are two seeds or more."""
+    """Draws the points of a series with their deviations, where there are two seeds or more.
+
+    Args:
+        axes: where.
+        at: the number of the series.
+        name: of the series.
+        places: of the points along the horizontal axis.
+        rows: of the series, as of `Panel`.
+        costs: deviations along that axis.
+        joined: whether a line joins the points.
+        filled: which of them are filled; none given: all.
+    """
     colour, marker, line = STYLES[at % len(STYLES)]
-    means = [value.mean for value in values]
+    means = list(rows["test_top1"])
     axes.errorbar(
         places,
         means,
-        yerr=[value.deviation for value in values] if any(value.count > 1 for value in values) else None,
-        xerr=[cost.deviation for cost in costs] if any(cost.count > 1 for cost in costs) else None,
+        yerr=rows["test_top1_std"] if (rows["test_top1_count"] > 1).any() else None,
+        xerr=costs,
         fmt="none",
         ecolor=colour,
         elinewidth=1,
@@ -207,7 +215,8 @@ def _dodged(budget: float, shift: float, budgets: Sequence[float], is_log: bool)
 
 def _budget_ticks(axes: Axes, values: Sequence[float], is_log: bool) -> None:
     """Ticks at the budgets themselves, where they do not crowd one another."""
-    axes.xaxis.set_major_formatter(EngFormatter(places=None, sep=""))
+    formatter = EngFormatter(places=None, sep="")
+    axes.xaxis.set_major_formatter(formatter)
     budgets = sorted(set(values))
     least, most = budgets[0], budgets[-1]
     kept: list[float] = []
@@ -219,18 +228,12 @@ def _budget_ticks(axes: Axes, values: Sequence[float], is_log: bool) -> None:
             kept.append(budget)
     if len(kept) > 8:
         return
-    formatter = EngFormatter(sep="", places=None)
-    axes.set_xticks(kept, [_three_digits(formatter, budget) for budget in kept])
-
-
-def _three_digits(formatter: EngFormatter, value: float) -> str:
-    rounded = float(f"{value:.3g}")
-    return str(formatter.format_eng(rounded))
+    axes.set_xticks(kept, [formatter.format_eng(float(f"{budget:.3g}")) for budget in kept])
 
 
 def _kind(panel: Panel) -> str:
     """How peak memory was measured."""
-    kinds = panel.memory_kinds
+    kinds = panel.texts("peak_memory_kind")
     if not kinds:
         return ""
     return f", {kinds[0]}" if len(kinds) == 1 else ", measured in several ways"
@@ -245,12 +248,12 @@ def _frame(axes: Axes, label: str) -> None:
 
 def _finish(figure: Figure, panel: Panel) -> None:
     """Title, and a legend below the panels, where it hides nothing."""
-    counts = sorted({point.top1.count for point in panel.points})
+    counts = sorted(set(panel.points["test_top1_count"].astype(int)))
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     over = f"mean ± standard deviation of {seeds} seeds" if counts[-1] > 1 else "1 seed"
     lines = [f"{panel.network} on {panel.dataset}", f"{over}, {panel.done} of {panel.expected} runs"]
-    if len(panel.devices) > 1:
-        lines[1] += f", on {' and '.join(panel.devices)}"
+    if len(devices := panel.texts("device")) > 1:
+        lines[1] += f", on {' and '.join(devices)}"
     figure.suptitle("\n".join(lines), fontsize=10)
     handles: dict[str, Artist] = {}
     for axes in figure.axes:

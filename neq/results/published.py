@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any
 
@@ -16,7 +15,6 @@ from neq.config.keys import flatten_file
 from neq.config.policies import POLICIES
 from neq.config.schema import Section
 from neq.results.frame import settings_of_key
-from neq.results.series import Value, value_of
 
 FILE = "published_results.yaml"
 SOURCE = "Quelennec et al., arXiv 2312.05282"
@@ -39,39 +37,6 @@ class PublishedNetwork(Section):
     rows: tuple[PublishedRow, ...]
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """A setting beside the published figure.
-
-    Args:
-        config: its settings, leaf -> JSON value.
-        row: of the published table.
-        ours: test top-1 in per cent, over the seeds that are done; none without one.
-        seeds_done: how many are done.
-        seeds_expected: how many the sweeps ask for.
-        theirs: the published mean.
-        differs: what was set otherwise than published: `n_epochs 5 (120)`, the published value in brackets.
-    """
-
-    config: Mapping[str, Any]
-    row: PublishedRow
-    ours: Value | None
-    seeds_done: int
-    seeds_expected: int
-    theirs: float
-    differs: tuple[str, ...]
-
-    @property
-    def deviation(self) -> float | None:
-        """The standard deviation over seeds (n - 1); none with fewer than two."""
-        return self.ours.deviation if self.ours is not None and self.ours.count > 1 else None
-
-    @property
-    def difference(self) -> float | None:
-        """Ours less theirs."""
-        return None if self.ours is None else self.ours.mean - self.theirs
-
-
 # These define a row of the published table.
 _NOT_COMPARED = frozenset(
     {
@@ -87,26 +52,6 @@ def published_results() -> Mapping[str, PublishedNetwork]:
     return read_entries(FILE, PublishedNetwork)
 
 
-def compare(groups: DataFrame) -> list[Comparison]:
-    """The settings that have a cell in the published table: data set, network, policy and budget match.
-
-    Args:
-        groups: as of `neq.results.groups`.
-    """
-    found = []
-    for setting, group in groups.iterrows():
-        config = settings_of_key(setting) or {}
-        row = _row(config)
-        name = config["dataset"]
-        if row is not None and name in row.top1:
-            counts = int(group["seeds_done"]), int(group["seeds_expected"])
-            differs = _differences(config, row)
-            found.append(
-                Comparison(config, row, value_of(group, "test_top1"), *counts, row.top1[name], differs)
-            )
-    return found
-
-
 HEADERS = (
     *("Model", "Dataset", "Budget", "Method", "Initialization", "Ours (%)"),
     *("Standard deviation (points)", "Seeds done", "Seeds expected", "Published (%)", "Difference (points)"),
@@ -115,28 +60,25 @@ HEADERS = (
 
 
 def comparison(groups: DataFrame) -> DataFrame:
-    """The comparison as a table, its columns those of HEADERS.
+    """The settings that have a figure in the published table: data set, network, policy and budget match.
 
     Args:
         groups: as of `neq.results.groups`.
+
+    Returns:
+        Columns: HEADERS. Ours is over the seeds that are done. The last one names what was set otherwise, as
+        `n_epochs 5 (120)`, with the published value in brackets.
     """
-    rows = [
-        (
-            one.config["net_name"],
-            one.config["dataset"],
-            one.row.budget,
-            one.row.neuron_selection,
-            one.config["initialization"],
-            None if one.ours is None else one.ours.mean,
-            one.deviation,
-            one.seeds_done,
-            one.seeds_expected,
-            one.theirs,
-            one.difference,
-            ", ".join(one.differs),
-        )
-        for one in compare(groups)
-    ]
+    rows = []
+    for setting, group in groups.iterrows():
+        config = settings_of_key(str(setting))
+        row, data = _row(config), config["dataset"]
+        if row is not None and data in row.top1:
+            what = config["net_name"], data, row.budget, row.neuron_selection, config["initialization"]
+            ours = group[["test_top1", "test_top1_std", "seeds_done", "seeds_expected"]]
+            theirs = row.top1[data]
+            differs = ", ".join(_differences(config, row))
+            rows.append((*what, *ours, theirs, group["test_top1"] - theirs, differs))
     return DataFrame(rows, columns=list(HEADERS))
 
 

@@ -11,11 +11,12 @@ import torch
 from neq.config import Config, dataset, to_mapping
 from neq.data import Data, open_data
 from neq.results.best_network import load_best
-from neq.results.runs_of_sweep import IMAGES, Run, run_key
+from neq.results.runs_of_sweep import IMAGES, run_key
 from neq.results.verdicts import Check
 from neq.runs import load_run
-from neq.runs.run_reader import number
-from neq.tasks import evaluate_classifier
+from neq.runs.run_reader import Run, number
+from neq.tasks import Classification
+from neq.training.evaluation import count
 from neq.utils.device import pick_device
 from neq.utils.errors import UserError, first_line, printable
 
@@ -36,12 +37,14 @@ def evaluate_runs(runs: Iterable[Run], notify: Notify, device: str = "auto") -> 
         if run.state != "done":
             continue
         try:
-            config = _config(run)
+            if run.folder is None:
+                raise UserError("its network is not on W&B")
+            config = load_run(run.folder).config
         except UserError as error:
             checks[run_key(run)] = _unmeasured(run, error)
             continue
         images = to_mapping(config)["data_provider"]
-        same_data[json.dumps([images, run.values.get(IMAGES)], sort_keys=True)].append((run, config))
+        same_data[json.dumps([images, run.identity.get(IMAGES)], sort_keys=True)].append((run, config))
     for members in same_data.values():
         checks |= _with_data(members, notify, pick_device(device))
     return checks
@@ -55,7 +58,7 @@ def _with_data(
     settings = config.data_provider
     try:
         with open_data(settings, dataset(settings.dataset), config.manual_seed, device) as data:
-            known = run.values.get(IMAGES)
+            known = run.identity.get(IMAGES)
             if known is not None and data.fingerprint != known:
                 raise UserError("these are not the images it was trained on")
             count = "network" if len(members) == 1 else "networks"
@@ -67,17 +70,6 @@ def _with_data(
         return {run_key(run): _unmeasured(run, error) for run, _ in members}
 
 
-def _config(run: Run) -> Config:
-    """The configuration that a run recorded.
-
-    Raises:
-        UserError: it is on W&B, or cannot be read.
-    """
-    if run.folder is None:
-        raise UserError("its network is not on W&B")
-    return load_run(run.folder).config
-
-
 def _check(run: Run, config: Config, data: Data, device: torch.device) -> Check:
     """One network on the test set; an error concerns its run alone."""
     assert run.folder is not None
@@ -87,7 +79,8 @@ def _check(run: Run, config: Config, data: Data, device: torch.device) -> Check:
         if len(best.classes) != len(data.classes):
             raise UserError(f"it has {len(best.classes)} classes, the data {len(data.classes)}")
         network = best.network.to(device).to(memory_format=torch.channels_last)
-        scores = evaluate_classifier(network, data.eval_batches("test"), device, config.run_config.precision)
+        task = Classification(data, device)
+        scores = task.scores(count(network, task, "test", config.run_config.precision))
     except Exception as error:  # a checkpoint may hold anything
         return _unmeasured(run, error)
     there, reason = str(run.summary.get("device")), ""

@@ -5,62 +5,24 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
 from neq.config import Config, config_model
 from neq.config.keys import nest
 from neq.runs import run_folder
-from neq.runs.environment import Environment
 from neq.runs.identity import default_settings, plain_identity
-from neq.runs.run_reader import Recorded, recorded_runs
+from neq.runs.run_reader import Run, recorded_runs
 from neq.sweeps import Sweep, cells, check_search, read_sweep
 from neq.utils.errors import UserError, shown
 
 SEED, IMAGES = "manual_seed", "data_fingerprint"
 NO_RUN = "no run"
 Files = Iterable[str | os.PathLike[str]]
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run of a sweep, or a cell without a run.
-
-    Args:
-        folder: of the run; none: there is no run, or it is on W&B.
-        values: the settings that identify it, without its seed and without defaults: leaf -> JSON value.
-        seed: of the run.
-        config: every setting that can change its result, defaults included: leaf -> JSON value. manual_seed
-            is one of them, data_fingerprint where images are files; device, root, ... are not.
-        state: "unfinished": started, without a summary; "missing": not started; "damaged": unreadable.
-        reason: why it is not done, in one line; empty when it is.
-        summary: as in summary.json, when it is done.
-        epochs: number of epochs that it recorded.
-        url: of the run on W&B, if it was read from there.
-        copies: further places that hold the same run.
-        environments: that computed it, in their order; several where it was resumed in another one.
-    """
-
-    folder: Path | None
-    values: Mapping[str, Any]
-    seed: int
-    config: Mapping[str, Any]
-    state: Literal["done", "unfinished", "missing", "damaged"]
-    reason: str
-    summary: dict[str, Any] | None
-    epochs: int
-    url: str | None = None
-    copies: tuple[str, ...] = ()
-    environments: tuple[Environment, ...] = ()
-
-    @property
-    def place(self) -> str:
-        """The run's folder, its address on W&B, or nothing."""
-        return self.url or ("" if self.folder is None else str(self.folder))
 
 
 def collect(
@@ -83,19 +45,11 @@ def collect(
 
 def read_sweeps(files: Files, config_file: str | None = None) -> dict[str, Sweep]:
     """The sweeps by the names of their files; `config_file` as of `collect`."""
-    found = {}
-    for file in files:
-        sweep = read_sweep(file)
-        if config_file is not None and not any(
-            flag.startswith(("--config-file", "--config_file")) for flag in sweep.flags
-        ):
-            sweep = sweep.model_copy(update={"flags": (*sweep.flags, "--config-file", config_file)})
-        found[os.fspath(file)] = sweep
-    return found
+    return {os.fspath(file): read_sweep(file, config_file) for file in files}
 
 
 def match(
-    sweeps: Mapping[str, Sweep], recorded: Sequence[Recorded], runs_dir: str | os.PathLike[str] = "runs"
+    sweeps: Mapping[str, Sweep], recorded: Sequence[Run], runs_dir: str | os.PathLike[str] = "runs"
 ) -> list[Run]:
     """The runs of the sweeps among those that were recorded; see `collect`.
 
@@ -104,41 +58,38 @@ def match(
         recorded: from any place; of several records of one run the most complete one counts, then the first.
         runs_dir: the folder that a cell's run is expected in.
     """
-    by_cell: defaultdict[str, list[Recorded]] = defaultdict(list)
+    by_cell: defaultdict[str, list[Run]] = defaultdict(list)
     for one in recorded:
-        if one.identity is not None:
+        if one.identity:
             by_cell[key_of(one.identity, IMAGES)].append(one)
-    unreadable = {one.folder: one for one in recorded if one.identity is None and one.folder is not None}
+    unreadable = {one.folder: one for one in recorded if not one.identity and one.folder is not None}
     found: dict[str, Run] = {}
     for called, sweep in sweeps.items():
         try:
             wanted = _grid(sweep) if sweep.method == "grid" else _drawn(sweep, Path(called).stem, by_cell)
         except UserError as error:
             raise UserError(f"file {shown(called)}: {error}") from None
-        for named, folder in wanted:
-            here = _runs(by_cell.get(key_of(named, IMAGES), []))
+        for named, config in wanted:
+            here = _once(by_cell.get(key_of(named, IMAGES), []))
             if not here:
-                lost = unreadable.get(Path(runs_dir).expanduser() / folder()) if unreadable else None
-                here = [_without_record(named, lost)]
+                lost = None
+                if config is not None and unreadable:
+                    lost = unreadable.get(Path(runs_dir).expanduser() / run_folder(config))
+                here = [replace(lost, identity=named) if lost else Run(named, "missing", NO_RUN)]
             for run in here:
                 found.setdefault(run_key(run), run)
     return _with_images(list(found.values()))
 
 
-Wanted = tuple[Mapping[str, Any], Callable[[], Path]]
+Wanted = tuple[Mapping[str, Any], Config | None]  # the identity of a run, and its cell's configuration
 
 
 def _grid(sweep: Sweep) -> list[Wanted]:
-    """The identity of every cell, and its run's folder."""
-    return [(plain_identity(cell.config), _folder(cell.config)) for cell in cells(sweep)]
+    return [(plain_identity(cell.config), cell.config) for cell in cells(sweep)]
 
 
-def _folder(config: Config) -> Callable[[], Path]:
-    return lambda: Path(run_folder(config))
-
-
-def _drawn(sweep: Sweep, stem: str, by_cell: Mapping[str, list[Recorded]]) -> list[Wanted]:
-    """The identities of the runs that a search drew: those that recorded its name, and W&B's."""
+def _drawn(sweep: Sweep, stem: str, by_cell: Mapping[str, list[Run]]) -> list[Wanted]:
+    """The runs that a search drew: those that recorded its name, and W&B's."""
     from neq.sweeps.queue import sweep_name  # imports optuna
 
     check_search(sweep)
@@ -146,7 +97,7 @@ def _drawn(sweep: Sweep, stem: str, by_cell: Mapping[str, list[Recorded]]) -> li
     names = {asked.sweep for one in every if one.url is not None for asked in one.sweeps}
     names.add(sweep_name(sweep, stem, sweep.experiment().settings))
     drawn = [one for one in every if any(asked.sweep in names for asked in one.sweeps)]
-    return [(one.identity, Path) for one in drawn if one.identity is not None and _is_valid(one.identity)]
+    return [(one.identity, None) for one in drawn if _is_valid(one.identity)]
 
 
 def _is_valid(named: Mapping[str, Any]) -> bool:
@@ -160,77 +111,36 @@ def _is_valid(named: Mapping[str, Any]) -> bool:
     return plain_identity(config) == settings
 
 
-def _runs(recorded: Sequence[Recorded]) -> list[Run]:
+def _once(recorded: Sequence[Run]) -> list[Run]:
     """One run for each set of images: its most complete record."""
-    by_images: dict[str, list[Recorded]] = {}
-    known = {one.identity[IMAGES] for one in recorded if one.identity is not None and IMAGES in one.identity}
+    by_images: dict[str, list[Run]] = {}
+    known = {one.identity[IMAGES] for one in recorded if IMAGES in one.identity}
     for one in recorded:
-        assert one.identity is not None
         # W&B and config.yaml do not identify the images: assume those of the other records if they agree.
         if len(known) == 1 and (one.url is not None or one.state == "damaged"):
             one = replace(one, identity={**one.identity, IMAGES: next(iter(known))})
-        assert one.identity is not None
         by_images.setdefault(key_of(one.identity), []).append(one)
-    return [_run(same) for same in by_images.values()]
-
-
-def _run(same: Sequence[Recorded]) -> Run:
     states = ("done", "unfinished", "damaged")
-    best, *others = sorted(same, key=lambda one: states.index(one.state))
-    assert best.identity is not None
-    return Run(
-        folder=best.folder,
-        values=_values(best.identity),
-        seed=_seed(best.identity),
-        config=settings_of(best.identity),
-        state=best.state,
-        reason=best.reason,
-        summary=best.summary,
-        epochs=best.epochs,
-        url=best.url,
-        copies=tuple(one.place for one in others),
-        environments=best.environments,
-    )
-
-
-def _without_record(named: Mapping[str, Any], lost: Recorded | None) -> Run:
-    """A cell without a run, or whose folder holds nothing readable."""
-    return Run(
-        folder=None if lost is None else lost.folder,
-        values=_values(named),
-        seed=_seed(named),
-        config=settings_of(named),
-        state="missing" if lost is None else "damaged",
-        reason=NO_RUN if lost is None else lost.reason,
-        summary=None,
-        epochs=0 if lost is None else lost.epochs,
-    )
+    found = []
+    for same in by_images.values():
+        best, *others = sorted(same, key=lambda one: states.index(one.state))
+        found.append(replace(best, copies=tuple(one.place for one in others)))
+    return found
 
 
 def _with_images(runs: list[Run]) -> list[Run]:
     """Missing runs join the seeds that exist: they get the same images if those are known and agree."""
     images: defaultdict[str, set[str]] = defaultdict(set)
     for run in runs:
-        if IMAGES in run.values:
-            images[key_of(run.values, IMAGES)].add(run.values[IMAGES])
+        if IMAGES in run.identity:
+            images[key_of(run.identity, SEED, IMAGES)].add(run.identity[IMAGES])
     whole = []
     for run in runs:
-        known = images.get(key_of(run.values, IMAGES), set())
-        if IMAGES not in run.values and len(known) == 1:
-            same = {IMAGES: next(iter(known))}
-            run = replace(run, values={**run.values, **same}, config={**run.config, **same})
+        known = images.get(key_of(run.identity, SEED, IMAGES), set())
+        if len(known) == 1:
+            run = replace(run, identity={IMAGES: next(iter(known)), **run.identity})
         whole.append(run)
     return whole
-
-
-def _values(named: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in named.items() if name != SEED}
-
-
-def _seed(named: Mapping[str, Any]) -> int:
-    seed = named[SEED]
-    assert isinstance(seed, int), "it is that of a cell"
-    return seed
 
 
 def settings_of(named: Mapping[str, Any]) -> dict[str, Any]:
@@ -240,15 +150,14 @@ def settings_of(named: Mapping[str, Any]) -> dict[str, Any]:
 
 def run_key(run: Run) -> str:
     """The text that identifies a run: its settings and its seed as JSON."""
-    return key_of({**run.values, SEED: run.seed})
+    return key_of(run.identity)
 
 
-def key_of(named: Mapping[str, Any], without: str | None = None) -> str:
+def key_of(named: Mapping[str, Any], *without: str) -> str:
     """Settings as a canonical text, which is equal for equal settings.
 
     Args:
         named: JSON values by name.
-        without: the name of a setting to leave out.
+        without: the names of settings to leave out.
     """
-    kept = named if without is None else {name: value for name, value in named.items() if name != without}
-    return json.dumps(kept, sort_keys=True)
+    return json.dumps({name: named[name] for name in named if name not in without}, sort_keys=True)

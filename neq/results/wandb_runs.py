@@ -9,16 +9,14 @@ from typing import Any
 
 from neq.config.keys import KEYS, SECTIONS
 from neq.runs.record_header import UNKNOWN, SweepCell
-from neq.runs.run_reader import Recorded, check_summary, how_far, identity_of
+from neq.runs.run_reader import Run, check_summary, how_far, identity_of
 from neq.utils.errors import UserError, first_line, shown
 
 PATH = re.compile(r"[^/\s]+/[^/\s]+/[^/\s]+")
 PATIENCE = 60  # seconds that W&B has for an answer
 
 
-def wandb_runs(
-    sweeps: Iterable[str], api: Any = None, notify: Callable[[str], None] = print
-) -> list[Recorded]:
+def wandb_runs(sweeps: Iterable[str], api: Any = None, notify: Callable[[str], None] = print) -> list[Run]:
     """The runs of W&B sweeps.
 
     Args:
@@ -61,7 +59,7 @@ def _api() -> Any:
     return wandb.Api(timeout=PATIENCE)
 
 
-def _recorded(run: Any) -> Recorded:
+def _recorded(run: Any) -> Run:
     """A run of ours.
 
     Its configuration has our sections; the values of its sweep stand beside them and are in these already.
@@ -81,12 +79,12 @@ def _recorded(run: Any) -> Recorded:
         last = logged.get("epochs")
         epochs = last + 1 if isinstance(last, int) and not isinstance(last, bool) else 0
         reason = f"{how_far(named, epochs)} ({run.state} on W&B)"
-        return Recorded(named, "unfinished", reason, epochs=epochs, url=run.url)
+        return Run(named, "unfinished", reason, epochs=epochs, url=run.url)
     try:
         check_summary(logged, "its summary on W&B")
     except UserError as error:
-        return Recorded(named, "damaged", str(error), url=run.url)
-    return Recorded(named, "done", summary=logged, epochs=logged["epochs"], url=run.url)
+        return Run(named, "damaged", str(error), url=run.url)
+    return Run(named, "done", summary=logged, epochs=logged["epochs"], url=run.url)
 
 
 def _plain(value: Any) -> Any:

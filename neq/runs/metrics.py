@@ -6,7 +6,6 @@ record, `neq results best`, tables, the Excel book and the pictures read the tab
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -51,11 +50,7 @@ class Metric:
         return self.unit in ("s", "bytes") and self.higher_is_better is False
 
 
-def _by_key(*metrics: Metric) -> dict[str, Metric]:
-    return {metric.key: metric for metric in metrics}
-
-
-METRICS: dict[str, Metric] = _by_key(
+_ALL = (
     Metric("train.train/top1", "", "train/top1", "%", True, True),
     Metric("train.train/loss", "", "train/loss", "", False, True),
     Metric("valid.val/top1", "val_top1", "valid/best", "%", True, True),
@@ -72,6 +67,7 @@ METRICS: dict[str, Metric] = _by_key(
     Metric("saved_bytes", "saved_bytes", "Saved bytes", "bytes", False, False),
     Metric("peak_memory_bytes", "peak_memory_bytes", "Peak memory", "bytes", False, False),
 )
+METRICS: dict[str, Metric] = {metric.key: metric for metric in _ALL}
 
 
 def epoch_keys() -> tuple[str, ...]:
@@ -101,10 +97,7 @@ def cost_metrics() -> dict[str, Metric]:
 def curves() -> dict[str, list[Metric]]:
     """The metrics that are drawn over the epochs, by what the splits share: one picture each."""
     found: dict[str, list[Metric]] = {}
-    for metric in _shown(METRICS.values()):
-        found.setdefault(metric.name, []).append(metric)
+    for metric in METRICS.values():
+        if metric.per_epoch and metric.split and metric.header:
+            found.setdefault(metric.name, []).append(metric)
     return found
-
-
-def _shown(metrics: Iterable[Metric]) -> list[Metric]:
-    return [metric for metric in metrics if metric.per_epoch and metric.split and metric.header]

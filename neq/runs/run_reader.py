@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from neq.config import Config, read_yaml, stored_config
 from neq.runs.environment import Environment
-from neq.runs.identity import plain_identity
+from neq.runs.identity import default_settings, plain_identity
 from neq.runs.layout import CHECKPOINTS, CONFIG, IDENTITY, METRICS, SUMMARY
 from neq.runs.metrics import summary_metrics
 from neq.runs.record_header import UNKNOWN, RecordHeader, SweepCell, read_header
@@ -29,33 +29,47 @@ LARGEST = 1e300
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """A run as far as its record can be read, in a folder or on W&B.
+class Run:
+    """A run as far as its record can be read, in a folder or on W&B, or a cell of a sweep without one.
 
     Args:
-        identity: the settings that can change its result, as in identity.json; none: they cannot be read.
-        state: "unfinished": it has no summary; "damaged": its record cannot be used.
+        identity: the settings that can change its result, as in identity.json; empty: they cannot be read.
+        state: "unfinished": it has no summary; "missing": it was not started; "damaged": its record cannot be
+            used.
         reason: why it is not done, in one line.
         summary: as in summary.json, of a run that is done.
         epochs: recorded so far.
-        folder: of the run; none: it is on W&B.
-        url: of the run on W&B; none: it is in a folder.
+        folder: of the run; none: there is no run, or it is on W&B.
+        url: of the run on W&B, if it was read from there.
         header: environments and sweeps; of format 1 they are not known.
+        copies: further places that hold the same run.
     """
 
-    identity: Mapping[str, Any] | None
-    state: Literal["done", "unfinished", "damaged"]
+    identity: Mapping[str, Any]
+    state: Literal["done", "unfinished", "missing", "damaged"]
     reason: str = ""
     summary: dict[str, Any] | None = None
     epochs: int = 0
     folder: Path | None = None
     url: str | None = None
     header: RecordHeader = UNKNOWN
+    copies: tuple[str, ...] = ()
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        seed: int = self.identity["manual_seed"]
+        return seed
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Every setting that can change its result, defaults included: leaf -> JSON value."""
+        return {**default_settings(), **self.identity}
 
     @property
     def place(self) -> str:
-        """The run's folder, or its address on W&B."""
-        return str(self.folder) if self.url is None else self.url
+        """The run's folder, its address on W&B, or nothing."""
+        return self.url or ("" if self.folder is None else str(self.folder))
 
     @property
     def environments(self) -> tuple[Environment, ...]:
@@ -68,7 +82,7 @@ class Recorded:
         return self.header.sweeps
 
 
-def recorded_runs(runs: Path) -> list[Recorded]:
+def recorded_runs(runs: Path) -> list[Run]:
     """Every run below a folder, in the order of their paths; none where there is no such folder.
 
     Raises:
@@ -105,8 +119,8 @@ def _run_folders(runs: Path) -> Iterator[tuple[Path, frozenset[str]]]:
     yield from ((Path(error.filename), frozenset()) for error in unreadable)
 
 
-def _read(folder: Path, names: frozenset[str]) -> Recorded:
-    found = Recorded(None, "damaged", folder=folder)
+def _read(folder: Path, names: frozenset[str]) -> Run:
+    found = Run({}, "damaged", folder=folder)
     try:
         named = read_object(folder / IDENTITY, IDENTITY)
     except UserError as error:
@@ -167,12 +181,12 @@ def _epochs(folder: Path) -> int:
         return 0
 
 
-def _from_config(folder: Path) -> dict[str, Any] | None:
+def _from_config(folder: Path) -> dict[str, Any]:
     """The identity by the run's config.yaml, where identity.json cannot be read."""
     try:
         return identity_of(read_yaml(folder / CONFIG))
     except UserError:
-        return None
+        return {}
 
 
 def identity_of(values: Mapping[str, Any]) -> dict[str, Any]:

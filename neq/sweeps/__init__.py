@@ -4,7 +4,7 @@ Modules that need Optuna (`queue`, `trials`, `storage`, `search`, `history`, `wo
 own names, so that listing cells does not wait for it.
 """
 
-from neq.sweeps.cells import MAX_CELLS, Cell, cells, check_search, grid, grid_size
+from neq.sweeps.cells import MAX_CELLS, Cell, cells, check_search, grid, grid_size, read_cells
 from neq.sweeps.parameters import Choice, Drawn, Parameter
 from neq.sweeps.sweep_file import EarlyTerminate, Sweep, read_sweep
 
@@ -20,5 +20,6 @@ __all__ = [
     "check_search",
     "grid",
     "grid_size",
+    "read_cells",
     "read_sweep",
 ]

@@ -6,11 +6,12 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from neq.experiment.experiment import Experiment
 from neq.sweeps.parameters import Choice, Drawn, Parameter
-from neq.sweeps.sweep_file import Sweep
+from neq.sweeps.sweep_file import Sweep, read_sweep
 from neq.utils.errors import UserError, shown
 
 MAX_CELLS = 10_000
@@ -68,6 +69,25 @@ def cells(sweep: Sweep) -> tuple[Cell, ...]:
         _cell(experiment, number, values, f"cell {number} of {size}{_shown_values(sweep, values)}")
         for number, values in enumerate(grid(sweep), 1)
     )
+
+
+def read_cells(path: Path, config_file: str | None = None) -> tuple[Sweep, tuple[Cell, ...]]:
+    """A sweep file and the cells of its grid, none of a search; whatever it may ask for is checked.
+
+    Args:
+        path, config_file: as of `read_sweep`.
+
+    Raises:
+        UserError: as of `read_sweep`, `cells` and `check_search`, with the name of the file.
+    """
+    sweep = read_sweep(path, config_file)
+    try:
+        if sweep.method == "grid":
+            return sweep, cells(sweep)
+        check_search(sweep)
+    except UserError as error:
+        raise UserError(f"file {str(path)!r}: {error}") from None
+    return sweep, ()
 
 
 def check_search(sweep: Sweep) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 State = Literal["waiting", "running", "done", "stopped", "failed"]
 FINAL: tuple[State, ...] = ("done", "stopped", "failed")
@@ -28,7 +28,7 @@ class CellState:
     """The state of a cell.
 
     Args:
-        cell: the number of a grid's cell, or of the trial that first drew it.
+        cell: the number of a grid's cell, or of the trial that first drew it, from 1.
         state: "stopped" ended early, by the sweep's early_terminate.
         trial: the one that decides the state; None for a cell that was not enqueued yet.
         owed: whether it waits without a waiting trial.
@@ -42,9 +42,9 @@ class CellState:
     reason: str = ""
 
 
-def cell_of(trial: FrozenTrial) -> int:
-    """The cell of a trial."""
-    return int(trial.user_attrs.get(CELL, trial.number))
+def cell_of(trial: FrozenTrial | Trial) -> int:
+    """The cell of a trial, from 1."""
+    return int(trial.user_attrs.get(CELL, trial.number + 1))
 
 
 def by_cell(trials: Iterable[FrozenTrial]) -> dict[int, list[FrozenTrial]]:

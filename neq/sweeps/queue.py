@@ -20,7 +20,7 @@ from neq.sweeps.cells import grid, varying
 from neq.sweeps.history import CellState, by_cell, cell_state
 from neq.sweeps.parameters import Choice, Parameter
 from neq.sweeps.search import draw, labels, pruner, sampler
-from neq.sweeps.storage import close_storage, patiently, quiet
+from neq.sweeps.storage import close_storage, quiet
 from neq.sweeps.sweep_file import Sweep
 from neq.sweeps.trials import Claim, Trials
 
@@ -85,7 +85,7 @@ class CellQueue:
 
     def names(self) -> list[str]:
         """The names of the sweeps in the storage."""
-        return patiently(lambda: optuna.get_all_study_names(self._storage))
+        return optuna.get_all_study_names(self._storage)
 
     def begin(self) -> None:
         """Creates the sweep in the storage if it is not there, and enqueues every cell that is owed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ import optuna
 
 from neq.sweeps.parameters import Choice, Drawn, Parameter
 from neq.sweeps.sweep_file import EarlyTerminate, Sweep
-from neq.utils.errors import UserError, shown
+from neq.utils.errors import shown
 
 # Quantiles are drawn from within (0, 1): those of a normal distribution are infinite at 0 and 1.
 LEAST, MOST = 1e-9, 1 - 1e-9
@@ -75,23 +76,34 @@ def pruner(early: EarlyTerminate | None) -> optuna.pruners.BasePruner:
 
     Args:
         early: None stops no run.
-
-    Raises:
-        UserError: eta is not a whole number from 2 on.
     """
-    if early is None:
-        return optuna.pruners.NopPruner()
-    if early.eta != int(early.eta) or early.eta < 2:
-        raise UserError(
-            f"early_terminate.eta {early.eta:g} is not allowed: a whole number from 2 on is expected"
-        )
-    if early.min_iter is not None:
-        least = early.min_iter
-    else:
-        assert early.max_iter is not None
-        assert early.s is not None
-        least = max(1, math.floor(early.max_iter / early.eta**early.s))
-    return optuna.pruners.SuccessiveHalvingPruner(min_resource=least, reduction_factor=int(early.eta))
+    return optuna.pruners.NopPruner() if early is None else Hyperband(early)
+
+
+class Hyperband(optuna.pruners.BasePruner):
+    """Stops a run after the epochs of a band unless it is among the best 1/eta of those that got there.
+
+    Optuna's own SuccessiveHalvingPruner has bands at a power of a whole eta alone.
+
+    Args:
+        early: bands and eta.
+
+    Source: asynchronous successive halving, arXiv 1810.05934, algorithm 2, with W&B's bands.
+    """
+
+    def __init__(self, early: EarlyTerminate) -> None:
+        self._early = early
+
+    def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
+        """Whether the run of a trial stops after the epoch that it reported last."""
+        epoch = trial.last_step
+        if epoch is None or epoch not in itertools.takewhile(lambda band: band <= epoch, self._early.bands()):
+            return False
+        value = trial.intermediate_values[epoch]
+        arrived = [other.intermediate_values for other in study.get_trials(deepcopy=False)]
+        sign = -1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else 1
+        ranked = sorted(sign * values[epoch] for values in arrived if epoch in values)
+        return sign * value > ranked[max(1, int(len(ranked) / self._early.eta)) - 1]
 
 
 def _drawn(trial: Suggests, name: str, parameter: Parameter) -> object:

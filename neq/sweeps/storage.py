@@ -171,6 +171,17 @@ def patiently(
             pause = min(2 * pause, 10.0)
 
 
+@contextmanager
+def unreachable_refused() -> Iterator[None]:
+    """Reports a database that is unreachable at once: for who only reads, nothing is worth the wait."""
+    try:
+        yield
+    except database_errors() as error:
+        raise UserError(
+            f"the database of the sweep is unreachable ({_line(error)}); try again later"
+        ) from None
+
+
 def lost(line: str) -> UserError:
     """The error for a database that was moved, deleted or damaged under a sweep.
 

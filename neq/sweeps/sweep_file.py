@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from neq.config import read_yaml
 from neq.config.explain import expected
@@ -14,8 +17,15 @@ from neq.experiment.experiment import Experiment, open_experiment, program_name
 from neq.sweeps.parameters import Parameter, read_parameters
 from neq.utils.errors import UserError, shown, unknown_name
 
-MACROS = ("${env}", "${interpreter}", "${program}", "${args}")
+# Each stands for the values of a cell, which reach its run whatever the form.
+MACROS_OF_VALUES = (
+    *("${args}", "${args_no_equals}", "${args_no_hyphens}", "${args_no_boolean_flags}"),
+    *("${args_json}", "${args_json_file}"),
+)
+MACROS = ("${env}", "${interpreter}", "${program}", *MACROS_OF_VALUES)
+ENVIRONMENT_MACRO = re.compile(r"\$\{envvar:([^}]*)\}")
 Text = Annotated[str, Field(min_length=1)]
+Word = Annotated[Text, BeforeValidator(lambda word: str(word) if type(word) in (int, float) else word)]
 Count = Annotated[int, Field(ge=1, strict=True)]
 Number = Annotated[float, Field(strict=True)]
 
@@ -39,7 +49,7 @@ class SweepMetric(Section):
 class EarlyTerminate(Section):
     """Hyperband: the epochs after which a run that lags behind is stopped.
 
-    Brackets are at min_iter, min_iter * eta, min_iter * eta^2, ..., or `s` of them back from max_iter.
+    Source: W&B's documentation, "early_terminate"; its package `sweeps` for the rounding.
     """
 
     type: Literal["hyperband"]
@@ -54,6 +64,22 @@ class EarlyTerminate(Section):
         if self.min_iter is None and (self.max_iter is None or self.s is None):
             raise ValueError("give min_iter, or max_iter and s")
         return self
+
+    def bands(self) -> Iterator[int]:
+        """The epochs, ascending: int(max_iter / eta^i), i = s, ..., 1, or int(min_iter * eta^i), i = 0, ...
+
+        max_iter and s take precedence; a band below 1 is none.
+        """
+        if self.max_iter is not None and self.s is not None:
+            bands: list[int] = []
+            band = self.max_iter / self.eta
+            while band >= 1 and len(bands) < self.s:
+                bands.append(int(band))
+                band /= self.eta
+            yield from reversed(bands)
+            return
+        assert self.min_iter is not None
+        yield from (int(self.min_iter * self.eta**power) for power in itertools.count())
 
 
 class Sweep(Section):
@@ -74,7 +100,7 @@ class Sweep(Section):
     metric: SweepMetric | None = None
     early_terminate: EarlyTerminate | None = None
     run_cap: Count | None = None
-    command: tuple[Text, ...] | None = None
+    command: tuple[Word, ...] | None = None
     name: Text | None = None
     description: str | None = None
     project: Text | None = None
@@ -91,20 +117,30 @@ class Sweep(Section):
         return open_experiment(self.program, self.flags)
 
 
-def read_sweep(path: str | os.PathLike[str]) -> Sweep:
+def read_sweep(path: str | os.PathLike[str], config_file: str | None = None) -> Sweep:
     """Reads a sweep file; the configurations of its cells are checked by `cells` and `check_search`.
+
+    Args:
+        path: of the file; by the published code's name (`c10/c10_mbv2.yaml`) `c10/mbv2.yaml` is found too.
+        config_file: the configuration that cells start from, unless the file's command names one.
 
     Raises:
         UserError: one line for the first mistake: file, key, what was given, what is allowed.
     """
-    given = read_yaml(path)
+    given = read_yaml(_without_folder_name(Path(path)))
     try:
-        return _sweep(given)
+        return _sweep(given, config_file)
     except UserError as error:
         raise UserError(f"file {shown(os.fspath(path))}: {error}") from None
 
 
-def _sweep(given: Mapping[str, object]) -> Sweep:
+def _without_folder_name(path: Path) -> Path:
+    """The path, or where no file is there that without its folder's name in the file's name."""
+    shorter = path.with_name(path.name.removeprefix(f"{path.parent.name}_")) if path.name else path
+    return shorter if not path.exists() and shorter.exists() else path
+
+
+def _sweep(given: Mapping[str, object], config_file: str | None) -> Sweep:
     known = [name for name in Sweep.model_fields if name not in ("flags", "objective")]
     for name in given:
         if name not in known:
@@ -120,8 +156,11 @@ def _sweep(given: Mapping[str, object]) -> Sweep:
         sweep = Sweep.model_validate({**present, "parameters": {}})
     except ValidationError as error:
         raise _refusal(error) from None
-    flags = () if sweep.command is None else tuple(_flags(sweep.command, program))
-    sweep = sweep.model_copy(update={"program": program, "parameters": parameters, "flags": flags})
+    flags = [] if sweep.command is None else _flags(sweep.command, program)
+    named = any(flag.replace("_", "-").startswith("--config-file") for flag in flags)
+    if config_file is not None and not named:
+        flags += ["--config-file", config_file]
+    sweep = sweep.model_copy(update={"program": program, "parameters": parameters, "flags": tuple(flags)})
     experiment = sweep.experiment()
     experiment.check_parameters(tuple(parameters))
     _check_metric(sweep, experiment)
@@ -138,24 +177,38 @@ def _refusal(error: ValidationError) -> UserError:
 
 
 def _flags(command: tuple[str, ...], program: str) -> list[str]:
-    """The words of a command behind the program, without macros."""
+    """The words of a command behind the program, without macros.
+
+    Raises:
+        UserError: a macro or an environment variable is unknown, or the program is missing.
+    """
+    command = tuple(ENVIRONMENT_MACRO.sub(_environment, token) for token in command)
     for token in command:
         if "${" in token and token not in MACROS:
-            raise UserError(f"command {shown(token)} is not allowed; macros read here: {', '.join(MACROS)}")
+            allowed = ", ".join((*MACROS, "${envvar:NAME}"))
+            raise UserError(f"command {shown(token)} is not allowed; macros read here: {allowed}")
     programs = [at for at, token in enumerate(command) if token in ("${program}", program)]
     if not programs:
         raise UserError(f"command {shown(list(command))} has no ${{program}}; write [python3, ${{program}}]")
-    return [token for token in command[programs[0] + 1 :] if token != "${args}"]
+    return [token for token in command[programs[0] + 1 :] if token not in MACROS]
+
+
+def _environment(found: re.Match[str]) -> str:
+    """The value of the environment variable that a macro names."""
+    value = os.environ.get(found[1])
+    if value is None:
+        raise UserError(f"command {found[0]!r}: the environment variable {found[1]!r} is not set; set it")
+    return value
 
 
 def _check_metric(sweep: Sweep, experiment: Experiment) -> None:
-    """A search that optimizes or stops by a metric needs one that runs report."""
-    by = "method bayes" if sweep.method == "bayes" else "early_terminate"
-    if sweep.method != "bayes" and sweep.early_terminate is None:
-        return
-    if sweep.metric is None:
+    """A search compares its runs by a metric that they report; bayes and early_terminate need one."""
+    needs = sweep.early_terminate is not None or sweep.method == "bayes"
+    if sweep.metric is None and needs:
+        by = "method bayes" if sweep.method == "bayes" else "early_terminate"
         raise UserError(f"{by} needs a metric, as metric: {{name: {experiment.metrics[0]}, goal: maximize}}")
-    if sweep.metric.name not in experiment.metrics:
+    is_compared = needs or sweep.method == "random"
+    if sweep.metric is not None and is_compared and sweep.metric.name not in experiment.metrics:
         raise unknown_name("metric.name", sweep.metric.name, experiment.metrics)
 
 

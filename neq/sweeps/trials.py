@@ -129,7 +129,7 @@ class Claim:
         self._trials, self._trial, self.values = trials, trial, values
         self._worst = float("-inf") if maximize else float("inf")
         self.note(history.VALUES, {name: values[name] for name in shown})
-        self.cell = int(trial.user_attrs.get(history.CELL, trial.number))
+        self.cell = history.cell_of(trial)
 
     def note(self, name: str, value: object) -> None:
         """Writes an attribute of the trial, unless the cell was given to another worker."""

@@ -1,6 +1,6 @@
 """What a training step learns: the protocol of a task, and classification as the first one."""
 
-from neq.tasks.classification import Classification, evaluate_classifier
+from neq.tasks.classification import Classification
 from neq.tasks.task import Counts, Forward, StepOutput, Task, add_counts
 
 __all__ = [
@@ -10,5 +10,4 @@ __all__ = [
     "StepOutput",
     "Task",
     "add_counts",
-    "evaluate_classifier",
 ]

@@ -7,11 +7,10 @@ from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from neq.data import Data
-from neq.tasks.task import Counts, Forward, StepOutput, Task, add_counts
-from neq.utils.eval_mode import eval_mode
+from neq.tasks.task import Counts, Forward, StepOutput, Task
 
 # Images [B, 3, H, W] and labels int64 [B].
 LabelledBatch = tuple[Tensor, Tensor]
@@ -45,7 +44,9 @@ class Classification(Task[LabelledBatch]):
         """Counts images, hits and the sum of their losses."""
         batches = self._data.eval_batches(cast(Literal["validation", "test"], split))
         for images, labels in _on_device(batches, self._device):
-            yield _evaluated(network(images), labels)
+            outputs = network(images)
+            loss = cross_entropy(outputs, labels, "sum").double()
+            yield {**count_hits(outputs, labels), "loss": loss}
 
     def scores(self, counts: Counts) -> dict[str, float]:
         """Top-1 in per cent, and the mean cross entropy where the counts have losses."""
@@ -89,32 +90,6 @@ def classification_scores(counts: Counts) -> dict[str, float]:
     if "loss" in counts:
         scores["loss"] = float(counts["loss"]) / images
     return scores
-
-
-@torch.no_grad()
-def evaluate_classifier(
-    network: nn.Module, batches: Iterable[LabelledBatch], device: torch.device, precision: str = "fp32"
-) -> dict[str, float]:
-    """Top-1 in per cent and mean loss of a network in eval mode, outside a training.
-
-    Args:
-        network: on the device; it is left in the mode it was in.
-        batches: images [B, 3, H, W] and labels int64 [B].
-        device: where to compute.
-        precision: "fp32", or "bf16" for autocast.
-    """
-    counts: Counts = {}
-    with eval_mode(network):
-        for images, labels in _on_device(batches, device):
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                outputs = network(images)
-            counts = add_counts(counts, _evaluated(outputs, labels))
-    assert counts, "an evaluation without images"
-    return classification_scores(counts)
-
-
-def _evaluated(outputs: Tensor, labels: Tensor) -> Counts:
-    return {**count_hits(outputs, labels), "loss": cross_entropy(outputs, labels, "sum").double()}
 
 
 def _on_device(batches: Iterable[LabelledBatch], device: torch.device) -> Iterator[LabelledBatch]:

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import safetensors.torch
 import torch
 
+from neq.networks.safetensors_file import checked_bytes
 from neq.utils.atomic_files import atomic_file
 from neq.utils.errors import UserError, first_line
 
@@ -27,16 +27,17 @@ class Checkpoints:
     """The checkpoint folder of a run: last.pt, previous.pt, best.pt and best.safetensors.
 
     The .pt files hold tensors and plain values only, so that torch.load(weights_only=True) reads them;
-    best.safetensors is the plain network's state_dict alone. previous.pt is the former last.pt, in case a
-    disk damages the newer one.
+    best.safetensors is the plain network's state_dict alone, with a checksum. previous.pt is the former
+    last.pt, in case a disk damages the newer one.
 
     Args:
         folder: created with the first checkpoint, in an existing folder.
         writes: whether anything is saved; of several processes the first saves.
+        run: what names the run, in every checkpoint; None: they name none.
     """
 
-    def __init__(self, folder: Path, writes: bool = True) -> None:
-        self.folder, self._writes = folder, writes
+    def __init__(self, folder: Path, writes: bool = True, run: str | None = None) -> None:
+        self.folder, self._writes, self.run = folder, writes, run
         self.last = folder / "last.pt"
         self.previous = folder / "previous.pt"
         self.best = folder / "best.pt"
@@ -57,11 +58,11 @@ class Checkpoints:
         if not self._writes:
             return
         self.folder.mkdir(exist_ok=True)
-        content = _content({"format": FORMAT, **state})
+        content = _content({"format": FORMAT, "run": self.run, **state})
         # The best one first: a run that is stopped in between trains its best epoch again.
         if is_best:
             tensors = {name: value.detach().cpu().contiguous() for name, value in state["network"].items()}
-            _write(self.best_weights, safetensors.torch.save(tensors, metadata={"format": "pt"}))
+            _write(self.best_weights, checked_bytes(tensors))
             _write(self.best, content)
         _write(self.last, content, self.previous)
         self._saved_at = time.monotonic()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
-from neq.tasks import Counts, add_counts
+from neq.tasks import Counts, Task, add_counts
 from neq.training.distributed.collectives import ProcessGroup
 from neq.training.forward import NetworkForward
 from neq.utils.eval_mode import eval_mode
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
     from neq.training.context import Training
 
 
-@torch.no_grad()
 def evaluate(run: Training, split: str) -> dict[str, float]:
     """The task's scores of the plain network on a split; of several processes each gets those of all.
 
@@ -27,12 +28,33 @@ def evaluate(run: Training, split: str) -> dict[str, float]:
     Raises:
         Stopped: a process alone is asked to stop. (Of several, one would leave the others waiting.)
     """
+    watch = run.stop.watch if run.processes.count == 1 else iter
+    precision = run.config.run_config.precision
+    return run.task.scores(sum_counts(count(run.network, run.task, split, precision, watch), run.processes))
+
+
+@torch.no_grad()
+def count(
+    network: nn.Module,
+    task: Task[Any],
+    split: str,
+    precision: str,
+    watch: Callable[[Iterator[Counts]], Iterator[Counts]] = iter,
+) -> Counts:
+    """The task's counts of a network on this process' share of a split.
+
+    Args:
+        network: on the task's device; it is left in the mode it was in.
+        task: with the split.
+        split: "validation" or "test".
+        precision: "fp32", or "bf16" for autocast.
+        watch: passes the counts of the batches on, or raises.
+    """
     totals: Counts = {}
-    with eval_mode(run.network):
-        batches = run.task.evaluate(NetworkForward(run.network, run.config.run_config.precision), split)
-        for counts in run.stop.watch(batches) if run.processes.count == 1 else batches:
+    with eval_mode(network):
+        for counts in watch(task.evaluate(NetworkForward(network, precision), split)):
             totals = add_counts(totals, counts)
-    return run.task.scores(sum_counts(totals, run.processes))
+    return totals
 
 
 def sum_counts(counts: Counts, processes: ProcessGroup) -> Counts:

@@ -91,7 +91,7 @@ def predict(run: Training, batch: int | None = None) -> PredictedMemory:
     plan = make_plan(run, policy, chosen)
     size = _FLOAT * math.prod(spec.image_shape)
     passing, maps, widest = _of_one_image(model)
-    tensors = {**dict(run.network.named_buffers()), **dict(run.network.named_parameters())}
+    tensors = dict((*run.network.named_buffers(), *run.network.named_parameters(remove_duplicate=False)))
     extra = run.task.extra_parameters()
     before = measuring = 0
     if run.main_policy.needs == "velocity":

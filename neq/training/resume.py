@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neq.networks.parameter_slice import ParameterSlice, named_tensor
 from neq.tasks import Task
 from neq.training.context import Progress, Training
 from neq.training.memory import is_out_of_memory
 from neq.training.rank_state import restore_rank
 from neq.training.schedule import total_epochs
-from neq.utils.errors import UserError, first_line
+from neq.utils.errors import UserError, first_line, shown
 
 # Raised where a checkpoint holds something else than a run writes.
 _ERRORS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -32,6 +33,12 @@ def restore(run: Training, state: Mapping[str, Any] | None) -> Progress:
     """
     if state is None:
         return Progress()
+    named, own = state.get("run"), run.checkpoints.run
+    if None not in (named, own) and named != own:  # those of earlier versions name none
+        raise UserError(
+            f"the checkpoint in {run.checkpoints.folder} is of the run {shown(named)}, not of {shown(own)}; "
+            "restore a copy, or start the run again with --overwrite"
+        )
     try:
         run.network.load_state_dict(state["network"])
         progress = Progress.of_state(state["progress"], run.device)
@@ -75,21 +82,56 @@ def _holds(run: Training, progress: Progress) -> dict[str, bool]:
         "epoch": type(progress.epoch) is int and 0 <= progress.epoch <= epochs - (epoch_state is not None),
         "chosen": progress.chosen is None or _is_choice(run, progress.chosen),
         "policy": (progress.policy is None) == (progress.chosen is None),
-        "optimizer": all(isinstance(value, dict) for value in progress.optimizer.values()),
+        "optimizer": all(_of_parameter(run, name, each) for name, each in progress.optimizer.items()),
         "task_optimizer": all(isinstance(value, dict) for value in progress.task_optimizer.values()),
         "velocity": velocity is None or all(_of_neurons(run, value) for value in vars(velocity).values()),
-        "best": isinstance(progress.best, dict),
+        "best": all(isinstance(value, int | float | None) for value in progress.best.values()),
         "step_seconds": all(isinstance(seconds, float) for seconds in progress.step_seconds),
-        "trained_beside_max": isinstance(progress.trained_beside_max, dict),
+        "budget_used_max": type(progress.budget_used_max) is int,
+        "selected_parameters_max": type(progress.selected_parameters_max) is int,
+        "trained_beside_max": all(type(value) is int for value in progress.trained_beside_max.values()),
     }
     if epoch_state is not None:
-        steps = run.task.steps_per_epoch
+        steps, choice, before = run.task.steps_per_epoch, epoch_state.choice, epoch_state.before
+        known = run.network.state_dict()
         found |= {
-            "choice": _is_choice(run, epoch_state.choice.chosen),
+            "choice": _is_choice(run, choice.chosen) and type(choice.used) is int,
             "step": type(epoch_state.step) is int and 0 <= epoch_state.step <= steps,
-            "losses": epoch_state.losses.shape == (steps,),
+            "losses": epoch_state.losses.shape == (steps,) and epoch_state.losses.is_floating_point(),
+            "counts": all(isinstance(value, int | Tensor) for value in epoch_state.counts.values()),
+            "seconds": all(isinstance(seconds, float) for seconds in epoch_state.seconds),
+            "before": all(
+                values.shape == _shape(known[name], part) for name, (part, values) in (before or {}).items()
+            ),
+            "random": _is_random(epoch_state.random, required=epoch_state.step > 0),
         }
     return found
+
+
+def _of_parameter(run: Training, name: str, entry: Mapping[str, Any]) -> bool:
+    """Whether an optimizer's state is of a parameter, or of a slice of it."""
+    part = ParameterSlice(entry["index"], entry["axis"])
+    shape = _shape(named_tensor(run.network, name), part)
+    return all(
+        value.shape in (shape, ()) for value in dict(entry["state"]).values() if isinstance(value, Tensor)
+    )
+
+
+def _shape(whole: Tensor, part: ParameterSlice) -> tuple[int, ...]:
+    """Of a slice of a tensor."""
+    shape = list(whole.shape)
+    if part.index is not None:
+        part.take(whole)  # raises where it has no such channels
+        shape[part.axis] = len(part.index)
+    return tuple(shape)
+
+
+def _is_random(random: Mapping[str, Tensor] | None, required: bool) -> bool:
+    """Whether these are states of torch's generators; none is needed before the first step."""
+    if random is None:
+        return not required
+    torch.Generator().set_state(random["cpu"])
+    return True
 
 
 def _is_choice(run: Training, value: object) -> bool:

@@ -47,6 +47,19 @@ class Console(rich.console.Console):
         except OSError:
             self.quiet = True
 
+    def lines(self, *lines: str, style: str | None = None) -> None:
+        """Prints lines as they are: without markup, without highlighting."""
+        for line in lines:
+            self.print(line, style=style, highlight=False, markup=False)
+
+    def note(self, line: str) -> None:
+        """Prints a line of neq about what it does."""
+        self.lines(f"neq: {line}", style="dim")
+
+    def warn(self, line: str) -> None:
+        """Prints a warning."""
+        self.lines(f"neq: warning: {line}", style="yellow")
+
     def on_broken_pipe(self) -> None:
         """Turns quiet: the reader is gone (`| head`), but training continues."""
         self.quiet = True

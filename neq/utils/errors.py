@@ -55,8 +55,14 @@ def unknown_name(key: str, given: str, allowed: Iterable[str], hint: str = "") -
         hint: what to do, one sentence (`See neq networks.`).
     """
     names = sorted(allowed)
-    lower = {name.lower(): name for name in names}
-    near = [lower[name] for name in difflib.get_close_matches(given.lower(), lower, n=1, cutoff=0.5)]
+    known = {_compared(name): name for name in names}
+    near = [known[name] for name in difflib.get_close_matches(_compared(given), known)]
+    near += [name for key, name in known.items() if _compared(given) in key.split("_")]  # `lr` of base_lr
     meant = f"; did you mean {near[0]!r}?" if near else "."
     listed = "" if hint and len(names) > MOST_LISTED else f" Allowed: {', '.join(names)}."
     return UserError(f"{key} {shown(given)} is unknown{meant}{listed} {hint}".rstrip())
+
+
+def _compared(name: str) -> str:
+    """A name as it is compared: a flag without its dashes, which every flag has."""
+    return name.lower().lstrip("-").replace("-", "_")

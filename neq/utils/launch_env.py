@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -111,6 +110,5 @@ def first_reports() -> Iterator[None]:
         if "TORCHELASTIC_RUN_ID" not in os.environ:
             raise Ended(exit_code(error)) from error
         # torchrun stops all ranks as soon as one has ended: let that be rank 0, if it meets the mistake too.
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(_HEAD_START)
         raise

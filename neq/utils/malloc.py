@@ -28,11 +28,7 @@ def give_back_at_once() -> None:
     Source: mallopt(3), M_MMAP_THRESHOLD; THP_MEM_ALLOC_ENABLE of torch (c10/core/alignment.h).
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    try:
-        done = ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _OWN_BLOCK)
-    except (AttributeError, OSError, TypeError):
-        done = 0
-    if not done:
+    if not (can_give_back() and ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _OWN_BLOCK)):
         raise UserError("memory 'tight' needs the GNU C library (most Linux systems); take --memory fast")
 
 

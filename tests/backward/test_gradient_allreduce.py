@@ -1,10 +1,6 @@
 """Two processes with a share of a batch each train as one with all of it does."""
 
 import copy
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,11 +8,12 @@ import torch.nn.functional as F
 
 from neq.backward import Plan
 from neq.networks.neurons import neuron_table
+from tests.forked import ROOT, Forked
 from tests.toys import SHAPE, batch, toy
+from tests.training.distributed.together import ended
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
 SELECTION = {"grouped": [1, 4], "pointwise": [0, 9, 23], "hidden": [2]}
 # Norm mode, and whether the network is run layer by layer.
 CASES = [("frozen", False), ("train", False), ("frontier", False), ("train", True)]
@@ -68,16 +65,12 @@ def trained(norm_mode, layer_by_layer, rank=None):
 @pytest.fixture(scope="module")
 def together(tmp_path_factory):
     folder = tmp_path_factory.mktemp("together")
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
     workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(rank), str(folder)], env=env, cwd=ROOT, stderr=subprocess.PIPE
-        )
+        Forked(WORKER, str(rank), str(folder), cwd=ROOT, env={"GLOO_SOCKET_IFNAME": "lo"})
         for rank in range(2)
     ]
-    for worker in workers:
-        _, error = worker.communicate(timeout=600)
-        assert worker.returncode == 0, error.decode()
+    for code, _, error in ended(workers):
+        assert code == 0, error
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 

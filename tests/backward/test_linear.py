@@ -19,7 +19,7 @@ def test_gradients_are_those_of_a_linear_map(axis, index, shape):
     expected = F.linear(*stock)
     expected.square().sum().backward()
     own_x, leaf, own_bias = (t.clone().requires_grad_() for t in (x, part.take(weight), bias))
-    out = SelectiveLinear.apply(own_x, leaf, weight, own_bias, part, None)
+    out = SelectiveLinear.apply(own_x, leaf, weight, own_bias, part, None, None)
     out.square().sum().backward()
     assert torch.equal(out, expected)
     for found, right in ((own_x, stock[0].grad), (leaf, part.take(stock[1].grad)), (own_bias, stock[2].grad)):

@@ -12,7 +12,7 @@ def test_a_whole_parameter_is_its_own_leaf_and_a_slice_a_copy():
     slices = TrainableSlices(network, {"0.weight": part, "0.bias": ParameterSlice()})
     assert slices.by_name["0.bias"] is network[0].bias
     assert slices.by_name["0.weight"].shape == (2, 3)
-    assert slices.in_place("0") == ("bias",)
+    assert slices.in_place(network[0]) == ("bias",)
     assert network[0].weight.grad is None  # it does not train as a whole
 
 

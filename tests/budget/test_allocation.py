@@ -8,13 +8,14 @@ import torchvision
 
 from neq.backward import Plan
 from neq.budget import Budget, BudgetAllocator, CostModel, StepSpec
+from neq.budget.knapsack import worth
 from neq.config import POLICIES
 from neq.networks.build import build_network
 from neq.networks.neurons import neuron_table
 from neq.selection import SelectionState, StaticScheme, bias_layers
 from neq.training.profiling import SavedBytes
 from neq.utils.errors import UserError
-from tests.toys import SHAPE, toy
+from tests.toys import SHAPE, CountMacs, toy
 
 LISTS = StaticScheme((0, 2, 3), (0.5, 0.125, 0.25), n_bias_update=2)
 NETWORKS = {
@@ -37,19 +38,26 @@ def spec(shape, norm_mode, *others, **settings):
     return StepSpec(shape[:1], shape[1:], norm_mode, *others, **settings)
 
 
+def allocator_between(model, unit, share):
+    """With a budget at a share of the way from what always trains to everything."""
+    everything = BudgetAllocator(model, Budget(unit, ratio=1))
+    least = everything.costs.base
+    return BudgetAllocator(model, Budget(unit, round(least + share * (everything.limit - least))))
+
+
 def state(network, table, epoch=0):
     stream = torch.Generator().manual_seed(epoch)
     velocity = torch.rand(len(table), generator=stream, dtype=torch.float64) ** 3
     return SelectionState(table, network, stream, LISTS, velocity)
 
 
-def measured(network, table, chosen, norm_mode, shape, biases=()):
+def measured(network, table, chosen, norm_mode, shape, biases=(), precision="fp32"):
     """Training memory of one step of SGD with momentum, as it is."""
     plan = Plan(network, table, table.selection(chosen), norm_mode, biases)
     optimizer = torch.optim.SGD(plan.parameters(), lr=1e-3, momentum=0.9)
     images = torch.randn(shape).contiguous(memory_format=torch.channels_last)
     saved = SavedBytes(chain(network.parameters(), network.buffers(), plan.parameters(), [images]))
-    with saved.counting():
+    with saved.counting(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         outputs = plan(images)
     outputs.square().mean().backward()
     optimizer.step()
@@ -64,16 +72,59 @@ def measured(network, table, chosen, norm_mode, shape, biases=()):
 def test_no_choice_exceeds_a_memory_budget_by_model_or_measurement(name, norm_mode):
     network, table, shape = opened(name)
     model = CostModel(network, table, spec(shape, norm_mode))
-    least = model.step({}).training_bytes
-    total = BudgetAllocator(model, Budget("bytes", ratio=1)).limit
     for share in (0.02, 0.3, 0.8):
-        allocator = BudgetAllocator(model, Budget("bytes", round(least + share * (total - least))))
+        allocator = allocator_between(model, "bytes", share)
         for policy, aware in (("random", False), ("velocity", False), ("velocity", True), ("full", True)):
             choice = allocator.choose(POLICIES[policy], state(network, table), aware)
             real = measured(network, table, choice.chosen, norm_mode, shape)
-            assert real <= choice.used + 16, (policy, share)
+            assert real <= choice.used, (policy, share)
             assert choice.used <= choice.limit
             assert choice.used == model.step(table.selection(choice.chosen)).training_bytes
+
+
+class Norms(torch.nn.Module):
+    """Norms of every kind behind layers that nothing is fused with."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches = torch.nn.Conv2d(3, 8, 3, stride=3, bias=False)
+        self.maps = torch.nn.Sequential(
+            torch.nn.GroupNorm(4, 8),
+            torch.nn.Softsign(),
+            torch.nn.BatchNorm2d(8),
+            torch.nn.Softsign(),
+            torch.nn.InstanceNorm2d(8, affine=True),
+            torch.nn.BatchNorm2d(8, affine=False),
+            torch.nn.Softsign(),
+        )
+        self.tokens = torch.nn.Sequential(
+            torch.nn.LayerNorm(8),
+            torch.nn.Linear(8, 8),
+            torch.nn.LayerNorm(8, elementwise_affine=False),
+            torch.nn.GELU(),
+            torch.nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True),
+            torch.nn.RMSNorm(8),
+        )
+        self.head = torch.nn.Linear(8, 5)
+
+    def forward(self, x):
+        return self.head(self.tokens(self.maps(self.patches(x)).flatten(2).transpose(1, 2)).mean(1))
+
+
+@pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")  # torch's, of RMSNorm in bf16
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("norm_mode", ["train", "frontier", "frozen"])
+def test_a_memory_budget_holds_under_norms_of_every_kind(norm_mode, precision):
+    """Under bf16 the statistics of norms are float32, and were counted as bf16."""
+    network = Norms().to(memory_format=torch.channels_last)
+    table, shape = neuron_table(network, SHAPE), (BATCH, *SHAPE)
+    model = CostModel(network, table, spec(shape, norm_mode, precision=precision))
+    for share in (0.4, 0.9):
+        allocator = allocator_between(model, "bytes", share)
+        choice = allocator.choose(POLICIES["random"], state(network, table))
+        real = measured(network, table, choice.chosen, norm_mode, shape, precision=precision)
+        assert choice.chosen.any()
+        assert real == choice.used <= choice.limit
 
 
 @pytest.mark.slow
@@ -102,6 +153,24 @@ def test_by_value_a_budget_buys_more_velocity(unit):
         assert worth[1] == pytest.approx(worth[0], rel=0.01)
     else:
         assert worth[1] > 1.15 * worth[0]
+
+
+@pytest.mark.parametrize("policy", ["velocity", "random"])
+def test_cost_aware_is_never_worth_less_than_the_rank_by_exact_costs(policy):
+    """The choice that used most counted, whatever it was worth: 6.1 of velocity where the rank took 24.7."""
+    network = toy(0, torch.float32)
+    table = neuron_table(network, SHAPE)
+    model = CostModel(network, table, spec((BATCH, *SHAPE), "frontier"))
+    allocator = allocator_between(model, "bytes", 0.5)
+    for seed in range(2):
+        given = [state(network, table, seed) for _ in range(2)]
+        plain, aware = (
+            allocator.choose(POLICIES[policy], each, cost_aware)
+            for each, cost_aware in zip(given, (False, True), strict=True)
+        )
+        values = POLICIES[policy].value(given[0], POLICIES[policy].score(state(network, table, seed)))
+        assert worth(values, aware.chosen) >= worth(values, plain.chosen) > 0
+        assert aware.used <= aware.limit
 
 
 @pytest.mark.parametrize("unit", ["parameters", "bytes", "macs"])
@@ -144,6 +213,37 @@ def test_macs_are_those_of_the_step():
         choice = allocator.choose(POLICIES["random"], state(network, table))
         step = model.step(table.selection(choice.chosen))
         assert BATCH * choice.used == step.backward_macs
+
+
+class Grouped(torch.nn.Module):
+    """Few wide groups: at random they hold very unequal numbers of chosen channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = torch.nn.Conv2d(3, 16, 3, bias=False)
+        self.norm = torch.nn.BatchNorm2d(16)
+        self.grouped = torch.nn.Conv2d(16, 64, 3, groups=4, bias=False)
+        self.head = torch.nn.Linear(64, 5)
+
+    def forward(self, x):
+        return self.head(self.grouped(torch.relu(self.norm(self.stem(x)))).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.8])
+@pytest.mark.parametrize("norm_mode", ["train", "frozen"])
+def test_a_budget_in_macs_holds_for_what_is_computed(norm_mode, share):
+    """Grouped convolutions computed more than the chosen channels where groups held unequal numbers."""
+    network = Grouped().to(memory_format=torch.channels_last)
+    table, shape = neuron_table(network, SHAPE), (BATCH, *SHAPE)
+    model = CostModel(network, table, spec(shape, norm_mode))
+    allocator = allocator_between(model, "macs", share)
+    for epoch in range(3):
+        choice = allocator.choose(POLICIES["random"], state(network, table, epoch))
+        loss = Plan(network, table, table.selection(choice.chosen), norm_mode)(torch.randn(shape)).sum()
+        with CountMacs() as count:
+            loss.backward()
+        assert choice.chosen.any()
+        assert count.macs == BATCH * choice.used <= BATCH * choice.limit
 
 
 def test_precision_and_optimizer_count():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import shutil
 import socket
@@ -16,13 +18,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from neq.cli import main
 from neq.sweeps import read_sweep
 from neq.sweeps.history import CellState
 from neq.sweeps.queue import CellQueue, sweep_name
 from neq.sweeps.storage import open_storage
+from tests.forked import ensure_server
 
 ROOT = Path(__file__).resolve().parents[2]
-ENV = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
 TIMEOUT = 600
 FAST = (
     "dataset: {value: 'npz:tiny.npz'}, image_size: {value: 16}, base_batch_size: {value: 16}, "
@@ -54,10 +58,12 @@ def start_sweep(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def run_sweep(folder: Path, *arguments: str) -> tuple[int, str]:
-    """Exit code and output of `neq sweep`."""
-    process = start_sweep(folder, *arguments)
-    output, _ = process.communicate(timeout=TIMEOUT)
-    return process.returncode, output
+    """Exit code and output of `neq sweep` in a folder: in this process, whose server forks the workers."""
+    ensure_server()
+    output = io.StringIO()
+    with contextlib.chdir(folder), contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        code = main(["sweep", *arguments])
+    return code, output.getvalue()
 
 
 def states(folder: Path, storage: str | None = None) -> list[CellState]:

@@ -26,8 +26,9 @@ def test_the_cells_of_a_grid_are_listed_with_their_runs(tmp_path, monkeypatch, c
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == ["test-policy: grid, 6 cells", "metric: valid.val/best, maximize"]
     assert "n_epochs 1" in lines[2]
-    assert lines[3].split() == ["cell", "manual_seed", "neuron_selection", "state", "run"]
-    rows = [line.split() for line in lines[5:11]]
+    assert lines[3] == "settings that the sweep does not give: those of configuration transfer"
+    assert lines[4].split() == ["cell", "manual_seed", "neuron_selection", "state", "run"]
+    rows = [line.split() for line in lines[6:12]]
     assert [row[:4] for row in rows[:3]] == [
         ["1", "0", "velocity", "waiting"],
         ["2", "0", "random", "done"],
@@ -36,6 +37,17 @@ def test_the_cells_of_a_grid_are_listed_with_their_runs(tmp_path, monkeypatch, c
     assert rows[1][4] == str(folder)
     assert len({row[4] for row in rows}) == 6
     assert lines[-1] == "1 done, 0 unfinished, 5 waiting"
+
+
+def test_a_base_of_ones_own(tmp_path, capsys):
+    """--config-file is the configuration of cells whose file names none, given with or without .yaml."""
+    path = tmp_path / "own.yaml"
+    path.write_text("run_config: {n_epochs: 3, base_lr: .5}\n")
+    for given in (str(path), str(path.with_suffix(""))):
+        assert main(["cells", str(POLICY), "--config-file", given, "--runs-dir", str(tmp_path)]) == 0
+        assert f"those of configuration {given}\n" in capsys.readouterr().out
+    assert main(["cells", str(ROOT / "policies/c10/mbv2_su.yaml"), "--config-file", str(path)]) == 0
+    assert "those of configuration published\n" in capsys.readouterr().out
 
 
 def test_a_search_is_shown_by_what_it_draws_from(capsys):

@@ -168,7 +168,7 @@ def test_a_file_that_is_there_stays_unless_forced(tiny_run, exported, tmp_path, 
     [
         (["{run}"], "required: --onnx"),
         (["{run}", "--onnx", "{tmp}/net.txt"], "let it end in .onnx"),
-        (["{run}", "--onnx", "{tmp}/no/net.onnx"], "there is no folder"),
+        (["{run}", "--onnx", "{tmp}/no/net.onnx"], "does not exist; make it first"),
         (["{tmp}", "--onnx", "{tmp}/net.onnx"], "holds no run"),
         (["{run}", "--onnx", "{tmp}/net.onnx", "--image-size", "7"], "8 to 4096"),
         (["{run}", "--onnx", "{tmp}/net.onnx", "--image-size", "big"], "invalid int value"),

@@ -119,16 +119,16 @@ def test_the_program_at_the_top_level_is_the_command(here):
     for config in configs(file)[:7]:
         write_run(here / "runs", config)
     write_run(here / "runs", configs(file)[7], stopped_after=1)
-    program = [sys.executable, ROOT / "load_best_model.py", "-w", "sweep.yaml", "-o", "mine.xlsm"]
+    program = [sys.executable, ROOT / "load_best_model.py", "-w", "sweep.yaml", "-o", "mine.xlsx"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for new in (4, 0):
         done = subprocess.run(program, capture_output=True, text=True, env=environment, check=False)
         assert (done.returncode, done.stderr) == (0, "")
         assert "12 runs: 7 done, 1 unfinished, 0 damaged, 4 missing" in done.stdout
         assert "unfinished, 1 of 3 epochs" in done.stdout
-        assert f"mine.xlsm: 4 settings, {new} of them new" in done.stdout
-    assert "the earlier book is mine.xlsm.bak" in done.stdout
-    assert (here / "mine.xlsm.bak").exists()
+        assert f"mine.xlsx: 4 settings, {new} of them new" in done.stdout
+    assert "the earlier book is mine.xlsx.bak" in done.stdout
+    assert (here / "mine.xlsx.bak").exists()
 
 
 def test_torch_is_not_imported_to_write_a_book(here):
@@ -146,13 +146,29 @@ def test_torch_is_not_imported_to_write_a_book(here):
     assert done.returncode == 0, done.stderr
 
 
+def test_the_published_commands(here, capsys):
+    """Long options and file names of the published code; without arguments the policies that have runs."""
+    folder = here / "policies/digits"
+    folder.mkdir(parents=True)
+    sweep_file(folder / "others.yaml", "ratio: {value: .7}")
+    for config in configs(sweep_file(folder / "small.yaml")):
+        write_run(here / "runs", config)
+    assert main(["results", "book"]) == 0
+    assert "sweeps with runs: policies/digits/small.yaml\n12 runs: 12 done" in capsys.readouterr().out
+    published = ["--wandb_sweep_config", "policies/digits/digits_small.yaml", "--output_file", "ABC.xlsx"]
+    assert main(["results", "book", *published]) == 0
+    assert values("ABC.xlsx", "Summary") == values("output.xlsx", "Summary")
+    assert main(["results", "book", "--runs-dir", "elsewhere"]) == 2
+    assert "no run of the sweep files in policies/ is in elsewhere/" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "no sweep file is given"),
+        ([], "no sweep file is given, and policies/ has none"),
         (["-w"], "expected at least one argument"),
         (["-w", "nope.yaml"], "file 'nope.yaml' does not exist"),
-        (["-w", "sweep.yaml", "-o", "output.csv"], "give one of .xlsx, .xlsm, .xltx, .xltm"),
+        (["-w", "sweep.yaml", "-o", "output.csv"], "give a name that ends in .xlsx"),
         (
             ["-w", "sweep.yaml", "--runs-dir", "sweep.yaml"],
             "'sweep.yaml' is a file; give the folder of the runs",

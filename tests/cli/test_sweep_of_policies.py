@@ -12,7 +12,7 @@ from neq import Policy
 from neq.cli import main
 from neq.config import register
 
-register(Policy("smallest", __name__, ranks_by="number of weights"))
+register(Policy("smallest", __name__))
 
 
 def score(state):

@@ -21,8 +21,7 @@ from neq.runs import read_metrics, read_selection, read_summary
 from neq.training.checkpoint import FORMAT
 
 ROOT = Path(__file__).resolve().parents[2]
-# One thread, as in this process: sums in another order end in other last digits.
-ENV = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
 # Two fast epochs of the default network.
 FAST = ["--image_size", "16", "--n_epochs", "1", "--warmup_epochs", "1", "--base_batch_size", "128"]
 

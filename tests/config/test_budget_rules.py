@@ -30,7 +30,7 @@ def run(file: dict[str, Any], flags: dict[str, Any], net: str = "mbv2") -> Resol
         ({"ratio": 0.3}, {}, None, 0.3, None),
         ({"ratio": 0}, {}, None, 0.0, None),
         ({"budget": 7}, {}, None, None, 7),
-        ({"ratio": 0.3, "budget": 7}, {}, None, None, 7),
+        ({"ratio": 0.3, "budget": 7}, {}, None, 0.3, None),
         ({"ratio": 0.3}, {"budget": 7}, None, None, 7),
         ({"budget": 7}, {"ratio": 0.3}, None, 0.3, None),
         ({"budget": 7, "ratio": 0.3}, {"ratio": 0.4}, None, 0.4, None),
@@ -153,6 +153,10 @@ def test_lists_that_do_not_fit(indices: str, shares: str, problem: str) -> None:
 
 
 def test_notes_about_ratio_and_budget() -> None:
-    assert "using the budget" in run({"ratio": 0.3, "budget": 7}, {}).notes[0]
+    both = {"ratio": 0.3, "budget": 7}
+    assert "ignoring budget=7: ratio 0.3 is given too" in run(both, {}).notes[0]
+    assert run(both, {}).config.NEq_config.ratio == 0.3
+    fixed = run(both, {"scheme": "scheme_fixed_budget"})
+    assert (fixed.config.NEq_config.budget, fixed.config.NEq_config.ratio, fixed.notes) == (7, None, ())
     assert "neither ratio nor budget" in run({}, {}).notes[0]
     assert run({"ratio": 0.3}, {"budget": 7}).notes == ()

@@ -29,8 +29,8 @@ def test_networks() -> None:
         input_size=224, convs=52, conv_weights=2189760, torchvision="mobilenet_v2"
     )
     assert network("pre_trained_mbv2") == network("mbv2").model_copy(update={"pretrained": True})
-    with pytest.raises(UserError, match="no library has weights of 'mcunet-in0'"):
-        network("pre_trained_mcunet-in0")
+    with pytest.raises(UserError, match="'mcunet-in1_folded' has no weights to download"):
+        network("pre_trained_mcunet-in1_folded")
     tiny = network("mcunet-in0")
     assert tiny.first == 24
     assert tiny.rows[:2] == ((1, 16, 1, 3), (4, 16, 2, 5))

@@ -13,32 +13,16 @@ from neq.config.policies import POLICIES
 from neq.utils.errors import UserError
 
 SURFACE = """
---NEq_config.budget --NEq_config.budget_unit --NEq_config.cost_aware --NEq_config.glob_num_params
---NEq_config.initialization --NEq_config.neuron_selection --NEq_config.norm_mode --NEq_config.ratio
---NEq_config.saved_precision --NEq_config.scheme --NEq_config.total_num_params --NEq_config.unit
---NEq_config.velocity_mu --NEq_config.velocity_rule --augmentation --backward_config.manual_weight_idx
---backward_config.n_bias_update --backward_config.weight_update_ratio --base_batch_size --base_lr
---budget --budget_unit --cache --cache_gib --checkpoint_minutes --color_aug --config-file --cost_aware
---data_provider.augmentation --data_provider.base_batch_size --data_provider.cache
---data_provider.cache_gib --data_provider.color_aug --data_provider.dataset --data_provider.image_size
---data_provider.mean_std --data_provider.n_worker --data_provider.new_num_classes
---data_provider.on_bad_image --data_provider.resize_scale --data_provider.root
---data_provider.use_validation --data_provider.use_validation_for_velocity
---data_provider.validation_percentage --data_provider.velocity_images --dataset --debug --device
---dry-run --eval_per_epochs --final_lr --fine_tuning --glob_num_params --help --image_size
---initialization --lr_schedule_name --lr_step_gamma --lr_step_size --manual_seed --manual_weight_idx
---mean_std --memory --momentum --n_bias_update --n_epochs --n_worker --net_config.fine_tuning
---net_config.net_name --net_config.weights --net_name --neuron_selection --new_num_classes --no_wd_keys
---norm_mode --on_bad_image --optimizer_name --overwrite --precision --project_name --ratio
---resize_scale --resume --root --run_config.base_lr --run_config.checkpoint_minutes
---run_config.eval_per_epochs --run_config.final_lr --run_config.lr_schedule_name
---run_config.lr_step_gamma --run_config.lr_step_size --run_config.momentum --run_config.n_epochs
---run_config.no_wd_keys --run_config.optimizer_name --run_config.precision --run_config.sync_batch_norm
---run_config.test_per_epochs --run_config.warmup_epochs --run_config.warmup_lr --run_config.weight_decay
---run_dir --saved_precision --scheme --sync_batch_norm --test_per_epochs --total_num_params --unit
---use_validation --use_validation_for_velocity --validation_percentage --velocity_images --velocity_mu
---velocity_rule --wandb_sweep --warmup_epochs --warmup_lr --weight_decay --weight_update_ratio --weights
--h
+--augmentation --base_batch_size --base_lr --budget --budget_unit --cache --cache_gib
+--checkpoint_minutes --color_aug --config-file --cost_aware --dataset --debug --device --dry-run
+--final_lr --fine_tuning --glob_num_params --help --image_size --initialization --lr_schedule_name
+--lr_step_gamma --lr_step_size --manual_seed --manual_weight_idx --mean_std --memory --momentum
+--n_bias_update --n_epochs --n_worker --net_name --neuron_selection --new_num_classes --no_wd_keys
+--norm_mode --on_bad_image --optimizer_name --overwrite --precision --project_name --ratio --resize_scale
+--resume --root --run_dir --saved_precision --scheme --sync_batch_norm --test_per_epochs
+--total_num_params --unit --use_validation --use_validation_for_velocity --validation_percentage
+--velocity_images --velocity_mu --velocity_rule --wandb_sweep --warmup_epochs --warmup_lr --weight_decay
+--weight_update_ratio --weights --weights_key -h
 """
 
 

@@ -83,8 +83,14 @@ def test_synonyms_that_agree() -> None:
 
 
 def test_overrides_flatten() -> None:
-    values = {"n_epochs": 3, "run_config.base_lr": 0.1, "eval_per_epochs": 2, "device": "cpu"}
-    expected = {"n_epochs": 3, "base_lr": 0.1, "test_per_epochs": 2, "device": "cpu"}
+    values = {
+        **{"n_epochs": 3, "run_config.base_lr": 0.1, "eval_per_epochs": 2, "device": "cpu"},
+        **{"NEq_config": {"ratio": 0.2, "scheme": None}, "net_config": {}},
+    }
+    expected = {
+        **{"n_epochs": 3, "base_lr": 0.1, "test_per_epochs": 2, "device": "cpu"},
+        **{"ratio": 0.2, "scheme": None},
+    }
     assert flatten_overrides(values) == expected
 
 
@@ -95,7 +101,9 @@ def test_overrides_flatten() -> None:
         ({"net_config.base_lr": 1}, "write it as run_config.base_lr"),
         ({"run_config.device": 1}, "write it as device"),
         ({".n_epochs": 1}, "write it as run_config.n_epochs"),
-        ({"run_config": {}}, "key 'run_config' is unknown"),
+        ({"run_config": 3}, "run_config 3 is not allowed: keys with values are expected"),
+        ({"run_config": {"device": "cpu"}}, "write it as device"),
+        ({"n_epochs": 1, "run_config": {"n_epochs": 2}}, "given twice, as 1 and as 2"),
         ({"n_epochs": 1, "run_config.n_epochs": 2}, "given twice, as 1 and as 2"),
     ],
 )

@@ -16,7 +16,7 @@ PACKAGE = Path(neq.__file__).parent
 @pytest.fixture
 def first():
     """A policy that a user registers: the first neurons first."""
-    policy = Policy("first", __name__, "position", may_initialize=True)
+    policy = Policy("first", __name__, may_initialize=True)
     register(policy)
     yield policy
     del policies._REGISTRY["first"]
@@ -33,7 +33,7 @@ def test_a_registered_policy_is_a_setting_at_once(first):
         resolve({}, {"neuron_selection": "frist"})
     register(first)
     with pytest.raises(ValueError, match="a policy 'first' already"):
-        register(Policy("first", "elsewhere", "something else"))
+        register(Policy("first", "elsewhere"))
 
 
 def test_an_unknown_policy_is_refused_with_those_that_are_known():
@@ -49,14 +49,12 @@ def test_an_unknown_policy_is_refused_with_those_that_are_known():
 
 def test_what_is_measured_in_training_cannot_begin_it():
     with pytest.raises(ValueError, match="policy 'mine' needs gradients and cannot choose"):
-        Policy("mine", "mine", "something", needs="gradients", may_initialize=True)
+        Policy("mine", "mine", needs="gradients", may_initialize=True)
 
 
 @pytest.mark.parametrize("key", ["neuron_selection", "initialization"])
 def test_a_policy_of_another_unit_is_refused(first, key):
-    policies._REGISTRY["first"] = Policy(
-        "first", __name__, "position", units=("neuron",), may_initialize=True
-    )
+    policies._REGISTRY["first"] = Policy("first", __name__, units=("neuron",), may_initialize=True)
     given = {"neuron_selection": "random", "initialization": "random", key: "first"}
     names = policies.initializers() if key == "initialization" else tuple(POLICIES)
     others = ", ".join(name for name in names if "input_channel" in POLICIES[name].units)

@@ -224,6 +224,10 @@ def test_wrong_values(flags: dict[str, Any], text: str) -> None:
         ({"dataset": "nzp:a.npz"}, "dataset 'nzp:a.npz' is unknown"),
         ({"lr_schedule_name": "multi_step"}, "lr_step_size 30 is not allowed"),
         ({"lr_schedule_name": "gamma_step", "lr_step_size": [1]}, "lr_step_size [1] is not allowed"),
+        (
+            {"weights_key": "ema"},
+            "weights_key 'ema' needs a checkpoint; give it with --weights FILE, here 'default'",
+        ),
         ({"new_num_classes": 5}, "digits has 10 classes"),
         ({"base_lr": float("nan")}, "a finite number is expected"),
         ({"project_name": "a", "root": 5}, "text is expected"),

@@ -1,7 +1,7 @@
 import pytest
 
 from neq.cli import main as neq_main
-from neq.config import by_path, in_wandb_sweep, own_flags, wandb_values
+from neq.config import in_wandb_sweep, own_flags, wandb_values
 from neq.utils.errors import UserError
 
 # As W&B's agent writes it.
@@ -44,9 +44,7 @@ def test_outside_a_sweep_there_are_no_values(cell, monkeypatch):
 def test_values_of_a_cell(cell):
     values = wandb_values()
     assert values["NEq_config"] == {"budget": None, "ratio": 0.2}
-    assert by_path(values) == {
-        "NEq_config.budget": None,
-        "NEq_config.ratio": 0.2,
+    assert {name: value for name, value in values.items() if name != "NEq_config"} == {
         "base_lr": 0.05,
         "image_size": 16,
         "use_validation": True,
@@ -59,8 +57,19 @@ def test_flags_that_python_wrote_are_left_out(cell):
     assert own_flags(["--scheme=None"], {"scheme": None}) == []
 
 
-@pytest.mark.parametrize("arguments", [[], ARGS], ids=["without args", "with args"])
-def test_both_forms_of_the_command(arguments, cell, capsys):
+FORMS = {
+    "without args": [],
+    "args": ARGS,
+    "args_no_equals": ["--base_lr", "5e-2", "--image_size", "16", "--use_validation", "True"],
+    "args_no_hyphens": [argument.removeprefix("--") for argument in ARGS],
+    "args_no_boolean_flags": [*ARGS[:-1], "--use_validation"],
+    "args_json": ['{"image_size": 16, "base_lr": 5e-2, "use_validation": true}'],
+    "args_json_file": ["cell.json"],
+}
+
+
+@pytest.mark.parametrize("arguments", FORMS.values(), ids=FORMS)
+def test_every_form_of_the_command(arguments, cell, capsys):
     assert neq_main(["train", "--dry-run", *arguments]) == 0
     out = capsys.readouterr().out
     assert "base_lr: 0.05" in out

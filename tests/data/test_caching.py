@@ -11,8 +11,7 @@ import torch
 from PIL import Image
 
 from neq.config.schema import DataProvider
-from neq.data.cache_plan import CachePlan, plan_cache
-from neq.data.caching import DiskCache, DiskQuota, MemoryCache
+from neq.data.caching import CachePlan, DiskCache, DiskQuota, MemoryCache, plan_cache
 from neq.data.sources import Source, source_of_arrays, source_of_files
 from neq.utils.seeds import generator
 from tests.data.miniatures import jpeg

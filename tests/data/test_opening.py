@@ -1,6 +1,5 @@
 import multiprocessing
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -8,13 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
+from neq.config import DatasetEntry
 from neq.config.schema import DataProvider, MeanStd
 from neq.data import Data, open_data
 from neq.utils.errors import UserError
 
 PLAIN = MeanStd(mean=(0, 0, 0), std=(1, 1, 1))
-DIGITS = SimpleNamespace(classes=10, augmentation="none", mean_std=PLAIN)
-PHOTOS = SimpleNamespace(classes=None, augmentation="photo", mean_std=PLAIN)
+DIGITS = DatasetEntry(opener="", classes=10, augmentation="none", mean_std=PLAIN)
+PHOTOS = DatasetEntry(opener="", augmentation="photo", mean_std=PLAIN)
 
 
 def digits(seed: int = 0, **settings: Any) -> Data:
@@ -96,10 +96,10 @@ def test_a_training_batch_of_one_is_refused() -> None:
         digits(base_batch_size=1)
 
 
-def test_the_class_count_must_be_the_wanted_one() -> None:
-    assert len(digits(new_num_classes=10).classes) == 10
-    with pytest.raises(UserError, match="new_num_classes is 100, but digits has 10 classes"):
-        digits(new_num_classes=100)
+def test_a_class_count_of_another_data_set_is_ignored() -> None:
+    assert digits(new_num_classes=10).notes == ()
+    data = digits(new_num_classes=100)
+    assert (len(data.classes), data.notes) == (10, ("ignoring new_num_classes=100: digits has 10 classes",))
 
 
 def test_an_unknown_data_set() -> None:
@@ -194,8 +194,8 @@ def test_a_numpy_archive(tmp_path: Path) -> None:
     assert data.classes == ("0", "1", "2")
     assert data.counts == {"train": 38, "validation": 8, "velocity": 2, "test": 12}
     assert next(data.train_batches(0))[0].shape == (32, 3, 12, 12)
-    with pytest.raises(UserError, match="new_num_classes is 10, but npz has 3 classes"):
-        open_data(DataProvider(**settings, new_num_classes=10), PHOTOS, 0)
+    noted = open_data(DataProvider(**settings, new_num_classes=10), PHOTOS, 0).notes
+    assert noted[-1] == "ignoring new_num_classes=10: npz has 3 classes"
 
 
 def test_24_photos_train_at_the_defaults_and_notes_name_what_was_adapted(tmp_path: Path) -> None:

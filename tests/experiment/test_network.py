@@ -114,3 +114,12 @@ def test_what_cannot_be_selected_is_named_by_kind():
     named = unselectable(network, outline("torchvision:vit_b_32"))
     assert "12 MultiheadAttention" in named
     assert named.startswith("VisionTransformer, Encoder")
+
+
+def test_weights_are_read_under_their_key(tmp_path):
+    averaged = build_network("mcunet-in0", 10, seed=5)
+    state = build_network("mcunet-in0", 10, seed=6).state_dict()
+    file = tmp_path / "checkpoint.pth"
+    torch.save({"state_dict": state, "state_dict_ema": averaged.state_dict()}, file)
+    built, _ = open_network(settled("--weights", str(file), "--weights_key", "state_dict_ema"), 10)
+    assert all(torch.equal(value, built.state_dict()[name]) for name, value in averaged.state_dict().items())

@@ -44,7 +44,7 @@ def test_sweep_files_name_it_by_its_program():
 def test_policies_that_were_registered_travel_to_the_workers(monkeypatch):
     monkeypatch.setattr(policies, "_REGISTRY", dict(policies._REGISTRY))
     monkeypatch.setattr("neq.experiment.training_experiment.POLICIES", policies._REGISTRY)
-    register(Policy("largest", "tests.nowhere", "size"))
+    register(Policy("largest", "tests.nowhere"))
     pickled = pickle.dumps(TrainingExperiment(["--n_epochs", "3"]))
     del policies._REGISTRY["largest"]
     experiment = pickle.loads(pickled)

@@ -74,6 +74,7 @@ def test_no_source_does_what_none_may():
         "ImageFile.LOAD_TRUNCATED_IMAGES = True",
         "Image.MAX_IMAGE_PIXELS = None",
         "torch.serialization.add_safe_globals([x])",
+        "torch.serialization.safe_globals([x])",
         "tempfile.mktemp()",
         "requests.get(url, verify=False)",
         "ssl._create_unverified_context()",

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -166,3 +168,81 @@ def test_tied_weights_cannot_be_selected():
     table = neuron_table(Tied(), SHAPE)
     assert [layer.name for layer in table.layers] == ["c"]
     assert table.unselectable == ("a", "b")
+
+
+class OwnLinear(nn.Linear):
+    """A linear layer with a forward of its own."""
+
+    def forward(self, x):
+        return nn.functional.linear(x, self.weight, self.bias) * 2
+
+
+class WithClassifier(nn.Module):
+    """A network that names its classifier, and may call something after it."""
+
+    def __init__(self, classifier, after=None):
+        super().__init__()
+        self.pos = nn.Parameter(torch.zeros(1, 4, 1, 1))  # a matrix of the network itself, which ends last
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.hidden = nn.Linear(4, 4)
+        self.classifier = classifier
+        self.after = after or nn.Identity()
+
+    def forward(self, x):
+        x = (self.conv(x) + self.pos).mean((2, 3))
+        return self.after(self.classifier(self.hidden(x)))
+
+
+class Naming(WithClassifier):
+    def get_classifier(self):
+        return self.classifier
+
+
+@pytest.mark.parametrize("norm_mode", ["train", "frozen"])
+@pytest.mark.parametrize(
+    "make",
+    [lambda: OwnLinear(4, 5), lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 5))],
+    ids=["own forward", "weight_norm"],
+)
+def test_the_classifier_trains_whatever_its_class(make, norm_mode):
+    torch.manual_seed(0)
+    network = WithClassifier(make())
+    table = neuron_table(network, SHAPE)
+    assert table.head == "classifier"
+    assert [layer.name for layer in table.layers] == ["conv", "hidden"]
+    before = {name: value.detach().clone() for name, value in network.classifier.named_parameters()}
+    plan = Plan(network, table, {"hidden": [1]}, norm_mode)
+    assert plan.trained_values()["head"] == sum(value.numel() for value in before.values())
+    images, labels = torch.randn(4, *SHAPE), torch.arange(4)
+    stock = copy.deepcopy(network)
+    optimizer = torch.optim.SGD(plan.parameters(), lr=0.1)
+    nn.functional.cross_entropy(plan(images), labels).backward()
+    nn.functional.cross_entropy(stock(images), labels).backward()
+    for name, value in network.classifier.named_parameters():
+        assert torch.allclose(value.grad, stock.classifier.get_parameter(name).grad, atol=1e-6), name
+    optimizer.step()
+    plan.write_back()
+    for name, value in network.classifier.named_parameters():
+        assert not torch.equal(value, before[name]), name
+
+
+def test_a_network_says_where_its_classifier_is():
+    network = Naming(nn.Sequential(OwnLinear(4, 4), nn.ReLU(), nn.Linear(4, 5)), after=nn.Linear(5, 5))
+    with pytest.raises(UserError, match=r"classifier 'classifier.0' would never train: a OwnLinear"):
+        neuron_table(network, SHAPE)
+    network.classifier[0] = nn.Linear(4, 4)
+    table = neuron_table(network, SHAPE)
+    assert table.head == "classifier.2"
+    assert [layer.name for layer in table.layers] == ["conv", "hidden", "classifier.0", "after"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["mobilenetv3_small_050", "mobilenetv4_conv_small", "ghostnet_050", "fasternet_t0"]
+)
+def test_timms_classifiers_are_the_heads(name):
+    timm = pytest.importorskip("timm")
+    network = timm.create_model(name, num_classes=5)
+    table = neuron_table(network, (3, 32, 32))
+    assert network.get_submodule(table.head) is network.get_classifier()
+    assert table.head not in table.unselectable

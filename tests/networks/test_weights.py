@@ -1,11 +1,18 @@
+import argparse
 import pickle
 import urllib.error
+import zipfile
+from collections import OrderedDict
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 import torchvision
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from neq.cli import main
 from neq.networks.build import build_network
@@ -39,14 +46,128 @@ def test_a_file_of_the_same_network_is_loaded_with_its_head(name, tmp_path, capl
     assert not caplog.records
 
 
-@pytest.mark.parametrize("wrap", [lambda state: {"state_dict": state, "epoch": 3}, lambda s: {"model": s}])
-@pytest.mark.parametrize("prefix", ["", "module."])
-def test_checkpoints_and_prefixes_are_unwrapped(wrap, prefix, tmp_path):
-    state = toy(1).state_dict()
-    file = saved(tmp_path, wrap({prefix + name: tensor for name, tensor in state.items()}))
+def compiled(network):
+    """Named as torch.compile does."""
+    return nn.ModuleDict({"_orig_mod": network})
+
+
+def lightning(network):
+    """Named as in most modules of Lightning."""
+    return nn.ModuleDict({"model": network})
+
+
+ARGUMENTS = argparse.Namespace(model="toy", lr=0.1, data_dir="x", opt_betas=None, sizes=[1, (2, 3)])
+WRAPPERS = {
+    "plain": (),
+    "parallel": (nn.DataParallel,),
+    "compiled": (compiled,),
+    "averaged": (AveragedModel,),
+    "compiled, parallel": (nn.DataParallel, compiled),
+    "parallel, compiled": (compiled, nn.DataParallel),
+    "parallel, averaged": (nn.DataParallel, AveragedModel),
+    "averaged, compiled": (AveragedModel, compiled),
+    "lightning": (lightning,),
+    "compiled in lightning, parallel": (compiled, lightning, nn.DataParallel),
+}
+CHECKPOINTS = {
+    "hub.bin": lambda state: state,
+    "lightning.ckpt": lambda state: {
+        "epoch": 3,
+        "pytorch-lightning_version": "2.5",
+        "state_dict": state,
+        "hyper_parameters": {"lr": 0.1},
+    },
+    "timm.pth.tar": lambda state: {
+        "epoch": 3,
+        "arch": "toy",
+        "state_dict": state,
+        "args": ARGUMENTS,
+        "metric": 71.5,
+        "state_dict_ema": {name: tensor + 1 for name, tensor in state.items()},
+    },
+    "torchvision.pth": lambda state: {"model": state, "lr_scheduler": {"last_epoch": 3}, "args": ARGUMENTS},
+}
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+@pytest.mark.parametrize("wrappers", WRAPPERS.values(), ids=WRAPPERS)
+def test_checkpoints_of_scripts_and_prefixes_of_wrappers_are_unwrapped(name, wrappers, tmp_path):
+    wrapped = there = toy(1)
+    for wrap in wrappers:
+        wrapped = wrap(wrapped)
+    file = saved(tmp_path, CHECKPOINTS[name](wrapped.state_dict()), name)
     network = toy(2)
     load_weights(network, "head", file)
+    assert same(there.state_dict(), network.state_dict())
+
+
+def test_the_averaged_weights_are_read_where_they_are_asked_for_or_alone(tmp_path):
+    state, averaged = toy(1).state_dict(), AveragedModel(toy(2)).state_dict()
+    both = saved(tmp_path, {"model": state, "model_ema": averaged, "optimizer": {"state": {}}})
+    network = toy(3)
+    load_weights(network, "head", both)
     assert same(state, network.state_dict())
+    load_weights(network, "head", both, "model_ema")
+    assert same(toy(2).state_dict(), network.state_dict())
+    load_weights(network, "head", saved(tmp_path, {"state_dict_ema": state}, "alone.pth"))
+    assert same(state, network.state_dict())
+    with pytest.raises(
+        UserError, match=r"under weights_key 'ema'; allowed: 'model', 'model_ema', 'optimizer'$"
+    ):
+        load_weights(network, "head", both, "ema")
+    for name in ("plain.pth", "plain.safetensors"):
+        with pytest.raises(UserError, match="under weights_key 'ema'; allowed: none, leave weights_key out"):
+            read_weights(saved(tmp_path, state, name), "ema")
+
+
+def test_a_network_whose_own_names_look_wrapped_keeps_them(tmp_path):
+    network, file = lightning(toy(2)), saved(tmp_path, lightning(toy(1)).state_dict())
+    load_weights(network, "model.head", file)
+    assert same(toy(1).state_dict(), network["model"].state_dict())
+    load_weights(network, "model.head", saved(tmp_path, nn.DataParallel(lightning(toy(3))).state_dict()))
+    assert same(toy(3).state_dict(), network["model"].state_dict())
+
+
+@pytest.mark.parametrize("old_format", [False, True])
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        (np.float64(71.5), "multiarray.scalar"),
+        (Path("x"), "Path"),
+        (toy(1), "tests.toys."),
+        (OrderedDict(rate=Fraction(1, 3)), "fractions.Fraction"),
+        (argparse.Namespace(folder=Path("x")), "Path"),
+    ],
+)
+def test_what_is_refused_is_named_by_its_type(value, named, old_format, tmp_path):
+    path = tmp_path / "a.pth"
+    content = {"state_dict": toy(1).state_dict(), "more": value}
+    torch.save(content, path, _use_new_zipfile_serialization=not old_format)
+    with pytest.raises(UserError, match=r"weights '.*' hold '\S+', more than tensors and plain") as caught:
+        read_weights(str(path))
+    assert named in str(caught.value)
+
+
+def test_a_torchscript_program_is_named(tmp_path):
+    path = tmp_path / "program.pt"
+    with zipfile.ZipFile(path, "w") as archive:  # as torch.jit.save begins
+        for name in ("data.pkl", "constants.pkl", "version"):
+            archive.writestr(f"program/{name}", "3")
+    with pytest.raises(
+        UserError, match=r"program.pt' cannot be read \(it is a TorchScript program\); replace"
+    ):
+        read_weights(str(path))
+
+
+def test_reading_leaves_what_torch_allows_as_it_was(tmp_path):
+    allowed = torch.serialization.get_safe_globals
+    before = set(allowed())
+    file = saved(tmp_path, CHECKPOINTS["torchvision.pth"](toy(1).state_dict()))
+    read_weights(file)
+    assert set(allowed()) == before
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        read_weights(file)
+        assert argparse.Namespace in allowed()
 
 
 def test_a_head_of_another_size_is_dropped_with_a_line(tmp_path, caplog):

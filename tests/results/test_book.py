@@ -1,98 +1,27 @@
 import io
-import math
-import zipfile
 from dataclasses import replace
 
 import openpyxl
 import pytest
 from openpyxl.chart import BarChart, Reference
+from openpyxl.comments import Comment
 from openpyxl.drawing.image import Image as Picture
 from openpyxl.styles import Font, PatternFill
+from openpyxl.worksheet.table import Table as ExcelTable
 from pandas import DataFrame
+from pandas.testing import assert_frame_equal
 from PIL import Image
 
 from neq.results import book as book_module
-from neq.results import collect
-from neq.results.book import FurtherSheet, write_book
+from neq.results import collect, groups
 from neq.results.frame import frame
 from neq.results.runs_of_sweep import run_key
 from neq.results.verdicts import Check
+from neq.runs import RecordHeader, Stretch
 from neq.runs.environment import Environment
 from neq.utils.errors import UserError
+from tests.results.books import TEST, THREE, TWO, opened, values, write
 from tests.results.run_folders import configs, sweep_file, write_run
-
-TEST = "test/top1 at valid/best (%)"
-PUBLISHED = [
-    "Model", "Scheme", "Budget", "Initialization", "Method", "valid/best (%)", "valid/best at epoch", TEST,
-    "Average Stopping Epoch",
-]  # fmt: skip
-
-
-@pytest.fixture
-def results(tmp_path):
-    """The runs of a sweep file with these parameters; those whose number is given have no folder."""
-
-    def of(more, without=(), name="sweep"):
-        file = sweep_file(tmp_path / f"{name}.yaml", more)
-        for at, config in enumerate(configs(file)):
-            if at not in without and not (tmp_path / "runs" / name / str(at)).exists():
-                write_run(tmp_path / "runs", config, folder=f"{name}/{at}")
-        return collect([file], tmp_path / "runs")
-
-    return of
-
-
-TWO = "neuron_selection: {values: [velocity, random]}\n  manual_seed: {values: [0, 42, 100]}"
-THREE = "neuron_selection: {values: [velocity, random, full]}\n  manual_seed: {values: [0, 42, 100]}"
-
-
-def write(path, runs, checks=None, force=False):
-    return write_book(path, frame(runs, checks), force)
-
-
-def opened(path, title="Summary"):
-    """The rows of a sheet, header -> cell."""
-    header, *rows = openpyxl.load_workbook(path)[title].iter_rows()
-    names = [cell.value for cell in header]
-    return [dict(zip(names, row, strict=True)) for row in rows]
-
-
-def values(path, title="Summary"):
-    return [{name: cell.value for name, cell in row.items()} for row in opened(path, title)]
-
-
-def test_the_summary_holds_the_published_columns_first_and_numbers_as_numbers(tmp_path, results):
-    path = tmp_path / "output.xlsx"
-    written = write(path, results(TWO))
-    assert (written.settings, written.new, written.earlier) == (2, 2, None)
-    book = openpyxl.load_workbook(path)
-    assert book.sheetnames == ["Summary", "Runs", "Charts"]
-    rows = opened(path)
-    assert list(rows[0])[:11] == [*PUBLISHED, "Dataset", "Norm mode"]
-    assert [row["Method"].value for row in rows] == ["velocity", "random"]
-    for row in rows:
-        for name in (*PUBLISHED[5:], "Budget", "Seeds done", "test/top1 std, n-1 (%)", "Step time (ms)"):
-            assert isinstance(row[name].value, int | float), name
-            assert row[name].data_type == "n"
-        assert row[TEST].number_format == "0.00"
-        assert row["Budget"].number_format == "#,##0"
-    assert rows[0][TEST].value == pytest.approx(84.5 + 2 / 9)
-    assert rows[0]["Budget"].value == 162953
-
-
-def test_a_single_row_of_the_header_is_frozen_and_filters_cover_the_rows(tmp_path, results):
-    path = tmp_path / "output.xlsx"
-    write(path, results(TWO))
-    book = openpyxl.load_workbook(path)
-    for title, rows in (("Summary", 2), ("Runs", 6)):
-        sheet = book[title]
-        assert sheet.freeze_panes == "A2"
-        assert sheet.auto_filter.ref == f"A1:{openpyxl.utils.get_column_letter(sheet.max_column)}{rows + 1}"
-        widths = [sheet.column_dimensions[cell.column_letter].width for cell in sheet[1]]
-        assert all(8 <= width <= 62 for width in widths)
-        assert [cell.value for cell in sheet[1] if sheet.column_dimensions[cell.column_letter].hidden] == [
-            "Key (neq)"
-        ]
 
 
 def test_the_best_method_is_bold_and_no_other(tmp_path, results):
@@ -102,119 +31,12 @@ def test_the_best_method_is_bold_and_no_other(tmp_path, results):
     assert bold == [(True, True, False), (False, False, False)]
 
 
-def test_costs_stand_beside_their_ratio_to_full_training(tmp_path, results):
-    path = tmp_path / "output.xlsx"
-    write(path, results(THREE))
-    rows = {row["Method"]: row for row in values(path)}
-    assert rows["full"]["Step time / baseline"] == 1
-    assert rows["velocity"]["Step time / baseline"] == pytest.approx(38 / 80)
-    assert rows["velocity"]["Saved bytes / baseline"] == pytest.approx(0.3)
-    assert rows["velocity"]["Peak memory / baseline"] == pytest.approx(930 / 1000)
-
-
-def test_one_seed_a_missing_seed_and_nan_leave_cells_empty(tmp_path, results):
-    runs = results("manual_seed: {values: [0, 1]}", without=[1])
-    runs[0].summary["val_top1"] = math.nan
-    path = tmp_path / "output.xlsx"
-    write(path, runs)
-    (row,) = values(path)
-    assert row["valid/best (%)"] is None
-    assert row["test/top1 std, n-1 (%)"] is None
-    assert (row["Seeds done"], row["Seeds expected"]) == (1, 2)
-    done, missing = values(path, "Runs")
-    assert (done["State"], done["Reason"], done["valid/best (%)"]) == ("done", None, None)
-    assert (missing["State"], missing["Reason"], missing[TEST]) == ("missing", "no run", None)
-
-
 def test_without_any_run_the_book_says_so(tmp_path, results):
     path = tmp_path / "output.xlsx"
     write(path, results(TWO, without=range(6)))
     assert [row["Seeds done"] for row in values(path)] == [0, 0]
     assert [row["State"] for row in values(path, "Runs")] == ["missing"] * 6
     assert openpyxl.load_workbook(path)["Charts"]._charts == []
-
-
-@pytest.mark.parametrize(
-    ("name", "written"),
-    [
-        ("=1+1", "=1+1"),
-        ("+1", "+1"),
-        ("-1", "-1"),
-        ("@SUM(A1)", "@SUM(A1)"),
-        ("#N/A", "#N/A"),
-        ("2026-01-01", "2026-01-01"),
-        ("a\x07b", "a\\x07b"),
-        ("caf\udce9", "caf\\udce9"),
-        ("zażółć 日本 🙂", "zażółć 日本 🙂"),
-        ("x" * 40_000, "x" * 32_767),
-    ],
-)
-def test_text_stays_text_whatever_it_begins_with(tmp_path, results, name, written):
-    (run,) = results("manual_seed: {value: 0}")
-    run.summary["device"] = name
-    path = tmp_path / "output.xlsx"
-    for _ in range(2):  # the second time read, replaced and written again
-        write(path, [run])
-        (row,) = opened(path, "Runs")
-        assert row["Device"].value == written
-        assert row["Device"].data_type == "s"
-    with zipfile.ZipFile(path) as archive:
-        assert b"<f>" not in archive.read("xl/worksheets/sheet2.xml")
-    quoted = written[0] in "=+-@"
-    assert row["Device"].quotePrefix == quoted
-
-
-def test_charts_are_excels_own_with_error_bars(tmp_path, results):
-    more = "ratio: {values: [.1, .3]}\n  " + TWO
-    path = tmp_path / "output.xlsx"
-    write(path, results(more))
-    sheet = openpyxl.load_workbook(path)["Charts"]
-    (chart,) = sheet._charts
-    assert [series.tx.strRef.f for series in chart.series] == ["'Charts'!$B$2", "'Charts'!$B$4"]
-    velocity = chart.series[0]
-    assert velocity.xVal.numRef.f == "'Charts'!$C$2:$C$3"
-    assert velocity.yVal.numRef.f == "'Charts'!$D$2:$D$3"
-    assert velocity.errBars.plus.numRef.f == velocity.errBars.minus.numRef.f == "'Charts'!$E$2:$E$3"
-    rows = values(path, "Charts")
-    assert [(row["Series"], row["Budget"]) for row in rows] == [
-        ("velocity", 54318), ("velocity", 162953), ("random", 54318), ("random", 162953),
-    ]  # fmt: skip
-    assert {row["Chart"] for row in rows} == {"mcunet-in0 on digits"}
-    assert (chart.x_axis.scaling.max, chart.x_axis.majorUnit) == (200_000, 50_000)
-    assert chart.y_axis.scaling.min < 81 < 85.5 < chart.y_axis.scaling.max
-
-
-def test_a_method_looks_the_same_in_every_chart(tmp_path, results):
-    path = tmp_path / "output.xlsx"
-    more = "net_name: {value: mcunet-in1}\n  neuron_selection: {values: [random, full]}"
-    file = tmp_path / "other.yaml"
-    file.write_text(sweep_file(file, more).read_text().replace("  net_name: {value: mcunet-in0}\n", ""))
-    for config in configs(file):
-        write_run(tmp_path / "runs", config)
-    write(path, results(TWO) + collect([file], tmp_path / "runs"))
-    looks = {
-        (rows.tx.strRef.f, rows.marker.symbol, rows.graphicalProperties.line.solidFill.srgbClr)
-        for chart in openpyxl.load_workbook(path)["Charts"]._charts
-        for rows in chart.series
-    }
-    names = {f"'Charts'!$B${at}": row["Series"] for at, row in enumerate(values(path, "Charts"), 2)}
-    by_name = {}
-    for place, *look in looks:
-        by_name.setdefault(names[place], set()).add(tuple(look))
-    assert set(by_name) == {"velocity", "random", "full"}
-    assert all(len(same) == 1 for same in by_name.values())
-    assert len({next(iter(same)) for same in by_name.values()}) == 3
-
-
-def test_an_update_redraws_the_charts_from_all_rows(tmp_path, results):
-    path = tmp_path / "output.xlsx"
-    write(path, results("ratio: {values: [.1]}\n  " + TWO))
-    write(path, results("ratio: {values: [.3]}\n  " + TWO, name="more"))
-    sheet = openpyxl.load_workbook(path)["Charts"]
-    (chart,) = sheet._charts
-    assert len(chart.series) == 2
-    assert chart.series[0].yVal.numRef.f == "'Charts'!$D$2:$D$3"
-    assert [sheet.cell(row, 3).value for row in range(2, 6)] == [54318, 162953, 54318, 162953]
 
 
 def test_writing_again_changes_nothing_but_what_changed(tmp_path, results):
@@ -234,15 +56,24 @@ def test_a_baseline_that_is_in_the_book_is_one_for_new_rows(tmp_path, results):
     assert ratios == {"full": 1, "velocity": pytest.approx(38 / 80), "random": pytest.approx(38 / 80)}
 
 
-def test_rows_that_somebody_sorted_are_found_by_their_key(tmp_path, results):
+def test_runs_are_read_back_as_they_were_written(tmp_path, results):
+    table = frame(results(TWO, without=[0]))
+    book = openpyxl.Workbook()
+    book_module._write_runs(book.create_sheet("Runs"), table, groups(table))
+    read = book_module._stored_runs(book).set_index("key").loc[table["key"]].reset_index()
+    assert_frame_equal(read[table.columns], table)
+
+
+def test_rows_may_be_sorted_and_columns_moved(tmp_path, results):
     path = tmp_path / "output.xlsx"
     runs = results(TWO)
     write(path, runs)
     book = openpyxl.load_workbook(path)
-    sheet = book["Summary"]
-    for column in range(1, sheet.max_column + 1):
-        upper, lower = sheet.cell(2, column), sheet.cell(3, column)
-        upper.value, lower.value = lower.value, upper.value
+    for sheet in (book["Summary"], book["Runs"]):
+        header, *rows = [[cell.value for cell in row] for row in sheet.iter_rows()]
+        for at, row in enumerate([header, *rows[::-1]], 1):
+            for place, value in enumerate(row[::-1], 1):
+                sheet.cell(at, place).value = value
     book.save(path)
     written = write(path, runs)
     assert (written.settings, written.new) == (2, 0)
@@ -272,7 +103,7 @@ def test_figures_measured_again_are_kept_and_forgotten_when_a_run_changes(tmp_pa
     again = values(path, "Runs")
     assert [row["Evaluation"] for row in again] == ["as recorded", None]
     assert again[1]["Difference (points)"] is None
-    assert values(path)[0]["Evaluation"] is None
+    assert "Evaluation" not in values(path)[0]
 
 
 def test_a_missing_row_becomes_the_run_when_its_images_are_known(tmp_path):
@@ -291,69 +122,95 @@ def test_a_missing_row_becomes_the_run_when_its_images_are_known(tmp_path):
     assert [row["State"] for row in values(path, "Runs")] == ["done"]
 
 
-def with_picture(book, tmp_path):
+def another_value(sheet):
+    sheet["A2"] = "mine"
+
+
+def column(sheet):
+    sheet.cell(1, sheet.max_column + 1, "Remark")
+    sheet.cell(2, sheet.max_column, "look at this")
+
+
+def far_away(sheet):
+    sheet.cell(1_048_576, 1).value = "x"
+
+
+def a_row_less(sheet):
+    sheet.delete_rows(2)
+
+
+def note(sheet):
+    sheet["A2"].comment = Comment("mine", "me")
+
+
+def excel_table(sheet):
+    reference = sheet.auto_filter.ref
+    sheet.auto_filter.ref = None
+    sheet.add_table(ExcelTable(displayName="Results", ref=reference))
+
+
+def picture(sheet):
     content = io.BytesIO()
     Image.new("RGB", (4, 4)).save(content, format="png")
-    book["Summary"].add_image(Picture(content), "C5")
+    sheet.add_image(Picture(content), "C5")
 
 
-def with_chart(book, tmp_path):
+def chart(sheet):
     chart = BarChart()
-    chart.add_data(Reference(book["Summary"], min_col=6, min_row=1, max_row=3))
-    book.create_sheet("Mine").add_chart(chart, "A1")
-
-
-def with_chart_in_ours(book, tmp_path):
-    chart = BarChart()
-    chart.title = "mine"
-    chart.add_data(Reference(book["Charts"], min_col=4, min_row=1, max_row=3))
-    book["Charts"].add_chart(chart, "A40")
+    chart.add_data(Reference(sheet, min_col=4, min_row=1, max_row=3))
+    sheet.add_chart(chart, "A40")
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("title", "change"),
     [
-        (with_picture, "pictures"),
-        (with_chart, "a chart of yours in Mine"),
-        (with_chart_in_ours, "a chart of yours in Charts"),
+        ("Summary", another_value), ("Runs", column), ("Charts", column), ("Summary", far_away),
+        ("Runs", a_row_less), ("Summary", note), ("Summary", excel_table), ("Summary", picture),
+        ("Charts", chart),
     ],
-)
-def test_a_book_with_drawings_of_others_is_refused_unless_forced(tmp_path, results, change, said):
+)  # fmt: skip
+def test_what_others_put_into_our_sheets_is_refused_unless_forced(tmp_path, results, title, change):
     path = tmp_path / "output.xlsx"
     runs = results(TWO)
     write(path, runs)
     book = openpyxl.load_workbook(path)
-    change(book, tmp_path)
+    change(book[title])
     book.save(path)
     before = path.read_bytes()
-    with pytest.raises(UserError, match=rf"would be lost .*{said}.*--force"):
+    with pytest.raises(UserError, match=rf"would be lost .*\(changes in {title}\).*--force"):
         write(path, runs)
     assert path.read_bytes() == before
     assert not (tmp_path / "output.xlsx.bak").exists()
     assert write(path, runs, force=True).earlier.read_bytes() == before
+    write(path, runs)  # it is a book of neq alone again
 
 
-@pytest.mark.parametrize(
-    ("titles", "said"),
-    [
-        (["Sheet"], "is not a book of neq"),
-        (["Runs", "Charts"], "its sheet Runs is not of neq"),
-        (["Summary"], "its sheet Summary is not of neq"),
-    ],
-)
-def test_a_book_that_is_not_ours_is_refused_even_when_forced(tmp_path, results, titles, said):
+@pytest.mark.parametrize("titles", [["Sheet"], ["Runs", "Charts"], ["Summary"], []])
+def test_a_book_that_is_not_ours_is_refused_even_when_forced(tmp_path, results, titles):
     path = tmp_path / "output.xlsx"
     book = openpyxl.Workbook()
-    book.remove(book.worksheets[0])
     for title in titles:
         book.create_sheet(title)["A1"] = "something"
     book.save(path)
     before = path.read_bytes()
     for force in (False, True):
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match="is not a book of this version of neq; give another name"):
             write(path, results(TWO), force=force)
     assert path.read_bytes() == before
     assert sorted(file.name for file in tmp_path.iterdir()) == ["output.xlsx", "runs", "sweep.yaml"]
+
+
+def test_runs_that_somebody_damaged_are_refused_even_when_forced(tmp_path, results):
+    path = tmp_path / "output.xlsx"
+    write(path, results(TWO))
+    book = openpyxl.load_workbook(path)
+    sheet = book["Runs"]
+    place = next(cell.column for cell in sheet[1] if cell.value == "Run (neq)")
+    for damage in ("{", "[]", '{"key": "{}"}', '{"key": "[1]", "epochs": 1}'):
+        sheet.cell(3, place).value = damage
+        book.save(path)
+        with pytest.raises(UserError, match="holds runs that cannot be read"):
+            write(path, results(TWO), force=True)
 
 
 def test_a_deleted_sheet_comes_back(tmp_path, results):
@@ -368,16 +225,6 @@ def test_a_deleted_sheet_comes_back(tmp_path, results):
     assert len(openpyxl.load_workbook(path)["Charts"]._charts) == 1
 
 
-def test_a_search_with_many_settings_is_drawn_as_points(tmp_path, results):
-    path = tmp_path / "output.xlsx"
-    rates = [0.01 * at for at in range(1, 12)]
-    write(path, results(f"base_lr: {{values: {rates}}}\n  ratio: {{values: [.1, .3]}}"))
-    (chart,) = openpyxl.load_workbook(path)["Charts"]._charts
-    (series,) = chart.series
-    assert series.graphicalProperties.line.noFill
-    assert {row["Series"] for row in values(path, "Charts")} == {"velocity, various settings"}
-
-
 def test_sheets_of_others_survive_an_update(tmp_path, results):
     path = tmp_path / "output.xlsx"
     write(path, results(TWO, without=[0, 1]))
@@ -387,6 +234,7 @@ def test_sheets_of_others_survive_an_update(tmp_path, results):
     mine["B2"].font = Font(name="Courier New", i=True)
     mine.column_dimensions["B"].width = 33
     mine.freeze_panes = "B2"
+    chart(mine), picture(mine)
     book["Summary"]["A2"].fill = PatternFill("solid", fgColor="00FF00")
     book.save(path)
     before = path.read_bytes()
@@ -402,6 +250,7 @@ def test_sheets_of_others_survive_an_update(tmp_path, results):
     assert (mine["A1"].value, mine["B2"].value) == ("=SUM(Summary!M2:M3)", "look at this")
     assert (mine["B2"].font.name, mine["B2"].font.i) == ("Courier New", True)
     assert (mine.column_dimensions["B"].width, mine.freeze_panes) == (33, "B2")
+    assert (len(mine._charts), len(mine._images)) == (1, 1)
     rows = values(path)
     assert [row["Method"] for row in rows] == ["velocity", "random", "velocity"]
     assert [row["Seeds done"] for row in rows] == [3, 3, 1]
@@ -412,13 +261,13 @@ def test_sheets_of_others_survive_an_update(tmp_path, results):
 def test_runs_of_earlier_calls_stay_and_count(tmp_path, results):
     path = tmp_path / "output.xlsx"
     write(path, results("manual_seed: {values: [0, 1]}"))
-    first = {row["Key (neq)"]: row for row in values(path, "Runs")}
+    first = {row["Run (neq)"]: row for row in values(path, "Runs")}
     assert len(first) == 2
     written = write(path, results("manual_seed: {values: [2]}", name="more"))
     assert (written.settings, written.new) == (1, 0)
     (row,) = values(path)
     assert (row["Seeds done"], row["Seeds expected"]) == (3, 3)
-    second = {row["Key (neq)"]: row for row in values(path, "Runs")}
+    second = {row["Run (neq)"]: row for row in values(path, "Runs")}
     assert len(second) == 3
     for key, before in first.items():
         assert second[key].keys() == before.keys()
@@ -441,7 +290,10 @@ def test_a_run_that_the_book_holds_is_refreshed(tmp_path, results):
 def test_environments_stand_in_runs_and_mixed_rows_are_marked(tmp_path, results):
     runs = results("manual_seed: {values: [0, 1]}")
     known = [Environment(threads=count, torch="2.9.0", commit="0123456789abcdef") for count in (1, 2)]
-    runs = [replace(run, environments=(one,)) for run, one in zip(runs, known, strict=True)]
+    runs = [
+        replace(run, header=RecordHeader(stretches=(Stretch(one),)))
+        for run, one in zip(runs, known, strict=True)
+    ]
     path = tmp_path / "output.xlsx"
     assert write(path, runs[:1]).mixed == 0
     assert "Environments differ" not in values(path)[0]
@@ -458,9 +310,7 @@ def test_environments_stand_in_runs_and_mixed_rows_are_marked(tmp_path, results)
 def test_a_further_sheet_takes_groups_and_is_written_anew(tmp_path, results, monkeypatch):
     rows = [{"Net": "mbv2", "Ours (%)": 90.5, "Seeds": 3}, {"Net": "=cmd", "Theirs (%)": 91.0}]
     given = []
-    further = FurtherSheet(
-        ("Net", "Ours (%)", "Seeds", "Theirs (%)"), lambda groups: given.append(groups) or DataFrame(rows)
-    )
+    further = lambda groups: given.append(groups) or DataFrame(rows)  # noqa: E731
     monkeypatch.setitem(book_module.FURTHER, "Published", further)
     path = tmp_path / "output.xlsx"
     write(path, results(TWO))

@@ -11,13 +11,6 @@ from neq.results.book_file import BookFile
 from neq.utils.errors import UserError
 from tests.results.run_folders import configs, sweep_file, write_run
 
-TYPES = {
-    ".xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet.main+xml",
-    ".xlsm": "application/vnd.ms-excel.sheet.macroEnabled.main+xml",
-    ".xltx": "application/vnd.openxmlformats-officedocument.spreadsheetml.template.main+xml",
-    ".xltm": "application/vnd.ms-excel.template.macroEnabled.main+xml",
-}
-
 
 @pytest.fixture
 def runs(tmp_path):
@@ -47,23 +40,11 @@ def with_parts(path, parts, types=""):
             archive.writestr(name, data)
 
 
-@pytest.mark.parametrize("ending", list(TYPES))
-def test_every_format_says_what_it_is_and_is_written_again(tmp_path, runs, ending):
-    path = tmp_path / f"output{ending}"
-    for new in (1, 0):
-        assert write_book(path, runs).new == new
-        with zipfile.ZipFile(path) as archive:
-            assert archive.testzip() is None
-            said = archive.read("[Content_Types].xml").decode()
-        assert [kind for kind in TYPES.values() if kind in said] == [TYPES[ending]]
-    assert openpyxl.load_workbook(path, keep_vba=ending in (".xlsm", ".xltm")).sheetnames[0] == "Summary"
-
-
 @pytest.mark.parametrize(
-    "name", ["output.csv", "output", "output.xls", "output.xlsb", "output.ods", ".xlsx.txt"]
+    "name", ["output.csv", "output", "output.xls", "output.xlsm", "output.ods", ".xlsx.txt"]
 )
 def test_another_ending_is_refused(tmp_path, runs, name):
-    with pytest.raises(UserError, match=r"give one of \.xlsx, \.xlsm, \.xltx, \.xltm"):
+    with pytest.raises(UserError, match=r"give a name that ends in \.xlsx"):
         write_book(tmp_path / name, runs)
     assert not (tmp_path / name).exists()
 
@@ -142,28 +123,20 @@ def test_a_damaged_book_is_one_line_and_untouched(book, runs, damage):
 
 
 @pytest.mark.parametrize(
-    ("part", "said"),
+    "part",
     [
-        ("xl/media/image1.png", "pictures"),
-        ("xl/embeddings/oleObject1.bin", "embedded objects"),
-        ("xl/ctrlProps/ctrlProp1.xml", "controls"),
-        ("xl/activeX/activeX1.xml", "controls"),
-        ("xl/pivotTables/pivotTable1.xml", "pivot tables"),
-        ("xl/threadedComments/threadedComment1.xml", "threaded comments"),
-        ("xl/slicers/slicer1.xml", "slicers"),
-        ("xl/externalLinks/externalLink1.xml", "links to other books"),
-        ("customXml/item1.xml", "custom XML"),
-        ("docMetadata/LabelInfo.xml", "docMetadata/LabelInfo.xml"),
-        ("xl/vbaProject.bin", "macros, which this suffix cannot hold"),
-        ("xl/unheard of/thing.xml", "xl/unheard of/thing.xml"),
+        "xl/embeddings/oleObject1.bin", "xl/ctrlProps/ctrlProp1.xml", "xl/activeX/activeX1.xml",
+        "xl/pivotTables/pivotTable1.xml", "xl/threadedComments/threadedComment1.xml",
+        "xl/slicers/slicer1.xml", "xl/externalLinks/externalLink1.xml", "customXml/item1.xml",
+        "docMetadata/LabelInfo.xml", "xl/vbaProject.bin", "xl/charts/chartEx1.xml",
     ],
-)
-def test_what_would_be_lost_is_named(book, runs, part, said):
+)  # fmt: skip
+def test_what_would_be_lost_is_named(book, part):
     with_parts(book, {part: b"<a/>"})
     before = book.read_bytes()
     with pytest.raises(UserError) as error:
         check_book(book)
-    assert f"holds what would be lost when it is written anew ({said});" in str(error.value)
+    assert f"holds what would be lost when it is written anew ({part});" in str(error.value)
     assert book.read_bytes() == before
 
 
@@ -175,7 +148,7 @@ def test_shapes_among_our_charts_and_newer_formats_of_a_sheet_are_seen(book):
     shape = shape if shape != drawing else drawing.replace(b"</graphicFrame>", b"</graphicFrame><sp/>")
     assert shape != drawing
     with_parts(book, {"xl/drawings/drawing1.xml": shape})
-    with pytest.raises(UserError, match=r"would be lost when it is written anew \(shapes\)"):
+    with pytest.raises(UserError, match=r"would be lost when it is written anew \(shapes, "):
         check_book(book)
     newer = sheet.replace(b"</worksheet>", b'<extLst><ext uri="{1}"/></extLst></worksheet>')
     with_parts(book, {"xl/drawings/drawing1.xml": drawing, "xl/worksheets/sheet1.xml": newer})
@@ -187,32 +160,6 @@ def test_an_empty_drawing_as_libreoffice_writes_them_is_nothing(book):
     empty = b'<xdr:wsDr xmlns:xdr="http://schemas.openxmlformats.org/drawingml/2006/spreadsheetDrawing"></xdr:wsDr>'
     with_parts(book, {"xl/drawings/drawing7.xml": empty})
     check_book(book)
-
-
-def test_macros_are_kept(tmp_path, runs):
-    path = tmp_path / "output.xlsm"
-    write_book(path, runs)
-    with zipfile.ZipFile(path) as archive:
-        links = archive.read("xl/_rels/workbook.xml.rels")
-    link = (
-        b'<Relationship Id="rId99" Target="vbaProject.bin" '
-        b'Type="http://schemas.microsoft.com/office/2006/relationships/vbaProject"/></Relationships>'
-    )
-    with_parts(
-        path,
-        {
-            "xl/_rels/workbook.xml.rels": links.replace(b"</Relationships>", link),
-            "xl/vbaProject.bin": b"the macros",
-        },
-        '<Override PartName="/xl/vbaProject.bin" ContentType="application/vnd.ms-office.vbaProject"/>',
-    )
-    write_book(path, runs)
-    with zipfile.ZipFile(path) as archive:
-        assert archive.read("xl/vbaProject.bin") == b"the macros"
-        assert b"vbaProject" in archive.read("xl/_rels/workbook.xml.rels")
-        types = archive.read("[Content_Types].xml").decode()
-        assert "vbaProject" in types
-        assert TYPES[".xlsm"] in types
 
 
 def test_a_disk_that_is_full_leaves_the_book_as_it_was(book, runs, monkeypatch):

@@ -9,6 +9,7 @@ from neq.results.grouping import differing, series_names, varying_settings
 from neq.results.runs_of_sweep import run_key
 from neq.results.series import panels
 from neq.results.verdicts import Check
+from neq.runs import RecordHeader, Stretch
 from neq.runs.environment import Environment
 from tests.results.run_folders import configs, sweep_file, write_run
 
@@ -179,7 +180,10 @@ def test_seeds_of_different_environments_are_marked(collected):
     found = collected("ratio: {values: [.1, .3]}\n  manual_seed: {values: [0, 1]}")
     one, two = (Environment(threads=count, torch="2.9.0", device_name="a CPU") for count in (1, 2))
     of_each = [(one,), (one,), (one,), (one, two)]
-    found = [replace(run, environments=of) for run, of in zip(found, of_each, strict=True)]
+    found = [
+        replace(run, header=RecordHeader(stretches=tuple(map(Stretch, of))))
+        for run, of in zip(found, of_each, strict=True)
+    ]
     table = groups(frame(found))
     assert table["environment"].fillna("same").tolist() == ["same", "threads: 1, 1 -> 2"]
     assert frame(found)["threads"].tolist() == ["1", "1", "1", "1 -> 2"]
@@ -211,10 +215,10 @@ def test_two_settings_of_an_unknown_policy_are_two_series(collected, more, names
         renamed(frame(collected(f"{more}\n  ratio: {{values: [.1, .3]}}\n  manual_seed: {{values: [0, 1]}}")))
     )
     (panel,) = panels(table)
-    assert sorted(series.name for series in panel.series) == names
-    assert {series.policy for series in panel.series} == {UNKNOWN}
-    assert [len(series.points) for series in panel.series] == [2, 2]
-    assert all(series.is_joined for series in panel.series)
+    assert sorted(name for name, _ in panel.series) == names
+    assert set(panel.points["neuron_selection"]) == {UNKNOWN}
+    assert [len(points) for _, points in panel.series] == [2, 2]
+    assert panel.points["is_joined"].all()
 
 
 def test_an_initialization_is_named_only_where_its_policy_comes_with_several(collected):

@@ -24,8 +24,8 @@ def test_a_line_is_at_the_means_of_its_policy(tmp_path):
     (axes,) = figure.axes
     lines = [line for line in axes.lines if len(line.get_xdata()) == 2 and line.get_linestyle() != "None"]
     assert len(lines) == len(panel.series) == 2
-    for line, series in zip(lines, panel.series, strict=True):
-        np.testing.assert_allclose(line.get_ydata(), [point.top1.mean for point in series.points])
+    for line, (_, points) in zip(lines, panel.series, strict=True):
+        np.testing.assert_allclose(line.get_ydata(), points["test_top1"])
         # Beside the budget by little, so that bars of two policies do not hide one another.
         np.testing.assert_allclose(line.get_xdata(), [54318, 162953], rtol=0.02)
     assert not np.array_equal(lines[0].get_xdata(), lines[1].get_xdata())
@@ -44,7 +44,7 @@ def test_bars_are_one_standard_deviation(tmp_path):
         for collection in axes.collections
         for segment in collection.get_segments()
     ]
-    np.testing.assert_allclose(sorted(heights), sorted(2 * point.top1.deviation for point in panel.points))
+    np.testing.assert_allclose(sorted(heights), sorted(2 * panel.points["test_top1_std"]))
 
 
 def test_one_seed_and_one_budget(tmp_path):
@@ -64,19 +64,16 @@ def test_everything_at_once_is_a_level_to_reach(tmp_path):
     more = ALL.replace("[velocity, random]", "[velocity, full]").replace("[.3, .1]", "[1.0]")
     (panel,) = panels_of(tmp_path, more)
     (axes,) = accuracy_by_budget(panel).axes
-    full = next(series for series in panel.series if series.policy == "full").points[0]
+    (full,) = dict(panel.series)["full"]["test_top1"]
     levels = [line for line in axes.lines if list(line.get_xdata()) == [0, 1]]
-    assert [line.get_ydata()[0] for line in levels] == [full.top1.mean]
+    assert [line.get_ydata()[0] for line in levels] == [full]
 
 
 def test_budgets_that_span_much_are_on_a_logarithmic_axis(tmp_path):
     (wide,) = panels_of(tmp_path, ALL.replace("[.3, .1]", "[.01, .1, .9]"))
     assert accuracy_by_budget(wide).axes[0].get_xscale() == "log"
-    series = [
-        replace(series, points=(replace(series.points[0], budget=0.0), *series.points[1:]))
-        for series in wide.series
-    ]
-    figure = accuracy_by_budget(replace(wide, series=tuple(series)))
+    budgets = wide.points["budget"].where(wide.points["budget"] > wide.points["budget"].min(), 0.0)
+    figure = accuracy_by_budget(replace(wide, points=wide.points.assign(budget=budgets)))
     assert figure.axes[0].get_xscale() == "linear"
     assert overlap(figure) == []
 
@@ -95,7 +92,7 @@ def test_costs_are_three_panels_with_the_front_filled(tmp_path):
     labels = [axes.get_xlabel() for axes in figure.axes]
     assert labels[:2] == ["step time (ms)", "saved bytes (MiB)"]
     assert labels[2] == "peak memory (MiB, maximum of the process)"
-    costs = [(point.costs["step_seconds"].mean * 1000, point.top1.mean) for point in panel.points]
+    costs = list(zip(panel.points["step_seconds"] * 1000, panel.points["test_top1"], strict=True))
     front = {tuple(np.round(costs[at], 6)) for at in pareto_front(costs)}
     markers = {marker for _, marker, _ in STYLES}
     points = [line for line in figure.axes[0].lines if line.get_marker() in markers and len(line.get_xdata())]

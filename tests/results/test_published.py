@@ -1,5 +1,6 @@
 """The published table, and runs beside it."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from neq.cli import main
 from neq.config import network
 from neq.results import groups, runs
-from neq.results.published import HEADERS, compare, comparison, published_results
+from neq.results.published import HEADERS, comparison, published_results
 from neq.sweeps import cells, read_sweep
 from tests.results.run_folders import write_run
 
@@ -54,11 +55,8 @@ def test_figures_are_those_of_the_paper(net, budget, policy, data, top1):
 
 
 def test_every_cell_of_the_table_has_a_policy_file_that_asks_for_it_as_published():
-    compared = compare(groups(runs(sorted(POLICIES.glob("*/*.yaml")), "nowhere")))
-    asked = {
-        (one.config["net_name"], one.row.budget, one.row.neuron_selection, one.config["dataset"])
-        for one in compared
-    }
+    compared = comparison(groups(runs(sorted(POLICIES.glob("*/*.yaml")), "nowhere")))
+    asked = set(compared[["Model", "Budget", "Method", "Dataset"]].itertuples(index=False, name=None))
     table = {
         (name, row.budget, row.neuron_selection, data)
         for name, net in published_results().items()
@@ -66,8 +64,8 @@ def test_every_cell_of_the_table_has_a_policy_file_that_asks_for_it_as_published
         for data in row.top1
     }
     assert asked == table
-    assert {one.differs for one in compared} == {()}
-    assert {(one.ours, one.deviation, one.difference) for one in compared} == {(None, None, None)}
+    assert set(compared[HEADERS[-1]]) == {""}
+    assert compared[["Ours (%)", HEADERS[6], "Difference (points)"]].isna().all(axis=None)
 
 
 def test_ours_is_the_mean_over_seeds_beside_theirs(tmp_path):
@@ -93,24 +91,21 @@ def test_what_was_set_otherwise_is_named(tmp_path):
     more = "  n_epochs: {value: 2}\n  image_size: {value: 96}\n  norm_mode: {value: frontier}\n"
     more += "  velocity_rule: {value: published}\n  base_lr"
     path.write_text(text.replace("  base_lr", more, 1))
-    compared = compare(groups(runs([path], tmp_path / "runs")))
-    velocity, random = (
-        next(one for one in compared if one.row.neuron_selection == policy)
-        for policy in ("velocity", "random")
-    )
+    compared = comparison(groups(runs([path], tmp_path / "runs"))).drop_duplicates("Method")
+    differs = {row.Method: set(row[-1].split(", ")) for row in compared.itertuples(index=False)}
     always = {"n_epochs 2 (120)", "image_size 96 (224)", "norm_mode frontier (train)"}
-    assert set(velocity.differs) == always | {"velocity_rule published (reference)"}
-    assert set(random.differs) == always  # where neurons are drawn, no velocity counts
+    assert differs["velocity"] == always | {"velocity_rule published (reference)"}
+    assert differs["random"] == always  # where neurons are drawn, no velocity counts
 
 
 def test_one_seed_has_no_deviation_and_a_missing_figure_is_none(tmp_path):
     def one_seed(config):
         return {"test_top1": 94.0 if config.manual_seed == 42 else None}
 
-    (one,) = compare(written(tmp_path, ["c10/mbv2_baseline.yaml"], one_seed))
-    assert one.ours is not None
-    assert (one.ours.count, one.ours.mean, one.deviation) == (1, 94.0, None)
-    assert one.difference == pytest.approx(94.0 - 95.93)
+    (one,) = comparison(written(tmp_path, ["c10/mbv2_baseline.yaml"], one_seed)).to_dict("records")
+    assert one["Ours (%)"] == 94.0
+    assert math.isnan(one["Standard deviation (points)"])
+    assert one["Difference (points)"] == pytest.approx(94.0 - 95.93)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +121,7 @@ def test_what_the_table_does_not_have_is_not_compared(tmp_path, old, new):
     text = (POLICIES / "c10/mbv2.yaml").read_text()
     assert old in text
     (tmp_path / "other.yaml").write_text(text.replace(old, new))
-    assert compare(groups(runs([tmp_path / "other.yaml"], tmp_path))) == []
+    assert comparison(groups(runs([tmp_path / "other.yaml"], tmp_path))).empty
 
 
 def test_the_command_prints_the_comparison(tmp_path, capsys):

@@ -48,11 +48,7 @@ def test_every_cell_is_a_run_or_missing(sweep, runs):
     assert first.summary == summary_of(wanted[0])
     assert first.epochs == 3
     assert first.reason == ""
-    assert first.values == {
-        name: value
-        for name, value in json.loads(json.dumps(identity(wanted[0]))).items()
-        if name != "manual_seed"
-    }
+    assert first.identity == json.loads(json.dumps(identity(wanted[0])))
     assert first.config["base_batch_size"] == 32  # a default, which identity.json leaves out
     assert first.config["manual_seed"] == 0
     assert "root" not in first.config

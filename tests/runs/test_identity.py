@@ -57,6 +57,7 @@ OTHER = {
     "sync_batch_norm": False,
     "net_name": "mbv2",
     "weights": "none",
+    "weights_key": "state_dict_ema",
     "neuron_selection": "random",
     "initialization": "full",
     "scheme": "scheme_baseline",

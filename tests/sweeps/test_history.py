@@ -64,4 +64,13 @@ def test_trials_made_in_vain_belong_to_no_cell_and_draws_to_their_own():
     made = trials(COMPLETE, (FAIL, {history.REDUNDANT: True}), WAITING)
     del made[2].user_attrs[history.CELL]
     found = by_cell(reversed(made))
-    assert {cell: [trial.number for trial in of] for cell, of in found.items()} == {5: [0], 2: [2]}
+    assert {cell: [trial.number for trial in of] for cell, of in found.items()} == {5: [0], 3: [2]}
+
+
+def test_the_draws_of_a_search_are_numbered_from_1():
+    """As the cells of a grid are; a trial that continues a draw has its cell's number."""
+    first, second = (create_trial(state=RUNNING), create_trial(state=FAIL))
+    again = create_trial(state=WAITING, user_attrs={history.CELL: 2})
+    for number, trial in enumerate((first, second, again)):
+        trial.number = number
+    assert by_cell([again, second, first]) == {1: [first], 2: [second, again]}

@@ -299,8 +299,6 @@ def test_early_stopping_needs_a_metric_of_an_epoch(make):
     assert bad.report(1, 10.0)
     assert bad.done(10.0, stopped=True)
     assert states(queue)[:2] == ["done", "stopped"]
-    with pytest.raises(UserError, match="eta"):
-        make(text.replace("min_iter: 1", "min_iter: 1, eta: 2.5"))
 
 
 def test_a_database_that_was_made_anew_meanwhile_is_told(make, tmp_path):

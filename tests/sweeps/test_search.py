@@ -8,7 +8,6 @@ from scipy import stats
 from neq.sweeps import Choice, Drawn, EarlyTerminate, Sweep
 from neq.sweeps.search import draw, labels, pruner, sampler
 from neq.sweeps.storage import quiet
-from neq.utils.errors import UserError
 
 DRAWS = 400
 
@@ -138,7 +137,8 @@ def test_hyperband_stops_runs_that_lag_at_a_bracket_and_no_other():
     assert stopped(None, [good, bad]) == [None, None]
 
 
-@pytest.mark.parametrize("eta", [1.5, 2.5])
-def test_an_eta_that_cannot_be_had_is_refused(eta):
-    with pytest.raises(UserError, match=rf"eta {eta:g} is not allowed: a whole number from 2 on is"):
-        pruner(EarlyTerminate(type="hyperband", min_iter=2, eta=eta))
+def test_the_best_of_a_band_continue():
+    """With eta 1.5 the bands are at 2, 3, 4, ...; of three runs at one two continue, of two one."""
+    early = EarlyTerminate(type="hyperband", min_iter=2, eta=1.5)
+    rows = [[value] * 5 for value in (0.9, 0.8, 0.85, 0.1)]
+    assert stopped(early, rows) == [None, 2, 3, 2]

@@ -1,6 +1,9 @@
+import itertools
+import re
+
 import pytest
 
-from neq.sweeps import Choice, cells, read_sweep
+from neq.sweeps import Choice, EarlyTerminate, cells, read_sweep
 from neq.utils.errors import UserError
 
 # Shapes of the published code's sweep files, values of our own; the program line is already ours.
@@ -88,6 +91,95 @@ def test_flags_of_the_command_count_for_every_run(tmp_path):
     assert cells(sweep)[0].config.run_config.warmup_epochs == 5
 
 
+@pytest.mark.parametrize(
+    "macro",
+    ["args_no_equals", "args_no_hyphens", "args_no_boolean_flags", "args_json", "args_json_file"],
+)
+def test_the_other_macros_of_an_agent_pass_the_same_values(tmp_path, macro):
+    command = f"command: ['${{env}}', python3, '${{program}}', --n_worker, 1, '${{{macro}}}']\n"
+    sweep = sweep_of(tmp_path, SMALL + command)
+    assert sweep.flags == ("--n_worker", "1")
+
+
+def test_environment_variables_in_a_command(tmp_path, monkeypatch):
+    command = "command: [python3, '${program}', '--root=${envvar:NEQ_PHOTOS}/a', '${args}']\n"
+    monkeypatch.setenv("NEQ_PHOTOS", "/photos")
+    assert sweep_of(tmp_path, SMALL + command).flags == ("--root=/photos/a",)
+    monkeypatch.delenv("NEQ_PHOTOS")
+    with pytest.raises(UserError, match="environment variable 'NEQ_PHOTOS' is not set; set it"):
+        sweep_of(tmp_path, SMALL + command)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"s": 2, "min_iter": 7, "max_iter": 19}, [2, 6]),
+        ({"s": 2, "max_iter": 19}, [2, 6]),
+        ({"s": 5, "max_iter": 19}, [2, 6]),
+        ({"s": 2, "max_iter": 27}, [3, 9]),
+        ({"s": 2, "max_iter": 26}, [2, 8]),
+        ({"s": 1, "max_iter": 2}, []),
+        ({"min_iter": 2, "eta": 1.5}, [2, 3, 4, 6, 10]),
+    ],
+)
+def test_bands_are_those_that_wandb_computes(given, expected):
+    bands = EarlyTerminate(type="hyperband", **given).bands()
+    assert list(itertools.islice(bands, 5)) == expected
+
+
+SECTIONS = """\
+program: train_classification.py
+method: grid
+parameters:
+  run_config:
+    %s
+  manual_seed: {values: [0, 1]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "epochs"),
+    [
+        ("value: {n_epochs: 1, warmup_epochs: 0}", [1, 1]),
+        ("values: [{n_epochs: 1, base_lr: 0.1}, {n_epochs: 2, base_lr: 0.05}]", [1, 2, 1, 2]),
+        ("parameters: {n_epochs: {values: [1, 2]}}", [1, 2, 1, 2]),
+    ],
+)
+def test_a_section_as_a_value(tmp_path, given, epochs):
+    found = cells(sweep_of(tmp_path, SECTIONS % given))
+    assert [cell.config.run_config.n_epochs for cell in found] == epochs
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ("value: {n_epoch: 1}", "key of run_config 'n_epoch' is unknown; did you mean 'n_epochs'"),
+        ("value: 3", "run_config 3 is not allowed: keys with values are expected"),
+    ],
+)
+def test_a_section_that_is_none(tmp_path, given, line):
+    with pytest.raises(UserError, match=re.escape(line)):
+        cells(sweep_of(tmp_path, SECTIONS % given))
+
+
+def test_a_file_by_the_published_codes_name(tmp_path):
+    folder = tmp_path / "c10"
+    folder.mkdir()
+    (folder / "mbv2.yaml").write_text(SMALL)
+    assert read_sweep(folder / "c10_mbv2.yaml") == read_sweep(folder / "mbv2.yaml")
+    with pytest.raises(UserError, match=r"c10_resnet9\.yaml' does not exist"):
+        read_sweep(folder / "c10_resnet9.yaml")
+
+
+def test_the_configuration_that_cells_start_from(tmp_path):
+    path = tmp_path / "sweep.yaml"
+    path.write_text(SMALL)
+    assert read_sweep(path).experiment().base == "transfer"
+    assert read_sweep(path, "published").experiment().base == "published"
+    path.write_text(SMALL + "command: [python3, '${program}', --config_file=transfer]\n")
+    assert read_sweep(path, "published").experiment().base == "transfer"
+
+
 def test_a_search_with_everything(tmp_path):
     text = """\
 program: train_classification.py
@@ -130,6 +222,10 @@ BAYES = SMALL.replace("grid", "bayes")
             "metric.goal 'max' is not allowed: it must be 'minimize' or",
         ),
         (SMALL + "metric: valid.val/best\n", "metric 'valid.val/best' is not allowed: keys with values are"),
+        (
+            BAYES.replace("bayes", "random") + "metric: {name: val/best}\n",
+            "metric.name 'val/best' is unknown; did you mean 'valid.val/best'",
+        ),
         (BAYES, "method bayes needs a metric, as metric: {name: valid.val/best, goal: maximize}"),
         (
             BAYES + "metric: {name: val/best}\n",
@@ -147,8 +243,8 @@ BAYES = SMALL.replace("grid", "bayes")
         ),
         (SMALL + "command: python3 x\n", "command 'python3 x' is not allowed: a list is expected"),
         (
-            SMALL + "command: [a, '${program}', '${args_json}']\n",
-            "command '${args_json}' is not allowed; macros",
+            SMALL + "command: [a, '${program}', '${arguments}']\n",
+            "command '${arguments}' is not allowed; macros",
         ),
         (SMALL + "command: [a, '${program}', --n_epoch, '3']\n", "flag '--n_epoch' is unknown"),
         (

@@ -1,6 +1,5 @@
 """The sweep engine runs an experiment that is no training: workers, resume and failures are as usual."""
 
-import json
 import os
 import signal
 import time
@@ -9,63 +8,13 @@ from contextlib import closing
 import psutil
 import pytest
 
-from neq.cli import main
-from neq.experiment import experiment as experiments
-from neq.experiment.experiment import register
-from neq.sweeps import cells, history, read_sweep
+from neq.sweeps import cells
 from neq.sweeps.queue import CellQueue, sweep_name
 from neq.sweeps.run_sweep import run_sweep
 from neq.sweeps.storage import open_storage
 from neq.sweeps.worker_pool import WorkerPool, cores, is_here, workers_that_fit
 from neq.utils.errors import UserError
-from tests.sweeps.toy_experiment import PLACE, PROGRAM, named
-
-
-@pytest.fixture
-def sweep_of(tmp_path, monkeypatch):
-    """Reads a sweep over targets, whose program is the toy's."""
-    monkeypatch.setattr(experiments, "_PROGRAMS", dict(experiments._PROGRAMS))
-    register(PROGRAM, PLACE)
-
-    def read(parameters, more=""):
-        file = tmp_path / "sweep.yaml"
-        file.write_text(f"program: {PROGRAM}\nmethod: grid\nparameters: {{{parameters}}}\n{more}\n")
-        return read_sweep(file)
-
-    return read
-
-
-def run(sweep, runs, workers=2, finished=None, watching=lambda pool: None, max_failures=5):
-    """Runs a sweep; returns the last update and all notes."""
-    experiment = sweep.experiment()
-    queue = CellQueue(open_storage(None, runs), sweep_name(sweep, "sweep", experiment.settings), sweep)
-    notes = []
-    with closing(queue):
-        queue.begin()
-        pool = WorkerPool(queue, experiment, None, runs, workers, max_failures, finished)
-        try:
-            for update in run_sweep(queue, pool, workers):
-                notes += update.notes
-                watching(pool)
-        finally:
-            pool.stop()
-    return update, notes
-
-
-def test_workers_share_the_cells_of_any_experiment(sweep_of, tmp_path):
-    sweep = sweep_of("target: {values: [1, 2, 3, 4]}", "command: [python3, '${program}', --fast, '${args}']")
-    assert sweep.experiment().settings == {"flags": ["--fast"]}
-    assert [cell.config for cell in cells(sweep)] == [
-        {"step": 1, "target": target} for target in (1, 2, 3, 4)
-    ]
-    update, _ = run(sweep, tmp_path, finished=named)
-    assert [state.state for state in update.states] == ["done"] * 4
-    assert [state.trial.value for state in update.states] == [1, 2, 3, 4]
-    folders = [tmp_path / "counts" / f"{target}-1" for target in (1, 2, 3, 4)]
-    attributes = [state.trial.user_attrs for state in update.states]
-    assert [found[history.FOLDER] for found in attributes] == list(map(str, folders))
-    assert [found[history.EPOCHS] for found in attributes] == [1, 2, 3, 4]
-    assert all((folder / "seen").exists() for folder in folders)
+from tests.sweeps.toy_experiment import run
 
 
 def test_a_run_whose_worker_is_killed_is_resumed(sweep_of, tmp_path):
@@ -85,25 +34,6 @@ def test_a_run_whose_worker_is_killed_is_resumed(sweep_of, tmp_path):
     assert [int(total) for _, total in lines] == list(range(1, 13))  # every epoch once
 
 
-def test_failures_end_their_cell_alone(sweep_of, tmp_path):
-    sweep = sweep_of("target: {values: [1, 13, 2]}, step: {value: 1}")
-    update, _ = run(sweep, tmp_path, workers=1)
-    assert [state.state for state in update.states] == ["done", "failed", "done"]
-    assert update.states[1].reason == "13 brings bad luck"
-    log = next((tmp_path / "sweeps").glob("*/*.log")).read_text()
-    assert "neq: cell 2: {'step': 1, 'target': 13}" in log
-    assert "neq: counted to 12" in log
-    assert "Traceback" not in log
-
-
-def test_early_terminate_stops_runs_by_the_experiments_metric(sweep_of, tmp_path):
-    more = "metric: {name: total, goal: maximize}\nearly_terminate: {type: hyperband, min_iter: 1, eta: 2}"
-    update, _ = run(sweep_of("target: {value: 6}, step: {values: [2, 1]}", more), tmp_path, workers=1)
-    states = {state.state for state in update.states}
-    assert "done" in states
-    assert states <= {"done", "stopped"}
-
-
 def test_mistakes_are_the_experiments_to_report(sweep_of, tmp_path):
     with pytest.raises(UserError, match="tempo is unknown; allowed: target, step"):
         sweep_of("tempo: {value: 3}")
@@ -113,16 +43,6 @@ def test_mistakes_are_the_experiments_to_report(sweep_of, tmp_path):
         sweep_of(
             "target: {value: 1}", "metric: {name: score}\nearly_terminate: {type: hyperband, min_iter: 1}"
         )
-
-
-def test_the_commands_take_it_too(sweep_of, tmp_path, monkeypatch, capsys):
-    sweep_of("target: {values: [1, 2]}")
-    monkeypatch.chdir(tmp_path)
-    assert main(["sweep", "sweep.yaml"]) == 0
-    assert "best total: 2, cell 2 in runs/counts/2-1" in capsys.readouterr().out
-    assert main(["cells", "sweep.yaml"]) == 0
-    assert "2 done, 0 unfinished, 0 waiting" in capsys.readouterr().out
-    assert json.loads((tmp_path / "runs/counts/2-1/counted.json").read_text()) == 2
 
 
 def test_a_pool_that_is_stopped_gives_its_cells_back(sweep_of, tmp_path):

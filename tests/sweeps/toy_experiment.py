@@ -3,10 +3,15 @@
 import json
 import os
 import time
+from contextlib import closing
 from pathlib import Path
 
 from neq.experiment.experiment import RunFailed, RunResult
 from neq.runs import RunLocation
+from neq.sweeps.queue import CellQueue, sweep_name
+from neq.sweeps.run_sweep import run_sweep
+from neq.sweeps.storage import open_storage
+from neq.sweeps.worker_pool import WorkerPool
 from neq.utils.errors import UserError
 
 PROGRAM = "count.py"
@@ -15,6 +20,7 @@ PLACE = "tests.sweeps.toy_experiment:Counting"
 
 class Counting:
     metrics = ("total",)
+    base = ""
     preload = ()
 
     def __init__(self, flags=()):
@@ -64,3 +70,20 @@ def named(folder):
     """What a hook was called with."""
     (Path(folder) / "seen").touch()
     return ["seen"]
+
+
+def run(sweep, runs, workers=2, finished=None, watching=lambda pool: None, max_failures=5):
+    """Runs a sweep; returns the last update and all notes."""
+    experiment = sweep.experiment()
+    queue = CellQueue(open_storage(None, runs), sweep_name(sweep, "sweep", experiment.settings), sweep)
+    notes = []
+    with closing(queue):
+        queue.begin()
+        pool = WorkerPool(queue, experiment, None, runs, workers, max_failures, finished)
+        try:
+            for update in run_sweep(queue, pool, workers):
+                notes += update.notes
+                watching(pool)
+        finally:
+            pool.stop()
+    return update, notes

@@ -31,7 +31,7 @@ class WithDropout(Toy):
 @pytest.fixture
 def probe():
     """Random, but with gradients measured for nothing."""
-    register(Policy("probe", __name__, "a draw", needs="gradients"))
+    register(Policy("probe", __name__, needs="gradients"))
     yield
     del policies._REGISTRY["probe"]
 

@@ -47,11 +47,18 @@ HOSTILE: dict[str, tuple[object, ...]] = {
     "progress.epoch": (None, -1, 3, 1.5, True, "1", torch.ones(()), [1]),
     "progress.chosen": (None, 1, torch.ones(3, dtype=torch.bool), torch.ones(64)),
     "progress.policy": (None,),
-    "progress.optimizer": (None, [1], {"stem.weight": 3}),
+    "progress.optimizer": (
+        *(None, [1], {"stem.weight": 3}, {"stem.weight": {}}, {"no.weight": {"index": None, "axis": 0}}),
+        {"stem.weight": {"index": torch.tensor([99]), "axis": 0, "state": {}}},
+        {"stem.weight": {"index": None, "axis": 0, "state": {"momentum_buffer": torch.ones(3)}}},
+        {"stem.weight": {"index": None, "axis": 0, "state": None}},
+    ),
     "progress.velocity": (1, {}, {"phi": 1}, {"velocity": torch.ones(3)}),
-    "progress.best": (None, [], 3),
+    "progress.best": (None, [], 3, {"val_top1": "high"}),
+    "progress.budget_used_max": (None, "much", 1.5),
+    "progress.selected_parameters_max": (None, [1]),
     "progress.step_seconds": (None, 1.0, ["1"], [None]),
-    "progress.trained_beside_max": (None, []),
+    "progress.trained_beside_max": (None, [], {"norms": "many"}),
     "progress.epoch_state": (1, [], {}, {"step": 3}),
     "progress.unknown": (1,),
 }
@@ -62,7 +69,15 @@ OF_MID_EPOCH: dict[str, tuple[object, ...]] = {
     "progress.epoch_state.choice.chosen": (None, torch.ones(64), [True]),
     "progress.epoch_state.step": (None, -1, 10**6, 1.0, "4"),
     "progress.epoch_state.losses": (None, [], torch.ones(3), 1),
-    "progress.epoch_state.before": (1, {"stem.weight": 1}, {"stem.weight": {}}),
+    "progress.epoch_state.choice.used": (None, "much"),
+    "progress.epoch_state.counts": (None, [1], {"hits": "many"}),
+    "progress.epoch_state.seconds": (None, 3, ["1"]),
+    "progress.epoch_state.random": (None, {}, {"cpu": torch.ones(3)}, 3),
+    "progress.epoch_state.before": (
+        *(1, {"stem.weight": 1}, {"stem.weight": {}}),
+        {"no.weight": {"index": None, "axis": 0, "values": torch.ones(1)}},
+        {"stem.weight": {"index": None, "axis": 0, "values": torch.ones(1)}},
+    ),
     "ranks": (None, 1, [1], [torch.ones(3)] * 2, *([bytes_of(text)] * 2 for text in OF_RANKS)),
 }
 
@@ -89,6 +104,15 @@ def test_what_no_run_of_this_kind_writes_is_refused_in_one_line(saved, tmp_path)
             assert line.startswith(f"the checkpoint in {folder} is not one of this run ("), path
             assert "start the run again with --overwrite" in line
             assert "\n" not in line
+
+
+def test_a_checkpoint_of_another_run_is_refused_by_name(saved, tmp_path):
+    with run_of(tmp_path, **SETTINGS) as (run, _):
+        run.checkpoints.run = "digits/mbv2/0-abc"
+        with pytest.raises(UserError, match=r"is of the run 'pets/mbv2/0-abc', not of 'digits/mbv2/0-abc'; "):
+            restore(run, {**saved[1], "run": "pets/mbv2/0-abc"})
+        for named in ({}, {"run": None}, {"run": "digits/mbv2/0-abc"}):  # those of earlier versions name none
+            assert restore(run, {**saved[1], **named}).epoch == saved[1]["progress"]["epoch"]
 
 
 @pytest.mark.parametrize(

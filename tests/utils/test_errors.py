@@ -2,6 +2,7 @@
 
 import pytest
 
+from neq.config.keys import KEYS
 from neq.utils.errors import MOST_LISTED, UserError, first_line, shown, unknown_name
 
 
@@ -15,6 +16,18 @@ def test_unknown_name_names_the_nearest_and_lists_all() -> None:
 
 def test_unknown_name_without_a_near_one() -> None:
     assert str(unknown_name("scheme", "zzz", ["abc"])) == "scheme 'zzz' is unknown. Allowed: abc."
+
+
+@pytest.mark.parametrize(
+    ("given", "near"),
+    [
+        ("--lr", "--base_lr"), ("--epochs", "--n_epochs"), ("--batch_size", "--base_batch_size"),
+        ("--n-epochs", "--n_epochs"), ("--ema", None), ("--data_dir", None), ("--x", None),
+    ],
+)  # fmt: skip
+def test_a_flag_that_is_not_similar_is_not_suggested(given: str, near: str | None) -> None:
+    error = str(unknown_name("flag", given, [f"--{name}" for name in KEYS], "See --help."))
+    assert error == f"flag '{given}' is unknown{f'; did you mean {near!r}?' if near else '.'} See --help."
 
 
 def test_a_long_list_is_left_out_only_where_a_hint_replaces_it() -> None:

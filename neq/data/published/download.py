@@ -9,22 +9,24 @@ from __future__ import annotations
 import hashlib
 import http.client
 import shutil
+import ssl
 import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from rich.console import Console
 
 from neq.data.published.progress_bar import progress_bar
-from neq.utils.errors import UserError
+from neq.utils.errors import UserError, first_line
 
 TRIES = 5
 PAUSE_SECONDS = 1.0
 TIMEOUT_SECONDS = 30.0
 _CHUNK = 1 << 20
+# How a lost connection shows; a retry may help.
+_LOST = (ConnectionError, TimeoutError, ssl.SSLError, urllib.error.URLError, http.client.HTTPException)
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,6 @@ class UnofficialError(UserError):
     """A file or a list differs from the published one."""
 
 
-class _ConnectionLostError(Exception):
-    """The server or the network failed; a retry may help."""
-
-
 def fetch(download: Download, folder: Path, console: Console, verify: bool = True) -> str:
     """Make sure that a file is in a folder, downloading it if it is missing.
 
@@ -72,50 +70,27 @@ def fetch(download: Download, folder: Path, console: Console, verify: bool = Tru
         UnofficialError: its checksum differs. A file that was just downloaded is deleted; one that was there
             before is kept.
     """
-    path = folder / download.name
-    if path.exists():
-        found = md5_of(path, console)
-        verify_md5(
-            download, found, f"{str(path)!r}", "delete it and run again to download it", verify, console
-        )
-        return found
-    part = folder / f"{download.name}.part"
-    if download.md5 is None:
-        part.unlink(missing_ok=True)
-    _download(download, part, console)
-    found = md5_of(part, console)
-    remedy = f"it was deleted; run again, or put {download.name} into {str(folder)!r} yourself"
-    try:
-        verify_md5(download, found, f"the file from {download.url}", remedy, verify, console)
-    except UserError:
-        part.unlink()
-        raise
-    part.rename(path)
+    path, part = folder / download.name, folder / f"{download.name}.part"
+    is_there = path.exists()
+    if not is_there:
+        if download.md5 is None:
+            part.unlink(missing_ok=True)
+        _download(download, part, console)
+    found = md5_of(path if is_there else part, console)
+    if download.md5 not in (None, found):
+        what = f"{str(path)!r}" if is_there else f"the file from {download.url}"
+        fault = f"{what} has md5 {found}, the published file {download.md5}"
+        if verify and is_there:
+            raise UnofficialError(f"{fault}; delete it and run again to download it")
+        if verify:
+            part.unlink()
+            raise UnofficialError(
+                f"{fault}; it was deleted; run again, or put {download.name} into {str(folder)!r} yourself"
+            )
+        console.print(f"warning: {fault}", highlight=False, markup=False)
+    if not is_there:
+        part.rename(path)
     return found
-
-
-def verify_md5(
-    download: Download, found: str, what: str, remedy: str, verify: bool, console: Console
-) -> None:
-    """Compare a checksum with the published one.
-
-    Args:
-        download: the published file.
-        found: the md5 found.
-        what: what it belongs to, for the message.
-        remedy: what the user can do, for the message.
-        verify: raise if they differ; otherwise print a warning.
-        console: shows the warning.
-
-    Raises:
-        UnofficialError: they differ, and `verify` is set.
-    """
-    if download.md5 in (None, found):
-        return
-    fault = f"{what} has md5 {found}, the published file {download.md5}"
-    if verify:
-        raise UnofficialError(f"{fault}; {remedy}")
-    console.print(f"warning: {fault}", highlight=False, markup=False)
 
 
 def md5_of(path: Path, console: Console) -> str:
@@ -131,8 +106,7 @@ def md5_of(path: Path, console: Console) -> str:
 
 def _download(download: Download, part: Path, console: Console) -> None:
     """Download a file completely, resuming after lost connections."""
-    failures = 0
-    start = _size(part)
+    failures, start = 0, _size(part)
     while True:
         before = _size(part)
         try:
@@ -141,12 +115,10 @@ def _download(download: Download, part: Path, console: Console) -> None:
             error.close()
             reason = f"the server answers {error.code} {error.reason}"
             is_final = error.code < 500 and error.code not in (408, 429)
-        except _ConnectionLostError as error:
-            reason = str(error)
-            is_final = False
-        except (urllib.error.URLError, http.client.HTTPException) as error:
-            reason = _reason(getattr(error, "reason", error))
-            is_final = _size(part) == start  # nothing ever arrived: there is no network
+        except _LOST as error:
+            reason = first_line(getattr(error, "reason", error))
+            # Nothing ever arrived: there is no network.
+            is_final = isinstance(error, urllib.error.URLError) and _size(part) == start
         failures = 0 if _size(part) > before else failures + 1
         if is_final or failures == TRIES:
             raise UserError(
@@ -158,7 +130,12 @@ def _download(download: Download, part: Path, console: Console) -> None:
 
 
 def _request(download: Download, part: Path, console: Console) -> None:
-    """Request the missing rest of a file and append it."""
+    """Request the missing rest of a file and append it.
+
+    Raises:
+        OSError: the connection is lost (one of _LOST), or the disk fails.
+        UserError: the disk has no room for the file.
+    """
     offset = _size(part)
     request = urllib.request.Request(download.url, headers={"User-Agent": "neq"})
     if offset:
@@ -172,51 +149,29 @@ def _request(download: Download, part: Path, console: Console) -> None:
         if error.headers.get("Content-Range") == f"bytes */{offset}":
             return  # the part is the whole file
         part.unlink()
-        raise _ConnectionLostError("the file on the server is shorter than what was downloaded") from error
-    except (TimeoutError, ConnectionError) as error:
-        raise _ConnectionLostError(_reason(error)) from error
+        raise ConnectionError("the file on the server is shorter than what was downloaded") from error
     with response:
-        total = _total(response, offset)
         if response.status != http.client.PARTIAL_CONTENT:
             offset = 0  # the server does not support ranges and sends the whole file
         elif not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
             part.unlink()
-            raise _ConnectionLostError("the server sent another range than the one requested")
-        free = shutil.disk_usage(part.parent).free
-        if total is not None and total - offset > free:
+            raise ConnectionError("the server sent another range than the one requested")
+        rest, free = response.length or 0, shutil.disk_usage(part.parent).free  # length: None if not stated
+        if rest > free:
             raise UserError(
-                f"{download.name} needs {total - offset:,} bytes more, but the disk of {str(part.parent)!r} "
+                f"{download.name} needs {rest:,} bytes more, but the disk of {str(part.parent)!r} "
                 f"has {free:,} free; free some space or choose a folder on another disk"
             )
+        total = offset + rest if rest else None
         with (
             part.open("ab" if offset else "wb") as file,
             progress_bar(console, f"downloading {download.name}", total, "bytes", offset) as advance,
         ):
-            while chunk := _read(response):
+            while chunk := response.read(_CHUNK):
                 file.write(chunk)
                 advance(len(chunk))
     if total is not None and _size(part) != total:
-        raise _ConnectionLostError("the connection was closed early")
-
-
-def _read(response: IO[bytes]) -> bytes:
-    """The next chunk of a response. Errors of the network, unlike those of the disk, can be retried."""
-    try:
-        return response.read(_CHUNK)
-    except (OSError, http.client.HTTPException) as error:
-        raise _ConnectionLostError(_reason(error)) from error
-
-
-def _reason(error: object) -> str:
-    return str(error) or type(error).__name__
-
-
-def _total(response: http.client.HTTPResponse, offset: int) -> int | None:
-    """Size of the whole file in bytes; None if the response does not state it."""
-    length = response.headers.get("Content-Length", "")
-    if not length.isdecimal():
-        return None
-    return int(length) + (offset if response.status == http.client.PARTIAL_CONTENT else 0)
+        raise ConnectionError("the connection was closed early")
 
 
 def _size(part: Path) -> int:

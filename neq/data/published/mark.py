@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -30,16 +29,14 @@ class Mark(BaseModel):
 
     Attributes:
         settings: the set's name and every option that decides where images go.
-        plan: `neq.data.published.split_plan.digest` of what was written.
         counts: images in the folder of each split that has any.
         classes: class folders of each split.
         official_counts: whether the official splits had the official numbers of images.
         sources: the files it was made from.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True)
     settings: dict[str, str | int | float | None]
-    plan: str
     counts: dict[SplitFolder, int]
     classes: int
     official_counts: bool
@@ -81,7 +78,7 @@ def finished_mark(out: Path, settings: Mapping[str, object]) -> Mark | None:
     mark = read_mark(out / MARK)
     if mark is not None:
         _check_same(mark.settings, settings, "a finished split", f"delete {str(out)!r}")
-        _check_unchanged(out, mark)
+        check_counts(out, mark)
         return mark
     started = read_mark(out / UNFINISHED / STARTED)
     if started is not None:
@@ -97,11 +94,6 @@ def finished_mark(out: Path, settings: Mapping[str, object]) -> Mark | None:
     return None
 
 
-def visible(folder: Path) -> list[str]:
-    """The names in a folder that are not hidden."""
-    return [name for name in os.listdir(folder) if not name.startswith(".")]
-
-
 def _check_same(found: Mapping[str, object], wanted: Mapping[str, object], what: str, remedy: str) -> None:
     different = [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]
     for key in different[:1]:
@@ -111,13 +103,16 @@ def _check_same(found: Mapping[str, object], wanted: Mapping[str, object], what:
         )
 
 
-def _check_unchanged(out: Path, mark: Mark) -> None:
-    """Count the images of a finished split again."""
+def check_counts(folder: Path, mark: Mark) -> None:
+    """Compare the images in each split's folder with what the mark counts.
+
+    Raises:
+        UserError: there are more or fewer.
+    """
     for split, count in mark.counts.items():
-        folders = list((out / split).iterdir()) if (out / split).is_dir() else []
-        found = sum(len(visible(folder)) for folder in folders if folder.is_dir())
+        found = sum(1 for _ in (folder / split).glob("*/[!.]*"))
         if found != count:
             raise UserError(
-                f"{str(out / split)!r} has {found:,} images, but {count:,} were written; it was changed "
-                f"since; delete {str(out)!r} and run again"
+                f"{str(folder / split)!r} has {found:,} images, but {count:,} belong there; "
+                f"another program or other lists have changed it; delete {str(folder)!r} and run again"
             )

@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from neq.data.published.download import Download, fetch, verify_md5
+from neq.data.published.download import Download, UnofficialError, fetch
 from neq.data.published.unpack import unpack
 from neq.utils.atomic_files import write_text
 
@@ -74,15 +74,17 @@ def _taking_turns(lock: Path, console: Console) -> Iterator[None]:
 def _obtain(
     download: Download, raw: Path, beside: Path, console: Console, verify: bool, keep_archives: bool
 ) -> str | None:
-    """Make sure that one file is there, unpacked if it is an archive; its md5 if it is known."""
+    """Make sure that one file is there, unpacked if it is an archive; its md5 if that is known."""
     # The md5 of the archive is kept beside what was unpacked, as the archive itself may be deleted.
     record = raw / f".{download.name}.md5"
     if download.unpacks and is_complete([download], raw):
         md5 = record.read_text() if record.exists() else None
-        if md5 is not None:
-            what = f"the archive that {str(raw / download.unpacks[0])!r} was unpacked from"
-            remedy = f"delete {', '.join(download.unpacks)} and {download.name} in {str(raw)!r} and run again"
-            verify_md5(download, md5, what, remedy, verify, console)
+        if verify and md5 not in (None, download.md5):
+            raise UnofficialError(
+                f"{str(raw / download.unpacks[0])!r} was unpacked from an archive with md5 {md5}, the "
+                f"published one has {download.md5}; delete {', '.join(download.unpacks)} and "
+                f"{download.name} in {str(raw)!r} and run again"
+            )
         return md5
     is_beside = not (raw / download.name).exists() and (beside / download.name).is_file()
     path = (beside if is_beside else raw) / download.name

@@ -24,14 +24,13 @@ from neq.data.published.mark import (
     UNFINISHED,
     Mark,
     PublishedFile,
+    check_counts,
     finished_mark,
-    read_mark,
-    visible,
 )
 from neq.data.published.obtain import obtain
 from neq.data.published.progress_bar import progress_bar
 from neq.data.published.published_set import SPLIT_FOLDERS, PublishedSet, SplitFolder, count_deviations
-from neq.data.published.split_plan import PlannedImage, digest, plan_split
+from neq.data.published.split_plan import PlannedImage, plan_split
 from neq.utils.atomic_files import write_text
 from neq.utils.errors import UserError, first_line, shown
 from neq.utils.images import open_image, upright
@@ -93,7 +92,6 @@ def prepare(
     counts = Counter(image.split for image in plan)
     mark = Mark(
         settings=settings,
-        plan=digest(plan),
         counts={folder: counts[folder] for folder in SPLIT_FOLDERS.values() if counts[folder]},
         classes=len({image.class_folder for image in plan}),
         official_counts=not deviations,
@@ -114,24 +112,18 @@ def write_split(
     Args:
         plan: which image goes where.
         out: a folder that `finished_mark` has accepted.
-        mark: the mark to write; its `settings` and `plan` decide whether an unfinished split is continued.
+        mark: the mark to write; its `settings` decide whether an unfinished split is continued.
         link: create hard links instead of copies.
         side: shrink images whose smaller side has more pixels than this; None: keep all sizes.
         console: shows the progress.
 
     Raises:
-        UserError: the unfinished split in OUT is another one, another process is writing it, links cannot be
-            created, or an image cannot be read.
+        UserError: the unfinished split in OUT has other images, another process is writing it, links
+            cannot be created, or an image cannot be read.
     """
     work = out / UNFINISHED
     work.mkdir(parents=True, exist_ok=True)
     with _only_writer(work / "lock", out):
-        started = read_mark(work / STARTED)
-        if started is not None and started.plan != mark.plan:
-            raise UserError(
-                f"{str(work)!r} holds an unfinished split made from other lists or class names, which cannot "
-                "be continued; delete it and run again"
-            )
         write_text(work / STARTED, mark.model_dump_json(indent=1))
         for split in _PUBLISHING_ORDER:  # interrupted while publishing: move back what was renamed
             if (out / split).exists():
@@ -142,7 +134,7 @@ def write_split(
             for image in plan:
                 _write(image, work / image.split / image.class_folder, link, side)
                 advance(1)
-        _check_complete(plan, work)
+        check_counts(work, mark)
         if hasattr(os, "sync"):
             os.sync()
         for split in _PUBLISHING_ORDER:
@@ -214,21 +206,3 @@ def _shrink(source: Path, target: Path, side: int) -> bool:
         target, "JPEG", quality=JPEG_QUALITY, subsampling=0
     )
     return True
-
-
-def _check_complete(plan: Sequence[PlannedImage], work: Path) -> None:
-    """Compare what is on the disk with the plan: no image may be missing, and none added."""
-    expected = {(image.split, image.class_folder, image.name) for image in plan}
-    found = {
-        (split, folder.name, file)
-        for split in _PUBLISHING_ORDER
-        if (work / split).exists()
-        for folder in (work / split).iterdir()
-        for file in visible(folder)
-    }
-    for split, folder, name in sorted(expected ^ found):
-        path = str(work / split / folder / name)
-        fault = "is missing" if (split, folder, name) in expected else "does not belong there"
-        raise UserError(
-            f"{path!r} {fault}; another program changes this folder; delete {str(work)!r} and run again"
-        )

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import random
 import re
-import stat
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -67,14 +65,6 @@ def plan_split(listed: Sequence[ListedImage], raw: Path, validation: float | Non
     return plan
 
 
-def digest(plan: Iterable[PlannedImage]) -> str:
-    """The sha256 of a plan's places."""
-    total = hashlib.sha256()
-    for image in plan:
-        total.update("\0".join(image[:3]).encode() + b"\n")
-    return total.hexdigest()
-
-
 def class_folder(number: int, name: str, largest: int) -> str:
     """The folder of a class: its number, which makes it unique, and its name for the reader.
 
@@ -92,21 +82,14 @@ def class_folder(number: int, name: str, largest: int) -> str:
 
 def _check_files(listed: Sequence[ListedImage], raw: Path) -> None:
     """Refuse images that are absent or empty, all of them counted in one line."""
-    bad = [image.path for image in listed if not _has_content(raw / image.path)]
+    paths = {image.path: raw / image.path for image in listed}
+    bad = [name for name, path in paths.items() if not (path.is_file() and path.stat().st_size)]
     if bad:
         named = ", ".join(repr(path) for path in bad[:3]) + (", ..." if len(bad) > 3 else "")
         raise UserError(
             f"{len(bad):,} of {len(listed):,} images named in the lists are absent from {str(raw)!r} or "
             f"empty ({named}); delete their folder and run again to unpack it"
         )
-
-
-def _has_content(path: Path) -> bool:
-    try:
-        status = path.stat()
-    except OSError:
-        return False
-    return stat.S_ISREG(status.st_mode) and status.st_size > 0
 
 
 def _cut(listed: Sequence[ListedImage], share: float) -> list[Split]:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -28,16 +28,6 @@ Summed = TypeVar("Summed", Tensor, int)
 
 class ProcessLost(RuntimeError):
     """Another process of the run has ended, or does not respond."""
-
-
-class Store(Protocol):
-    """The methods of torch's key-value store in use: short calls, none of which blocks."""
-
-    def set(self, key: str, value: str) -> object: ...
-
-    def get(self, key: str) -> bytes: ...
-
-    def check(self, keys: list[str]) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -58,7 +48,7 @@ class ProcessGroup:
     local_rank: int = 0
     local_count: int = 1
     patience: float = PATIENCE
-    store: Store | None = None
+    store: dist.Store | None = None
 
     @property
     def is_first(self) -> bool:

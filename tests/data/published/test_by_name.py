@@ -240,18 +240,6 @@ def test_a_damaged_copy_is_refused_and_told_apart(
         assert "1 of " in message
 
 
-@pytest.mark.parametrize("list_name", ["imagelabels.mat", "setid.mat"])
-def test_a_list_that_is_not_the_published_one_is_refused(
-    list_name: str, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    offer("flowers", root, NOBODY, monkeypatch)
-    open_source("flowers", str(root))
-    path = root / "flowers-102" / list_name
-    path.write_bytes(path.read_bytes() + b" ")
-    with pytest.raises(UserError, match=rf"{list_name}' has md5 .*delete it and run again to download it"):
-        open_source("flowers", str(root))
-
-
 def test_a_part_that_is_missing_is_unpacked_again_and_held_against_the_lists(
     tmp_path: Path, root: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

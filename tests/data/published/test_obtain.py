@@ -40,7 +40,7 @@ def test_the_checksum_of_an_archive_is_recorded_beside_what_was_unpacked(raw: Pa
     assert obtain("set", downloads, raw, QUIET) == md5
     (raw / ".a.tgz.md5").write_text("00")
     with pytest.raises(
-        UnofficialError, match=r"images' was unpacked from has md5 00.*delete images and a\.tgz"
+        UnofficialError, match=r"images' was unpacked from an archive with md5 00.*delete images and a\.tgz"
     ):
         obtain("set", downloads, raw, QUIET)
     assert obtain("set", downloads, raw, QUIET, verify=False) == ["00", md5[1]]

@@ -1,8 +1,8 @@
 import pytest
 
 from neq.data.published import ListedImage
-from neq.data.published.published_set import SPLIT_FOLDERS, count_deviations
-from neq.data.published.split_plan import class_folder, digest, plan_split
+from neq.data.published.published_set import SPLIT_FOLDERS
+from neq.data.published.split_plan import class_folder, plan_split
 from neq.utils.errors import UserError
 
 
@@ -55,7 +55,6 @@ def test_the_same_images_are_validation_every_time_and_in_any_order(raw):
     first = plan_split(images, raw(images), 0.2)
     again = plan_split(images[::-1], raw(images), 0.2)
     assert first == again
-    assert digest(first) == digest(again) != digest(plan_split(images, raw(images), 0.1))
 
 
 def test_validation_is_not_the_first_of_each_class(raw):
@@ -86,20 +85,6 @@ def test_a_class_of_one_image_cannot_be_cut(raw):
         plan_split(images, raw(images), 0.2)
 
 
-def test_an_image_in_two_splits_is_refused(raw):
-    images = listed()
-    twice = [*images, images[0]._replace(split="test")]
-    with pytest.raises(UserError, match=r"'all/train_0_0\.jpg' twice, in train and in test"):
-        plan_split(twice, raw(images), None)
-
-
-def test_a_class_of_two_names_is_refused(raw):
-    images = listed()
-    images[1] = images[1]._replace(class_name="other")
-    with pytest.raises(UserError, match="class 0 both 'name 0' and 'other'"):
-        plan_split(images, raw(images), None)
-
-
 def test_two_classes_of_one_name_do_not_merge(raw):
     images = [image._replace(class_name="Cormorant") for image in listed()]
     plan = plan_split(images, raw(images), None)
@@ -113,13 +98,6 @@ def test_two_images_of_one_name_are_refused(raw, tmp_path):
         plan_split(images, raw(images), None)
 
 
-@pytest.mark.parametrize("path", ["../secret.jpg", "/etc/passwd", "all/../../x.jpg"])
-def test_a_listed_path_that_leads_out_is_refused(raw, path):
-    images = [*listed(), ListedImage("train", 0, "name 0", path)]
-    with pytest.raises(UserError, match="which leads out of the folder"):
-        plan_split(images, raw(listed()), None)
-
-
 def test_absent_and_empty_images_are_counted_and_named(raw, tmp_path):
     images = listed(train=3, test=2)
     raw(images)
@@ -129,20 +107,6 @@ def test_absent_and_empty_images_are_counted_and_named(raw, tmp_path):
         UserError, match=r"2 of 10 images named in the lists .*'all/train_0_0.jpg', 'all/train_0_1"
     ):
         plan_split(images, tmp_path, None)
-
-
-def test_empty_lists_are_refused(tmp_path):
-    with pytest.raises(UserError, match="name no image"):
-        plan_split([], tmp_path, None)
-
-
-def test_counts_are_compared_with_the_official_ones():
-    images = listed(train=3, test=2)
-    assert count_deviations(images, {"train": 6, "test": 4}) == []
-    assert count_deviations(images[1:], {"train": 6, "test": 4}) == ["train has 5 images, officially 6"]
-    assert count_deviations(images, {"train": 6, "validation": 1020, "test": 4}) == [
-        "val has 0 images, officially 1,020"
-    ]
 
 
 @pytest.mark.parametrize(

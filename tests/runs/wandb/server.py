@@ -30,7 +30,6 @@ def log_in(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         monkeypatch.delenv(name)
     monkeypatch.chdir(folder)
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
 class Store:

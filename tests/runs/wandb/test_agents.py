@@ -9,12 +9,14 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from neq.cli import main as neq_main
 from neq.config import read_yaml
 from neq.runs import read_metrics, read_summary
 from neq.runs.wandb.mirror import KILLED
+from tests.cli.sweeping import run_sweep
 from tests.runs.wandb.processes import left_behind, wait_until
 from tests.runs.wandb.server import log_in, serving, shown
 from tests.runs.wandb.sweep_server import SweepStore
@@ -24,9 +26,35 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[3]
 WANDB = [sys.executable, "-m", "wandb"]
 LONG = 600.0  # seconds, for what takes some on a quiet machine
-LASTING = 30  # epochs: longer than an agent takes to ask for its next cell, so that two train at a time
-EPOCHS = 8  # long enough to be killed between the first and the last
-SMALL = {"image_size": {"value": 16}, "base_batch_size": {"value": 32}}
+EPOCHS = 3
+SMALL = {
+    "dataset": {"value": "npz:small.npz"},
+    "image_size": {"value": 16},
+    "base_batch_size": {"value": 64},
+}
+# The program at the top level, which waits after the first two epochs until the test lets it go on. It waits
+# at its end for W&B, by default for 25 s, and draws no pictures, which take longer than the training.
+PROGRAM = """
+import sys, time
+from functools import partial
+from pathlib import Path
+import neq.cli.run_pictures
+import neq.experiment.run
+from neq.cli import main
+from neq.training import loop
+
+save = loop.save
+
+def save_and_wait(run, progress, is_best=False):
+    save(run, progress, is_best)
+    while progress.epoch < 3 and not Path(f"go{progress.epoch}").exists():
+        time.sleep(0.02)
+
+loop.save = save_and_wait
+neq.cli.run_pictures.draw_missing = lambda _: []
+neq.experiment.run.WandbMirror = partial(neq.experiment.run.WandbMirror, patience=PATIENCE)
+sys.exit(main(["train", *sys.argv[1:]]))
+"""
 # Without ${args}; the exit code of each cell is kept.
 CODES = ["sh", "-c", '"$@"; echo "$WANDB_RUN_ID $?" >> codes', "cell", "python3", "${program}"]
 
@@ -40,7 +68,10 @@ def store():
 def machine(tmp_path, monkeypatch):
     """As somebody who is logged in and stands in a copy of the repository; nothing runs on after the test."""
     log_in(monkeypatch, tmp_path)
-    (tmp_path / "train_classification.py").symlink_to(ROOT / "train_classification.py")
+    write_program(patience=240)
+    stream = np.random.default_rng(0)
+    images = stream.integers(0, 255, (500, 16, 16, 3), dtype=np.uint8)
+    np.savez("small.npz", x=images, y=np.arange(500) % 10)
     for name, value in {
         "HOME": tmp_path / "home",
         "WANDB_DIR": tmp_path,
@@ -55,6 +86,15 @@ def machine(tmp_path, monkeypatch):
     finally:
         for process in left_behind():
             os.kill(process, signal.SIGKILL)
+
+
+def write_program(patience):
+    Path("train_classification.py").write_text(PROGRAM.replace("PATIENCE", str(patience)))
+
+
+def go_on_after(epoch):
+    """Lets every training go on after an epoch, counted from 1."""
+    Path(f"go{epoch}").touch()
 
 
 @contextmanager
@@ -151,10 +191,8 @@ def best_run(sweep):
 
 def assert_the_same_without_an_account(file):
     """`neq sweep` makes the same runs of the file, with the same metrics."""
-    command = [sys.executable, "-m", "neq", "sweep", file, "--workers", "2", "--runs-dir", "alone"]
-    environment = {**os.environ, "WANDB_MODE": "disabled"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LONG, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    code, output = run_sweep(Path.cwd(), file, "--workers", "2", "--runs-dir", "alone")
+    assert code == 0, output
 
     def metrics(runs):
         return {
@@ -169,14 +207,14 @@ def assert_the_same_without_an_account(file):
 
 
 def test_two_agents_share_the_cells_of_a_sweep(store, monkeypatch, agents):
-    """Each of six cells once, whatever happens: a training is killed, then the server is away for a while.
+    """Each of four cells once, whatever happens: a training is killed, then the server is away for a while.
 
-    policies/test_policy.yaml with fewer pixels, more epochs and a nested section; values come as flags. The
+    policies/test_policy.yaml with fewer images, more epochs and a nested section; values come as flags. The
     killed run is deleted on W&B's page, and the grid hands its cell out again, as another run.
     """
     policy = read_yaml(ROOT / "policies/test_policy.yaml")
     del policy["parameters"]["n_epochs"], policy["parameters"]["warmup_epochs"]
-    policy["parameters"] |= SMALL | epochs(EPOCHS)
+    policy["parameters"] |= SMALL | epochs(EPOCHS) | {"manual_seed": {"values": [0, 42]}}
     Path("policy.yaml").write_text(json.dumps(policy))
     with server(store, monkeypatch) as port:
         sweep = begin("policy.yaml")
@@ -192,22 +230,22 @@ def test_two_agents_share_the_cells_of_a_sweep(store, monkeypatch, agents):
         store.wait_for(in_the_middle, LONG)
     (cut_off, *_) = in_the_middle(store)
     had = len(cut_off["history"])
-    assert had < EPOCHS
+    assert had < 2
+    go_on_after(1)
     wait_until(lambda: len(read_metrics(record_of(cut_off))) > had, LONG)
     with server(store, monkeypatch, port):
+        go_on_after(2)
         said = said_by(processes)
         best = best_run(sweep)
     cells = store.cells("sweep0")
-    assert len(cells) == len(records()) == len({record_of(run) for run in cells}) == 6
+    assert len(cells) == len(records()) == len({record_of(run) for run in cells}) == 4
     for run in cells:
         assert_complete(run, epochs=EPOCHS)
     started = [text.count("About to run command") for text in said]
-    assert sum(started) == 7
+    assert sum(started) == 5
     assert min(started) > 0
-    (done,) = re.findall(r"neq: resumed after (\d) epochs", "".join(said))
-    assert int(done) > 0
-    # Nothing was trained twice, but what the killed training had begun after its checkpoint.
-    assert 6 * EPOCHS <= len(re.findall(r"^epoch \d", "".join(said), re.M)) <= 6 * EPOCHS + 1
+    assert re.findall(r"neq: resumed after (\d) epochs", "".join(said)) == ["1"]
+    assert len(re.findall(r"^epoch \d", "".join(said), re.M)) == 4 * EPOCHS  # nothing was trained twice
     reached = {run["name"]: read_metrics(record_of(run))[-1]["valid"]["val/best"] for run in cells}
     assert best[1] == max(reached.values()) > min(reached.values())
     assert reached[best[0]] == best[1]
@@ -219,18 +257,21 @@ def test_a_server_that_is_gone_for_good(store, monkeypatch, agents):
 
     Values come through the agent's file, nested ones too. A third cell is invalid and fails at once.
     """
-    write_policy({"NEq_config": {"parameters": {"ratio": {"values": [-1, 0.3, 0.5]}}}} | epochs(LASTING))
+    write_program(patience=3)
+    write_policy({"NEq_config": {"parameters": {"ratio": {"values": [-1, 0.3, 0.5]}}}} | epochs(EPOCHS))
     with server(store, monkeypatch) as port:
         processes = agents(begin("policy.yaml"), 2)
         store.wait_for(lambda store: len(in_the_middle(store)) == 2, LONG)
     invalid, *runs = store.cells("sweep0")
     assert runs == in_the_middle(store)
+    go_on_after(1)
+    go_on_after(2)
     wait_until(lambda: len(codes()) == 3, LONG)
     assert codes()[0] == (invalid["name"], 2)
     assert sorted(codes()[1:]) == [(run["name"], 0) for run in runs]
     for run in runs:
         folder = record_of(run)
-        assert len(read_metrics(folder)) == LASTING > len(run["history"])
+        assert len(read_metrics(folder)) == EPOCHS > len(run["history"])
         assert not json.loads((folder / "wandb.json").read_text())["complete"]
         waited = (folder / "wandb.json").stat().st_mtime - (folder / "summary.json").stat().st_mtime
         assert waited < 30
@@ -245,7 +286,7 @@ def test_a_server_that_is_gone_for_good(store, monkeypatch, agents):
     with server(store, monkeypatch, port):
         assert neq_main(["sync", *(str(record_of(run)) for run in runs)]) == 0
     for run in runs:
-        assert_complete(run, epochs=LASTING)
+        assert_complete(run, epochs=EPOCHS)
         assert run["sweep"] == "sweep0"
 
 
@@ -270,7 +311,7 @@ def epochs(number):
 def write_policy(parameters):
     """A grid that says itself how its program is called, without ${args}."""
     policy = read_yaml(ROOT / "policies/test_policy.yaml")
-    fixed = {name: policy["parameters"][name] for name in ("dataset", "net_name", "initialization")}
+    fixed = {name: policy["parameters"][name] for name in ("net_name", "initialization")}
     policy["parameters"] = fixed | SMALL | parameters
     Path("policy.yaml").write_text(json.dumps({**policy, "command": CODES}))
 

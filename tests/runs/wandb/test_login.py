@@ -1,5 +1,9 @@
 """Whether W&B can be used, and the reason where it cannot."""
 
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
 import pytest
 
 from neq.runs import why_no_wandb
@@ -30,3 +34,11 @@ def test_who_is_logged_in(file, text, variables, logged_in, tmp_path, monkeypatc
 def test_wandb_that_is_not_installed(monkeypatch):
     monkeypatch.setattr("neq.runs.wandb.login.find_spec", lambda name: None)
     assert why_no_wandb({}) == "W&B is not installed (pip install wandb)"
+
+
+def test_the_requirements_bring_the_client_and_the_package_does_not_need_it():
+    pytest.importorskip("wandb")
+    root = Path(__file__).resolve().parents[3]
+    assert f"wandb=={version('wandb')}" in (root / "requirements.txt").read_text().splitlines()
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    assert not [name for name in project["dependencies"] if name.startswith("wandb")]

@@ -14,9 +14,11 @@ import torch
 
 from neq.cli import main as neq_main
 from neq.config import read_yaml
+from neq.experiment.run import StopEarly
 from neq.runs import SweepCell, WandbMirror, load_run, read_metrics, read_summary, wandb_cell, why_no_wandb
 from neq.runs.wandb.mirror import KILLED, PATIENCE
 from neq.training import EpochReport
+from neq.utils.exit_codes import Terminated
 from tests.runs.wandb.processes import left_behind, wait_until
 from tests.runs.wandb.server import KEY, Store, log_in, serving, shown
 
@@ -92,13 +94,14 @@ def test_a_direct_run_is_mirrored(store, tmp_path, monkeypatch):
     assert KEY not in done.stdout + done.stderr
 
 
-def test_a_stopped_run_is_shown_so_and_goes_on(store, folder, monkeypatch):
+@pytest.mark.parametrize("stopped_by", [KeyboardInterrupt, Terminated, StopEarly])
+def test_a_stopped_run_is_shown_so_and_goes_on(store, folder, monkeypatch, stopped_by):
     with serving(store) as url:
         monkeypatch.setenv("WANDB_BASE_URL", url)
         mirror = WandbMirror(folder, CONFIG, "toys", print)
         mirror.__enter__()
         epoch(folder, 0)
-        mirror.__exit__(KeyboardInterrupt)
+        mirror.__exit__(stopped_by)
         (run,) = store.runs.values()
         assert (run["exitcode"], len(run["history"])) == (KILLED, 1)
         assert run["display_name"] == "digits/toy/velocity/seed 3"

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Sequence
 
-ROOT = Path(__file__).resolve().parents[3]
-ENV = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+from tests.forked import ROOT, Forked
+
+ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def free_port() -> int:
@@ -20,7 +19,7 @@ def free_port() -> int:
         return port
 
 
-def start(count: int, script: str, *arguments: str, **environment: str) -> list[subprocess.Popen[str]]:
+def start(count: int, script: str, *arguments: str, **environment: str) -> list[Forked]:
     """Starts the processes; they know each other by RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
 
     Args:
@@ -31,24 +30,18 @@ def start(count: int, script: str, *arguments: str, **environment: str) -> list[
     """
     meeting = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     return [
-        subprocess.Popen(
-            [sys.executable, "-c", script, *arguments],
-            env={**ENV, **meeting, "RANK": str(rank), **environment},
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        Forked(script, *arguments, cwd=ROOT, env={**meeting, "RANK": str(rank), **environment})
         for rank in range(count)
     ]
 
 
-def ended(processes: list[subprocess.Popen[str]], timeout: float = 900) -> list[tuple[int, str, str]]:
+def ended(processes: Sequence[Forked], timeout: float = 900) -> list[tuple[int, str, str]]:
     """Exit code, standard output and standard error of each; those that do not end are killed."""
     found = []
     try:
         for process in processes:
             output, error = process.communicate(timeout=timeout)
+            assert process.returncode is not None
             found.append((process.returncode, output, error))
     finally:
         for process in processes:
