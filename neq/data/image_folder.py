@@ -100,8 +100,8 @@ def _layout(folder: Path) -> tuple[dict[Split, Path], tuple[str, ...]]:
         return splits, ()
     if "validation" not in splits:
         raise UserError(
-            f"folder {str(folder)!r} has {splits['train'].name} but neither test nor val; add one of them, or "
-            "give the training folder as root"
+            f"folder {str(folder)!r} has {splits['train'].name} but neither test nor val; add one of them, "
+            "or give the training folder as root"
         )
     splits["test"] = splits.pop("validation")
     return splits, (f"{splits['test'].name} is used as the test split, as there is no test folder",)
