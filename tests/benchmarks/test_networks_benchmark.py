@@ -38,7 +38,11 @@ def test_an_interrupted_benchmark_goes_on_where_it_was(tmp_path, monkeypatch, ca
     assert capsys.readouterr().err == "timm:b: RuntimeError: no memory\n"
     assert main(arguments) == 0
     assert asked == ["timm:a", "timm:b", "timm:c", "timm:b"]
-    assert [network["network"] for network in Report(path, SETTINGS).networks] == ["timm:a", "timm:c", "timm:b"]
+    assert [network["network"] for network in Report(path, SETTINGS).networks] == [
+        "timm:a",
+        "timm:c",
+        "timm:b",
+    ]
 
 
 @pytest.mark.parametrize("text", ["[]", json.dumps({"settings": {"rounds": 9}, "networks": []})])
