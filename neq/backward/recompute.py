@@ -60,9 +60,16 @@ def is_input(x: Tensor) -> bool:
     return getattr(x, "_neq_is_input", False)
 
 
-def was_recomputable(x: Tensor) -> bool:
-    """Whether a tensor could be recomputed when it was made, whatever changed it since."""
-    return _mark(x) is not None or (x._base is not None and _mark(x._base) is not None)
+def was_recomputable(x: Tensor, by_channel: bool = False) -> bool:
+    """Whether a tensor could be recomputed when it was made, whatever changed it since.
+
+    Args:
+        by_channel: some channels of it from the same channels of what is kept.
+    """
+    mark = _mark(x)
+    if mark is None and x._base is not None:
+        mark = None if by_channel else _mark(x._base)
+    return mark is not None and (mark[0].by_channel or not by_channel)
 
 
 def _mark(x: Tensor) -> tuple[RecomputeSpec, int] | None:

@@ -81,7 +81,8 @@ def _byte_costs(model: CostModel, layer_of: Tensor, sizes: Tensor) -> MarginalCo
         # Parts of the input that are kept one by one: the channels of a group, or each chosen channel.
         parts = layer.neurons if layer.axis == 1 else layer.kind.groups(module)
         if parts > 1:
-            neuron.append(own if was_recomputable(x) else own + size // parts)
+            shares = was_recomputable(x, by_channel=layer.kind.is_conv)
+            neuron.append(own if shares else own + size // parts)
             opening.append(0)
         else:
             as_it_is = spec.saved_precision == "exact" and x.element_size() == width
