@@ -48,10 +48,11 @@ def test_import_neq_loads_nothing_else():
     assert code(text) == ""
 
 
-@pytest.mark.parametrize("name", ["Plan", "neuron_table", "Budget", "CostModel"])
-def test_the_core_loads_neither_pydantic_nor_yaml(name):
+@pytest.mark.slow
+def test_the_core_loads_neither_pydantic_nor_yaml():
     wrong = "('pydantic', 'ruamel', 'ruamel.yaml', 'neq.config', 'optuna', 'rich')"
-    text = f"import sys, neq; neq.{name}; print(*[name for name in {wrong} if name in sys.modules])"
+    core = "neq.Plan, neq.neuron_table, neq.Budget, neq.CostModel"
+    text = f"import sys, neq; {core}; print(*[name for name in {wrong} if name in sys.modules])"
     assert code(text) == ""
 
 
@@ -72,6 +73,7 @@ def test_the_version(capsys):
         assert neq.__version__.count(".") == 2
 
 
+@pytest.mark.slow
 def test_a_users_mypy_sees_types(tmp_path):
     file = tmp_path / "user.py"
     file.write_text(USER)

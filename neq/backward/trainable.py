@@ -86,13 +86,15 @@ def _each_once(
                 names.setdefault(id(tensor), []).append(f"{owner}.{key}" if owner else key)
     order = {layer.name: layer.order for layer in table.layers} | dict(table.norm_order)
     for shared in (each for each in names.values() if len(each) > 1):
-        owners = {name: name.rpartition(".")[0] for name in shared}
-        if table.head in owners.values():
+        within = [name.startswith(f"{table.head}.") for name in shared]
+        if all(within):
+            continue
+        if any(within):
             raise UserError(
                 f"{' and '.join(shared)} are one tensor, which would train with the head; give the head a "
                 "tensor of its own"
             )
-        shared.sort(key=lambda name: order.get(owners[name], math.inf))
+        shared.sort(key=lambda name: order.get(name.rpartition(".")[0], math.inf))
         trains = all(name in parts and parts[name].is_whole for name in shared)
         for name in shared[int(trains) :]:
             parts.pop(name, None)

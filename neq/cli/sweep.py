@@ -12,7 +12,7 @@ from rich.live import Live
 from neq.cli.cells import base_lines
 from neq.cli.parsing import Parser
 from neq.cli.run_pictures import draw_missing
-from neq.cli.sweep_table import best_line, counts, ended_line, failures, overview
+from neq.cli.sweep_table import best_line, counts, ended_line, failures, overview, silences
 from neq.sweeps import read_cells
 from neq.sweeps.history import CellState
 from neq.sweeps.queue import CellQueue, sweep_name
@@ -130,7 +130,7 @@ def _print_status(queue: CellQueue, file: Path) -> int:
         raise UserError(f"{file} was not started, or was edited since; neq sweep {file} starts it")
     console, states = Console(), queue.states()
     console.print(overview(queue, states, 0), highlight=False)
-    console.lines(*failures(states))
+    console.lines(*silences(states, queue.silence()), *failures(states))
     return 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from optuna.trial import FrozenTrial
@@ -15,6 +15,7 @@ from rich.table import Table
 from neq.sweeps import history
 from neq.sweeps.history import CellState
 from neq.sweeps.queue import CellQueue
+from neq.sweeps.storage import SILENCE
 
 ORDER = ("done", "stopped", "running", "waiting", "failed")
 MOST_ROWS = 20
@@ -104,6 +105,23 @@ def failures(states: Sequence[CellState]) -> list[str]:
         f"cell {state.cell} failed: {state.reason}  ({values_line(state.trial)})"
         for state in states
         if state.state == "failed" and state.trial is not None
+    ]
+
+
+def silences(states: Sequence[CellState], silence: Mapping[int, float]) -> list[str]:
+    """A line for every running cell whose worker is silent: it, or its machine, was killed.
+
+    Args:
+        states: of the cells.
+        silence: seconds since the last heartbeat, by number of a trial.
+    """
+    return [
+        f"cell {state.cell}: no heartbeat for {silence[state.trial.number]:.0f} s, waits for a worker of "
+        f"neq sweep  ({values_line(state.trial)})"
+        for state in states
+        if state.state == "running"
+        and state.trial is not None
+        and silence.get(state.trial.number, 0) > SILENCE
     ]
 
 

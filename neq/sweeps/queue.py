@@ -143,6 +143,10 @@ class CellQueue:
         """
         return self._trials.listed(states)
 
+    def silence(self) -> dict[int, float]:
+        """Seconds since the last heartbeat of each trial that runs, by number."""
+        return self._trials.silence()
+
     def release(self, worker: str) -> None:
         """Gives back the cells of a worker that is known to be dead."""
         for trial in self.trials((TrialState.RUNNING,)):

@@ -76,6 +76,21 @@ class Trials:
         storage: Any = self._storage  # heartbeats are in no public base class
         storage.record_heartbeat(self._id(number))
 
+    def silence(self) -> dict[int, float]:
+        """Seconds since the last heartbeat of each running trial, by number."""
+        from optuna.storages._rdb.models import TrialHeartbeatModel, TrialModel
+        from sqlalchemy import func, select
+        from sqlalchemy.orm import Session
+
+        storage: Any = self._storage  # Optuna has no public way to read heartbeats
+        own = self._storage.get_study_id_from_name(self._name)
+        running = TrialModel.study_id == own, TrialModel.state == TrialState.RUNNING
+        with Session(storage._backend.engine) as session:
+            now = session.execute(select(func.now())).scalar_one().replace(tzinfo=None)
+            query = select(TrialModel.number, TrialHeartbeatModel.heartbeat).join(TrialHeartbeatModel.trial)
+            found = session.execute(query.where(*running)).all()
+        return {number: (now - heartbeat).total_seconds() for number, heartbeat in found}
+
     def fail_silent(self) -> None:
         """Fails the trials whose worker has sent no heartbeat for too long."""
         with quiet():

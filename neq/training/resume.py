@@ -83,7 +83,12 @@ def _holds(run: Training, progress: Progress) -> dict[str, bool]:
         "chosen": progress.chosen is None or _is_choice(run, progress.chosen),
         "policy": (progress.policy is None) == (progress.chosen is None),
         "optimizer": all(_of_parameter(run, name, each) for name, each in progress.optimizer.items()),
-        "task_optimizer": all(isinstance(value, dict) for value in progress.task_optimizer.values()),
+        "task_optimizer": all(
+            value.shape in (run.task.extra_parameters()[name].shape, ())
+            for name, state in progress.task_optimizer.items()
+            for value in dict(state).values()
+            if isinstance(value, Tensor)
+        ),
         "velocity": velocity is None or all(_of_neurons(run, value) for value in vars(velocity).values()),
         "best": all(isinstance(value, int | float | None) for value in progress.best.values()),
         "step_seconds": all(isinstance(seconds, float) for seconds in progress.step_seconds),

@@ -21,7 +21,11 @@ def test_a_process_that_trains_a_selection_needs_less_memory():
     assert any(need <= 0.40 * plain for need in needs("selective", "random:0.088", "frozen"))
 
 
-def test_wrong_arguments_are_refused(capsys):
+def test_wrong_arguments_are_refused():
     assert main(["--network", "mbv2", "--image-size", "128", "--batch-size", "1"]) == 2
+
+
+@pytest.mark.slow
+def test_a_mistake_that_a_case_finds_is_one_line(capsys):
     assert main(["--network", "mbv3", "--image-size", "32", "--batch-size", "2"]) == 2
     assert "mbv3" in capsys.readouterr().err

@@ -1,12 +1,9 @@
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 
 from benchmarks.several_processes import main
-from tests.training.distributed.together import ENV, ROOT, free_port
+from tests.training.distributed.together import ended, start
 
 
 def test_one_process_has_nobody_to_exchange_with(capsys):
@@ -16,18 +13,11 @@ def test_one_process_has_nobody_to_exchange_with(capsys):
 
 @pytest.mark.slow
 def test_fewer_bytes_are_exchanged_where_less_is_chosen():
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    script = "import sys; from benchmarks.several_processes import main; sys.exit(main(sys.argv[1:]))"
     flags = ["--image-size", "32", "--batch-size", "4", "--rounds", "1"]
-    found = subprocess.run(
-        [*torchrun, "--master-port", str(free_port()), "-m", "benchmarks.several_processes", *flags],
-        env={**ENV, "COLUMNS": "120", "PATH": os.environ["PATH"]},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert found.returncode == 0, found.stderr
-    megabytes = [float(line) for line in re.findall(r"([\d.]+) │$", found.stdout, re.M)]
+    (code, shown, error), second = ended(start(2, script, *flags, COLUMNS="120"))
+    assert code == second[0] == 0, error
+    megabytes = [float(line) for line in re.findall(r"([\d.]+) │$", shown, re.M)]
     full, full_apart, spread_train, spread_apart, spread, su = megabytes
     assert (full, spread_train) == (full_apart, spread_apart)
     assert full > 8.9  # 2.2 million parameters

@@ -286,6 +286,7 @@ def test_a_miniature_is_refused_unless_it_may_be_unverified(name, tmp_path, caps
     assert content(tmp_path / "out") == ordered(tree)
 
 
+@pytest.mark.slow
 def test_the_program_itself_refuses_a_wrong_file(tmp_path):
     (tmp_path / "raw").mkdir()
     MAKERS["pets"](tmp_path / "raw")

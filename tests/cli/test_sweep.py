@@ -35,6 +35,7 @@ def runs(folder):
     return sorted(path.parent for path in folder.glob("runs/**/summary.json"))
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_every_cell_once(finished):
     folder, output = finished
     assert len(runs(folder)) == 6
@@ -77,6 +78,7 @@ def test_the_same_command_again_trains_nothing(finished):
     assert before == {path: path.stat().st_mtime_ns for path in folder.glob("runs/**/metrics.jsonl")}
 
 
+@pytest.mark.slow
 def test_status_tells_how_far_it_is(finished, monkeypatch, capsys):
     folder, _ = finished
     monkeypatch.chdir(folder)

@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from tests.cli.sweeping import ENV, TIMEOUT, write_sweep
 
 SCRIPT = """
@@ -24,6 +26,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_users_policy_and_taylor_run_in_workers_and_are_in_the_book(tmp_path):
     write_sweep(tmp_path, "neuron_selection: {values: [smallest, taylor]}, ratio: {value: 0.2}")
     (tmp_path / "script.py").write_text(SCRIPT)

@@ -19,6 +19,7 @@ from neq.cli import main as neq_main
 from neq.networks.build import build_network
 from neq.runs import read_metrics, read_selection, read_summary
 from neq.training.checkpoint import FORMAT
+from tests.forked import NEQ, Forked
 
 ROOT = Path(__file__).resolve().parents[2]
 ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -88,6 +89,7 @@ def test_a_finished_run_is_not_trained_again(finished, capsys):
     assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_the_recorded_config_repeats_the_run(finished, tmp_path):
     again = tmp_path / "again"
     assert main(["--config-file", str(finished / "config.yaml"), "--run-dir", str(again)]) == 0
@@ -96,6 +98,7 @@ def test_the_recorded_config_repeats_the_run(finished, tmp_path):
         assert read_summary(again)[key] == read_summary(finished)[key]
 
 
+@pytest.mark.slow
 def test_another_run_in_the_folder_is_refused_and_overwrite_replaces_it(finished, tmp_path, capsys):
     folder = tmp_path / "copy"
     shutil.copytree(finished, folder)
@@ -130,6 +133,7 @@ def test_a_metrics_line_after_the_checkpoint_comes_again_once(finished, tmp_path
     assert (folder / "metrics.jsonl").read_text() == (finished / "metrics.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_resume_with_nothing_there_starts(tmp_path):
     assert main([*FAST, "--run-dir", "new", "--resume"]) == 0
     assert len(read_metrics(tmp_path / "new")) == 2
@@ -253,20 +257,17 @@ def test_no_account_and_no_cuda_are_needed(finished):
     blocked += (
         f" '--dry-run']; runpy.run_path({str(ROOT / 'train_classification.py')!r}, run_name='__main__')"
     )
-    env = {**ENV, "CUDA_VISIBLE_DEVICES": ""}
-    env = {key: value for key, value in env.items() if not key.startswith("WANDB")}
-    done = subprocess.run(
-        [sys.executable, "-c", blocked], env=env, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "nothing is written" in done.stdout
+    blocked = "import os; del os.environ['WANDB_MODE']; " + blocked
+    process = Forked(blocked, env={"CUDA_VISIBLE_DEVICES": ""})
+    output, error = process.communicate()
+    assert process.returncode == 0, error
+    assert "nothing is written" in output
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_run_and_resume_goes_on(number, code, tmp_path, finished):
-    command = [sys.executable, str(ROOT / "train_classification.py"), *FAST, "--run-dir", "stopped"]
-    process = subprocess.Popen(command, env=ENV, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = Forked(NEQ, "train", *FAST, "--run-dir", "stopped")
     deadline = time.monotonic() + 120
     while not (tmp_path / "stopped" / "checkpoint" / "last.pt").exists():
         assert time.monotonic() < deadline

@@ -1,7 +1,7 @@
 import pytest
 
 from neq.cli import main as neq_main
-from neq.config import in_wandb_sweep, own_flags, wandb_values
+from neq.config import in_wandb_sweep, own_flags, to_yaml, wandb_values
 from neq.utils.errors import UserError
 
 # As W&B's agent writes it.
@@ -69,7 +69,8 @@ FORMS = {
 
 
 @pytest.mark.parametrize("arguments", FORMS.values(), ids=FORMS)
-def test_every_form_of_the_command(arguments, cell, capsys):
+def test_every_form_of_the_command(arguments, cell, monkeypatch, capsys):
+    monkeypatch.setattr("neq.experiment.run.dry_run", lambda config, notes: [to_yaml(config)])
     assert neq_main(["train", "--dry-run", *arguments]) == 0
     out = capsys.readouterr().out
     assert "base_lr: 0.05" in out

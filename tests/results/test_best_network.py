@@ -54,6 +54,7 @@ def test_a_changed_network_is_copied_with_its_recipe(changed_run, tmp_path):
     assert torch.equal(outputs(load_best(tmp_path / "copy").network), outputs(network))
 
 
+@pytest.mark.slow
 def test_a_changed_network_is_exported(changed_run, tmp_path):
     pytest.importorskip("onnx", reason="the extra onnx is not installed")
     onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")

@@ -104,6 +104,7 @@ def test_a_csv_file_holds_every_run_and_column(swept, tmp_path):
     assert list(read["state"]) == ["done", "missing"]
 
 
+@pytest.mark.slow
 def test_neq_and_training_do_not_import_pandas():
     """scikit-learn imports pandas if it can, so that it is made impossible here."""
     code = (

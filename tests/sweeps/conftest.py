@@ -3,14 +3,12 @@ import pytest
 from neq.experiment import experiment as experiments
 from neq.experiment.experiment import register_experiment
 from neq.sweeps import read_sweep
-from tests.forked import ensure_server
 from tests.sweeps.toy_experiment import PLACE, PROGRAM
 
 
 @pytest.fixture
 def sweep_of(tmp_path, monkeypatch):
     """Reads a sweep over targets, whose program is the toy's."""
-    ensure_server()
     monkeypatch.setattr(experiments, "_PROGRAMS", dict(experiments._PROGRAMS))
     register_experiment(PROGRAM, PLACE)
 

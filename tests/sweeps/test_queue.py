@@ -4,6 +4,7 @@ from collections import Counter
 import optuna
 import pytest
 
+from neq.cli.sweep_table import silences
 from neq.sweeps import history, read_sweep
 from neq.sweeps import queue as queues
 from neq.sweeps.queue import CellQueue, sweep_name
@@ -54,6 +55,27 @@ def test_every_cell_is_claimed_once_in_order_and_done(make):
     assert states(queue) == ["done"] * 6
     assert queue.states()[5].trial.value == 56
     assert queue.states()[5].trial.params == claims[5].values
+
+
+def test_a_cell_whose_machine_was_killed_reports_how_long_it_is_silent(make):
+    queue = make()
+    queue.begin()
+    dead, alive = queue.claim("dead"), queue.claim("alive")
+    storage = queue._storage._backend
+    trial_id = storage.get_trial_id_from_study_id_trial_number(1, 0)
+    with storage.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "UPDATE trial_heartbeats SET heartbeat = datetime(heartbeat, '-75 seconds') WHERE trial_id = ?",
+            (trial_id,),
+        )
+    silence = queue.silence()
+    assert silence.keys() == {0, 1}
+    assert 75 <= silence[0] < 75 + 60
+    assert 0 <= silence[1] < 60
+    (line,) = silences(queue.states(), silence)
+    assert line.startswith(f"cell {dead.cell}: no heartbeat for {silence[0]:.0f} s, waits for a worker")
+    assert alive.done(1.0)
+    assert queue.silence().keys() == {0}
 
 
 def test_a_second_start_puts_up_nothing_twice(make):

@@ -2,9 +2,14 @@
 
 import json
 
+import pytest
+
 from neq.cli import main
 from neq.sweeps import cells, history
+from tests.forked import ensure_server
 from tests.sweeps.toy_experiment import named, run
+
+pytestmark = pytest.mark.slow
 
 
 def test_workers_share_the_cells_of_any_experiment(sweep_of, tmp_path):
@@ -34,6 +39,7 @@ def test_early_terminate_stops_runs_by_the_experiments_metric(sweep_of, tmp_path
 def test_the_commands_take_it_too(sweep_of, tmp_path, monkeypatch, capsys):
     sweep_of("target: {values: [1, 2]}")
     monkeypatch.chdir(tmp_path)
+    ensure_server()
     assert main(["sweep", "sweep.yaml"]) == 0
     assert "best total: 2, cell 2 in runs/counts/2-1" in capsys.readouterr().out
     assert main(["cells", "sweep.yaml"]) == 0

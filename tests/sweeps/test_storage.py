@@ -4,7 +4,7 @@ import pytest
 from optuna.study import StudyDirection
 from sqlalchemy.exc import OperationalError
 
-from neq.sweeps.storage import FILE, close_storage, open_storage, patiently
+from neq.sweeps.storage import FILE, close_storage, open_storage, patiently, unreachable_refused
 from neq.utils.errors import UserError
 
 
@@ -57,6 +57,15 @@ def test_a_database_that_is_away_is_waited_for_and_not_for_ever():
     with pytest.raises(OperationalError):
         patiently(away, patience=-1)
     assert len(calls) == 1
+
+
+def test_who_only_reads_does_not_wait_for_a_database_that_is_away(monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("it waits"))
+    with (
+        pytest.raises(UserError, match=r"of the sweep is unreachable \(server gone\); try again later"),
+        unreachable_refused(),
+    ):
+        raise OperationalError("select", {}, Exception("x")) from Exception("server gone")
 
 
 def test_a_file_where_nothing_can_be_written_is_read(tmp_path, monkeypatch):

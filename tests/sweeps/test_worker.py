@@ -1,6 +1,10 @@
 """A worker: its cells, its log, its failures."""
 
+import pytest
+
 from tests.sweeps.toy_experiment import run
+
+pytestmark = pytest.mark.slow
 
 
 def test_failures_end_their_cell_alone(sweep_of, tmp_path):

@@ -74,6 +74,9 @@ def named(folder):
 
 def run(sweep, runs, workers=2, finished=None, watching=lambda pool: None, max_failures=5):
     """Runs a sweep; returns the last update and all notes."""
+    from tests.forked import ensure_server  # imports torch, which a worker does not
+
+    ensure_server()
     experiment = sweep.experiment()
     queue = CellQueue(open_storage(None, runs), sweep_name(sweep, "sweep", experiment.settings), sweep)
     notes = []

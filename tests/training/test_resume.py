@@ -53,6 +53,7 @@ HOSTILE: dict[str, tuple[object, ...]] = {
         {"stem.weight": {"index": None, "axis": 0, "state": {"momentum_buffer": torch.ones(3)}}},
         {"stem.weight": {"index": None, "axis": 0, "state": None}},
     ),
+    "progress.task_optimizer": (None, [1], {"centers": {"exp_avg": torch.ones(1)}}, {"centers": 3}),
     "progress.velocity": (1, {}, {"phi": 1}, {"velocity": torch.ones(3)}),
     "progress.best": (None, [], 3, {"val_top1": "high"}),
     "progress.budget_used_max": (None, "much", 1.5),

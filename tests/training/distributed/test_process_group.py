@@ -27,7 +27,7 @@ from neq.utils.errors import UserError
 
 def command(arguments):
     what, number = arguments
-    with process_group(patience=4) as processes:
+    with process_group(patience=float(os.environ.get("PATIENCE", "60"))) as processes:
         print("ready", flush=True)
         for step in range(10_000):
             processes.sum(torch.ones(3))
@@ -53,6 +53,7 @@ store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
 print(store.port, flush=True)
 time.sleep(600)
 """
+SHORT = {"PATIENCE": "4"}  # seconds, where a process that does not answer is waited for
 RESUME = "run the same command again with --resume to continue from the last checkpoint\n"
 SILENT = f"neq: another process of the run has ended, or has not answered for 4 s; {RESUME}"
 
@@ -85,7 +86,7 @@ def test_the_first_process_is_missed_too():
 
 @pytest.mark.slow
 def test_a_process_that_hangs_ends_the_others_with_one_line():
-    first, second = start(2, WORKER, "SIGSTOP", "1")
+    first, second = start(2, WORKER, "SIGSTOP", "1", **SHORT)
     try:
         ((code, _, line),) = ended([first])
     finally:
@@ -106,7 +107,7 @@ def test_a_mistake_of_one_process_is_told_once(rank):
 
 @pytest.mark.slow
 def test_a_process_that_is_killed_while_they_connect_ends_the_others_with_one_line():
-    found = ended(start(2, KILLED_WHILE_CONNECTING + WORKER, "nothing", "9"))
+    found = ended(start(2, KILLED_WHILE_CONNECTING + WORKER, "nothing", "9", **SHORT))
     assert [code for code, _, _ in found] == [1, -signal.SIGKILL]
     told = [line for line in lines_of(found).splitlines(keepends=True) if "[c10d]" not in line]  # torch's own
     assert told == [f"neq: process 1 of the run has died; {RESUME}"]
@@ -121,11 +122,12 @@ def test_a_store_that_hangs_keeps_no_process_from_ending():
             assert store.poll() is None, store.communicate()
             time.sleep(0.02)
         port = store.output().strip()
-        workers = start(2, WORKER, "mistake", "0", MASTER_PORT=port, TORCHELASTIC_USE_AGENT_STORE="True")
+        agent = {"MASTER_PORT": port, "TORCHELASTIC_USE_AGENT_STORE": "True"}
+        workers = start(2, WORKER, "mistake", "0", **agent, **SHORT)
         for worker in workers:
             wait_until_ready(worker)
         store.send_signal(signal.SIGSTOP)
-        found = ended(workers, timeout=40)
+        found = ended(workers, timeout=300)
     finally:
         store.kill()
         store.communicate()
