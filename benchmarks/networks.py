@@ -70,7 +70,7 @@ def open_network(name: str, image_size: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         if library == "timm":
-            size = {"img_size": image_size} if plain.startswith(SIZED) else {}
+            size: dict[str, Any] = {"img_size": image_size} if plain.startswith(SIZED) else {}
             network: nn.Module = timm.create_model(plain, num_classes=CLASSES, **size)
         else:
             network = torchvision.models.get_model(plain, num_classes=CLASSES)
