@@ -12,10 +12,10 @@ train: .venv/installed
 	$(BIN)/python train_classification.py
 
 check: lint
-	$(BIN)/pytest -n auto --dist worksteal -m "not slow"
+	$(BIN)/pytest -n logical --dist worksteal -m "not slow"
 
 test: lint
-	$(BIN)/pytest -n auto --dist worksteal
+	$(BIN)/pytest -n logical --dist worksteal
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

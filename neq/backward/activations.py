@@ -113,7 +113,7 @@ def activation_of(module: nn.Module) -> Activation | None:
         return Clamp(float(module.max_val))
     if type(module) is nn.GELU:
         return GELU_TANH if module.approximate == "tanh" else GELU
-    return _of_library(type(module))
+    return _of_library(type(module))  # type: ignore[arg-type]  # classes are hashable
 
 
 @cache

@@ -20,7 +20,7 @@ class FrozenNorm:
 
     Args:
         module: the plain network's.
-        bias: its bias, the leaf where it trains.
+        bias: the leaf of its bias; None: that does not train.
     """
 
     module: _BatchNorm
@@ -40,7 +40,10 @@ class FrozenNorm:
         if weight is not None:
             scale = scale * weight.detach()
         shift = (-mean if bias_before is None else bias_before - mean) * scale
-        return scale, shift if self.bias is None else shift + self.bias
+        bias: Tensor | None = module.bias
+        if bias is None:
+            return scale, shift
+        return scale, shift + (bias.detach() if self.bias is None else self.bias)
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,10 @@ def frozen_batch_norm(norm: FrozenNorm) -> nn.Module:
     made = shadow(norm.module)
     made.training = False
 
-    def forward(x: Tensor) -> Tensor:
+    def forward(input: Tensor) -> Tensor:
         scale, shift = norm.scale_and_shift(None)
-        shape = (1, -1, *(1,) * (x.dim() - 2))
-        return x * scale.view(shape).to(x.dtype) + shift.view(shape).to(x.dtype)
+        shape = (1, -1, *(1,) * (input.dim() - 2))
+        return input * scale.view(shape).to(input.dtype) + shift.view(shape).to(input.dtype)
 
     made.forward = forward
     return made
@@ -81,8 +84,8 @@ def sync_batch_norm(norm: BatchStatsNorm) -> nn.Module:
     """The stand-in of a batch norm that follows no convolution, on the statistics of all processes."""
     affine = norm.affine
 
-    def forward(x: Tensor) -> Tensor:
-        return SyncBatchNormFunction.apply(x, affine.weight, affine.bias, norm.running(), norm.batch)
+    def forward(input: Tensor) -> Tensor:
+        return SyncBatchNormFunction.apply(input, affine.weight, affine.bias, norm.running(), norm.batch)
 
     affine.forward = forward
     return affine

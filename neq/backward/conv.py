@@ -64,10 +64,10 @@ def _forward(
 ) -> Callable[[Tensor], Tensor]:
     chosen = _chosen(module, trains)
 
-    def forward(x: Tensor) -> Tensor:
-        if x.dim() == 3:
-            return forward(x.unsqueeze(0)).squeeze(0)
-        x, geometry, recompute = _read(module, x, chosen)
+    def forward(input: Tensor) -> Tensor:
+        if input.dim() == 3:
+            return forward(input.unsqueeze(0)).squeeze(0)
+        x, geometry, recompute = _read(module, input, chosen)
         scale, shift = None, trains.bias()
         if norm is not None:
             scale, shift = norm.scale_and_shift(shift)
@@ -91,8 +91,8 @@ def _norm_forward(
 ) -> Callable[[Tensor], Tensor]:
     chosen, affine = _chosen(module, trains), norm.affine
 
-    def forward(x: Tensor) -> Tensor:
-        x, geometry, recompute = _read(module, x, chosen)
+    def forward(input: Tensor) -> Tensor:
+        x, geometry, recompute = _read(module, input, chosen)
         specs: list[RecomputeSpec] = []
         out: Tensor = ConvNormAct.apply(
             x, trains.weight, module.weight.detach(), trains.bias(), affine.weight, affine.bias,
@@ -137,7 +137,8 @@ def _read(
     module: nn.Conv2d, given: Tensor, chosen: ChosenChannels | None
 ) -> tuple[Tensor, Geometry, RecomputeSpec | None]:
     """A convolution's input as it computes with it, its geometry, and how to recompute that input."""
-    x, padding = _padded(module, autocast(given))
+    x, padding = _padded(module, given)
+    x = autocast(x)  # after padding, which autocast may do in float32
     geometry = Geometry(module.stride, padding, module.dilation, module.groups)  # type: ignore[arg-type]
     is_same = x is given and x.dtype == module.weight.dtype
     recompute = recompute_spec(given) if is_same else None

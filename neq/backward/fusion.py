@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import operator
 import weakref
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import chain
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -19,9 +20,10 @@ from torch.nn import functional as F
 from neq.backward.activations import FUNCTIONS, GELU_TANH, METHODS, Activation, Clamp, activation_of
 from neq.backward.batch_norms import is_plain_batch_norm
 from neq.backward.stand_ins import stand_in
-from neq.networks.graph import graph_of
+from neq.networks.graph import graph_of, has_hooks
 from neq.networks.layer_kinds import layer_kind
 from neq.networks.library_layers import torch_class, within
+from neq.networks.module_state import ModuleState
 from neq.networks.neurons import NORMS, NeuronTable
 from neq.utils.errors import first_line
 
@@ -37,7 +39,7 @@ class Block:
         norm: name of the batch norm that is the only one to take its output, if there is one.
         activation: the only one to take the result so far, if there is one.
         modules: that are fused, in order; their hooks would not be called.
-        placeholder: that represents the block in the trace.
+        placeholder: name of the module that represents the block in the trace.
         readers: names of the fused convolutions that take its output; empty where something changes it in
             place.
         is_pooled: there is no norm, and max pooling keeps the output.
@@ -47,7 +49,7 @@ class Block:
     norm: str | None
     activation: Activation | None
     modules: tuple[nn.Module, ...]
-    placeholder: nn.Module
+    placeholder: str
     readers: tuple[str, ...]
     is_pooled: bool
 
@@ -59,13 +61,13 @@ class StandaloneActivation:
     Args:
         activation: the activation.
         modules: its module, if it is one.
-        placeholder: that represents it in the trace.
+        placeholder: name of the module that represents it in the trace.
         readers: as in `Block`.
     """
 
     activation: Clamp
     modules: tuple[nn.Module, ...]
-    placeholder: nn.Module
+    placeholder: str
     readers: tuple[str, ...]
 
 
@@ -74,32 +76,33 @@ class Trace:
     """A traced network.
 
     Args:
-        module: called like the network; shares its modules and tensors.
+        forward: of a view of the network in which modules of the placeholders' names are added.
         blocks: what was fused.
         standalone: activations that follow no convolution.
-        containers: modules that are no longer called, since the trace goes through them.
+        added: modules within norms by the names that they are called by.
     """
 
-    module: fx.GraphModule
+    forward: Callable[..., Any]
     blocks: tuple[Block, ...]
     standalone: tuple[StandaloneActivation, ...]
-    containers: tuple[nn.Module, ...]
+    added: Mapping[str, nn.Module]
 
 
-# id of a network -> its structure when it was traced, its trace, and what removes both with the network.
+# id of a network -> its state when it was traced, its trace, and what removes both with the network.
 _traces: dict[int, tuple[object, Trace | None, weakref.ref[nn.Module]]] = {}
 
 
 def traced(network: nn.Module, table: NeuronTable) -> Trace | None:
-    """The network's trace, made anew when the network's structure changes; None if it cannot be traced.
+    """The network's trace, made anew when what its modules hold changes; None if it cannot be traced.
 
     Args:
         network: any module.
         table: its neurons.
     """
-    key, now = id(network), _structure(network, table)
+    key, digest = id(network), ModuleState(network).digest
+    now = digest, tuple(layer.name for layer in table.layers), table.head
     known = _traces.get(key)
-    if known is None or known[2]() is not network or known[0] != now:
+    if known is None or known[2]() is not network or known[0] != now or digest is None:
         try:
             trace = _trace(network, table)
         except Exception as error:  # a trace runs the network's own code on proxies: anything can happen
@@ -111,27 +114,12 @@ def traced(network: nn.Module, table: NeuronTable) -> Trace | None:
     return known[1]
 
 
-def _structure(network: nn.Module, table: NeuronTable) -> object:
-    """What a trace depends on: the modules, their tensors as objects, and their plain settings."""
-    plain = (bool, int, float, str, type(None))
-    modules = tuple(
-        (
-            name,
-            id(module),
-            type(module),
-            tuple(map(id, chain(module._parameters.values(), module._buffers.values()))),
-            tuple((k, v) for k, v in vars(module).items() if isinstance(v, plain) and k != "training"),
-        )
-        for name, module in network.named_modules()
-    )
-    return modules, tuple(layer.name for layer in table.layers), table.head
-
-
 def _trace(network: nn.Module, table: NeuronTable) -> Trace:
     graph = graph_of(network)
     modules = dict(network.named_modules())
-    whole = {module for module in modules.values() if within(module)}
-    _simplify(graph, modules)
+    if any(has_hooks(module) for module in modules.values() if within(module)):
+        raise ValueError("a norm that holds its activation has hooks")
+    added = _simplify(graph, modules)
     calls: dict[str, list[fx.Node]] = {}
     for node in graph.nodes:
         if node.op == "call_module":
@@ -153,13 +141,10 @@ def _trace(network: nn.Module, table: NeuronTable) -> Trace:
         and isinstance(activation := _activation(node, modules), Clamp)
         and _is_standalone(node, modules)
     ]
-    placeholders: dict[str, nn.Module] = {}
     ends: dict[fx.Node, str] = {}
     for number, (conv, _, _, last, _) in enumerate(found):
-        name = f"_neq_block_{number}"
-        placeholders[name] = nn.Identity()
         with graph.inserting_after(conv):
-            fused = graph.call_module(name, (conv.args[0],))
+            fused = graph.call_module(f"_neq_block_{number}", (conv.args[0],))
         last.replace_all_uses_with(fused)
         ends[fused] = str(conv.target)
     for *_, fused_nodes in found:
@@ -167,17 +152,14 @@ def _trace(network: nn.Module, table: NeuronTable) -> Trace:
             graph.erase_node(node)
     alone: dict[fx.Node, tuple[Clamp, tuple[nn.Module, ...]]] = {}
     for number, (node, activation) in enumerate(clamps):
-        name = f"_neq_clamp_{number}"
-        placeholders[name] = nn.Identity()
         with graph.inserting_after(node):
-            placeholder = graph.call_module(name, (node.args[0],))
+            placeholder = graph.call_module(f"_neq_clamp_{number}", (node.args[0],))
         node.replace_all_uses_with(placeholder)
         alone[placeholder] = activation, (modules[str(node.target)],) if node.op == "call_module" else ()
         graph.erase_node(node)
-    called = {str(node.target) for node in graph.nodes if node.op == "call_module"}
-    root = {name: placeholders.get(name) or modules[name] for name in called}
-    root |= {str(n.target): _attribute(network, str(n.target)) for n in graph.nodes if n.op == "get_attr"}
-    traced_module = fx.GraphModule(root, graph, type(network).__name__)
+    # Only the code is needed: what it reads is found in the view that runs it.
+    read = {str(node.target) for node in graph.nodes if node.op in ("call_module", "get_attr")}
+    forward = type(fx.GraphModule({name: nn.Identity() for name in read}, graph)).forward
 
     def readers(node: fx.Node) -> tuple[str, ...]:
         # A result that something changes in place must not be kept for backward.
@@ -192,24 +174,20 @@ def _trace(network: nn.Module, table: NeuronTable) -> Trace:
             None if norm is None else str(norm.target),
             activation,
             tuple(modules[str(node.target)] for node in fused_nodes if node.op == "call_module"),
-            placeholders[f"_neq_block_{number}"],
+            f"_neq_block_{number}",
             readers(fused_by_conv[str(conv.target)]),
             norm is None and any(_pools(user, modules) for user in fused_by_conv[str(conv.target)].users),
         )
         for number, (conv, norm, activation, _, fused_nodes) in enumerate(found)
     )
-    kept = {modules[name] for name in called if name in modules}
-    leaves = {module for name in calls for module in modules[name].modules()}
-    # Not the network itself, which the trace would keep alive.
-    passed = {m for m in modules.values() if m not in leaves | kept and m is not network} | whole
     standalone = tuple(
-        StandaloneActivation(activation, owners, placeholders[str(node.target)], readers(node))
+        StandaloneActivation(activation, owners, str(node.target), readers(node))
         for node, (activation, owners) in alone.items()
     )
-    return Trace(traced_module, blocks, standalone, tuple(passed))
+    return Trace(forward, blocks, standalone, added)
 
 
-def _simplify(graph: fx.Graph, modules: dict[str, nn.Module]) -> None:
+def _simplify(graph: fx.Graph, modules: dict[str, nn.Module]) -> dict[str, nn.Module]:
     """Leaves Identity out, and calls what a norm applies to its result behind it.
 
     The norm's own call then is the norm alone.
@@ -217,7 +195,11 @@ def _simplify(graph: fx.Graph, modules: dict[str, nn.Module]) -> None:
     Args:
         graph: is changed.
         modules: by name; receives the modules that are called now.
+
+    Returns:
+        Those modules, by the names that they are called by.
     """
+    added: dict[str, nn.Module] = {}
     for node in list(graph.nodes):
         if node.op != "call_module":
             continue
@@ -229,11 +211,12 @@ def _simplify(graph: fx.Graph, modules: dict[str, nn.Module]) -> None:
             continue
         for part in within(modules[str(node.target)]):
             name = f"_neq_within_{len(modules)}"
-            modules[name] = part
+            modules[name] = added[name] = part
             with graph.inserting_after(node):
                 behind = graph.call_module(name, (node,))
             node.replace_all_uses_with(behind, lambda user, behind=behind: user is not behind)
             node = behind
+    return added
 
 
 def _chain(
@@ -317,12 +300,6 @@ _IN_PLACE = {name for name in vars(operator) if name.startswith("i") and hasattr
 _IN_PLACE |= {"setitem"}
 
 
-def has_hooks(module: nn.Module) -> bool:
-    """Whether a module has hooks, which fusing would not call."""
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return any(getattr(module, kind, None) for kind in kinds)
-
-
 def is_split(module: nn.Module) -> bool:
     """Whether a plan calls what a norm holds behind it, as a module of its own."""
     return bool(within(module)) and torch_class(module) is not None and not has_hooks(module)
@@ -330,10 +307,3 @@ def is_split(module: nn.Module) -> bool:
 
 def _is_plain_call(node: fx.Node) -> bool:
     return len(node.args) == 1 and isinstance(node.args[0], fx.Node) and not node.kwargs
-
-
-def _attribute(network: nn.Module, name: str) -> object:
-    found: object = network
-    for part in name.split("."):
-        found = getattr(found, part)
-    return found

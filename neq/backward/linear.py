@@ -85,9 +85,9 @@ def linear_stand_in(module: nn.Module, trains: TrainableLayer) -> nn.Module:
     made = shadow(module)
     part = trains.part.on(module.weight.device)
 
-    def forward(x: Tensor) -> Tensor:
-        weight, given = module.weight.detach(), autocast(x)
-        recompute = recompute_spec(x) if given is x and x.dtype == weight.dtype else None
+    def forward(input: Tensor) -> Tensor:
+        weight, given = module.weight.detach(), autocast(input)
+        recompute = recompute_spec(input) if given is input and input.dtype == weight.dtype else None
         return SelectiveLinear.apply(
             given, trains.weight, weight, trains.bias(), part, trains.saved_dtype, recompute
         )

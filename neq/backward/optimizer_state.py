@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from neq.backward.plan import Plan
+from neq.backward.trainable import values_of
 from neq.networks.parameter_slice import ParameterSlice, named_tensor
 
 # Parameter's name -> {"index": channels that trained or None for all, "axis": of the parameter, "state": the
@@ -33,7 +34,8 @@ def carry_optimizer_state(former: NamedState, optimizer: torch.optim.Optimizer, 
 
     Channels that enter start from zero, as under a fresh optimizer. Optimizers that count steps per tensor
     (Adam, AdamW) would let a channel that enters late move up to 3 times too far; under those, a parameter of
-    which other channels train than before starts afresh as a whole.
+    which other channels train than before starts afresh as a whole. So does one whose state is not a value
+    for each weight. A history over all parameters (LBFGS) is not carried.
 
     Args:
         former: what `optimizer_state` returned for the plan before, on any device.
@@ -45,7 +47,11 @@ def carry_optimizer_state(former: NamedState, optimizer: torch.optim.Optimizer, 
             continue
         before = ParameterSlice(former[name]["index"], former[name]["axis"])
         now, state = plan.parts[name], former[name]["state"]
-        if "step" in state and not before.same(now):
+        if any(isinstance(value, list) for value in state.values()):
+            continue  # LBFGS keeps the history of all parameters with the first one
+        values = values_of(plan.network, name, before)
+        by_weight = all(v.numel() == values for v in state.values() if isinstance(v, Tensor))
+        if not before.same(now) and ("step" in state or not by_weight):
             continue
         size = named_tensor(plan.network, name).shape[before.axis]
         optimizer.state[parameter] = {

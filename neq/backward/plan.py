@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Collection, Iterator, Mapping
+from types import MethodType
 from typing import Any
 
 import torch
@@ -18,8 +20,8 @@ from neq.backward.batch_norms import (
     is_plain_batch_norm,
     sync_batch_norm,
 )
-from neq.backward.fusion import Block, has_hooks, is_split, traced
-from neq.backward.module_views import shadow, view
+from neq.backward.fusion import Block, is_split, traced
+from neq.backward.module_views import SharedAttributes, StandInParameters, shadow, view
 from neq.backward.recomputable import batch_stats_norm, recomputable_activation, recomputable_norm
 from neq.backward.recompute import mark_input
 from neq.backward.stand_ins import stand_in
@@ -28,6 +30,7 @@ from neq.backward.sync_batch_norm import SyncBatchStats
 from neq.backward.trainable import checked, trainable_slices, trained_values
 from neq.backward.trainable_layer import TrainableLayer
 from neq.backward.trainable_slices import TrainableSlices
+from neq.networks.graph import has_hooks
 from neq.networks.layer_kinds import LINEAR, LayerKind
 from neq.networks.library_layers import torch_class, within
 from neq.networks.neurons import NORMS, NeuronTable, Selection
@@ -82,6 +85,7 @@ class Plan:
         self.network = network
         self.table = table
         self.norm_mode, self._batch = norm_mode, batch
+        self._bias_layers, self._saved_precision = bias_layers, saved_precision
         if saved_precision not in SAVED_PRECISIONS:
             raise unknown_name("saved_precision", saved_precision, SAVED_PRECISIONS)
         self._saved_dtype = SAVED_PRECISIONS[saved_precision]
@@ -89,16 +93,34 @@ class Plan:
         self.parts = trainable_slices(network, table, self.selection, norm_mode, bias_layers)
         self._leaves = TrainableSlices(network, self.parts)
         self.stand_ins: dict[str, nn.Module] = {}
-        self._module = self._view()
+        made = self._layerwise()
+        self._module = self._view(made)
+        self._attributes = SharedAttributes(made)
         has_linear = any(layer.kind is LINEAR for layer in table.layers)
         self._mode = RecomputeMode() if has_linear else contextlib.nullcontext()
+        # Compiling a plan would take minutes, anew each time neurons are chosen.
+        self._uncompiled = torch.compiler.disable(self._forward)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._uncompiled(*args, **kwargs)
+
+    def _forward(self, *args: Any, **kwargs: Any) -> Any:
         self._leaves.reconcile()
         for given in args:
             mark_input(given)
-        with self._mode:
+        with self._attributes.shared(), self._mode:
             return self._module(*args, **kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Plan:
+        """A plan of a copy of the network, with the same gradients."""
+        self._leaves.reconcile()
+        copied = Plan(
+            copy.deepcopy(self.network, memo), self.table, self.selection, self.norm_mode, self._bias_layers,
+            self._saved_precision, self._batch,
+        )  # fmt: skip
+        for leaf, mine in zip(copied.parameters(), self.parameters(), strict=True):
+            leaf.grad = None if mine.grad is None else mine.grad.clone()
+        return copied
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """All that trains, by the name of the network's parameter that it is, or is a slice of."""
@@ -116,29 +138,31 @@ class Plan:
         """Copies the chosen slices into the plain network; call it after every optimizer step."""
         self._leaves.write_back()
 
-    def _view(self) -> nn.Module:
+    def _view(self, made: dict[nn.Module, nn.Module]) -> nn.Module:
         """The network as training calls it: fused where it could be traced, else layer by layer."""
-        made = self._layerwise()
         trace = traced(self.network, self.table)
-        if trace is None or any(map(has_hooks, (self.network, *trace.containers))):
+        if trace is None:
             for module in filter(is_split, made):
                 made[module] = nn.Sequential(made[module], *map(shadow, within(module)))
-            module = view(self.network, made)
-            fuse_attention(module)
-            return module
+            root = view(self.network, made)
+            fuse_attention(root)
+            return root
+        root = view(self.network, made)
+        for name, module in trace.added.items():
+            root._modules[name] = made.get(module) or shadow(module)
         kinds = {layer.name: layer.kind for layer in self.table.layers}
         for block in trace.blocks:
-            made[block.placeholder] = self._fused(block, kinds) or nn.Sequential(
-                *(made.get(module) or shadow(module) for module in block.modules)
-            )
-            self.stand_ins[block.conv] = made[block.placeholder]
+            root._modules[block.placeholder] = self.stand_ins[block.conv] = self._fused(
+                block, kinds
+            ) or nn.Sequential(*(made.get(module) or shadow(module) for module in block.modules))
         for alone in trace.standalone:
-            made[alone.placeholder] = (
-                nn.Sequential(*map(shadow, alone.modules))
+            root._modules[alone.placeholder] = (
+                nn.Sequential(*(made.get(module) or shadow(module) for module in alone.modules))
                 if any(map(has_hooks, alone.modules))
                 else standalone_clamp(alone.activation, self._is_kept(alone.readers, kinds))
             )
-        return view(trace.module, made)
+        root.forward = MethodType(trace.forward, root)
+        return root
 
     def _layerwise(self) -> dict[nn.Module, nn.Module]:
         """The view's own modules, each alone: selectable layers, norms and the head."""
@@ -156,6 +180,9 @@ class Plan:
         head = self.network.get_submodule(self.table.head)
         trains = self._trains(self.table.head, head, None)
         made[head] = stand_in(self.table.head_kind).build(head, trains)
+        for name, module in self.network.named_modules():
+            if module in made:  # read elsewhere too, they are whole
+                vars(made[module])["_parameters"] = self._parameters(name, module)
         return made
 
     def _fused(self, block: Block, kinds: Mapping[str, LayerKind]) -> nn.Module | None:
@@ -192,20 +219,26 @@ class Plan:
         """What trains in a layer."""
         part = self.parts.get(f"{name}.weight")
         weight = None if part is None else self._leaves.by_name[f"{name}.weight"]
-        bias, in_place = self._bias(f"{name}.bias", module), self._leaves.in_place(module)
+        bias, in_place = self._bias(name, module), self._leaves.in_place(module)
         return TrainableLayer(weight, part or ParameterSlice(), bias, saved_dtype, in_place)
 
     def _bias(self, name: str, module: nn.Module) -> Callable[[], Tensor | None]:
         """A function that returns a layer's bias at each call, with whatever trains in it."""
-        bias = module._parameters.get("bias")
-        if bias is None or "bias" in self._leaves.in_place(module):
-            return lambda: bias
-        if name not in self.parts:
-            return bias.detach
-        part, leaf = self.parts[name], self._leaves.by_name[name]
-        assert part.index is not None, "a bias that trains whole is a leaf itself"
-        index = part.index.to(bias.device)
-        return lambda: bias.detach().index_copy(0, index, leaf)
+        if module._parameters.get("bias") is None:
+            return lambda: None
+        parameters = self._parameters(name, module)
+        return lambda: parameters["bias"]
+
+    def _parameters(self, name: str, module: nn.Module) -> StandInParameters:
+        """A module's own parameters, with what trains in them."""
+        leaves: dict[str, tuple[ParameterSlice, Tensor]] = {}
+        for key, parameter in module._parameters.items():
+            full = f"{name}.{key}"
+            if full in self.parts:
+                leaves[key] = self.parts[full], self._leaves.by_name[full]
+            elif parameter is not None and key in self._leaves.in_place(module):
+                leaves[key] = ParameterSlice(), parameter
+        return StandInParameters(module._parameters, leaves)
 
     def _norm(self, module: nn.Module) -> nn.Module:
         """A norm alone: what is within it follows, unless it computes otherwise or has hooks."""
@@ -225,5 +258,5 @@ class Plan:
         return batch_stats_norm(made) if made.training else made
 
     def _norm_bias(self, module: nn.Module) -> Tensor | None:
-        bias = module._parameters["bias"]
-        return bias if bias is None or "bias" in self._leaves.in_place(module) else bias.detach()
+        """The leaf of a norm's bias, where it trains."""
+        return module._parameters["bias"] if "bias" in self._leaves.in_place(module) else None

@@ -25,12 +25,12 @@ def recomputable_activation(made: nn.Module, activation: Smooth) -> nn.Module:
     """
     own = type(made).forward
 
-    def forward(x: Tensor) -> Tensor:
-        if (fused := activation_of_recomputed(x, activation)) is not None:
+    def forward(input: Tensor) -> Tensor:
+        if (fused := activation_of_recomputed(input, activation)) is not None:
             return fused
-        out: Tensor = own(made, x)
+        out: Tensor = own(made, input)
         if out.requires_grad:
-            mark_recomputable(out, RecomputeSpec((x.detach(),), activation.apply))
+            mark_recomputable(out, RecomputeSpec((input.detach(),), activation.apply))
         return out
 
     made.forward = forward
@@ -45,10 +45,10 @@ def batch_stats_norm(made: nn.Module) -> nn.Module:
     """
     own = type(made).forward
 
-    def forward(x: Tensor) -> Tensor:
-        out: Tensor = own(made, x)
+    def forward(input: Tensor) -> Tensor:
+        out: Tensor = own(made, input)
         if out.requires_grad:
-            mark_kept(x)
+            mark_kept(input)
         return out
 
     made.forward = forward
@@ -63,7 +63,8 @@ def recomputable_norm(made: nn.Module) -> nn.Module:
     """
     own = type(made).forward
 
-    def forward(x: Tensor) -> Tensor:
+    def forward(input: Tensor) -> Tensor:
+        x = input
         affine = [p for p in (made.weight, made.bias) if p is not None]
         if torch.is_autocast_enabled(x.device.type) or any(p.dtype != x.dtype for p in affine):
             return own(made, x)  # statistics are in another precision

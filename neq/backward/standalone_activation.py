@@ -72,9 +72,9 @@ def standalone_clamp(activation: Clamp, output_is_kept: bool) -> nn.Module:
     """
     made = nn.Identity()
 
-    def forward(x: Tensor) -> Tensor:
-        out = activation_of_recomputed(x, activation)
-        return StandaloneClamp.apply(x, activation, output_is_kept) if out is None else out
+    def forward(input: Tensor) -> Tensor:
+        out = activation_of_recomputed(input, activation)
+        return StandaloneClamp.apply(input, activation, output_is_kept) if out is None else out
 
-    made.forward = forward  # type: ignore[assignment, method-assign]
+    made.forward = forward  # type: ignore[method-assign]
     return made

@@ -17,7 +17,8 @@ class TrainableSlices:
 
     Where a whole floating-point parameter trains, the leaf is the network's own. Elsewhere it is a small
     Parameter of its own, and the network keeps owning the weight: the leaf is copied into it after every
-    step, and copied from it again when something else has changed it (a checkpoint was loaded, say).
+    step, and copied from it again before every forward pass, since something else may have changed it (a
+    checkpoint was loaded, say).
 
     Args:
         network: the plain network.
@@ -27,11 +28,13 @@ class TrainableSlices:
 
     def __init__(self, network: nn.Module, parts: Mapping[str, ParameterSlice]) -> None:
         self._copied: dict[str, _Copied] = {}
+        self._in_place: dict[str, nn.Module] = {}
         self.by_name: dict[str, nn.Parameter] = {}
         for name, part in parts.items():
             owned = named_tensor(network, name)
             if part.is_whole and isinstance(owned, nn.Parameter) and owned.is_floating_point():
                 leaf = owned
+                self._in_place[name] = network.get_submodule(name.rpartition(".")[0])
             else:
                 self._copied[name] = _Copied.of(network, name, part)
                 leaf = nn.Parameter(self._copied[name].take())
@@ -59,12 +62,21 @@ class TrainableSlices:
     def reconcile(self) -> None:
         """Before a forward pass: writes back a step that was not yet, or takes over a network that changed.
 
-        Where nothing changed nothing is written, so that several forward passes before one backward work.
+        Neither moves a tensor's version where nothing changed, so that several forward passes before one
+        backward work.
         """
+        for name, module in self._in_place.items():
+            key, leaf = name.rpartition(".")[2], self.by_name[name]
+            assigned = module._parameters[key]
+            if assigned is not leaf and assigned is not None:  # by load_state_dict(assign=True), say
+                leaf.copy_(assigned)
+                module._parameters[key] = leaf
         for name, copied in self._copied.items():
             leaf = self.by_name[name]
             if leaf._version != self._leaf_versions[name]:
                 copied.put(leaf)
+            elif copied.is_plain:
+                leaf.data.copy_(copied.take())  # always: what writes to .data leaves no trace
             elif copied.owned._version != self._owned_versions[name]:
                 leaf.copy_(copied.take())
         self._record_versions()
@@ -79,15 +91,15 @@ class _Copied:
     """A tensor of the network, a slice of which trains as a copy.
 
     Args:
-        owned: the network's tensor.
         part: the slice.
         module: that holds the tensor.
+        key: its name there.
         kind: of layer, if the tensor is a layer's weight; None: it is a plain parameter.
     """
 
-    owned: Tensor
     part: ParameterSlice
     module: nn.Module
+    key: str
     kind: LayerKind | None
 
     @classmethod
@@ -96,7 +108,17 @@ class _Copied:
         owner, _, key = name.rpartition(".")
         module = network.get_submodule(owner)
         kind = layer_kind(module) if key == "weight" else None
-        return cls(named_tensor(network, name), part, module, kind)
+        return cls(part, module, key, kind)
+
+    @property
+    def owned(self) -> Tensor:
+        """The network's tensor."""
+        return named_tensor(self.module, self.key)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the network stores the values that the optimizer steps."""
+        return self.key in self.module._parameters and self.owned.is_floating_point()
 
     def take(self) -> Tensor:
         """A copy of the slice's values."""

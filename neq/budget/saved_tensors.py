@@ -17,8 +17,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from neq.backward.plan import Plan
 from neq.budget.step_spec import StepSpec
-from neq.networks.neurons import NeuronTable
+from neq.networks.module_state import ModuleState
+from neq.networks.neurons import NeuronTable, first_input
 from neq.selection.gradients import detached
+from neq.utils.errors import UserError, first_line
 from neq.utils.eval_mode import eval_mode
 
 
@@ -28,7 +30,8 @@ def fake_copy(network: nn.Module) -> nn.Module:
     memo: dict[int, object] = {
         id(p): nn.Parameter(mode.from_tensor(p.detach())) for p in network.parameters()
     }
-    memo |= {id(buffer): mode.from_tensor(buffer) for buffer in network.buffers()}
+    others = chain(network.buffers(), ModuleState(network).tensors)
+    memo |= {id(tensor): mode.from_tensor(tensor.detach()) for tensor in others if id(tensor) not in memo}
     fake = copy.deepcopy(network, memo)
     for module in fake.modules():
         if isinstance(module, nn.modules.batchnorm._NormBase) and module.momentum is None:
@@ -147,8 +150,18 @@ def _fake_forwards(
         ]
         free = chain(network.parameters(), network.buffers(), trained, batches)
         kept.free = {tensor.untyped_storage()._cdata for tensor in free}
-        with _NormStatistics(), torch.autograd.graph.saved_tensors_hooks(kept.note, lambda tensor: tensor):
-            yield batches
+        recorded = torch.autograd.graph.saved_tensors_hooks(kept.note, lambda tensor: tensor)
+        try:
+            with _NormStatistics(), recorded:
+                yield batches
+        except UserError:
+            raise
+        except Exception as error:  # the network's own code on tensors without values: anything can happen
+            raise UserError(
+                f"the bytes that {type(network).__name__} keeps for backward cannot be counted, since its "
+                f"forward fails on tensors without values ({first_line(error)}); take a budget in parameters "
+                "or macs, or a network whose operations depend on shapes alone"
+            ) from error
 
 
 class _NormStatistics(TorchDispatchMode):
@@ -184,10 +197,10 @@ def _listening(plan: Plan, kept: Kept) -> Iterator[None]:
     """Notes every layer's input while the plan is called."""
 
     def listen(name: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            kept.enter(name, inputs[0])
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            kept.enter(name, first_input(args, kwargs))
 
-        return module.register_forward_pre_hook(hook)
+        return module.register_forward_pre_hook(hook, with_kwargs=True)
 
     handles = [listen(name, module) for name, module in plan.stand_ins.items()]
     try:

@@ -7,10 +7,10 @@ import os
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from neq.utils.errors import UserError, first_line
-from neq.utils.images import open_image
+from neq.utils.images import open_image, upright
 
 
 def read_image(path: str) -> torch.Tensor:
@@ -63,7 +63,7 @@ def to_tensor(image: Image.Image) -> torch.Tensor:
     Raises:
         ValueError: the mode has no defined 8-bit RGB form.
     """
-    image = ImageOps.exif_transpose(image)
+    image = upright(image)
     if image.mode == "F":
         raise ValueError("floating-point pixels have no defined 8-bit range")
     if image.mode.startswith("I"):
@@ -80,6 +80,8 @@ def _reason(path: str, error: Exception) -> str:
             return "the file is empty"
     if isinstance(error, UnidentifiedImageError):
         return "no known image format"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"it has more than the {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels allowed; scale it down"
     return (isinstance(error, OSError) and error.strerror) or first_line(error)
 
 

@@ -1,25 +1,33 @@
 """Image folders: one folder for each class.
 
 Three layouts are read:
-    ROOT/train/CLASS/*, ROOT/test/CLASS/* and optionally ROOT/val (valid, validation) /CLASS/*
+    ROOT/train/CLASS/*, ROOT/test/CLASS/* and optionally ROOT/val/CLASS/*
     ROOT/train/CLASS/*, ROOT/val/CLASS/*: val is the test split, as in ImageNet and the published NEq code
     ROOT/CLASS/*: the test split is cut from it by `neq.data.splits`
+
+Splits may also be called training, testing, valid and validation, in any case. Folders in a class folder
+belong to the class.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-
-from torchvision.datasets.folder import IMG_EXTENSIONS
+from typing import NoReturn
 
 from neq.config.paths import data_folder
 from neq.data.sources import Source, Split, source_of_files
-from neq.utils.errors import UserError
+from neq.utils.errors import UserError, shown
+from neq.utils.images import endings
 
-_VALIDATION_NAMES = ("val", "valid", "validation")
-_SPLIT_NAMES = ("train", "test", *_VALIDATION_NAMES)
+_SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "validation": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
 _LAYOUTS = "ROOT/train/CLASS/* with ROOT/test/CLASS/* or ROOT/val/CLASS/*, or ROOT/CLASS/*"
+_HEIC = (".heic", ".heif", ".hif")
+_NAMED = 3
 
 
 def open_image_folder(root: str | None) -> Source:
@@ -39,10 +47,20 @@ def open_image_folder(root: str | None) -> Source:
         raise UserError(f"root {root!r} is not a folder; give the folder of the images, with {_LAYOUTS}")
     splits, notes = _layout(folder)
     classes = _class_names(folder, splits)
-    found = {
-        split: [(file, label) for label, name in enumerate(classes) for file in _class_files(path / name)]
-        for split, path in splits.items()
-    }
+    found: dict[Split, list[tuple[str, int]]] = {}
+    left_out: list[str] = []
+    for split, path in splits.items():
+        found[split] = []
+        for label, name in enumerate(classes):
+            images, others = _class_files(path / name)
+            found[split] += [(file, label) for file in images]
+            left_out += others
+    nested = [path / name for path in splits.values() for name in classes if _folders(path / name)]
+    if nested:
+        example = nested[0] / _folders(nested[0])[0]
+        notes += (f"{shown(str(example.relative_to(folder)))} is read as class {nested[0].name!r}",)
+    if left_out:
+        notes += (f"left out, no image by its ending: {_described(left_out, folder)}",)
     return source_of_files(classes, found, folder, notes)
 
 
@@ -63,30 +81,30 @@ def open_prepared(name: str, root: str | None) -> Source | None:
 def _layout(folder: Path) -> tuple[dict[Split, Path], tuple[str, ...]]:
     """The folder of each split, and notes; only `train` if the folder holds the classes itself."""
     names = _folders(folder)
-    if "train" not in names or not _folders(folder / "train"):
+    splits: dict[Split, Path] = {}
+    for split, allowed in _SPLIT_NAMES.items():
+        of_split = [name for name in names if name.lower() in allowed]
+        if len(of_split) > 1:
+            raise UserError(
+                f"folder {str(folder)!r} has {' and '.join(of_split)}; one {split} folder is allowed; "
+                "remove or rename the others."
+            )
+        if of_split:
+            splits[split] = folder / of_split[0]
+    if "train" not in splits or not _folders(splits["train"]):
         # A class may be called "train", but a folder that holds only splits has no classes.
-        if set(names) <= set(_SPLIT_NAMES):
+        if len(splits) == len(names):
             raise UserError(f"folder {str(folder)!r} has no class folders; arrange it as {_LAYOUTS}")
         return {"train": folder}, ()
-    validation = [name for name in _VALIDATION_NAMES if name in names]
-    if len(validation) > 1:
-        raise UserError(
-            f"folder {str(folder)!r} has {' and '.join(validation)}; one validation folder is allowed; "
-            "remove or rename the others."
-        )
-    splits: dict[Split, Path] = {"train": folder / "train"}
-    if "test" in names:
-        if validation:
-            splits["validation"] = folder / validation[0]
-        splits["test"] = folder / "test"
+    if "test" in splits:
         return splits, ()
-    if not validation:
+    if "validation" not in splits:
         raise UserError(
-            f"folder {str(folder)!r} has train but neither test nor val; add one of them, or give train's "
-            "own folder as root"
+            f"folder {str(folder)!r} has {splits['train'].name} but neither test nor val; add one of them, "
+            "or give the training folder as root"
         )
-    splits["test"] = folder / validation[0]
-    return splits, (f"{validation[0]} is used as the test split, as there is no test folder",)
+    splits["test"] = splits.pop("validation")
+    return splits, (f"{splits['test'].name} is used as the test split, as there is no test folder",)
 
 
 def _class_names(folder: Path, splits: dict[Split, Path]) -> tuple[str, ...]:
@@ -103,29 +121,52 @@ def _class_names(folder: Path, splits: dict[Split, Path]) -> tuple[str, ...]:
     return tuple(classes)
 
 
-def _class_files(folder: Path) -> list[str]:
-    """The images of one class folder, sorted by name."""
-    nested = _folders(folder)
-    if nested:
+def _class_files(folder: Path) -> tuple[list[str], list[str]]:
+    """The images of one class folder and of the folders in it, and its other files; in the order of names."""
+    images: list[str] = []
+    others: list[str] = []
+    visited: set[str] = set()
+    for place, folders, names in os.walk(folder, onerror=_unlisted, followlinks=True):
+        real = os.path.realpath(place)
+        if real in visited:  # a link may lead back up
+            folders.clear()
+            continue
+        visited.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(name for name in names if not name.startswith(".")):
+            path = os.path.join(place, name)
+            (images if _is_image(path) else others).append(path)
+    if not images:
         raise UserError(
-            f"class folder {str(folder)!r} holds folders ({nested[0]!r}); arrange the images as {_LAYOUTS}"
+            f"class folder {str(folder)!r} has no image"
+            + (f" among {_described(others, folder)}" if others else "")
+            + f"; allowed: {' '.join(endings())}; add images or remove the folder."
         )
-    files = [str(folder / name) for name in _names(folder) if name.lower().endswith(IMG_EXTENSIONS)]
-    if not files:
-        raise UserError(
-            f"class folder {str(folder)!r} has no image; allowed: {' '.join(IMG_EXTENSIONS)}; "
-            "add images or remove the folder."
-        )
-    return files
+    return images, others
 
 
-def _names(folder: Path) -> list[str]:
-    """The visible names in a folder, sorted, so that the order does not depend on the file system."""
-    try:
-        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
-    except OSError as error:
-        raise UserError(f"folder {str(folder)!r} cannot be listed ({error.strerror}); correct it.") from error
+def _is_image(path: str) -> bool:
+    """Whether a file has the ending of an image; reading a pipe or device would never end."""
+    return path.lower().endswith(endings()) and (os.path.isfile(path) or not os.path.exists(path))
+
+
+def _described(files: list[str], folder: Path) -> str:
+    """A few words about files that are no images: how many, the first of them, and what would read them."""
+    named = ", ".join(shown(os.path.relpath(file, folder)) for file in files[:_NAMED])
+    more = ", ..." if len(files) > _NAMED else ""
+    heic = any(file.lower().endswith(_HEIC) for file in files)
+    return f"{len(files)} file(s) ({named}{more})" + (
+        "; .heic needs pillow-heif: pip install 'neq[heic]'" if heic else ""
+    )
+
+
+def _unlisted(error: OSError) -> NoReturn:
+    raise UserError(f"folder {error.filename!r} cannot be listed ({error.strerror}); correct it.") from error
 
 
 def _folders(folder: Path) -> list[str]:
-    return [name for name in _names(folder) if (folder / name).is_dir()]
+    """The visible folders in a folder, sorted, so that the order does not depend on the file system."""
+    try:
+        return sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+    except OSError as error:
+        _unlisted(error)

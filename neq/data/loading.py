@@ -8,6 +8,7 @@ changed.
 from __future__ import annotations
 
 import signal
+import warnings
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -108,16 +109,17 @@ class Loader:
         self._images = images
         self._plan: list[list[Key]] = []
         self._passes = 0
-        self._loader = DataLoader(
-            images,
-            batch_sampler=self._plan,
-            num_workers=n_worker,
-            collate_fn=_collate,
-            pin_memory=pin_memory,
-            persistent_workers=n_worker > 0,
-            worker_init_fn=_ignore_signals,
-            generator=torch.Generator(),  # otherwise every pass would draw from the global one
-        )
+        with warnings.catch_warnings(action="ignore"):  # more workers than CPUs
+            self._loader = DataLoader(
+                images,
+                batch_sampler=self._plan,
+                num_workers=n_worker,
+                collate_fn=_collate,
+                pin_memory=pin_memory,
+                persistent_workers=n_worker > 0,
+                worker_init_fn=_ignore_signals,
+                generator=torch.Generator(),  # otherwise every pass would draw from the global one
+            )
 
     def batches(self, plan: Sequence[list[Key]]) -> Iterator[Batch]:
         """Load batches one after another; a new pass ends the previous one.

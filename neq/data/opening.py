@@ -13,10 +13,11 @@ from neq.config.catalog import DatasetEntry
 from neq.config.schema import Augmentation, DataProvider, MeanStd
 from neq.data.caching import Read, plan_cache
 from neq.data.checking import check_images, describe_skipped
+from neq.data.copies import copies_note
 from neq.data.loading import Batch, Images, Key, Loader, eval_keys, train_keys
 from neq.data.registry import open_source
 from neq.data.sources import Source
-from neq.data.splits import split
+from neq.data.splits import split, velocity_note
 from neq.data.transforms import eval_transform, normalization, train_transform
 from neq.utils.errors import UserError
 
@@ -88,12 +89,15 @@ class Data:
         self._fill_cache = partial(plan.build, source, resized, name, settings.n_worker)
         self._is_cached = False
         self._loader = Loader(self._images, settings.n_worker, pin_memory=device.type == "cuda")
-        lines = [describe_skipped(self.skipped, total)] if self.skipped else []
         classes = settings.new_num_classes
-        if classes not in (None, len(self.classes)):
-            has = f"{settings.dataset} has {len(self.classes)} classes"
-            lines.append(f"ignoring new_num_classes={classes}: {has}")
-        self.notes = (*source.notes, *lines, *plan.notes)
+        has = f"{settings.dataset} has {len(self.classes)} classes"
+        lines = [
+            describe_skipped(self.skipped, total) if self.skipped else None,
+            velocity_note(self.counts, settings),
+            copies_note(source, self._parts),
+            None if classes in (None, len(self.classes)) else f"ignoring new_num_classes={classes}: {has}",
+        ]
+        self.notes = (*source.notes, *filter(None, lines), *plan.notes)
 
     def _check_batch(self) -> None:
         smallest = min(self._batch_size, self.counts["train"])

@@ -7,6 +7,7 @@ seed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import ceil
 
 import numpy as np
@@ -27,7 +28,8 @@ def split(source: Source, settings: DataProvider, seed: int) -> dict[str, np.nda
 
     An official test or validation split is used as it is; otherwise the test split is 20 % of the training
     images, and validation `validation_percentage` of the rest. Without `use_validation` an official
-    validation split stays unused: it never becomes training data.
+    validation split stays unused: it never becomes training data. Of a split that `velocity_images` would
+    empty, half is drawn for velocities.
 
     Args:
         source: the data set.
@@ -40,8 +42,8 @@ def split(source: Source, settings: DataProvider, seed: int) -> dict[str, np.nda
         out of validation or train) and `test`.
 
     Raises:
-        UserError: fewer than two classes, an empty split, too few images for velocity, or a class that
-            is tested but not trained.
+        UserError: fewer than two classes, an empty split, no image for velocity, or a class that is tested
+            but not trained.
     """
     if len(source.classes) < 2:
         raise UserError(
@@ -64,6 +66,21 @@ def split(source: Source, settings: DataProvider, seed: int) -> dict[str, np.nda
     parts[pool], parts["velocity"] = _draw(pool, parts[pool], settings.velocity_images, seed)
     _check(parts, source, settings)
     return {name: np.sort(part).astype(np.int64) for name, part in parts.items()}
+
+
+def velocity_note(counts: Mapping[str, int], settings: DataProvider) -> str | None:
+    """One line if there are fewer velocity images than the settings ask for, else None.
+
+    Args:
+        counts: images of each split.
+        settings: `velocity_images` is read.
+    """
+    if counts["velocity"] == settings.velocity_images:
+        return None
+    return (
+        f"velocities are measured on {counts['velocity']} images, half of a small split, instead of "
+        f"velocity_images {settings.velocity_images}"
+    )
 
 
 def _cut(
@@ -94,11 +111,14 @@ def _cut(
 
 def _draw(pool: str, indices: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Draw the velocity images out of a split: the remaining indices, and the drawn ones."""
-    if len(indices) < count + 1:
+    if len(indices) < 2:
         raise UserError(
-            f"the {pool} split has {len(indices)} images, but velocity_images {count} are taken out of it "
-            f"and one must stay; at least {count + 1} are needed; add images or lower velocity_images."
+            f"the {pool} split has {len(indices)} image(s), but one is taken out of it for velocities, and "
+            "one must stay; add images"
+            + (", or raise validation_percentage." if pool == "validation" else ".")
         )
+    if len(indices) <= count:
+        count = len(indices) // 2
     order = torch.randperm(len(indices), generator=generator(seed, "velocity")).numpy()
     return indices[order[count:]], indices[order[:count]]
 

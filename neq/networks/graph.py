@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import fx, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from neq.networks.layer_kinds import layer_kind
+from neq.networks.module_state import unchanged
 from neq.networks.neurons import NORMS
 
 
@@ -51,6 +53,14 @@ class _Tracer(fx.Tracer):
             or super().is_leaf_module(m, module_qualified_name)
         )
 
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Raises where a module that is traced through has hooks: they would see proxies."""
+        if has_hooks(m) and not self.is_leaf_module(m, self.path_of_module(m)):
+            raise ValueError(f"{self.path_of_module(m)} has hooks")
+        return super().call_module(m, forward, args, kwargs)
+
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """The proxy of a node."""
         return _Proxy(node, self)
@@ -62,45 +72,55 @@ class _Tracer(fx.Tracer):
         return super().create_proxy(*args, **kwargs)
 
 
+class _NoValues(TorchDispatchMode):
+    """Raises where a forward reads the value of a tensor, which a graph would hold as a constant."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default:
+            raise ValueError("its forward reads the value of a tensor")
+        return func(*args, **(kwargs or {}))
+
+
 def _regions() -> tuple[bool, bool, bool, bool]:
     hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
     cpu, cuda = (torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda"))
     return torch.is_grad_enabled(), cpu, cuda, hooks is not None
 
 
+def has_hooks(module: nn.Module) -> bool:
+    """Whether a module has hooks, which a trace or a fused stand-in would not call."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(module, kind, None) for kind in kinds)
+
+
 def graph_of(network: nn.Module) -> fx.Graph:
     """The network's graph in train mode.
 
     Raises:
-        ValueError: its forward takes more than one input, draws random numbers, or changes its modules: a
-            trace would do so once and never again. The network and all random states are left unchanged.
+        ValueError: its forward takes more than one input, draws random numbers, reads the value of a tensor
+            or changes what its modules hold, or modules that hold others have hooks: a graph would do so
+            once and never again. The network and all random states are left unchanged.
     """
     if len(inspect.signature(network.forward).parameters) != 1:
         raise ValueError("its forward takes more than one input")
-    modules = list(network.modules())
-    before = [dict(vars(module)) for module in modules]
-    buffers = [(buffer, buffer._version, buffer.clone()) for buffer in network.buffers()]
+    if has_hooks(network):
+        raise ValueError("it has hooks")
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()
-    network.train()  # a plan trains: branches on `training` are traced that way
-    try:
-        graph = _Tracer().trace(network)
-    finally:
-        changed = False
-        for module, attributes in zip(modules, before, strict=True):
-            now = {name: value for name, value in vars(module).items() if name != "training"}
-            former = {name: value for name, value in attributes.items() if name != "training"}
-            changed |= now.keys() != former.keys() or any(now[name] is not former[name] for name in now)
-            vars(module).clear()
-            vars(module).update(attributes)
-        for buffer, version, value in buffers:
-            if buffer._version != version:
-                changed = True
-                buffer.copy_(value)
-        drew = not torch.equal(states[0], torch.get_rng_state()) or states[1] != random.getstate()
-        drew |= not np.array_equal(states[2][1], np.random.get_state()[1])  # type: ignore[index]
-        torch.set_rng_state(states[0])
-        random.setstate(states[1])
-        np.random.set_state(states[2])
-    if changed or drew:
-        raise ValueError("its forward " + ("changes its modules" if changed else "draws random numbers"))
+    with unchanged(network) as changed:
+        network.train()  # a plan trains: branches on `training` are traced that way
+        try:
+            with _NoValues():
+                graph = _Tracer().trace(network)
+        finally:
+            drew = not torch.equal(states[0], torch.get_rng_state()) or states[1] != random.getstate()
+            drew |= not np.array_equal(states[2][1], np.random.get_state()[1])  # type: ignore[index]
+            torch.set_rng_state(states[0])
+            random.setstate(states[1])
+            np.random.set_state(states[2])
+        if drew:
+            raise ValueError("its forward draws random numbers")
+        if changed():
+            raise ValueError("its forward changes its modules")
     return graph

@@ -47,7 +47,7 @@ def torch_class(module: nn.Module) -> type[nn.Module] | None:
     for own in _OWN:
         if kind.forward is own.forward:
             return own
-    return _library_class(kind)
+    return _library_class(kind)  # type: ignore[arg-type]  # classes are hashable
 
 
 def within(module: nn.Module) -> tuple[nn.Module, ...]:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from neq.networks.heads import classifier_modules, has_matrix
 from neq.networks.layer_kinds import CHOSEN_UNITS, WHOLE, LayerKind, layer_kind, layer_kinds
+from neq.networks.module_state import unchanged
 from neq.utils.errors import UserError, unknown_name
 from neq.utils.eval_mode import eval_mode
 
@@ -249,20 +250,21 @@ def _trace(network: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, _
     count = itertools.count()
 
     def watch(name: str, module: nn.Module, kind: LayerKind | None) -> None:
-        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
             now = next(count)
             call = calls.setdefault(name, _Call(now))
             call.last = now
             if kind is None:
                 # The mark is the layer's as long as nothing has changed the tensor in place since.
-                source, version = getattr(inputs[0], "_neq_made_by", (None, None))
-                if source is not None and version == inputs[0]._version:
+                x = first_input(args, kwargs)
+                source, version = getattr(x, "_neq_made_by", (None, None))
+                if source is not None and version == x._version:
                     calls[source].norm = name
             else:
                 call.macs += kind.macs(module, output)
                 output._neq_made_by = (name, output._version)  # type: ignore[attr-defined]
 
-        handles.append(module.register_forward_hook(hook))
+        handles.append(module.register_forward_hook(hook, with_kwargs=True))
 
     def watch_other(name: str, module: nn.Module) -> None:
         def begin(module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -282,9 +284,14 @@ def _trace(network: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, _
             watch_other(name, module)  # its place counts from the beginning: others may be called inside
     example = next(network.parameters())
     try:
-        with torch.no_grad(), eval_mode(network):
+        with torch.no_grad(), eval_mode(network), unchanged(network):
             network(torch.zeros(1, *input_shape, device=example.device, dtype=example.dtype))
     finally:
         for handle in handles:
             handle.remove()
     return calls
+
+
+def first_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The first input of a module's call, by position or by keyword."""
+    return next(iter((*args, *kwargs.values())))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from neq.networks.module_state import unchanged
 from neq.networks.neurons import NeuronTable
 from neq.utils.errors import UserError
 from neq.utils.eval_mode import eval_mode
@@ -36,7 +37,7 @@ def batch_gradients(
         UserError: a layer whose weight is not a floating-point parameter.
     """
     weights, forward = detached(network, table)
-    with eval_mode(network), torch.enable_grad():
+    with eval_mode(network), unchanged(network), torch.enable_grad():
         loss = loss_of(forward)
         gradients = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
     return dict(zip(weights, gradients, strict=True))

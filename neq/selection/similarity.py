@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from neq.networks.layer_kinds import LayerKind
+from neq.networks.module_state import unchanged
 from neq.networks.neurons import NeuronTable
 from neq.networks.parameter_slice import ParameterSlice, named_tensor
 from neq.utils.eval_mode import eval_mode
@@ -51,14 +52,15 @@ def similarity(
         images: [n, channels, height, width], normalized, on the network's device; n may be 0 on one of
             several ranks, and phi is then 0.
         previous: as `previous_values` returned it before the epoch.
-        chunk: images run at once; the result does not depend on it.
+        chunk: images run at once, where every layer's output has one row an image; the result does not
+            depend on it. Layers of tokens may mix the images of a chunk: they are run one at a time.
 
     Returns:
         float64 [N], -1 .. 1.
     """
     old_values = _whole_tensors(network, previous)
     total = torch.zeros(len(table), dtype=torch.float64)
-    with eval_mode(network):
+    with eval_mode(network), unchanged(network):
         for start in range(0, len(images), chunk):
             part = images[start : start + chunk]
             old_maps: dict[str, list[Tensor]] = {}
@@ -67,7 +69,14 @@ def similarity(
                 maps.setdefault(name, []).append(output.clone())  # what follows may work in place
 
             _run(network, table, lambda x: functional_call(network, old_values, (x,)), part, keep)
-            sums = _Sums(len(part), {layer.name: layer.kind for layer in table.layers})
+            kinds = {layer.name: layer.kind for layer in table.layers}
+            if len(part) > 1 and not all(
+                len(output) == len(part) and (kinds[name].is_conv or output.dim() == 2)
+                for name, outputs in old_maps.items()
+                for output in outputs
+            ):
+                return similarity(network, table, images, previous)
+            sums = _Sums(len(part), kinds)
 
             def compare(
                 name: str, output: Tensor, maps: dict[str, list[Tensor]] = old_maps, sums: _Sums = sums

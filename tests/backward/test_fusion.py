@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from neq.backward import Plan
 from neq.backward.fusion import traced
+from neq.networks.module_state import ModuleState
 from neq.networks.neurons import neuron_table
 from tests.toys import SHAPE, batch, toy
 
@@ -255,3 +256,179 @@ def test_a_convolution_reads_its_input_where_it_stood():
     images, _ = batch()
     plan = Plan(network, table_of(network), {"c2": [0]}, "train")
     assert torch.allclose(plan(images.clone()), stock(images.clone()), rtol=1e-9, atol=1e-12)
+
+
+class Options:
+    """A setting in an object."""
+
+    def __init__(self, second):
+        self.second = second
+
+
+SETTINGS = {
+    "dict": lambda second: {"second": second},
+    "list": lambda second: [second],
+    "tuple": lambda second: (1, (second,)),
+    "object": Options,
+    "function": lambda second: torch.tanh if second else torch.sin,
+    "tensor": torch.tensor,
+}
+
+
+def reads(setting):
+    """Whether a setting asks for the second layer."""
+    if isinstance(setting, dict | Options):
+        return setting["second"] if isinstance(setting, dict) else setting.second
+    if isinstance(setting, tuple):
+        return setting[1][0]
+    return setting[0] if isinstance(setting, list) else setting
+
+
+def by_setting(self, x):
+    if callable(self.setting):
+        return self.setting(x)
+    return x.tanh() if reads(self.setting) else x.sin()
+
+
+@pytest.mark.parametrize("make", SETTINGS.values(), ids=SETTINGS)
+def test_a_setting_that_changes_is_seen_by_the_next_plan(make):
+    network = net(by_setting)
+    network.setting = make(True)
+    assert_like_stock(network)
+    network.setting = make(False)
+    assert_like_stock(network)
+
+
+@pytest.mark.parametrize("change", [lambda s: s.update(second=False), lambda s: s["deep"].append(1)])
+def test_a_setting_that_changes_within_its_container_is_seen_by_the_next_plan(change):
+    network = net(lambda self, x: x.tanh() if self.setting["second"] and not self.setting["deep"] else x)
+    network.setting = {"second": True, "deep": []}
+    assert_like_stock(network)
+    change(network.setting)
+    assert_like_stock(network)
+
+
+def in_buffer(self, x):
+    self.mean = 0.9 * self.mean + 0.1 * x.detach().mean((0, 2, 3))
+    return x - self.mean.view(1, -1, 1, 1)
+
+
+def in_buffers_values(self, x):
+    self.mean.mul_(0.9).add_(1)
+    return x
+
+
+def in_list(self, x):
+    self.features.clear()
+    self.features.append(x)
+    return x
+
+
+def in_dict(self, x):
+    self.named["last"] = {"map": x}
+    return x
+
+
+def in_attribute(self, x):
+    self.last = x
+    self.calls += 1
+    return x
+
+
+def in_object(self, x):
+    self.options.second = x
+    return x
+
+
+def in_new_attribute(self, x):
+    self.more = (x, 1)
+    return x
+
+
+RECORDS = [in_buffer, in_buffers_values, in_list, in_dict, in_attribute, in_object, in_new_attribute]
+
+
+def recording(between):
+    network = net(between)
+    network.register_buffer("mean", torch.zeros(6).double())
+    network.features, network.named, network.last, network.options = [], {}, None, Options(None)
+    return network
+
+
+@pytest.mark.parametrize("between", RECORDS)
+def test_a_plan_leaves_the_network_as_it_was(between):
+    network = recording(between)
+    before, state = ModuleState(network).digest, copy.deepcopy(network.state_dict())
+    Plan(network, table_of(network), {"c1": [0]})
+    assert ModuleState(network).digest == before
+    assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
+
+
+@pytest.mark.parametrize("between", RECORDS)
+def test_what_a_forward_records_is_left_on_the_network(between):
+    """As stock PyTorch leaves it, graph included: an auxiliary loss on it trains what it reaches."""
+    network = recording(between)
+    stock = copy.deepcopy(network).train()
+    plan = Plan(network, table_of(network), {"c1": [0, 3]}, "train")
+    images, _ = batch()
+    for _ in range(2):
+        outputs = [model(images) for model in (plan, stock)]
+    assert torch.allclose(*outputs, rtol=1e-9, atol=1e-12)
+    assert torch.allclose(network.mean, stock.mean)
+    assert network.calls == stock.calls == (2 if between is in_attribute else 0)
+    records = []
+    for model, output in zip((network, stock), outputs, strict=True):
+        record = {
+            in_list: lambda model: model.features[0],
+            in_dict: lambda model: model.named["last"]["map"],
+            in_attribute: lambda model: model.last,
+            in_object: lambda model: model.options.second,
+            in_new_attribute: lambda model: model.more[0],
+        }.get(between, lambda model: model.mean)(model)
+        records.append(record)
+        (output.sum() + record.square().sum()).backward()
+    assert torch.allclose(*records, rtol=1e-9, atol=1e-12)
+    found = dict(plan.named_parameters())["c1.weight"].grad
+    assert torch.allclose(found, stock.c1.weight.grad[[0, 3]], rtol=1e-9, atol=1e-12)
+
+
+def test_what_is_set_on_the_network_reaches_a_plan_that_runs_layer_by_layer():
+    network = recording(in_list)
+    plan = Plan(network, table_of(network), {})
+    network.features = mine = []
+    plan(batch()[0])
+    assert len(mine) == 1
+    assert network.features is mine
+
+
+def test_what_a_hook_leaves_on_a_layer_is_left_on_the_networks_own():
+    network = net()
+    network.c1.register_forward_hook(lambda module, inputs, output: setattr(module, "last", output))
+    plan = Plan(network, table_of(network), {"c1": [1]})
+    plan(batch()[0])
+    assert network.c1.last.requires_grad
+
+
+def test_hooks_of_what_holds_layers_never_see_a_trace():
+    class Block(nn.Sequential):
+        pass
+
+    seen = []
+    network = nn.Sequential(
+        Block(nn.Conv2d(3, 4, 3), nn.ReLU()), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
+    ).double()
+    network[0].register_forward_hook(lambda module, inputs, output: seen.append(output))
+    table = table_of(network)
+    seen.clear()
+    plan = Plan(network, table, {"0.0": [1]})
+    assert not seen
+    plan(batch()[0])
+    assert [type(output) for output in seen] == [torch.Tensor]
+
+
+def test_a_value_that_is_read_is_not_held_as_a_constant():
+    network = net(lambda self, x: x * float(self.scale))
+    network.register_buffer("scale", torch.tensor(2.0).double())
+    assert_like_stock(network)
+    network.scale.fill_(3)
+    assert_like_stock(network)

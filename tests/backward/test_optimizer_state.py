@@ -214,3 +214,67 @@ def test_gradients_accumulate_over_several_forward_passes():
         torch.allclose(a, parameter.grad, rtol=1e-9, atol=1e-12)
         for a, parameter in zip(together, plan.parameters(), strict=True)
     )
+
+
+CHANGES = {
+    "in place": lambda module, new: module.weight.data.copy_(new.weight.data),
+    "data": lambda module, new: setattr(module.weight, "data", new.weight.data.clone()),
+    "assigned": lambda module, new: module.load_state_dict(new.state_dict(), assign=True),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("selection", [{"stem": [1], "pointwise": [3, 5]}, {"pointwise": range(24)}])
+def test_changes_that_leave_no_trace_are_taken_over(change, selection):
+    """Of chosen, frozen and whole layers: training goes on from the changed network."""
+    network, stock = toy(), toy()
+    plan = Plan(network, neuron_table(network, SHAPE), selection, "frozen")
+    stock.eval()
+    optimizers = [torch.optim.SGD(model.parameters(), lr=0.1) for model in (plan, stock)]
+    other = toy(seed=1)
+    plan(batch()[0])
+    for model in (network, stock):
+        for name in ("stem", "grouped", "pointwise", "head"):
+            change(model.get_submodule(name), other.get_submodule(name))
+    if change is CHANGES["assigned"]:
+        optimizers[1] = torch.optim.SGD(stock.parameters(), lr=0.1)
+    images, labels = batch()
+    for model, optimizer in zip((plan, stock), optimizers, strict=True):
+        F.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+    plan.write_back()
+    for name, part in plan.parts.items():
+        mine, right = (part.take(model.get_parameter(name)) for model in (network, stock))
+        assert torch.allclose(mine, right, rtol=1e-9, atol=1e-12), name
+    assert torch.equal(network.grouped.weight, other.grouped.weight)
+
+
+def closure_of(plan, optimizer):
+    def closure():
+        optimizer.zero_grad()
+        images, labels = batch()
+        loss = F.cross_entropy(plan(images), labels)
+        loss.backward()
+        return loss
+
+    return closure
+
+
+@pytest.mark.parametrize("make", [torch.optim.LBFGS, torch.optim.Adafactor])
+@pytest.mark.parametrize("later", [{"stem": [1, 3], "pointwise": [3]}, {"stem": [1, 2], "pointwise": [3]}])
+def test_state_that_belongs_to_no_channel_starts_afresh(make, later):
+    network = toy()
+    table = neuron_table(network, SHAPE)
+    plan = Plan(network, table, {"stem": [1, 2], "hidden": [3]}, "frozen")
+    optimizer = make(list(plan.parameters()))
+    optimizer.step(closure_of(plan, optimizer))
+    plan.write_back()
+    after = Plan(network, table, later, "frozen")
+    fresh = make(list(after.parameters()))
+    carry_optimizer_state(optimizer_state(optimizer, plan), fresh, after)
+    carried = set(optimizer_state(fresh, after))
+    same = {"head.weight", "head.bias"} | ({"stem.weight"} if later["stem"] == [1, 2] else set())
+    assert carried == (set() if make is torch.optim.LBFGS else same)
+    before = closure_of(after, fresh)()
+    fresh.step(closure_of(after, fresh))
+    assert closure_of(after, fresh)() < before

@@ -530,3 +530,133 @@ def test_a_plan_can_be_imported_without_the_configuration():
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+
+
+class Reading(nn.Module):
+    """A network whose forward reads parameters beside calling their layers."""
+
+    def __init__(self, reads):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.norm, self.head, self.reads = nn.BatchNorm2d(8), nn.Linear(8, 5), reads
+
+    def forward(self, x):
+        x = self.a(x).relu()
+        logits = self.head(self.norm(self.b(x)).relu().mean((2, 3)))
+        return logits + self.reads(self, x).mean()
+
+
+def gram(network, x):
+    rows = network.b.weight.flatten(1)
+    return (rows @ rows.T).square()
+
+
+READS = {
+    "two dilations": lambda network, x: F.conv2d(x, network.b.weight, padding=2, dilation=2).relu(),
+    "penalty": gram,
+    "bias": lambda network, x: network.b.bias.square(),
+    "norm": lambda network, x: network.norm.weight.abs(),
+    "head": lambda network, x: network.head.weight.square(),
+    "all": lambda network, x: sum(parameter.square().sum() for parameter in network.parameters()),
+    "training alone": lambda network, x: gram(network, x) if network.training else x,
+    "untraced": lambda network, x: gram(network, x) * (2 if x.detach().sum() > -1e9 else 1),
+}
+
+
+@pytest.mark.parametrize("reads", READS.values(), ids=READS)
+@pytest.mark.parametrize(("rows", "norm_mode"), [([0, 3], "frozen"), ([0, 3], "train"), (range(8), "train")])
+def test_parameters_that_a_forward_reads_too_get_all_of_their_gradient(reads, rows, norm_mode):
+    torch.manual_seed(0)
+    network = Reading(reads).double()
+    stock = reference(network, norm_mode)
+    plan = Plan(network, neuron_table(network, SHAPE), {"b": rows}, norm_mode)
+    assert_same_gradients(plan, stock, *batch(), tolerance=1e-9)
+    frozen = {name for name, parameter in network.named_parameters() if parameter.grad is not None}
+    assert frozen <= {name for name, _ in plan.named_parameters()}
+
+
+@pytest.mark.parametrize("unit", ["neuron", "input_channel"])
+def test_layers_called_by_keyword_train(unit):
+    class Keywords(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.norm, self.head = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(8, 5)
+
+        def forward(self, x):
+            x = self.norm(input=self.a(input=x))
+            return self.head(input=F.relu(input=x).mean((2, 3)))
+
+    network = Keywords().double()
+    table = neuron_table(network, SHAPE, unit=unit)
+    assert table.layers[0].norm == "norm"
+    for norm_mode in ("train", "frozen"):
+        stock = reference(network, norm_mode)
+        stock.zero_grad()
+        plan = Plan(network, table, {"a": [1]}, norm_mode)
+        F.cross_entropy(plan(batch()[0]), batch()[1]).backward()
+        F.cross_entropy(stock(batch()[0]), batch()[1]).backward()
+        for name, leaf in plan.named_parameters():
+            right = plan.parts[name].take(stock.get_parameter(name).grad)
+            assert torch.allclose(leaf.grad, right, rtol=1e-9, atol=1e-12), name
+            leaf.grad = None
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_padding_under_autocast_passes_a_gradient_on(mode):
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        *(nn.Conv2d(3, 8, 3), nn.Tanh(), nn.Conv2d(8, 8, 3, padding=1, padding_mode=mode), nn.Tanh()),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)),
+    )
+    images, labels = batch(dtype=torch.float32)
+    stock = copy.deepcopy(network)
+    plan = Plan(network, neuron_table(network, SHAPE), {"0": [0], "2": [1, 5]})
+    for model in (plan, stock):
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs = model(images)
+        F.cross_entropy(outputs.float(), labels).backward()
+    for name, leaf in plan.named_parameters():
+        right = plan.parts[name].take(stock.get_parameter(name).grad)
+        assert (leaf.grad - right).norm() <= 2e-2 * right.norm(), name
+
+
+def test_a_deep_copy_trains_a_network_of_its_own():
+    network = toy()
+    plan = Plan(
+        network, neuron_table(network, SHAPE), {"stem": [1, 2], "hidden": [3]}, "train", ["pointwise"]
+    )
+    images, labels = batch()
+    F.cross_entropy(plan(images), labels).backward()
+    copied = copy.deepcopy(plan)
+    assert copied.network is not network
+    leaves = zip(plan.named_parameters(), copied.named_parameters(), strict=True)
+    for (name, mine), (other_name, other) in leaves:
+        assert name == other_name
+        assert mine is not other
+        assert torch.equal(mine.grad, other.grad)
+    before = copy.deepcopy(network.state_dict())
+    torch.optim.SGD(copied.parameters(), lr=0.1).step()
+    copied.write_back()
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+    moved = (copied.network.stem.weight != network.stem.weight).flatten(1).any(1)
+    assert moved.nonzero().flatten().tolist() == [1, 2]
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns about itself
+def test_a_plan_within_what_is_compiled_runs_as_it_is():
+    """docs/own_loop.md: the results are those without torch.compile."""
+    losses = []
+    for is_compiled in (False, True):
+        network = toy()
+        plan = Plan(network, neuron_table(network, SHAPE), {"stem": [1, 2], "hidden": [3]})
+        forward = torch.compile(plan, backend="eager") if is_compiled else plan
+        optimizer = torch.optim.SGD(plan.parameters(), lr=0.1, momentum=0.9)
+        for step in range(3):
+            images, labels = batch(step)
+            loss = F.cross_entropy(forward(images), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            plan.write_back()
+            losses.append(loss.item())
+    assert losses[:3] == losses[3:]

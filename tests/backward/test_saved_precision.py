@@ -59,7 +59,8 @@ def test_gradients_of_squeeze_excite_are_rounded_more():
     """One position an image: nothing averages the rounding out. Measured: up to 1.2e-2."""
     torch.manual_seed(0)
     network = SqueezeExcite()
-    table, images, labels = neuron_table(network, SHAPE), *batch(dtype=torch.float32)
+    table = neuron_table(network, SHAPE)
+    images, labels = batch(dtype=torch.float32)
     found = []
     for saved in ("exact", "bf16"):
         plan = Plan(network, table, {"down": [0, 3], "up": range(7)}, "frozen", saved_precision=saved)

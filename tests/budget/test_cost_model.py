@@ -11,6 +11,7 @@ from neq.budget.knapsack import MarginalCosts, fill_by_rank
 from neq.networks.build import build_network
 from neq.networks.neurons import neuron_table
 from neq.training.profiling import SavedBytes
+from neq.utils.errors import UserError
 from tests.toys import NETWORKS
 
 
@@ -197,3 +198,51 @@ def test_what_a_task_adds_counts_in_every_selection_and_in_the_base_of_a_budget(
     assert ours.base == theirs.base + 3300
     for term in ("neuron", "opening", "depth"):
         assert torch.equal(getattr(ours, term), getattr(theirs, term))
+
+
+class Branching(torch.nn.Module):
+    """Two layers and a head; what runs between them is given."""
+
+    def __init__(self, between):
+        super().__init__()
+        self.first, self.second = torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(4, 4, 3)
+        self.head, self.between, self.last = torch.nn.Linear(4, 5), between, None
+
+    def forward(self, x):
+        x = self.between(self, self.first(x))
+        return self.head(self.second(input=x).mean((2, 3)))
+
+
+DATA_DEPENDENT = {
+    "branch": lambda network, x: x if x.mean() > 1e9 else x.relu(),
+    "item": lambda network, x: x * x.detach().mean().item(),
+    "shape": lambda network, x: x + len(x.nonzero()),
+    "numpy": lambda network, x: x + float(x.detach().numpy().sum()),
+}
+
+
+@pytest.mark.parametrize("between", DATA_DEPENDENT.values(), ids=DATA_DEPENDENT)
+def test_a_forward_that_depends_on_values_is_refused_where_bytes_are_counted(between):
+    network = Branching(between)
+    table = neuron_table(network, (3, 8, 8))
+    model = CostModel(network, table, StepSpec((2,), (3, 8, 8)))
+    with pytest.raises(UserError, match="Branching keeps for backward cannot be counted"):
+        model.step({"first": [0]})
+    assert marginal_costs(model, "macs").base > 0
+    Plan(network, table, {"first": [0]})(torch.randn(2, 3, 8, 8)).sum().backward()
+
+
+def test_layers_called_by_keyword_and_networks_that_record_features_are_counted():
+    def record(network, x):
+        network.last = x
+        return x
+
+    plain, recording = Branching(lambda network, x: x), Branching(record)
+    table = neuron_table(recording, (3, 8, 8))
+    Plan(recording, table, {"first": [0]})(torch.randn(2, 3, 8, 8))
+    assert recording.last.requires_grad  # which copy.deepcopy refuses
+    costs = [
+        CostModel(network, table, StepSpec((2,), (3, 8, 8))).step({"first": [0]})
+        for network in (plain, recording)
+    ]
+    assert costs[0] == costs[1]

@@ -19,6 +19,7 @@ from neq.cli import main as neq_main
 from neq.networks.build import build_network
 from neq.runs import read_metrics, read_selection, read_summary
 from neq.training.checkpoint import FORMAT
+from tests.forked import NEQ, Forked
 
 ROOT = Path(__file__).resolve().parents[2]
 ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -197,7 +198,7 @@ BAD = {
     "negative ratio": (["--ratio=-0.1"], "ratio -0.1"),
     "zero epochs": (["--n_epochs", "0"], "n_epochs 0"),
     "empty split": (["--validation_percentage", "0.001"], "validation"),
-    "too many velocity images": (["--velocity_images", "5000"], "5000"),
+    "no velocity images": (["--velocity_images", "0"], "velocity_images 0"),
     "SU without lists": (["--neuron_selection", "SU"], "SU"),
     "SU on another network": (["--scheme", "mbv2_scheme_1", "--initialization", "SU"], "is of mbv2, of"),
     "missing folder": (["--dataset", "image_folder", "--root", "nowhere"], "nowhere"),
@@ -256,20 +257,17 @@ def test_no_account_and_no_cuda_are_needed(finished):
     blocked += (
         f" '--dry-run']; runpy.run_path({str(ROOT / 'train_classification.py')!r}, run_name='__main__')"
     )
-    env = {**ENV, "CUDA_VISIBLE_DEVICES": ""}
-    env = {key: value for key, value in env.items() if not key.startswith("WANDB")}
-    done = subprocess.run(
-        [sys.executable, "-c", blocked], env=env, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "nothing is written" in done.stdout
+    blocked = "import os; del os.environ['WANDB_MODE']; " + blocked
+    process = Forked(blocked, env={"CUDA_VISIBLE_DEVICES": ""})
+    output, error = process.communicate()
+    assert process.returncode == 0, error
+    assert "nothing is written" in output
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_run_and_resume_goes_on(number, code, tmp_path, finished):
-    command = [sys.executable, str(ROOT / "train_classification.py"), *FAST, "--run-dir", "stopped"]
-    process = subprocess.Popen(command, env=ENV, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = Forked(NEQ, "train", *FAST, "--run-dir", "stopped")
     deadline = time.monotonic() + 120
     while not (tmp_path / "stopped" / "checkpoint" / "last.pt").exists():
         assert time.monotonic() < deadline

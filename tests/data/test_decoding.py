@@ -1,3 +1,4 @@
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -6,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from neq.data.decoding import read_image
+from neq.data.decoding import read_image, why_unreadable
 from neq.utils.errors import UserError
+from tests.data.image_files import exif_block, png, with_exif
 
 # Each corner of a 6 x 4 image has its own grey.
 GREY = np.array([[0, 40, 80, 120], [10, 50, 90, 130], [20, 60, 100, 255]], dtype=np.uint8).repeat(2, axis=0)
@@ -100,6 +102,54 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise to view
     path = saved(tmp_path, image, exif=exif)
     assert torch.equal(read_image(path), channels(np.rot90(rgb(), -1).copy()))
+
+
+# One tag whose value PIL can read but not write again.
+ODD_TAGS = {
+    "resolution unit as text": (0x0128, 2, 2, b"2\0\0\0"),
+    "x resolution as text": (0x011A, 2, 3, b"72\0\0"),
+    "x resolution as short": (0x011A, 3, 1, b"\x48\0\0\0"),
+    "description as float": (0x010E, 11, 1, b"\0\0\x80\x3f"),
+    "description as number": (0x010E, 4, 1, b"\x01\0\0\0"),
+    "positioning as float": (0x0213, 11, 1, b"\0\0\x80\x3f"),
+    "date as short": (0x0132, 3, 1, b"\x01\0\0\0"),
+    "resolution unit as float": (0x0128, 11, 1, b"\0\0\0\x40"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD_TAGS)
+def test_an_odd_exif_tag_neither_refuses_a_photo_nor_stops_its_turn(tmp_path: Path, kind: str) -> None:
+    image = Image.fromarray(rgb())
+    path = saved(tmp_path, image, "image.jpg", quality=95)
+    plain = read_image(path)
+    block = exif_block((0x0112, 3, 1, b"\x06\0\0\0"), ODD_TAGS[kind])
+    Path(path).write_bytes(with_exif(Path(path).read_bytes(), block))
+    assert torch.equal(read_image(path), plain.rot90(-1, (1, 2)))
+    assert why_unreadable(path) is None
+
+
+def test_a_damaged_exif_block_warns_of_nothing_and_turns_nothing(tmp_path: Path) -> None:
+    path = Path(saved(tmp_path, Image.fromarray(rgb()), "image.jpg"))
+    plain, content = read_image(str(path)), path.read_bytes()
+    with warnings.catch_warnings(record=True, action="always") as caught:
+        for block in (b"", b"II", b"II*\0\x08\0\0\0\xff\xff", exif_block((0x0112, 3, 1, b"\x09\0\0\0"))):
+            path.write_bytes(with_exif(content, block))
+            assert torch.equal(read_image(str(path)), plain)
+            assert why_unreadable(str(path)) is None
+    assert caught == []
+
+
+def test_an_image_of_too_many_pixels_says_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "panorama.png"
+    with warnings.catch_warnings(record=True, action="always") as caught:
+        path.write_bytes(png(14_000, 14_000))
+        with pytest.raises(
+            UserError, match=r"panorama.png'.*more than the 178,956,970 pixels.*scale it down"
+        ):
+            read_image(str(path))
+        path.write_bytes(png(12_000, 12_000))  # PIL warns
+        assert "pixels" not in (why_unreadable(str(path)) or "")
+    assert caught == []
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ import os
 import pickle
 import random
 import signal
+import warnings
 from functools import partial
 
 import numpy as np
@@ -158,3 +159,10 @@ def test_a_new_pass_ends_the_one_before(n_worker: int) -> None:
 def test_images_pickle_for_spawned_workers() -> None:
     copy = pickle.loads(pickle.dumps(images()))
     assert equal([Loader(copy, 0, False).load([(0, 1)])], [Loader(images(), 0, False).load([(0, 1)])])
+
+
+def test_more_workers_than_processors_warn_of_nothing() -> None:
+    with warnings.catch_warnings(record=True, action="always") as caught:
+        loader = Loader(images(), 1000, pin_memory=False)  # the processes start with the first batch
+    loader.close()
+    assert caught == []

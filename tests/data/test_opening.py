@@ -196,3 +196,19 @@ def test_a_numpy_archive(tmp_path: Path) -> None:
     assert next(data.train_batches(0))[0].shape == (32, 3, 12, 12)
     noted = open_data(DataProvider(**settings, new_num_classes=10), PHOTOS, 0).notes
     assert noted[-1] == "ignoring new_num_classes=10: npz has 3 classes"
+
+
+def test_24_photos_train_at_the_defaults_and_notes_name_what_was_adapted(tmp_path: Path) -> None:
+    root = tmp_path / "p"
+    photos(root)
+    for path in [*root.glob("*/1?.png"), *root.glob("*/9.png"), *root.glob("*/8.png")][:16]:
+        path.unlink()
+    for path in root.glob("light/*.png"):
+        path.write_bytes((root / "dark" / "0.png").read_bytes())
+    data = photos(root, fill=False, velocity_images=10, base_batch_size=32)
+    assert data.counts == {"train": 15, "validation": 2, "velocity": 2, "test": 5}
+    assert len(list(data.train_batches(0))) == 1
+    assert data.velocity_images().shape == (2, 3, 12, 12)
+    small, copies = data.notes
+    assert "velocities are measured on 2 images" in small
+    assert "test images are training images too" in copies

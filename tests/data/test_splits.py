@@ -4,7 +4,7 @@ import torch
 
 from neq.config.schema import DataProvider
 from neq.data.sources import Source, Split
-from neq.data.splits import split
+from neq.data.splits import split, velocity_note
 from neq.utils.errors import UserError
 
 
@@ -94,16 +94,37 @@ def test_too_few_images_to_cut() -> None:
         split(made(10, 10), DataProvider(validation_percentage=0.99), 0)
 
 
-def test_validation_needs_one_image_more_than_velocity() -> None:
-    with pytest.raises(UserError, match=r"validation split has 10 images, but velocity_images 10.* 11 are"):
-        split(made(30, 30), DataProvider(), 0)
-    parts = split(made(30, 30), DataProvider(velocity_images=9), 0)
-    assert len(parts["validation"]) == 1
+@pytest.mark.parametrize(("wanted", "drawn"), [(9, 9), (10, 5), (5000, 5)])
+def test_velocity_takes_half_of_a_split_that_it_would_empty(wanted: int, drawn: int) -> None:
+    settings = DataProvider(velocity_images=wanted)
+    parts = split(made(30, 30), settings, 0)
+    assert (len(parts["velocity"]), len(parts["validation"])) == (drawn, 10 - drawn)
+    note = velocity_note({name: len(part) for name, part in parts.items()}, settings)
+    if drawn == wanted:
+        assert note is None
+    else:
+        assert note is not None
+        assert f"5 images, half of a small split, instead of velocity_images {wanted}" in note
 
 
-def test_train_needs_one_image_more_than_velocity() -> None:
-    with pytest.raises(UserError, match="train split has 48 images, but velocity_images 48"):
-        split(made(30, 30), DataProvider(use_validation=False, velocity_images=48), 0)
+def test_velocity_takes_half_of_a_small_train_split() -> None:
+    parts = split(made(30, 30), DataProvider(use_validation=False, velocity_images=48), 0)
+    assert (len(parts["velocity"]), len(parts["train"])) == (24, 24)
+
+
+def test_24_photos_are_enough_at_the_defaults() -> None:
+    parts = split(made(12, 12), DataProvider(), 0)
+    assert {name: len(part) for name, part in parts.items()} == {
+        "train": 15,
+        "validation": 2,
+        "velocity": 2,
+        "test": 5,
+    }
+
+
+def test_one_image_cannot_be_divided_between_validation_and_velocity() -> None:
+    with pytest.raises(UserError, match=r"validation split has 1 image\(s\).*raise validation_percentage"):
+        split(made(3, 3), DataProvider(validation_percentage=0.1), 0)
 
 
 def test_a_class_that_is_tested_but_not_trained() -> None:

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms import v2
 
 from neq.config.schema import Augmentation, DataProvider, MeanStd
@@ -43,6 +44,39 @@ def test_evaluated_photos_lose_their_border_only() -> None:
     image[:, :, 18:46] = 255  # the 28 columns in the middle
     result = eval_transform(28, "photo")(image)  # shorter side 32, centre crop 28
     assert (result == 255).all()
+
+
+class Largest(TorchDispatchMode):
+    """Records the values of the largest tensor that an operation returns."""
+
+    values = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for each in result if isinstance(result, (list, tuple)) else [result]:
+            if isinstance(each, torch.Tensor):
+                self.values = max(self.values, each.numel())
+        return result
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 4000), (4000, 1), (30, 250), (250, 30), (7, 59)])
+def test_an_elongated_photo_is_cropped_before_it_is_resized(height: int, width: int) -> None:
+    # In the middle of the range, as torchvision's way of clipping depends on the processor.
+    image = noise(height, width) // 4 + 96
+    long = int(32 * max(height, width) / min(height, width))
+    plain = v2.Resize([32], interpolation=v2.InterpolationMode.BICUBIC, antialias=True)(image)
+    assert max(plain.shape) == long
+    with Largest() as largest:
+        result = eval_transform(28, "photo")(image)
+    assert largest.values <= max(image.numel(), 3 * 28 * 28)
+    expected = v2.CenterCrop(28)(plain)
+    assert (result.int() - expected.int()).abs().max() <= 2
+
+
+def test_other_photos_are_resized_as_a_whole() -> None:
+    image = noise(30, 240)
+    resize = v2.Resize([32], interpolation=v2.InterpolationMode.BICUBIC, antialias=True)
+    assert torch.equal(eval_transform(28, "photo")(image), v2.CenterCrop(28)(resize(image)))
 
 
 def test_nothing_random_without_augmentation() -> None:

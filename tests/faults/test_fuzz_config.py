@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import random
 
 import pytest
@@ -313,8 +315,6 @@ NAMES = st.sampled_from(
 
 @pytest.mark.parametrize("method", ["grid", "random", "bayes"])
 def test_hostile_distributions(place, method):
-    import json
-
     path = place / f"{method}.yaml"
 
     @limited(FUZZ, max_examples=120)
@@ -340,6 +340,60 @@ def test_hostile_distributions(place, method):
         assert line is None or path.name in line or "a run" in line or "cell" in line or "grid" in line
 
     tried()
+
+
+SCALARS = st.sampled_from([0, 1, -1, 3, 0.5, 1e308, True, None, "1", "x", [], {}])
+SETTINGS = st.dictionaries(
+    st.sampled_from(["n_epochs", "base_lr", "warmup_epochs", "net_name", "n_epoch", ""]), SCALARS, max_size=3
+)
+SECTION = st.one_of(
+    st.fixed_dictionaries({"value": SETTINGS}),
+    st.fixed_dictionaries({"values": st.lists(SETTINGS | SCALARS, max_size=3)}),
+    st.fixed_dictionaries({"parameters": st.dictionaries(st.sampled_from(["n_epochs", "x"]), SETTINGS)}),
+)
+COMMAND = st.lists(
+    st.sampled_from(
+        [
+            *("${env}", "python3", "${program}", "${args}", "${args_json}", "${args_no_hyphens}"),
+            *("${envvar:HOME}", "${envvar:}", "${envvar:NEQ_NO_SUCH}", "${x}", "${"),
+            *("--momentum", "--config-file", "published", 0.5, 1, True, None, [], ""),
+        ]
+    ),
+    max_size=6,
+)
+EARLY = st.dictionaries(st.sampled_from(["min_iter", "max_iter", "s", "eta"]), NUMBERS, max_size=4)
+
+
+def test_shapes_of_sweep_files(place):
+    """Sections as values, words of a command, and bands: a sweep whose cells resolve, or one line."""
+    path, taken = place / "shapes.yaml", 0
+
+    @limited(FUZZ, max_examples=200)
+    @given(
+        SECTION, st.none() | COMMAND, st.none() | EARLY, st.sampled_from(["run_config", "net_config", "x"])
+    )
+    def tried(section, command, early, name):
+        nonlocal taken
+        sweep = {
+            **{"program": "train_classification.py", "method": "grid"},
+            **{"metric": {"name": "valid.val/best"}, "parameters": {name: section}},
+        }
+        if command is not None:
+            sweep["command"] = ["python3", "${program}", *command]
+        if early is not None:
+            sweep["early_terminate"] = {"type": "hyperband", **early}
+        path.write_text(json.dumps(sweep).replace("Infinity", ".inf").replace("NaN", ".nan"))
+
+        def whole():
+            found = read_sweep(path)
+            if found.early_terminate is not None:
+                assert all(band >= 1 for band in itertools.islice(found.early_terminate.bands(), 3))
+            cells(found)
+
+        taken += refusal(whole) is None
+
+    tried()
+    assert taken
 
 
 def test_a_sweep_file_that_is_refused_leaves_nothing(tmp_path, monkeypatch, capsys):

@@ -5,25 +5,31 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import random
 import struct
 import tarfile
 import warnings
 import zipfile
 import zlib
+from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from rich.console import Console
 
 from neq.config import DataProvider, dataset
 from neq.data import open_data
 from neq.data.decoding import read_image, why_unreadable
+from neq.data.image_folder import open_image_folder
 from neq.data.npz import open_npz
 from neq.data.published.lists import read_json, rows
 from neq.data.published.unpack import unpack
+from tests.data.image_files import exif_block, png, with_exif
 from tests.faults.hostile import content_of, damaged, refusal, refused, run_refused
 from tests.faults.test_fuzz_weights import Malicious
 
@@ -70,16 +76,81 @@ def test_damaged_images(place, ending):
     assert refusals > 5
 
 
-def png(width: int, height: int, data: bytes = b"", extra: bytes = b"") -> bytes:
-    """A PNG that says it has so many pixels."""
+def exif_blocks(count: int, seed: int) -> Iterator[bytes]:
+    """EXIF blocks of a photo to be turned, with tags of any type, count and value, some of them damaged."""
+    rng = random.Random(seed)
+    tags = [0, 0x100, 0x103, 0x10E, 0x112, 0x11A, 0x128, 0x132, 0x213, 0x2BC, 0x8769, 0x8825, 0xA005, 0xFFFF]
+    for at in range(count):
+        odd = [
+            (rng.choice(tags), rng.choice([*range(14), 16, 99]), rng.choice([0, 1, 1, 2, 8, 2**31]), value)
+            for value in (rng.randbytes(4), bytes([6, 0, 0, 0]), bytes(4))[: rng.randrange(4)]
+        ]
+        block = exif_block((0x112, 3, 1, b"\x06\0\0\0"), *odd) + rng.randbytes(rng.randrange(30))
+        yield block if at % 3 else next(damaged(block, 1, at))
 
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-        )
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + extra + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+def test_photos_with_exif_blocks_of_any_kind_are_read(place):
+    pixels = image_of("jpg", 24)
+    path = place / "exif.jpg"
+    path.write_bytes(pixels)
+    plain = read_image(str(path))
+    sides = {tuple(plain.rot90(turn, (1, 2)).flatten().tolist()) for turn in range(4)}
+    sides |= {tuple(plain.flip(2).rot90(turn, (1, 2)).flatten().tolist()) for turn in range(4)}
+    turned = 0
+    for block in exif_blocks(400, 7):
+        path.write_bytes(with_exif(pixels, block))
+        assert why_unreadable(str(path)) is None
+        image = read_image(str(path))
+        assert tuple(image.flatten().tolist()) in sides
+        turned += not torch.equal(image, plain)
+    assert turned > 100
+
+
+NAMES = ["train", "Test", "VAL", "validation", "cat", "dog", "a\nb", ".hidden", "\udcff", "x.jpg", "é"]
+
+
+def plant(folder: Path, rng: random.Random, depth: int) -> None:
+    """A random tree of folders, images, empty and other files, pipes and links, some of them in a circle."""
+    for name in rng.sample(NAMES, rng.randrange(1, 5)):
+        path, kind = folder / name, rng.randrange(8)
+        if depth and kind < 6:
+            path.mkdir()
+            plant(path, rng, depth - 1)
+        elif kind < 5:
+            path.with_suffix(rng.choice([".png", ".PNG", ".jfif"])).write_bytes(image_of("png", 8))
+        elif kind == 5:
+            path.with_suffix(rng.choice([".txt", ".jpg", ".heic"])).touch()
+        elif kind == 6:
+            os.mkfifo(path.with_suffix(".jpg"))
+        else:
+            path.symlink_to(rng.choice([folder, folder.parent, folder / "gone"]))
+
+
+def test_folders_of_any_layout(tmp_path):
+    found = []
+    for seed in range(60):
+        root = tmp_path / str(seed) / "root"
+        root.mkdir(parents=True)
+        plant(root, random.Random(seed), 3)
+        before = content_of(root)
+
+        def opened(root=root):
+            source = open_image_folder(str(root))
+            assert all(note.isprintable() for note in source.notes)
+            assert all(os.path.isfile(file) or os.path.islink(file) for file in source.files)
+            assert len(set(source.files)) == len(source.labels)
+            found.append(root)
+
+        line = refusal(opened)
+        assert line is None or str(root) in line
+        assert content_of(root) == before
+    assert 5 < len(found) < 55
+
+
+def test_a_run_on_folders_without_a_layout_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    plant(tmp_path, random.Random(0), 1)
+    run_refused(capsys, tmp_path, ["train", "--dataset", "image_folder", "--root", "."])
 
 
 def text_chunk(size: int) -> bytes:

@@ -16,7 +16,7 @@ class Scaled(nn.LayerNorm):
         return 2 * super().forward(x)
 
 
-class Heir(layers.BatchNormAct2d):
+class Heir(layers.BatchNormAct2d):  # type: ignore[name-defined]  # timm lists its layers at run time
     """A norm of someone's own that keeps timm's forward."""
 
 

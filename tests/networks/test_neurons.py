@@ -170,6 +170,26 @@ def test_tied_weights_cannot_be_selected():
     assert table.unselectable == ("a", "b")
 
 
+def test_what_a_forward_records_is_not_left_on_the_network():
+    class Recording(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+            self.features, self.steps, self.last = [], 0, None
+            self.register_buffer("mean", torch.ones(4))
+
+        def forward(self, x):
+            x = self.conv(x)
+            self.features.append(x)
+            self.last, self.mean, self.steps = x, x.mean((0, 2, 3)), self.steps + 1
+            return self.head(x.mean((2, 3)))
+
+    network = Recording()
+    neuron_table(network, SHAPE)
+    assert (network.features, network.steps, network.last) == ([], 0, None)
+    assert torch.equal(network.mean, torch.ones(4))
+
+
 class OwnLinear(nn.Linear):
     """A linear layer with a forward of its own."""
 

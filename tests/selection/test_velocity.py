@@ -241,3 +241,31 @@ def test_three_epochs_end_to_end_against_stored_outputs(rule):
 
 def test_shapes_of_a_toy_are_all_there():
     assert [layer.name for layer in neuron_table(Toy(), SHAPE).layers] == list(LAYERS)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 4, 6])
+def test_tokens_first_count_for_their_own_image(chunk):
+    """[tokens, images, features], as torch's attention takes them: also where both are equally many."""
+
+    class Tokens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mix, self.head, self.steps = nn.Linear(36, 8), nn.Linear(8, 2), 0
+
+        def forward(self, x):
+            self.steps += 1
+            x = self.mix(x.reshape(-1, 4, 36).transpose(0, 1)).tanh()
+            return self.head(x.mean(0))
+
+    torch.manual_seed(0)
+    network = Tokens().double()
+    images = torch.randn(6, 1, 12, 12).double()
+    table = neuron_table(network, (1, 12, 12))
+    old = network.mix(images.reshape(-1, 4, 36)).detach()
+    previous = previous_values(network, Plan(network, table, {"mix": range(8)}).parts)
+    with torch.no_grad():
+        network.mix.weight.add_(0.3 * torch.randn(8, 36))
+    new = network.mix(images.reshape(-1, 4, 36)).detach()
+    expected = torch.nn.functional.cosine_similarity(old, new, dim=1).mean(0)
+    assert torch.allclose(similarity(network, table, images, previous, chunk), expected, rtol=0, atol=1e-12)
+    assert network.steps == 0

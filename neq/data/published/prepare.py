@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from PIL import Image, ImageOps
+from PIL import Image
 from rich.console import Console
 
 from neq.data.published.download import UnofficialError
@@ -33,7 +33,7 @@ from neq.data.published.published_set import SPLIT_FOLDERS, PublishedSet, SplitF
 from neq.data.published.split_plan import PlannedImage, plan_split
 from neq.utils.atomic_files import write_text
 from neq.utils.errors import UserError, first_line, shown
-from neq.utils.images import open_image
+from neq.utils.images import open_image, upright
 
 # Train is last: without it no reader takes the folder for a data set.
 _PUBLISHING_ORDER: tuple[SplitFolder, ...] = ("test", "val", "train")
@@ -194,15 +194,15 @@ def _shrink(source: Path, target: Path, side: int) -> bool:
         with open_image(source) as image:
             if min(image.size) <= side:
                 return False
-            upright = ImageOps.exif_transpose(image).convert("RGB")
+            turned = upright(image).convert("RGB")
     except Exception as error:  # decoders raise nearly anything on a corrupt file
         raise UserError(
             f"image {str(source)!r} cannot be read ({shown(first_line(error))}); delete its folder and run "
             "again to unpack it"
         ) from error
-    scale = side / min(upright.size)
-    size = (max(side, round(upright.width * scale)), max(side, round(upright.height * scale)))
-    upright.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0).save(
+    scale = side / min(turned.size)
+    size = (max(side, round(turned.width * scale)), max(side, round(turned.height * scale)))
+    turned.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0).save(
         target, "JPEG", quality=JPEG_QUALITY, subsampling=0
     )
     return True
