@@ -113,6 +113,9 @@ def settle(network: nn.Module, batches: Iterable[Tensor]) -> None:
             module.p = 0.0
         elif isinstance(module, nn.MultiheadAttention):
             module.dropout = 0.0
+        for name in ("drop_rate", "drop_prob"):  # timm's, of networks and of stochastic depth
+            if isinstance(vars(module).get(name), float):
+                setattr(module, name, 0.0)
     momenta = [norm.momentum for norm in norms]
     with torch.no_grad():
         for norm in norms:

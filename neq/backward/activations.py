@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -116,7 +117,7 @@ def activation_of(module: nn.Module) -> Activation | None:
 
 
 @cache
-def _of_library(kind: type[nn.Module]) -> Activation | None:
+def _of_library(kind: Any) -> Activation | None:
     layers = sys.modules.get("timm.layers")
     found = next((act for name, act in _LIBRARY.items() if getattr(layers, name, None) is kind), None)
     x = torch.linspace(-4, 4, 64, device="cpu")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +59,7 @@ def within(module: nn.Module) -> tuple[nn.Module, ...]:
 
 
 @cache
-def _library_class(kind: type[nn.Module]) -> type[nn.Module] | None:
+def _library_class(kind: Any) -> type[nn.Module] | None:
     layers = sys.modules.get("timm.layers")  # imported wherever there is a network of timm
     for name, plain in _LIBRARY.items():
         original = getattr(layers, name, None)

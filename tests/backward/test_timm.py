@@ -1,4 +1,4 @@
-"""Networks of timm: attention and LayerNorm run layer by layer, exactly."""
+"""Networks of timm: exact, and kept for backward no more than their chosen layers need."""
 
 import copy
 
@@ -10,6 +10,7 @@ from torch import nn
 from neq.backward import Plan
 from neq.budget import CostModel, StepSpec
 from neq.networks.neurons import neuron_table
+from neq.training.profiling import SavedBytes
 
 timm = pytest.importorskip("timm")
 
@@ -50,3 +51,30 @@ def test_gradients_and_cost(name, norm_mode):
         cost.step(selection).training_bytes
         < 0.8 * cost.step(table.selection(torch.ones_like(chosen))).training_bytes
     )
+
+
+# Of full training, where a random tenth of the parameters trains and norms are frozen.
+MOST_KEPT = {
+    "efficientnet_b0": 0.56,
+    "regnety_002": 0.5,
+    "mobilenetv4_conv_small": 0.3,
+    "convnext_atto": 0.6,
+    "vit_tiny_patch16_224": 0.6,
+    "swin_tiny_patch4_window7_224": 0.6,
+    "resnet50_gn": 1.0,
+    "mobileone_s0": 1.0,
+}
+
+
+@pytest.mark.parametrize("name", MOST_KEPT)
+def test_a_spread_selection_keeps_a_share_of_what_full_training_keeps(name):
+    sizes = {"img_size": 64} if name.startswith(("vit", "swin")) else {}
+    network = timm.create_model(name, num_classes=5, **sizes).to(memory_format=torch.channels_last).train()
+    table = neuron_table(network, (3, 64, 64))
+    chosen = torch.rand(len(table), generator=torch.Generator().manual_seed(1)) < 0.1
+    cost = CostModel(network, table, StepSpec((4,), (3, 64, 64), "frozen"))
+    images = torch.randn(4, 3, 64, 64).contiguous(memory_format=torch.channels_last)
+    full = SavedBytes([*network.parameters(), *network.buffers(), images])
+    with full.counting():
+        network(images)
+    assert cost.step(table.selection(chosen)).saved_bytes < MOST_KEPT[name] * full.total
