@@ -82,6 +82,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.add_argument("--batch-size", type=at_least(2), required=True)
         parser.add_argument("--case", help="VARIANT,SELECTION,NORM: measure it in this process, print JSON")
         given: dict[str, Any] = vars(parser.parse_args(arguments))
+        given.pop("debug")  # read where errors are printed
         case = given.pop("case")
         if case is not None:
             variant, selection, norm = case.split(",")

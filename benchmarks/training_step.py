@@ -246,6 +246,7 @@ def parse(argv: list[str]) -> tuple[Settings, Path | None]:
     parser.add_argument("--variants", default=",".join(VARIANTS), help=f"some of {', '.join(VARIANTS)}")
     parser.add_argument("--output", type=Path, help="a JSON file for the report")
     given = vars(parser.parse_args(argv))
+    given.pop("debug")  # read where errors are printed
     output: Path | None = given.pop("output")
     if output is not None and (output.is_dir() or not output.parent.is_dir()):
         raise UserError(

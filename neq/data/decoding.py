@@ -81,7 +81,7 @@ def _reason(path: str, error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "no known image format"
     if isinstance(error, Image.DecompressionBombError):
-        return f"it has more than the {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels allowed; scale it down"
+        return f"{first_line(error).partition(',')[0]}; scale it down"
     return (isinstance(error, OSError) and error.strerror) or first_line(error)
 
 

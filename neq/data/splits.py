@@ -75,10 +75,11 @@ def velocity_note(counts: Mapping[str, int], settings: DataProvider) -> str | No
         counts: images of each split.
         settings: `velocity_images` is read.
     """
-    if counts["velocity"] == settings.velocity_images:
+    drawn = counts["velocity"]
+    if drawn == settings.velocity_images:
         return None
     return (
-        f"velocities are measured on {counts['velocity']} images, half of a small split, instead of "
+        f"velocities are measured on {drawn} images, half of a small split, instead of "
         f"velocity_images {settings.velocity_images}"
     )
 

@@ -207,7 +207,7 @@ def _check_metric(sweep: Sweep, experiment: Experiment) -> None:
     if sweep.metric is None and needs:
         by = "method bayes" if sweep.method == "bayes" else "early_terminate"
         raise UserError(f"{by} needs a metric, as metric: {{name: {experiment.metrics[0]}, goal: maximize}}")
-    is_compared = needs or sweep.method == "random"
+    is_compared = needs or sweep.method != "grid"
     if sweep.metric is not None and is_compared and sweep.metric.name not in experiment.metrics:
         raise unknown_name("metric.name", sweep.metric.name, experiment.metrics)
 

@@ -176,8 +176,11 @@ def test_the_published_commands(here, capsys):
         (["-w", "sweep.yaml", "--config-file", "nope"], "config_file 'nope' is unknown"),
         (["-w", "sweep.yaml", "--wandb", "abc"], "give ENTITY/PROJECT/SWEEP"),
         (["-w", "sweep.yaml", "--what"], "unrecognized arguments: --what"),
-        (["-w", "sweep.yaml", "-o", "foreign.xlsx"], "is not a book of neq"),
-        (["-w", "sweep.yaml", "-o", "foreign.xlsx", "--force", "--evaluate"], "is not a book of neq"),
+        (["-w", "sweep.yaml", "-o", "foreign.xlsx"], "is not a book of this version of neq"),
+        (
+            ["-w", "sweep.yaml", "-o", "foreign.xlsx", "--force", "--evaluate"],
+            "is not a book of this version of neq",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_code_2_and_nothing_is_written(here, capsys, arguments, said):

@@ -281,7 +281,7 @@ def test_a_miniature_is_refused_unless_it_may_be_unverified(name, tmp_path, caps
     shutil.rmtree(tmp_path / "out")
     code, _, error = run()  # files unpacked unverified are not accepted as verified later
     assert code == 2
-    assert "was unpacked from has md5" in error
+    assert "was unpacked from an archive with md5" in error
     assert run("--unverified")[0] == 0
     assert content(tmp_path / "out") == ordered(tree)
 

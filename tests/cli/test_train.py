@@ -197,7 +197,7 @@ BAD = {
     "negative budget": (["--budget", "-5"], "budget -5"),
     "negative ratio": (["--ratio=-0.1"], "ratio -0.1"),
     "zero epochs": (["--n_epochs", "0"], "n_epochs 0"),
-    "empty split": (["--validation_percentage", "0.001"], "validation"),
+    "empty split": (["--validation_percentage", "0.0001"], "validation"),
     "no velocity images": (["--velocity_images", "0"], "velocity_images 0"),
     "SU without lists": (["--neuron_selection", "SU"], "SU"),
     "SU on another network": (["--scheme", "mbv2_scheme_1", "--initialization", "SU"], "is of mbv2, of"),
