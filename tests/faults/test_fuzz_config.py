@@ -342,7 +342,7 @@ def test_hostile_distributions(place, method):
     tried()
 
 
-SCALARS = st.sampled_from([0, 1, -1, 3, 0.5, 1e308, True, None, "1", "x", [], {}])
+SCALARS: st.SearchStrategy[object] = st.sampled_from([0, 1, -1, 3, 0.5, 1e308, True, None, "1", "x", [], {}])
 SETTINGS = st.dictionaries(
     st.sampled_from(["n_epochs", "base_lr", "warmup_epochs", "net_name", "n_epoch", ""]), SCALARS, max_size=3
 )
@@ -351,7 +351,7 @@ SECTION = st.one_of(
     st.fixed_dictionaries({"values": st.lists(SETTINGS | SCALARS, max_size=3)}),
     st.fixed_dictionaries({"parameters": st.dictionaries(st.sampled_from(["n_epochs", "x"]), SETTINGS)}),
 )
-COMMAND = st.lists(
+COMMAND: st.SearchStrategy[list[object]] = st.lists(
     st.sampled_from(
         [
             *("${env}", "python3", "${program}", "${args}", "${args_json}", "${args_no_hyphens}"),
