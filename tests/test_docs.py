@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pytest
 import torch
 
 from neq.cli import main as neq_main
@@ -27,6 +28,7 @@ def test_the_example_of_ones_own_loop():
     assert not torch.cat(moved)[~chosen].any()
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_readme_are_understood(tmp_path, monkeypatch, capsys):
     text = (ROOT / "README.md").read_text()
     commands = [

@@ -157,6 +157,7 @@ def test_two_processes_in_one_folder(tmp_path, capsys):
     assert "another process is training" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changed", ["base_lr=0.03", "base_batch_size=64", "image_size=24", "n_epochs=2", "norm_mode=train"]
 )

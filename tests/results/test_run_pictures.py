@@ -77,6 +77,7 @@ def test_chosen_neurons_are_shares_of_each_layer():
     assert bars.patches[0].get_hatch() == "////"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layers", "epochs"), [(1, 1), (3, 1), (52, 125), (161, 10)])
 def test_layers_are_named_legibly_however_many(layers, epochs):
     known = choices(layers, epochs)

@@ -286,6 +286,7 @@ def test_config_file_is_what_cells_start_from_unless_they_say_it(sweep, runs, tm
     assert {run.config["base_lr"] for run in collect([published], runs, str(mine))} == {0.025}
 
 
+@pytest.mark.slow
 def test_five_thousand_runs_are_collected_in_under_ten_seconds(tmp_path, runs):
     more = """ratio: {min: 1, max: 500}
   neuron_selection: {values: [velocity, random]}

@@ -142,6 +142,7 @@ def found(run, diary):
     }
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path):
     for code, _, error in ended(start(2, WORKER, str(tmp_path))):
         assert code == 0, error

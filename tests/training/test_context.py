@@ -63,6 +63,7 @@ def assert_same(ours, theirs):
     assert all(torch.equal(value, theirs[2][name]) for name, value in ours[2].items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_measuring_gradients_changes_nothing_else_in_a_run(tmp_path, probe, optimizer):
     def network():
