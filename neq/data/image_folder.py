@@ -49,16 +49,17 @@ def open_image_folder(root: str | None) -> Source:
     classes = _class_names(folder, splits)
     found: dict[Split, list[tuple[str, int]]] = {}
     left_out: list[str] = []
+    nested: list[str] = []
     for split, path in splits.items():
         found[split] = []
         for label, name in enumerate(classes):
-            images, others = _class_files(path / name)
+            images, others, inner = _class_files(path / name)
             found[split] += [(file, label) for file in images]
             left_out += others
-    nested = [path / name for path in splits.values() for name in classes if _folders(path / name)]
+            nested += inner
     if nested:
-        example = nested[0] / _folders(nested[0])[0]
-        notes += (f"{shown(str(example.relative_to(folder)))} is read as class {nested[0].name!r}",)
+        example = Path(nested[0])
+        notes += (f"{shown(str(example.relative_to(folder)))} is read as class {example.parent.name!r}",)
     if left_out:
         notes += (f"left out, no image by its ending: {_described(left_out, folder)}",)
     return source_of_files(classes, found, folder, notes)
@@ -121,10 +122,11 @@ def _class_names(folder: Path, splits: dict[Split, Path]) -> tuple[str, ...]:
     return tuple(classes)
 
 
-def _class_files(folder: Path) -> tuple[list[str], list[str]]:
-    """The images of one class folder and of the folders in it, and its other files; in the order of names."""
+def _class_files(folder: Path) -> tuple[list[str], list[str], list[str]]:
+    """The images of one class folder and of the folders in it, its other files, and these folders."""
     images: list[str] = []
     others: list[str] = []
+    inner: list[str] = []
     visited: set[str] = set()
     for place, folders, names in os.walk(folder, onerror=_unlisted, followlinks=True):
         real = os.path.realpath(place)
@@ -133,6 +135,7 @@ def _class_files(folder: Path) -> tuple[list[str], list[str]]:
             continue
         visited.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        inner += [os.path.join(place, name) for name in folders]
         for name in sorted(name for name in names if not name.startswith(".")):
             path = os.path.join(place, name)
             (images if _is_image(path) else others).append(path)
@@ -142,7 +145,7 @@ def _class_files(folder: Path) -> tuple[list[str], list[str]]:
             + (f" among {_described(others, folder)}" if others else "")
             + f"; allowed: {' '.join(endings())}; add images or remove the folder."
         )
-    return images, others
+    return images, others, inner
 
 
 def _is_image(path: str) -> bool:
