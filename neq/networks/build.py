@@ -12,7 +12,7 @@ from neq.networks.from_torchvision import torchvision_network
 from neq.networks.heads import head_name, replace_head
 from neq.networks.mcunet import EPS, MCUNet, is_of_zoo
 from neq.networks.mcunet_zoo import CLASSES, load_zoo_weights
-from neq.networks.weights import load_weights, read_weights
+from neq.networks.weights import load_weights
 from neq.utils.seeds import seed_for
 
 log = logging.getLogger("neq")
@@ -45,8 +45,8 @@ def build_network(
         torch.default_generator.manual_seed(seed_for(seed, "head"))
         replace_head(built, num_classes)
     if weights not in WEIGHTS_BY_NAME:
-        load_weights(built, head_name(built), weights, weights_key)
-        if entry.zoo and not entry.pretrained and is_of_zoo(read_weights(weights, weights_key)):
+        names = load_weights(built, head_name(built), weights, weights_key)
+        if entry.zoo and not entry.pretrained and is_of_zoo(names):
             log.warning(
                 "weights %s are of the MCUNet model zoo: net_name %s has their input range and norms too",
                 weights,

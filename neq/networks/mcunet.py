@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -22,15 +22,16 @@ _ZOO_PARTS = {
 
 def own_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state_dict of the model zoo (package mcunet) under the names of `MCUNet`; one of MCUNet as it is."""
-    return {
-        ".".join(_ZOO_PARTS.get(part, part) for part in name.split(".") if _ZOO_PARTS.get(part) != ""): tensor
-        for name, tensor in weights.items()
-    }
+    return {_own_name(name): tensor for name, tensor in weights.items()}
 
 
-def is_of_zoo(weights: Mapping[str, Tensor]) -> bool:
-    """Whether a state_dict has the names of the model zoo."""
-    return own_names(weights).keys() != weights.keys()
+def is_of_zoo(names: Iterable[str]) -> bool:
+    """Whether the names of a state_dict are those of the model zoo."""
+    return any(_own_name(name) != name for name in names)
+
+
+def _own_name(name: str) -> str:
+    return ".".join(_ZOO_PARTS.get(part, part) for part in name.split(".") if _ZOO_PARTS.get(part) != "")
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int, groups: int, folded: bool) -> nn.Module:

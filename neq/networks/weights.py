@@ -30,7 +30,7 @@ _LISTED = 5
 log = logging.getLogger("neq")
 
 
-def load_weights(network: nn.Module, head: str | None, file: str, key: str | None = None) -> None:
+def load_weights(network: nn.Module, head: str | None, file: str, key: str | None = None) -> tuple[str, ...]:
     """Loads a file's weights into a network, all of them or none.
 
     Prefixes that wrappers put before every name are removed. Where the file has a head of another size, or
@@ -42,12 +42,15 @@ def load_weights(network: nn.Module, head: str | None, file: str, key: str | Non
         file: as in `read_weights`.
         key: as in `read_weights`.
 
+    Returns:
+        The names of the file's tensors, without prefixes.
+
     Raises:
         UserError: the file cannot be read, or is of another network.
     """
     own = network.state_dict()
     weights = _without_prefixes(read_weights(file, key), own)
-    needed, dropped = set(own), []
+    names, needed, dropped = tuple(weights), set(own), []
     if isinstance(network, MCUNet):
         weights = own_names(weights)
         mix = [name for name in weights if name.startswith("feature_mix.")]
@@ -86,6 +89,7 @@ def load_weights(network: nn.Module, head: str | None, file: str, key: str | Non
     if dropped:
         log.warning("weights %s: %s", file, "; ".join(dropped))
     network.load_state_dict(weights, strict=False)
+    return names
 
 
 def read_weights(file: str, key: str | None = None) -> dict[str, Tensor]:
