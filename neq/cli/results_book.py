@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from neq.cli.parsing import ResultsParser
@@ -11,18 +11,17 @@ from neq.results.book import check_book, write_book
 from neq.results.book_file import BookFile
 from neq.results.failures import with_failures
 from neq.results.frame import frame
-from neq.results.runs_of_sweep import NO_RUN, match, read_sweeps, run_key
+from neq.results.runs_of_sweep import NO_RUN, match, read_sweeps, run_key, started
 from neq.results.verdicts import Check
 from neq.results.wandb_runs import wandb_runs
 from neq.runs.run_reader import Run, recorded_runs
-from neq.sweeps import Sweep
 from neq.utils.console import Console
 from neq.utils.errors import UserError
 
 DESCRIPTION = """Gather every run of the sweep files' cells, found by its recorded configuration, into an
 Excel book: Summary (a row a setting, over seeds), Runs and Charts. Without files, those in policies/ that
-have runs are taken. A book of that name is written anew with
-the runs that it holds already; sheets that you added stay, and the earlier book is kept as NAME.bak."""
+have runs are taken. A book of that name is written anew with the runs that it holds already; sheets that
+you added stay, and the earlier book is kept as NAME.bak."""
 POLICIES = Path("policies")
 # Further reasons are in the book.
 MOST_PRINTED = 10
@@ -53,7 +52,12 @@ def command(arguments: list[str]) -> int:
 
     recorded = recorded_runs(options.runs_dir) + wandb_runs(options.wandb, notify=console.note)
     if not given:
-        sweeps = _with_runs(sweeps, recorded, options.runs_dir)
+        sweeps = started(sweeps, recorded, options.runs_dir)
+        if not sweeps:
+            raise UserError(
+                f"neq results book: no run of the sweep files in {POLICIES}/ is in {options.runs_dir}/; "
+                "start some with neq sweep FILE, or give --runs-dir"
+            )
         console.lines(f"sweeps with runs: {', '.join(sweeps)}")
     runs = with_failures(match(sweeps, recorded, options.runs_dir), sweeps, options.runs_dir)
     checks: dict[str, Check] = {}
@@ -72,21 +76,6 @@ def command(arguments: list[str]) -> int:
             f"{written.mixed} rows of Summary are over different environments; see Environments differ"
         )
     return 1 if failed else 0
-
-
-def _with_runs(sweeps: Mapping[str, Sweep], recorded: Sequence[Run], runs_dir: Path) -> dict[str, Sweep]:
-    """The sweeps of which a run exists."""
-    found = {
-        file: sweep
-        for file, sweep in sweeps.items()
-        if any(run.state != "missing" for run in match({file: sweep}, recorded, runs_dir))
-    }
-    if not found:
-        raise UserError(
-            f"neq results book: no run of the sweep files in {POLICIES}/ is in {runs_dir}/; "
-            "start some with neq sweep FILE, or give --runs-dir"
-        )
-    return found
 
 
 def _parser() -> ResultsParser:

@@ -6,7 +6,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,27 +58,73 @@ def match(
         recorded: from any place; of several records of one run the most complete one counts, then the first.
         runs_dir: the folder that a cell's run is expected in.
     """
-    by_cell: defaultdict[str, list[Run]] = defaultdict(list)
-    for one in recorded:
-        if one.identity:
-            by_cell[key_of(one.identity, IMAGES)].append(one)
-    unreadable = {one.folder: one for one in recorded if not one.identity and one.folder is not None}
-    found: dict[str, Run] = {}
+    records, found = _Records.of(recorded, runs_dir), dict[str, Run]()
     for called, sweep in sweeps.items():
+        for run in records.of_sweep(called, sweep):
+            found.setdefault(run_key(run), run)
+    return _with_images(list(found.values()))
+
+
+def started(
+    sweeps: Mapping[str, Sweep], recorded: Sequence[Run], runs_dir: str | os.PathLike[str] = "runs"
+) -> dict[str, Sweep]:
+    """The sweeps of which a run exists, in whatever state.
+
+    Args:
+        sweeps, recorded, runs_dir: as of `match`.
+    """
+    records = _Records.of(recorded, runs_dir)
+    return {
+        called: sweep
+        for called, sweep in sweeps.items()
+        if any(run.state != "missing" for run in records.of_sweep(called, sweep))
+    }
+
+
+@dataclass(frozen=True)
+class _Records:
+    """Recorded runs, to find those of sweeps among them.
+
+    Args:
+        by_cell: by their identity without the images.
+        unreadable: those without an identity, by their folder.
+        runs_dir: the folder that a cell's run is expected in.
+    """
+
+    by_cell: Mapping[str, list[Run]]
+    unreadable: Mapping[Path, Run]
+    runs_dir: Path
+
+    @classmethod
+    def of(cls, recorded: Sequence[Run], runs_dir: str | os.PathLike[str]) -> _Records:
+        """The records of runs from any place."""
+        by_cell: defaultdict[str, list[Run]] = defaultdict(list)
+        for one in recorded:
+            if one.identity:
+                by_cell[key_of(one.identity, IMAGES)].append(one)
+        unreadable = {one.folder: one for one in recorded if not one.identity and one.folder is not None}
+        return cls(dict(by_cell), unreadable, Path(runs_dir).expanduser())
+
+    def of_sweep(self, called: str, sweep: Sweep) -> list[Run]:
+        """The runs of a sweep's cells; a cell without one is missing.
+
+        Raises:
+            UserError: a cell is not valid; with the name of the sweep's file, `called`.
+        """
         try:
-            wanted = _grid(sweep) if sweep.method == "grid" else _drawn(sweep, Path(called).stem, by_cell)
+            named = _grid(sweep) if sweep.method == "grid" else _drawn(sweep, Path(called).stem, self.by_cell)
         except UserError as error:
             raise UserError(f"file {shown(called)}: {error}") from None
-        for named, config in wanted:
-            here = _once(by_cell.get(key_of(named, IMAGES), []))
-            if not here:
-                lost = None
-                if config is not None and unreadable:
-                    lost = unreadable.get(Path(runs_dir).expanduser() / run_folder(config))
-                here = [replace(lost, identity=named) if lost else Run(named, "missing", NO_RUN)]
-            for run in here:
-                found.setdefault(run_key(run), run)
-    return _with_images(list(found.values()))
+        return [run for identity, config in named for run in self._of_cell(identity, config)]
+
+    def _of_cell(self, identity: Mapping[str, Any], config: Config | None) -> list[Run]:
+        found = _once(self.by_cell.get(key_of(identity, IMAGES), []))
+        if found:
+            return found
+        lost = None
+        if config is not None and self.unreadable:
+            lost = self.unreadable.get(self.runs_dir / run_folder(config))
+        return [replace(lost, identity=identity) if lost else Run(identity, "missing", NO_RUN)]
 
 
 Wanted = tuple[Mapping[str, Any], Config | None]  # the identity of a run, and its cell's configuration
