@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from neq.backward.bitmask import pack_where, times_mask
+from neq.networks.library_layers import timm_layer
 
 
 @dataclass(frozen=True)
@@ -118,10 +118,11 @@ def activation_of(module: nn.Module) -> Activation | None:
 
 @cache
 def _of_library(kind: Any) -> Activation | None:
-    layers = sys.modules.get("timm.layers")
-    found = next((act for name, act in _LIBRARY.items() if getattr(layers, name, None) is kind), None)
+    found = next((act for name, act in _LIBRARY.items() if timm_layer(name) is kind), None)
+    if found is None:
+        return None
     x = torch.linspace(-4, 4, 64, device="cpu")
-    return found if found is not None and torch.equal(kind()(x), found.apply(x)) else None
+    return found if torch.equal(kind()(x), found.apply(x)) else None
 
 
 FUNCTIONS: dict[object, Activation] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from types import MethodType
 from typing import Any
 
@@ -148,16 +148,19 @@ class Plan:
             fuse_attention(root)
             return root
         root = view(self.network, made)
+
+        def apart(modules: Iterable[nn.Module]) -> nn.Module:
+            return nn.Sequential(*(made.get(module) or shadow(module) for module in modules))
+
         for name, module in trace.added.items():
             root._modules[name] = made.get(module) or shadow(module)
         kinds = {layer.name: layer.kind for layer in self.table.layers}
         for block in trace.blocks:
-            root._modules[block.placeholder] = self.stand_ins[block.conv] = self._fused(
-                block, kinds
-            ) or nn.Sequential(*(made.get(module) or shadow(module) for module in block.modules))
+            fused = self._fused(block, kinds) or apart(block.modules)
+            root._modules[block.placeholder] = self.stand_ins[block.conv] = fused
         for alone in trace.standalone:
             root._modules[alone.placeholder] = (
-                nn.Sequential(*(made.get(module) or shadow(module) for module in alone.modules))
+                apart(alone.modules)
                 if any(map(has_hooks, alone.modules))
                 else standalone_clamp(alone.activation, self._is_kept(alone.readers, kinds))
             )
@@ -232,11 +235,12 @@ class Plan:
     def _parameters(self, name: str, module: nn.Module) -> StandInParameters:
         """A module's own parameters, with what trains in them."""
         leaves: dict[str, tuple[ParameterSlice, Tensor]] = {}
+        in_place = self._leaves.in_place(module)
         for key, parameter in module._parameters.items():
             full = f"{name}.{key}"
             if full in self.parts:
                 leaves[key] = self.parts[full], self._leaves.by_name[full]
-            elif parameter is not None and key in self._leaves.in_place(module):
+            elif parameter is not None and key in in_place:
                 leaves[key] = ParameterSlice(), parameter
         return StandInParameters(module._parameters, leaves)
 

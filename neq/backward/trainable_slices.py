@@ -40,16 +40,15 @@ class TrainableSlices:
                 leaf = nn.Parameter(self._copied[name].take())
             leaf.requires_grad_(True)
             self.by_name[name] = leaf
-        trained = {id(leaf) for leaf in self.by_name.values()}
+        self._ids = {id(leaf) for leaf in self.by_name.values()}
         for parameter in network.parameters():
-            if id(parameter) not in trained:
+            if id(parameter) not in self._ids:
                 parameter.grad = None
         self._record_versions()
 
     def in_place(self, module: nn.Module) -> tuple[str, ...]:
         """The keys of a module's own parameters that are leaves themselves, under whatever name."""
-        leaves = set(map(id, self.by_name.values()))
-        return tuple(key for key, parameter in module._parameters.items() if id(parameter) in leaves)
+        return tuple(key for key, parameter in module._parameters.items() if id(parameter) in self._ids)
 
     @torch.no_grad()
     def write_back(self) -> None:

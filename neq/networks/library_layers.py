@@ -58,11 +58,15 @@ def within(module: nn.Module) -> tuple[nn.Module, ...]:
     return tuple(part for part in found if part is not None and type(part) is not nn.Identity)
 
 
+def timm_layer(name: str) -> type[nn.Module] | None:
+    """A class of timm.layers, which is imported wherever there is a network of timm; else None."""
+    return getattr(sys.modules.get("timm.layers"), name, None)
+
+
 @cache
 def _library_class(kind: Any) -> type[nn.Module] | None:
-    layers = sys.modules.get("timm.layers")  # imported wherever there is a network of timm
     for name, plain in _LIBRARY.items():
-        original = getattr(layers, name, None)
+        original = timm_layer(name)
         if original is not None and kind.forward is original.forward:
             return plain if _computes_the_same(original, plain) else None
     return None
