@@ -239,6 +239,16 @@ class NEqConfig(Section):
     cost_aware: bool = Field(
         False, description="take what brings the most for its cost, instead of in the policy's order"
     )
+    choose_every: int | None = Field(
+        None, ge=1, description="epochs between choices; none: as the policy does, every epoch or once"
+    )
+    importance: Literal["gradient_norm", "squared_gradient", "relative_gradient", "fisher"] = Field(
+        "gradient_norm", description="what a neuron's importance is measured by"
+    )
+    importance_batches: int = Field(10, ge=1, description="training batches that importance is measured on")
+    layer_share: float = Field(
+        0.9, gt=0, le=1, description="share of the layers' summed importance that preselected layers hold"
+    )
     velocity_mu: float = Field(0.5, ge=0, lt=1, description="mu of the velocity")
     velocity_rule: Literal["published", "reference"] = Field(
         "published", description="velocity of the paper, or of its code"

@@ -24,6 +24,7 @@ from neq.budget import CostModel, marginal_costs
 from neq.budget.saved_tensors import kept_for_gradients
 from neq.networks.parameter_slice import ParameterSlice
 from neq.training.context import Progress, Training, choose_neurons, make_plan
+from neq.training.importance import pass_bytes
 from neq.training.profiling import peak_memory
 from neq.utils.eval_mode import eval_mode
 
@@ -49,7 +50,8 @@ class PredictedMemory:
         passing: what the widest layer reads and writes, forward or backward.
         before: values from before the epoch, to measure velocities.
         measuring: of what the policy needs measured: for velocities, their images and the feature maps and
-            weights of the old network; for gradients, a batch and its full backward pass.
+            weights of the old network; for gradients, a batch and its full backward pass; for importance,
+            the most that one of its passes takes.
     """
 
     weights: int
@@ -103,6 +105,8 @@ def predict(run: Training, batch: int | None = None) -> PredictedMemory:
         kept = kept_for_gradients(model.network, run.table, spec) + spec.extra_saved_bytes
         weights = [tensors[f"{layer.name}.weight"] for layer in run.table.layers]
         measuring = spec.images * (size + 8) + kept + _bytes(weights) + max(spec.forwards) * passing
+    if run.main_policy.needs == "importance":
+        measuring = pass_bytes(run.network, run.allocator(run.main_policy)) + max(spec.forwards) * passing
     return PredictedMemory(
         weights=_bytes([*run.network.parameters(), *run.network.buffers(), *extra.values()]),
         batch=spec.images * (size + 8),
