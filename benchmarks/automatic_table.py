@@ -16,7 +16,7 @@ Run = dict[str, Any]
 
 
 def tables(report: Report) -> str:
-    """Accuracy by cell and set, the pooled paired differences to full fine-tuning and to SU, and the bytes."""
+    """Accuracy by cell and set, pooled paired differences to full fine-tuning and to SU, and the bytes."""
     runs = report.runs
     if not runs:
         return f"{report.path} holds no runs yet"

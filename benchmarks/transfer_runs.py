@@ -133,12 +133,6 @@ def resolved(task: Task) -> Resolved:
     return resolve({}, overrides)
 
 
-def found_rates(folder: Path) -> dict[str, Any]:
-    """The learning rate of a run's last search, where it had one."""
-    found = read_summary(folder).get("base_lr")
-    return {} if found is None else {"found_lr": found}
-
-
 def weights_identity(task: Task) -> str:
     """What tells the weights that runs start from: a word, or a file's hash; UserError for a bad file."""
     return str(identity(resolved(task).config).get("weights", "default"))
@@ -165,12 +159,13 @@ def train_task(task: Task) -> dict[str, Any]:
     else:
         summary, epochs = read_summary(task.folder), read_metrics(task.folder)
         entry |= {key: summary[key] for key in KEPT}
+        if "base_lr" in summary:  # of the last search
+            entry["found_lr"] = summary["base_lr"]
         entry["step_seconds"] = [epoch["step_seconds"] for epoch in epochs]
         classes = len(open_image_folder(task.setting.root).classes)
         # The classes' shares alone may bring the loss a little below that of guessing.
         if min(epoch["valid"]["val/loss"] for epoch in epochs) > 0.98 * math.log(classes):
             entry |= {"outcome": "diverged", "reason": f"never better than guessing among {classes} classes"}
-    entry |= found_rates(task.folder)
     entry["machine"] = machine(pick_device(task.setting.device))
     shutil.rmtree(task.folder / "checkpoint", ignore_errors=True)
     return entry

@@ -138,7 +138,7 @@ register(Policy("taylor", "neq.selection.taylor", needs="gradients"))
 register(Policy("head", "neq.selection.head", is_static=True, may_initialize=True))
 register(Policy("last", "neq.selection.last", is_static=True, may_initialize=True))
 _MEASURING = ("importance", "importance_batches")
-_AFTER_HEAD = MappingProxyType({"initialization": "head", "norm_mode": "frozen"})
+_AFTER_HEAD = {"initialization": "head", "norm_mode": "frozen"}
 register(
     Policy(
         "auto",
@@ -146,7 +146,7 @@ register(
         is_static=True,
         needs="importance",
         settings=_MEASURING,
-        defaults=MappingProxyType({**_AFTER_HEAD, "cost_aware": True}),
+        defaults={**_AFTER_HEAD, "cost_aware": True},
     )
 )
 for _drawing in ("trady", "medyate"):
