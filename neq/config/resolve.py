@@ -179,6 +179,11 @@ def _check_together(config: Config) -> None:
                 f"{key} {name!r} does not rank by unit {neq.unit!r}; take unit "
                 f"{POLICIES[name].units[0]!r}, or one of {', '.join(able)}"
             )
+    if run.base_lr == "auto" and not data.use_validation:
+        raise UserError(
+            "base_lr 'auto' compares rates on validation images, which use_validation false leaves out; "
+            "give a number, or use_validation true"
+        )
     if run.lr_schedule_name == "multi_step" and isinstance(run.lr_step_size, int):
         raise UserError(
             f"lr_step_size {run.lr_step_size} is not allowed: "

@@ -162,7 +162,9 @@ class RunSettings(Section):
     """Epochs, optimizer and learning rate."""
 
     n_epochs: int = Field(200, ge=1, le=1_000_000, description="epochs after warm-up")
-    base_lr: float = Field(0.125, gt=0, description="learning rate after warm-up")
+    base_lr: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        0.125, description="learning rate after warm-up; auto: the best one in a short search on validation"
+    )
     warmup_epochs: int = Field(5, ge=0, description="epochs of linear warm-up, on top of n_epochs")
     warmup_lr: float = Field(0.0, ge=0, description="learning rate that warm-up starts from")
     lr_schedule_name: Literal["cosine", "gamma_step", "multi_step"] = Field(

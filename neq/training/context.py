@@ -57,6 +57,8 @@ class Progress:
         trained_beside_max: the most values outside the budget that an epoch has trained, by kind.
         step_seconds: median step of each epoch, in seconds.
         saved_bytes: kept for backward by one step, measured once.
+        base_lr: the learning rate that the last search has found; none without a search.
+        rate_trials: of all searches, as `rate_search` makes them.
         epoch_state: of the interrupted epoch, if one is. Then `optimizer` is the state after its last step;
             everything else is as it was before the epoch.
     """
@@ -74,6 +76,8 @@ class Progress:
     trained_beside_max: dict[str, int] = field(default_factory=dict)
     step_seconds: list[float] = field(default_factory=list)
     saved_bytes: int | None = None
+    base_lr: float | None = None
+    rate_trials: list[dict[str, Any]] = field(default_factory=list)
     epoch_state: EpochState | None = None
 
     def state(self) -> dict[str, Any]:
@@ -111,6 +115,7 @@ class Training:
         trackers: called after every step, after every epoch and at the end; on the first rank alone.
         processes: that train it together.
         stop: checked after every step.
+        notes: called with each line for the user.
     """
 
     config: Config
@@ -123,6 +128,7 @@ class Training:
     trackers: Sequence[Tracker] = ()
     processes: ProcessGroup = SINGLE_PROCESS
     stop: Stop = field(default_factory=Stop)
+    notes: Callable[[str], object] = lambda line: None
 
     def allocator(self, policy: Policy) -> BudgetAllocator:
         """The run's budget on a step under a policy."""

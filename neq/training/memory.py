@@ -48,7 +48,7 @@ class PredictedMemory:
         optimizer: its state.
         rows: copies of chosen rows that train in place of their weights.
         passing: what the widest layer reads and writes, forward or backward.
-        before: values from before the epoch, to measure velocities.
+        before: values from before the epoch, to measure velocities or to search the learning rate.
         measuring: of what the policy needs measured: for velocities, their images and the feature maps and
             weights of the old network; for gradients, a batch and its full backward pass; for importance,
             the most that one of its passes takes.
@@ -96,8 +96,11 @@ def predict(run: Training, batch: int | None = None) -> PredictedMemory:
     tensors = dict((*run.network.named_buffers(), *run.network.named_parameters(remove_duplicate=False)))
     extra = run.task.extra_parameters()
     before = measuring = 0
-    if run.main_policy.needs == "velocity":
+    searches = run.config.run_config.base_lr == "auto"
+    if searches or run.main_policy.needs == "velocity":
         before = _of_parts(plan.parts, tensors) + _bytes(list(run.network.buffers()))
+        before += _bytes(extra.values()) if searches else 0
+    if run.main_policy.needs == "velocity":
         partial = [tensors[name] for name, part in plan.parts.items() if not part.is_whole]
         # Old and new maps of the widest layer are compared in float64, with their product.
         measuring = size * run.data.counts["velocity"] + maps + _bytes(partial) + passing + 6 * widest
