@@ -8,6 +8,7 @@ import torch
 
 import neq
 from neq.config import POLICIES, Policy, policies, register, resolve
+from neq.config.keys import KEYS
 from neq.utils.errors import UserError
 
 PACKAGE = Path(neq.__file__).parent
