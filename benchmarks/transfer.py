@@ -197,7 +197,7 @@ def main(argv: list[str] | None = None) -> int:
             print(tables(Report(given.output)))
             return
         open_device(given.device)
-        names = {field.name for field in dataclasses.fields(Setting)}
+        names = {field.name for field in dataclasses.fields(Setting)} - {"cells"}
         setting = Setting(**{name: value for name, value in vars(given).items() if name in names})
         try:
             with FileLock(f"{given.output}.lock", timeout=0):

@@ -108,8 +108,8 @@ class Task:
 
 def resolved(task: Task) -> Resolved:
     """The configuration of a run: SGD without momentum, cosine schedule, no warm-up."""
-    setting, overrides_of_cell = task.setting, task.setting.cells[task.cell].overrides
-    has_budget = not {"ratio", "budget"}.isdisjoint(overrides_of_cell)
+    setting, own = task.setting, task.setting.cells[task.cell].overrides
+    has_budget = not {"ratio", "budget"}.isdisjoint(own)
     budget: dict[str, object] = {} if has_budget else {"scheme": setting.scheme}
     overrides = {
         "dataset": "image_folder",
@@ -123,7 +123,7 @@ def resolved(task: Task) -> Resolved:
         "base_lr": task.base_lr,
         "momentum": 0.0,
         "test_per_epochs": setting.epochs,
-        **overrides_of_cell,
+        **own,
         **budget,
         "manual_seed": task.seed,
         "device": setting.device,
