@@ -70,12 +70,12 @@ def tables(report: Report) -> str:
 def _row(
     cell: str,
     datasets: Sequence[str],
-    rates: dict[tuple[str, str], float | None],
+    rates: dict[tuple[str, str], Rate | None],
     kept: dict[tuple[str, str, int], Run],
 ) -> list[str]:
     mine = {(name, seed): run for (name, of, seed), run in kept.items() if of == cell}
     base = {(name, seed): run for (name, of, seed), run in kept.items() if of == BASELINE}
-    row = [NOTHING if (rate := rates[name, cell]) is None else f"{rate:g}" for name in datasets]
+    row = [NOTHING if (rate := rates[name, cell]) is None else f"{rate}" for name in datasets]
     row += [accuracy([run for (of, _), run in mine.items() if of == name]) for name in datasets]
     pairs = [
         (run, base[key])
@@ -115,7 +115,7 @@ def _grid_row(
     runs: Sequence[Run],
     cell: str,
     datasets: Sequence[str],
-    rates: dict[tuple[str, str], float | None],
+    rates: dict[tuple[str, str], Rate | None],
     settings: dict[str, Any],
 ) -> list[str]:
     row = []
