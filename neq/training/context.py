@@ -90,7 +90,8 @@ class Progress:
     def of_state(cls, state: dict[str, Any], device: torch.device) -> Progress:
         """Rebuilds what `state` returned; an interrupted epoch continues on this device."""
         epoch_state = state.get("epoch_state")
-        kept = {name: kind(**state[name]) for name, kind in _MEASURED.items() if state.get(name) is not None}
+        state = {"importance": None, **state}  # checkpoints of earlier versions have none
+        kept = {name: kind(**state[name]) for name, kind in _MEASURED.items() if state[name] is not None}
         return cls(
             **{
                 **state,
