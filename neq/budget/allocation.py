@@ -50,12 +50,17 @@ class BudgetAllocator:
     Args:
         model: of the step; its bias layers are those that train under the policy.
         budget: of an epoch.
+        times: returns what a selection adds to the time of a step, as `Latency.costs` does; called where the
+            budget is one in time.
     """
 
-    def __init__(self, model: CostModel, budget: Budget) -> None:
+    def __init__(
+        self, model: CostModel, budget: Budget, times: Callable[[], MarginalCosts] | None = None
+    ) -> None:
         self.model = model
         self.unit = budget.unit
         self._budget = budget
+        self._times = times
 
     @cached_property
     def total(self) -> int:
@@ -73,9 +78,12 @@ class BudgetAllocator:
         if self.costs.base > limit:
             spec = self.model.spec
             _, height, width = spec.image_shape
+            always = "trains: head and norms"
+            if self.unit == "time":
+                always = "runs: the forward pass, head and norms"
             least, given = (amount_shown(amount, self.unit) for amount in (self.costs.base, limit))
             raise UserError(
-                f"a budget of {given} is less than what always trains: head and norms need {least} "
+                f"a budget of {given} is less than what always {always} need {least} "
                 f"(norm_mode {spec.norm_mode}, {spec.images} images of {height}x{width} px); raise the "
                 "budget, or take another norm_mode, fewer images in a batch or smaller ones"
             )
@@ -84,10 +92,13 @@ class BudgetAllocator:
     @cached_property
     def costs(self) -> MarginalCosts:
         """What each neuron and each layer adds."""
+        if self.unit == "time":
+            assert self._times is not None, "a budget in time needs the times of the device"
+            return self._times()
         return marginal_costs(self.model, self.unit)
 
     def used(self, chosen: Tensor) -> int:
-        """The exact cost of a choice.
+        """The exact cost of a choice; in time, the predicted one.
 
         Args:
             chosen: bool [N].

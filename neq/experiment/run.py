@@ -165,9 +165,14 @@ def prepare(
     run = Training(
         config, network, table, data, Classification(data, device), device, checkpoints, processes=processes
     )
+    if config.NEq_config.budget_unit != "time":  # which waits for the times that a checkpoint holds
+        _check_policies(run)
+    return run
+
+
+def _check_policies(run: Training) -> None:
     for policy in (run.policy(0), run.main_policy):
         run.check(policy)
-    return run
 
 
 def _folder(config: Config, data: Data, runs: Path) -> Path:
@@ -225,6 +230,10 @@ def _start_or_resume(
     found = None if fresh else run.checkpoints.load_last(notes)
     with memory_explained(run):
         progress = restore(run, found)
+        if run.config.NEq_config.budget_unit == "time":
+            if run.step_times.latency is None:
+                notes("budget in time: steps are measured on this device, unless they were before")
+            _check_policies(run)
     environment = current_environment(run.device, run.processes.count)
     if found is not None:
         state, whole = progress.epoch_state, run.task.steps_per_epoch
