@@ -4,8 +4,8 @@ With amounts a_k(S) of work that a selection S causes, counted in closed form, a
 
     t(S) = sum over k of w_k a_k(S)
 
-Each a_k has the form of `MarginalCosts` (what always occurs, by neuron, by opened layer, by depth), so t does
-too, and a budget in time is filled as any other. It is a prediction: steps take longer while a device is busy.
+Each a_k has the form of `MarginalCosts` (what always occurs, by neuron, by opened layer, by depth), so t has
+it too, and a budget in time is filled as any other. It is a prediction: a busy device takes longer.
 """
 
 from __future__ import annotations
@@ -182,8 +182,8 @@ def calibrate(model: CostModel, device: torch.device) -> Latency:
 def calibration_selections(table: NeuronTable) -> list[Tensor]:
     """The selections that are measured, bool [N] each.
 
-    Nothing; and from four depths on, a neuron of the first layer there, and in all layers behind it a share of
-    the neurons: one, a quarter, half or all. The depths share the values of all feature maps evenly.
+    Nothing; and from four depths on, one neuron of the first layer there, and in all layers behind it a share
+    of the neurons: one, a quarter, half or all. The depths share the values of all feature maps evenly.
     """
     stream = torch.Generator().manual_seed(0)
     ranks = torch.cat([torch.randperm(layer.neurons, generator=stream) for layer in table.layers])

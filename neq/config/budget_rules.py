@@ -63,7 +63,8 @@ def spelled_out(flat: Mapping[str, object]) -> dict[str, object]:
             raise UserError(f"budget {shown(budget)} is not allowed: it is no whole number; a share is 30%")
         return {**flat, "budget": round(amount)}
     if suffix in _SHARES:
-        unit, kind, ratio = _SHARES[suffix], "a share", float(number / 100)
+        unit, ratio = _SHARES[suffix], float(number / 100)
+        kind = f"a share of {unit}"
         if flat.get("ratio") not in (None, ratio):
             raise UserError(f"ratio {flat['ratio']} and budget {budget} are both given; give one of them")
         wanted: dict[str, object] = {"ratio": ratio, "budget": None}
@@ -74,7 +75,7 @@ def spelled_out(flat: Mapping[str, object]) -> dict[str, object]:
         return {**flat, **wanted}
     if flat.get("budget_unit") not in (None, unit):
         raise UserError(
-            f"budget {budget} is {kind} in {unit}, but budget_unit is {shown(flat['budget_unit'])}; "
+            f"budget {budget} is {kind}, but budget_unit is {shown(flat['budget_unit'])}; "
             "give a number, or leave budget_unit out"
         )
     return {**flat, **wanted, "budget_unit": unit}

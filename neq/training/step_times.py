@@ -1,4 +1,4 @@
-"""The step times that a budget in time is filled by: one latency model for all processes and for every resume."""
+"""The step times that fill a budget in time: one latency model for all processes and every resume."""
 
 from __future__ import annotations
 
