@@ -6,6 +6,7 @@ OMP_NUM_THREADS=1 python -m benchmarks.latency --output latency.json
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import sys
@@ -36,7 +37,7 @@ from neq.utils.errors import UserError
 
 NETWORKS = (("mbv2", 128, 32), ("mcunet-in1", 128, 32))
 NORM_MODES = ("frozen", "train")
-# On mobilenet_v2 also the lists of SU; elsewhere layers as late and as many as those.
+# And on mobilenet_v2 the lists of SU, elsewhere half of the neurons in as many late layers.
 SELECTIONS = (*(f"random:{share}" for share in (0.05, 0.1, 0.2, 0.35, 0.5)), "late:0.2", "late:0.5")
 CLASSES, ROUNDS = 10, 6
 
@@ -76,28 +77,21 @@ def held_out(name: str, network: nn.Module, table: NeuronTable) -> dict[str, Ten
     if name == "mbv2":
         return found | {"su1": chooser("su1", name)(network, table).neurons}
     layers = sorted(table.layers, key=lambda layer: layer.order)
-    some = [layers[round(place * (len(layers) - 1))].name for place in (0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1)]
-    few = {
-        layer: torch.arange(table.slice_of(layer).stop - table.slice_of(layer).start)[::2] for layer in some
-    }
-    return found | {"half of 7 late layers": table.mask(few)}
+    late = layers[round(0.7 * len(layers)) :: 2][:7]
+    half = {layer.name: torch.arange(0, layer.neurons, 2) for layer in late}
+    return found | {"half of 7 late layers": table.mask(half)}
 
 
-def show(report: dict[str, Any], console: Console) -> None:
-    """Prints the comparison, a table for each kind of step."""
-    for found in report["steps"]:
-        table = Table(title=f"{found['network']}: calibrated in {found['seconds']:.0f} s")
-        table.add_column("selection")
-        for heading in ("predicted ms", "measured ms", "error"):
-            table.add_column(heading, justify="right")
-        for text, each in found["selections"].items():
-            predicted, measured = each["predicted_ms"], each["measured_ms"]
-            error = f"{predicted / measured - 1:+.1%}"
-            table.add_row(text, f"{predicted:.1f}", f"{measured:.1f}", error)
-        console.print(table)
-    told = report["machine"]
-    load = ", ".join(f"{each:.1f}" for each in report["load"])
-    console.print(f"{told['cpu']}, {told['threads']} threads, torch {told['torch']}; load averages {load}")
+def show(found: dict[str, Any], console: Console) -> None:
+    """Prints the comparison of one kind of step."""
+    table = Table(title=f"{found['network']}: calibrated in {found['seconds']:.0f} s")
+    table.add_column("selection")
+    for heading in ("predicted ms", "measured ms", "error"):
+        table.add_column(heading, justify="right")
+    for text, each in found["selections"].items():
+        predicted, measured = each["predicted_ms"], each["measured_ms"]
+        table.add_row(text, f"{predicted:.1f}", f"{measured:.1f}", f"{predicted / measured - 1:+.1%}")
+    console.print(table)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -115,13 +109,17 @@ def main(argv: list[str] | None = None) -> int:
             )
         torch.set_num_threads(options.threads)
         device = open_device(options.device)
-        steps, load = [], []
-        for network in NETWORKS:
-            for norm_mode in NORM_MODES:
-                steps.append(compare(*network, norm_mode, device))
-                load.append(os.getloadavg()[0])
+        console, steps, load = Console(), [], []
+        for network, norm_mode in itertools.product(NETWORKS, NORM_MODES):
+            steps.append(compare(*network, norm_mode, device))
+            show(steps[-1], console)
+            load.append(os.getloadavg()[0])
         report = {"steps": steps, "load": load, "machine": machine(device)}
-        show(report, Console())
+        told = report["machine"]
+        console.print(
+            f"{told['device']}, {told['cpu']}, {told['threads']} threads, torch {told['torch']}; "
+            f"load averages {', '.join(f'{each:.1f}' for each in load)}"
+        )
         if options.output is not None:
             write_text(options.output, json.dumps(report, indent=2) + "\n")
 

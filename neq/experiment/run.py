@@ -165,7 +165,7 @@ def prepare(
     run = Training(
         config, network, table, data, Classification(data, device), device, checkpoints, processes=processes
     )
-    if config.NEq_config.budget_unit != "time":  # which waits for the times that a checkpoint holds
+    if config.NEq_config.budget_unit != "time":
         _check_policies(run)
     return run
 
@@ -173,6 +173,13 @@ def prepare(
 def _check_policies(run: Training) -> None:
     for policy in (run.policy(0), run.main_policy):
         run.check(policy)
+
+
+def _check_times(run: Training, fresh: bool, notes: Notes) -> None:
+    """Checks a budget in time by the device; a run with a checkpoint was checked by the times in it."""
+    if run.config.NEq_config.budget_unit == "time" and (fresh or run.checkpoints.is_empty):
+        notes("budget in time: training steps are measured on this device, unless they were before")
+        _check_policies(run)
 
 
 def _folder(config: Config, data: Data, runs: Path) -> Path:
@@ -210,6 +217,7 @@ def _lead(
             with _mirror(config, record, notes):
                 pass
         return
+    _check_times(run, overwrite, notes)
     with record.locked(), _write_errors_explained(folder):
         record.check(named, config.resume, overwrite)
         progress = _start_or_resume(run, record, overwrite, notes, cell)
@@ -230,10 +238,6 @@ def _start_or_resume(
     found = None if fresh else run.checkpoints.load_last(notes)
     with memory_explained(run):
         progress = restore(run, found)
-        if run.config.NEq_config.budget_unit == "time":
-            if run.step_times.latency is None:
-                notes("budget in time: steps are measured on this device, unless they were before")
-            _check_policies(run)
     environment = current_environment(run.device, run.processes.count)
     if found is not None:
         state, whole = progress.epoch_state, run.task.steps_per_epoch
