@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 
 import neq
 from neq.budget.cost_model import CostModel
@@ -29,15 +31,25 @@ def kept_latency(model: CostModel, device: torch.device, folder: Path, *more: ob
     # Biases that train beside hardly take time: one model serves every policy.
     model = CostModel(model.plain_network, model.table, replace(model.spec, bias_layers=()))
     path = folder / f"{_key(model, device, *more)}.json"
-    with contextlib.suppress(OSError, ValueError, RecursionError):  # a damaged file is measured anew
-        state = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(state, dict):
-            return Latency.of_state(state)
-    latency = calibrate(model, device)
-    with contextlib.suppress(OSError):  # a full or read-only disk only means measuring again
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(latency.state()))
-    return latency
+    with _locked(path.with_suffix(".lock")):
+        with contextlib.suppress(OSError, ValueError, RecursionError):  # a damaged file is measured anew
+            state = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(state, dict):
+                return Latency.of_state(state)
+        latency = calibrate(model, device)
+        with contextlib.suppress(OSError):  # a full or read-only disk only means measuring again
+            write_text(path, json.dumps(latency.state()))
+        return latency
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Runs of a sweep that start together wait for one that measures; where nothing can be written, none."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(path))
+        yield
 
 
 def _key(model: CostModel, device: torch.device, *more: object) -> str:

@@ -1,6 +1,7 @@
 """A device is measured once for each kind of step."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -37,7 +38,7 @@ def test_the_second_time_nothing_is_measured(tmp_path, measured):
     assert kept_latency(model_of(toy(1, torch.float32)), CPU, folder) == first
     assert kept_latency(model_of(bias_layers=("pointwise",)), CPU, folder) == first
     assert measured == [model_of().spec]
-    assert len(list(folder.iterdir())) == 1
+    assert len(list(folder.glob("*.json"))) == 1
 
 
 def test_another_step_network_or_device_is_measured_anew(tmp_path, measured, monkeypatch):
@@ -75,11 +76,19 @@ def test_another_step_network_or_device_is_measured_anew(tmp_path, measured, mon
 )
 def test_a_damaged_file_is_measured_anew(tmp_path, measured, content):
     kept_latency(model_of(), CPU, tmp_path)
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.glob("*.json")
     path.write_bytes(content)
     assert kept_latency(model_of(), CPU, tmp_path).nanoseconds == {"step": 2.0}
     assert json.loads(path.read_text())["nanoseconds"] == {"step": 2.0}
     assert len(measured) == 2
+
+
+def test_runs_that_start_together_measure_once(tmp_path, measured, monkeypatch):
+    models = [model_of() for _ in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda model: kept_latency(model, CPU, tmp_path), models))
+    assert found == [Latency({"step": 1.0}, 0.0)] * 3
+    assert len(measured) == 1
 
 
 def test_where_nothing_can_be_kept_every_call_measures(tmp_path, measured):
