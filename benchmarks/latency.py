@@ -49,7 +49,7 @@ def compare(name: str, size: int, batch: int, norm_mode: str, device: torch.devi
         seconds: that the calibration took; fitted_within: its largest relative error over its own steps;
             selections: by name, predicted_ms and measured_ms.
     """
-    network = open_network(name, CLASSES).to(device, memory_format=torch.channels_last)
+    network = open_network(name, CLASSES).to(device).to(memory_format=torch.channels_last)
     settle(network, [random_batch(batch, size, CLASSES, device)[0]])
     table = neuron_table(network, (3, size, size))
     model = CostModel(network, table, StepSpec((batch,), (3, size, size), norm_mode))
@@ -57,7 +57,7 @@ def compare(name: str, size: int, batch: int, norm_mode: str, device: torch.devi
     latency = calibrate(model, device)
     seconds = time.perf_counter() - start
     chosen = held_out(name, network, table)
-    costs = latency.costs(model)
+    times = latency.times(model)
     measured = measure(model, list(chosen.values()), device, ROUNDS)
     return {
         "network": f"{name}, {size} px, batch {batch}, norms {norm_mode}",
@@ -65,7 +65,7 @@ def compare(name: str, size: int, batch: int, norm_mode: str, device: torch.devi
         "fitted_within": latency.error,
         "latency": latency.state(),
         "selections": {
-            text: {"predicted_ms": costs.total(mask) / 1e6, "measured_ms": 1e3 * each}
+            text: {"predicted_ms": times.of(mask) / 1e6, "measured_ms": 1e3 * each}
             for (text, mask), each in zip(chosen.items(), measured, strict=True)
         },
     }
@@ -109,15 +109,16 @@ def main(argv: list[str] | None = None) -> int:
             )
         torch.set_num_threads(options.threads)
         device = open_device(options.device)
-        console, steps, load = Console(), [], []
-        for norm_mode, network in itertools.product(NORM_MODES, NETWORKS):
+        console, found = Console(), machine(device)
+        steps: list[dict[str, Any]] = []
+        load: list[float] = []
+        for norm_mode, network in itertools.product(NORM_MODES, reversed(NETWORKS)):
             steps.append(compare(*network, norm_mode, device))
             show(steps[-1], console)
             load.append(os.getloadavg()[0])
-        report = {"steps": steps, "load": load, "machine": machine(device)}
-        told = report["machine"]
+        report = {"steps": steps, "load": load, "machine": found}
         console.print(
-            f"{told['device']}, {told['cpu']}, {told['threads']} threads, torch {told['torch']}; "
+            f"{found['device']}, {found['cpu']}, {found['threads']} threads, torch {found['torch']}; "
             f"load averages {', '.join(f'{each:.1f}' for each in load)}"
         )
         if options.output is not None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from neq.budget.budget import Budget, amount_shown
 from neq.budget.cost_model import CostModel
 from neq.budget.knapsack import MarginalCosts, fill_by_rank, fill_by_value, worth
+from neq.budget.latency import Times
 from neq.budget.marginal_cost import marginal_costs
 from neq.selection import SelectionState
 from neq.utils.errors import UserError
@@ -50,13 +51,10 @@ class BudgetAllocator:
     Args:
         model: of the step; its bias layers are those that train under the policy.
         budget: of an epoch.
-        times: returns what a selection adds to the time of a step, as `Latency.costs` does; called where the
-            budget is one in time.
+        times: returns the predicted times of a step; called where the budget is one in time.
     """
 
-    def __init__(
-        self, model: CostModel, budget: Budget, times: Callable[[], MarginalCosts] | None = None
-    ) -> None:
+    def __init__(self, model: CostModel, budget: Budget, times: Callable[[], Times] | None = None) -> None:
         self.model = model
         self.unit = budget.unit
         self._budget = budget
@@ -93,8 +91,7 @@ class BudgetAllocator:
     def costs(self) -> MarginalCosts:
         """What each neuron and each layer adds."""
         if self.unit == "time":
-            assert self._times is not None, "a budget in time needs the times of the device"
-            return self._times()
+            return self._predicted.costs
         return marginal_costs(self.model, self.unit)
 
     def used(self, chosen: Tensor) -> int:
@@ -105,7 +102,12 @@ class BudgetAllocator:
         """
         if self.unit == "bytes":
             return self.model.step(self.model.table.selection(chosen)).training_bytes
-        return self.costs.total(chosen)
+        return self._predicted.of(chosen) if self.unit == "time" else self.costs.total(chosen)
+
+    @cached_property
+    def _predicted(self) -> Times:
+        assert self._times is not None, "a budget in time needs the times of the device"
+        return self._times()
 
     def choose(self, policy: Policy, state: SelectionState, cost_aware: bool = False) -> Allocation:
         """The neurons that an epoch updates.

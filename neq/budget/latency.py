@@ -4,8 +4,9 @@ With amounts a_k(S) of work that a selection S causes, counted in closed form, a
 
     t(S) = sum over k of w_k a_k(S)
 
-Each a_k has the form of `MarginalCosts` (what always occurs, by neuron, by opened layer, by depth), so t has
-it too, and a budget in time is filled as any other. It is a prediction: a busy device takes longer.
+Each a_k has the form of `MarginalCosts` (what always occurs, by neuron, by opened layer, by depth), but for
+what is saved where all neurons of a layer are chosen. So marginal costs are never below t, and a budget in
+time is filled as any other. It is a prediction: a busy device takes longer.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from neq.networks.neurons import Layer, NeuronTable
 # What the amounts are; "passed" is work for gradients that pass a layer, "chosen" for those of weights.
 TERMS = (
     *("step", "dense_macs_passed", "grouped_macs_passed", "values_passed", "layers_passed"),
-    *("dense_macs_chosen", "grouped_macs_chosen", "values_chosen", "layers_chosen"),
+    *("dense_macs_chosen", "grouped_macs_chosen", "values_sliced", "layers_chosen"),
     *("inputs_chosen", "weights_chosen"),
 )
 _ROUNDS = 4
@@ -41,6 +42,7 @@ class Amounts:
 
     Args:
         neuron: of each neuron of a layer [L, T].
+        sliced: of each neuron on top, unless all of the layer are chosen [L, T].
         opening: of a layer's first chosen neuron [L, T].
         depth: if a layer is the earliest chosen one [L, T].
         base: whatever is chosen [T].
@@ -48,6 +50,7 @@ class Amounts:
     """
 
     neuron: Tensor
+    sliced: Tensor
     opening: Tensor
     depth: Tensor
     base: Tensor
@@ -63,21 +66,21 @@ class Amounts:
         table, images = model.table, model.spec.images
         first = min(table.layers, key=lambda layer: layer.order)
         inputs = model.kept({first.name: torch.tensor([0])}).inputs
-        neuron, opening = [], []
+        neuron, sliced, opening = [], [], []
         for layer in table.layers:
             kind = "dense" if layer.kind.groups(model.network.get_submodule(layer.name)) == 1 else "grouped"
-            macs, values = images * layer.macs, images * layer.macs / layer.parameters
-            neuron.append(
-                {f"{kind}_macs_chosen": macs, "values_chosen": values, "weights_chosen": layer.parameters}
-            )
+            macs = images * layer.macs
+            neuron.append(_row({f"{kind}_macs_chosen": macs, "weights_chosen": layer.parameters}))
+            sliced.append(_row({"values_sliced": macs / layer.parameters}))
             read = inputs[layer.name][1][0].numel() * images / model.spec.kept_together[0]
-            opening.append({"layers_chosen": 1, "inputs_chosen": read})
+            opening.append(_row({"layers_chosen": 1, "inputs_chosen": read}))
         base = _row(_passed(model, None))
         depth = torch.stack([_row(_passed(model, layer)) for layer in table.layers]) - base
         sizes = torch.tensor([layer.neurons for layer in table.layers])
         return cls(
-            torch.stack([_row(each) for each in neuron]),
-            torch.stack([_row(each) for each in opening]),
+            torch.stack(neuron),
+            torch.stack(sliced),
+            torch.stack(opening),
             depth.clamp(min=0),
             base,
             torch.arange(len(sizes)).repeat_interleave(sizes),
@@ -89,10 +92,12 @@ class Amounts:
         Args:
             chosen: bool [N].
         """
-        layers = self.layer[chosen]
-        opened = layers.unique()
-        depth = self.depth[opened].amax(0) if len(opened) else 0
-        return self.base + self.neuron[layers].sum(0) + self.opening[opened].sum(0) + depth
+        counts = torch.bincount(self.layer[chosen], minlength=len(self.neuron)).double()
+        is_part = counts < torch.bincount(self.layer)
+        opened = counts > 0
+        depth = self.depth[opened].amax(0) if opened.any() else 0
+        neurons = counts @ self.neuron + (counts * is_part) @ self.sliced
+        return self.base + neurons + self.opening[opened].sum(0) + depth
 
 
 @dataclass(frozen=True)
@@ -143,25 +148,49 @@ class Latency:
         """Plain values, as JSON and a checkpoint hold them."""
         return {"nanoseconds": dict(self.nanoseconds), "error": self.error}
 
-    def costs(self, model: CostModel) -> MarginalCosts:
-        """What neurons, layers and depth add to the time of a step, in whole nanoseconds, rounded up.
+    def times(self, model: CostModel) -> Times:
+        """The predicted times of a step on the device that was measured.
 
         Args:
-            model: of a step on the device that was measured.
+            model: of the step.
         """
-        amounts = Amounts.of_model(model)
-        weights = _row(self.nanoseconds)
+        return Times(Amounts.of_model(model), _row(self.nanoseconds))
 
-        def whole(each: Tensor) -> Tensor:
-            return (each @ weights).ceil().long()
 
+@dataclass(frozen=True)
+class Times:
+    """The predicted times of one kind of step, in whole nanoseconds, rounded up.
+
+    Args:
+        amounts: of the step.
+        weights: the coefficients w, nanoseconds [T].
+    """
+
+    amounts: Amounts
+    weights: Tensor
+
+    def of(self, chosen: Tensor) -> int:
+        """t(S) of a selection.
+
+        Args:
+            chosen: bool [N].
+        """
+        return int(self._whole(self.amounts.of(chosen)))
+
+    @property
+    def costs(self) -> MarginalCosts:
+        """What neurons, layers and depth add, where no layer is chosen whole."""
+        amounts = self.amounts
         return MarginalCosts(
-            whole(amounts.neuron).clamp(min=1)[amounts.layer],
+            self._whole(amounts.neuron + amounts.sliced).clamp(min=1)[amounts.layer],
             amounts.layer,
-            whole(amounts.opening),
-            whole(amounts.depth),
-            int(whole(amounts.base)),
+            self._whole(amounts.opening),
+            self._whole(amounts.depth),
+            int(self._whole(amounts.base)),
         )
+
+    def _whole(self, amounts: Tensor) -> Tensor:
+        return (amounts @ self.weights).ceil().long()
 
 
 def calibrate(model: CostModel, device: torch.device) -> Latency:

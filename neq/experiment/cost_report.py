@@ -38,7 +38,7 @@ def cost_report(config: Config, policy: Policy) -> list[Table]:
     latency = None
     if neq.budget_unit == "time":
         latency = device_latency(model, pick_device(config.device), config.memory)
-    times = None if latency is None else partial(latency.costs, model)
+    times = None if latency is None else partial(latency.times, model)
     allocator = BudgetAllocator(model, Budget.of_config(neq), times)
     state = SelectionState(table, network, generator(config.manual_seed, "selection", 0), scheme)
     choice = allocator.choose(policy, state, neq.cost_aware)

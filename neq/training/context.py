@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from neq.backward import NamedState, Plan, SyncBatchStats
 from neq.budget import Allocation, Budget, BudgetAllocator, CostModel, StepSpec
-from neq.budget.knapsack import MarginalCosts
+from neq.budget.latency import Times
 from neq.config import POLICIES, Config, Policy
 from neq.data import Data
 from neq.networks.neurons import NeuronTable
@@ -142,14 +142,14 @@ class Training:
             for trained, spec in specs.items()
         }
 
-    def _times(self, spec: StepSpec) -> MarginalCosts:
-        """What a selection adds to the time of this process' step."""
+    def _times(self, spec: StepSpec) -> Times:
+        """The predicted times of this process' step."""
         share = spec.with_batch_size(-(-spec.batch_size // self.processes.count))
         model = CostModel(self.network, self.table, share)
         latency = self.step_times.get(
             lambda: device_latency(model, self.device, self.config.memory), self.processes
         )
-        return latency.costs(model)
+        return latency.times(model)
 
     def _step_spec(self, biases: tuple[str, ...]) -> StepSpec:
         batch = min(self.config.data_provider.base_batch_size, self.data.counts["train"])
