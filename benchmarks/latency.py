@@ -39,7 +39,7 @@ NETWORKS = (("mbv2", 128, 32), ("mcunet-in1", 128, 32))
 NORM_MODES = ("frozen", "train")
 # And on mobilenet_v2 the lists of SU, elsewhere half of the neurons in as many late layers.
 SELECTIONS = (*(f"random:{share}" for share in (0.05, 0.1, 0.2, 0.35, 0.5)), "late:0.2", "late:0.5")
-CLASSES, ROUNDS = 10, 4
+CLASSES, ROUNDS = 10, 3
 
 
 def compare(name: str, size: int, batch: int, norm_mode: str, device: torch.device) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def test_a_budget_in_time_shows_the_predicted_step(capsys, monkeypatch):
     monkeypatch.setattr("neq.training.step_times.kept_latency", lambda *_: device)
     assert main(["cost", "--budget", "9ms", "--norm_mode", "frozen"]) == 0
     out = capsys.readouterr().out
-    used = re.search(r"frozen, sgd with momentum, fp32: (8\.\d{3}) ms of a budget of 9\.000 ms", out)
+    used = re.search(r"frozen, sgd with momentum, fp32: ([89]\.\d{3}) ms of a budget of 9\.000 ms", out)
     assert used is not None
     assert 8 < float(used[1]) <= 9
     assert "step time: 8.000 ms with nothing chosen" in out
