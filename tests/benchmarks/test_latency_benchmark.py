@@ -5,20 +5,19 @@ import json
 import pytest
 
 from benchmarks import latency
-from neq.budget import latency as model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "of_its_own"), [("mbv2", "su1"), ("mcunet-in1", "half of 7 late layers")]
 )
 def test_selections_that_were_not_measured_are_compared(tmp_path, monkeypatch, capsys, network, of_its_own):
-    def measured(step, selections, device, rounds=1):
+    def measured(step, selections, device):
         return [0.001] * len(selections)
 
     monkeypatch.setattr(latency, "NETWORKS", ((network, 32, 2),))
     monkeypatch.setattr(latency, "NORM_MODES", ("frozen",))
-    for module in (latency, model):
-        monkeypatch.setattr(module, "measure", measured)
+    monkeypatch.setattr(latency, "measure", measured)
     output = tmp_path / "found.json"
     assert latency.main(["--output", str(output)]) == 0
     (step,) = json.loads(output.read_text())["steps"]
