@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +17,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from neq.networks.build import build_network
 from neq.networks.heads import replace_head
+from neq.utils.cpu import cpu_model
 from neq.utils.errors import UserError, shown, unknown_name
 from neq.utils.seeds import generator, seed_for
 
@@ -173,20 +172,11 @@ def machine(device: torch.device) -> dict[str, Any]:
     """What a measurement was made on."""
     on_cuda = device.type == "cuda"
     return {
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if on_cuda else device.type,
     }
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
 
 
 def _wait(device: torch.device) -> None:

@@ -3,6 +3,8 @@
 from neq.budget.allocation import Allocation, BudgetAllocator
 from neq.budget.budget import UNITS, Budget, amount_shown
 from neq.budget.cost_model import CostModel, StepCost
+from neq.budget.latency import Latency, calibrate
+from neq.budget.latency_cache import kept_latency
 from neq.budget.marginal_cost import marginal_costs
 from neq.budget.step_spec import StepSpec
 
@@ -12,8 +14,11 @@ __all__ = [
     "Budget",
     "BudgetAllocator",
     "CostModel",
+    "Latency",
     "StepCost",
     "StepSpec",
     "amount_shown",
+    "calibrate",
+    "kept_latency",
     "marginal_costs",
 ]

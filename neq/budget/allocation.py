@@ -13,6 +13,7 @@ from torch import Tensor
 from neq.budget.budget import Budget, amount_shown
 from neq.budget.cost_model import CostModel
 from neq.budget.knapsack import MarginalCosts, fill_by_rank, fill_by_value, worth
+from neq.budget.latency import Times
 from neq.budget.marginal_cost import marginal_costs
 from neq.selection import SelectionState
 from neq.utils.errors import UserError
@@ -50,12 +51,14 @@ class BudgetAllocator:
     Args:
         model: of the step; its bias layers are those that train under the policy.
         budget: of an epoch.
+        times: returns the predicted times of a step; called where the budget is one in time.
     """
 
-    def __init__(self, model: CostModel, budget: Budget) -> None:
+    def __init__(self, model: CostModel, budget: Budget, times: Callable[[], Times] | None = None) -> None:
         self.model = model
         self.unit = budget.unit
         self._budget = budget
+        self._times = times
 
     @cached_property
     def total(self) -> int:
@@ -73,9 +76,12 @@ class BudgetAllocator:
         if self.costs.base > limit:
             spec = self.model.spec
             _, height, width = spec.image_shape
+            always = "trains: head and norms"
+            if self.unit == "time":
+                always = "runs: the forward pass, head and norms"
             least, given = (amount_shown(amount, self.unit) for amount in (self.costs.base, limit))
             raise UserError(
-                f"a budget of {given} is less than what always trains: head and norms need {least} "
+                f"a budget of {given} is less than what always {always} need {least} "
                 f"(norm_mode {spec.norm_mode}, {spec.images} images of {height}x{width} px); raise the "
                 "budget, or take another norm_mode, fewer images in a batch or smaller ones"
             )
@@ -84,17 +90,24 @@ class BudgetAllocator:
     @cached_property
     def costs(self) -> MarginalCosts:
         """What each neuron and each layer adds."""
+        if self.unit == "time":
+            return self._predicted.costs
         return marginal_costs(self.model, self.unit)
 
     def used(self, chosen: Tensor) -> int:
-        """The exact cost of a choice.
+        """The exact cost of a choice; in time, the predicted one.
 
         Args:
             chosen: bool [N].
         """
         if self.unit == "bytes":
             return self.model.step(self.model.table.selection(chosen)).training_bytes
-        return self.costs.total(chosen)
+        return self._predicted.of(chosen) if self.unit == "time" else self.costs.total(chosen)
+
+    @cached_property
+    def _predicted(self) -> Times:
+        assert self._times is not None, "a budget in time needs the times of the device"
+        return self._times()
 
     def choose(self, policy: Policy, state: SelectionState, cost_aware: bool = False) -> Allocation:
         """The neurons that an epoch updates.

@@ -1,4 +1,4 @@
-"""A budget: the most that one epoch may update, in parameters, bytes of training memory or backward MACs."""
+"""A budget: the most that one epoch may update, in parameters, or that a step of it may cost."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from neq.utils.errors import UserError, unknown_name
 if TYPE_CHECKING:  # a budget needs no configuration
     from neq.config import NEqConfig
 
-UNITS = ("parameters", "bytes", "macs")
+UNITS = ("parameters", "bytes", "macs", "time")
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,8 @@ class Budget:
 
     Args:
         unit: "parameters" (weights of chosen neurons), "bytes" (training memory of a step: kept for backward,
-            gradients, optimizer state) or "macs" (multiply-accumulates of a step's backward pass, one image).
+            gradients, optimizer state), "macs" (multiply-accumulates of a step's backward pass, one image) or
+            "time" (nanoseconds of a step, as predicted).
         amount: in that unit, 0 or more.
         ratio: 0 or more, finite.
 
@@ -67,4 +68,6 @@ def amount_shown(amount: int, unit: str) -> str:
     """An amount with its unit, for people."""
     if unit == "bytes":
         return f"{amount:,} bytes ({amount / 2**20:,.2f} MiB)"
+    if unit == "time":
+        return f"{amount / 10**6:,.3f} ms"
     return f"{amount:,} {'MACs' if unit == 'macs' else unit}"

@@ -70,7 +70,7 @@ class CostModel:
     """
 
     def __init__(self, network: nn.Module, table: NeuronTable, spec: StepSpec) -> None:
-        self._network = network
+        self.plain_network = network
         self.table = table
         self.spec = spec
         self._states = STATE_PER_VALUE[spec.optimizer]
@@ -79,7 +79,7 @@ class CostModel:
     @cached_property
     def network(self) -> nn.Module:
         """The network without its values."""
-        return fake_copy(self._network)
+        return fake_copy(self.plain_network)
 
     def step(self, selection: Selection) -> StepCost:
         """What a step costs.
@@ -151,11 +151,16 @@ def input_gradient_macs(table: NeuronTable, parts: Mapping[str, ParameterSlice])
         table: the network's neurons.
         parts: what trains, as `trainable_slices` returns it.
     """
-    order = {layer.name: layer.order for layer in table.layers} | dict(table.norm_order)
-    owners = {name.rpartition(".")[0] for name in parts}
-    start = min((order[owner] for owner in owners if owner in order), default=None)
+    start = earliest_trained(table, parts)
     macs = {layer.name: layer.neurons * layer.macs for layer in table.layers}
     last = {layer.name: layer.last for layer in table.layers}
     return {name: macs[name] if start is not None and last[name] > start else 0 for name in macs} | {
         table.head: 0 if start is None else table.head_macs
     }
+
+
+def earliest_trained(table: NeuronTable, parts: Mapping[str, ParameterSlice]) -> int | None:
+    """The position of the first call of a layer or norm that trains; None: only the head trains."""
+    order = {layer.name: layer.order for layer in table.layers} | dict(table.norm_order)
+    owners = {name.rpartition(".")[0] for name in parts}
+    return min((order[owner] for owner in owners if owner in order), default=None)

@@ -78,4 +78,5 @@ def _table(found: DataFrame) -> Table:
 def _amount(amount: object, unit: str) -> str:
     if not isinstance(amount, int | float):
         return ""
-    return f"{amount / 2**20:,.4g} MiB" if unit == "bytes" else f"{amount:,.0f}"
+    shown = {"bytes": f"{amount / 2**20:,.4g} MiB", "time": f"{amount / 10**6:,.4g} ms"}
+    return shown.get(unit, f"{amount:,.0f}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Set
 from decimal import Decimal
+from typing import get_args
 
 from neq.config.catalog import (
     PRE_TRAINED,
@@ -17,7 +18,7 @@ from neq.config.catalog import (
 )
 from neq.config.keys import flatten_config
 from neq.config.policies import POLICIES
-from neq.config.schema import Config
+from neq.config.schema import BudgetUnit, Config
 from neq.utils.errors import UserError, shown
 
 _MULTIPLES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
@@ -25,13 +26,19 @@ _SIZES = {
     **{"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9},
     **{"KiB": 2**10, "MiB": 2**20, "GiB": 2**30},
 }
+# Suffix of an amount -> the unit that it implies, what such an amount is called, and how many of the unit.
+_AMOUNTS = {
+    **{suffix: ("bytes", "a size", times) for suffix, times in _SIZES.items()},
+    "ms": ("time", "a time", 10**6),
+}
+_SHARES = {"%": None, **{f"%{unit}": unit for unit in get_args(BudgetUnit)}}
 NO_LISTS: Mapping[str, object] = {"n_bias_update": 0, "manual_weight_idx": (), "weight_update_ratio": ()}
 
 
 def spelled_out(flat: Mapping[str, object]) -> dict[str, object]:
-    """Settings with a budget such as `1.5M`, `30%` or `64MiB` replaced by a number.
+    """Settings with a budget such as `1.5M`, `30%`, `20%time`, `64MiB` or `30ms` replaced by a number.
 
-    A share becomes a ratio, a size an amount in bytes.
+    A share becomes a ratio, a size an amount in bytes, a time one in nanoseconds.
 
     Args:
         flat: flat settings from one source.
@@ -44,28 +51,34 @@ def spelled_out(flat: Mapping[str, object]) -> dict[str, object]:
         return dict(flat)
     found = re.fullmatch(r"\s*(\d[\d_]*(?:\.\d+)?|\.\d+)\s*([A-Za-z%]*)\s*", budget)
     suffix = found[2] if found else "?"
-    if found is None or suffix not in {"%", *_MULTIPLES, *_SIZES}:
+    if found is None or suffix not in {*_MULTIPLES, *_AMOUNTS, *_SHARES}:
         raise UserError(
-            f"budget {shown(budget)} is not allowed: "
-            "give a number (192311, 1.5M), a share (30%) or a size (64MiB)"
+            f"budget {shown(budget)} is not allowed: give a number (192311, 1.5M), a share (30%, 20%time), "
+            "a size (64MiB) or a time (30ms)"
         )
     number = Decimal(found[1].replace("_", ""))
-    if suffix == "%":
-        ratio = float(number / 100)
-        if flat.get("ratio") not in (None, ratio):
-            raise UserError(f"ratio {flat['ratio']} and budget {budget} are both given; give one of them")
-        return {**flat, "ratio": ratio, "budget": None}
-    amount = number * _MULTIPLES.get(suffix, _SIZES.get(suffix, 1))
-    if suffix not in _SIZES:
+    if suffix in _MULTIPLES:
+        amount = number * _MULTIPLES[suffix]
         if amount != round(amount):
             raise UserError(f"budget {shown(budget)} is not allowed: it is no whole number; a share is 30%")
         return {**flat, "budget": round(amount)}
-    if flat.get("budget_unit") not in (None, "bytes"):
+    if suffix in _SHARES:
+        unit, ratio = _SHARES[suffix], float(number / 100)
+        kind = f"a share of {unit}"
+        if flat.get("ratio") not in (None, ratio):
+            raise UserError(f"ratio {flat['ratio']} and budget {budget} are both given; give one of them")
+        wanted: dict[str, object] = {"ratio": ratio, "budget": None}
+    else:
+        unit, kind, times = _AMOUNTS[suffix]
+        wanted = {"budget": round(number * times)}
+    if unit is None:
+        return {**flat, **wanted}
+    if flat.get("budget_unit") not in (None, unit):
         raise UserError(
-            f"budget {budget} is a size, but budget_unit is {shown(flat['budget_unit'])}; "
+            f"budget {budget} is {kind}, but budget_unit is {shown(flat['budget_unit'])}; "
             "give a number, or leave budget_unit out"
         )
-    return {**flat, "budget": round(amount), "budget_unit": "bytes"}
+    return {**flat, **wanted, "budget_unit": unit}
 
 
 def plain_network(name: str) -> str:

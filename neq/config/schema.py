@@ -26,6 +26,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError, c
 from neq.config.policies import POLICIES, initializers
 
 NormMode = Literal["train", "frontier", "frozen"]
+BudgetUnit = Literal["parameters", "bytes", "macs", "time"]
 Augmentation = Literal["photo", "square", "none"]
 # Values of `weights` that are not a path.
 WEIGHTS_BY_NAME = ("default", "none")
@@ -225,11 +226,12 @@ class NEqConfig(Section):
         None,
         ge=0,
         le=10**18,
-        description="budget in budget_unit; a share (30%) or a size (64MiB) is understood too",
+        description="budget in budget_unit; also a share (30%, 20%time), a size (64MiB) or a time (30ms)",
     )
-    budget_unit: Literal["parameters", "bytes", "macs"] = Field(
+    budget_unit: BudgetUnit = Field(
         "parameters",
-        description="of ratio and budget; bytes: training memory of a step, macs: backward, an image",
+        description="of ratio and budget; bytes: training memory of a step, macs: backward, an image, "
+        "time: nanoseconds of a step",
     )
     unit: Literal["neuron", "input_channel"] = Field(
         "neuron",

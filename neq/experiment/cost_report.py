@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 from rich.table import Table
@@ -13,7 +14,9 @@ from neq.budget.cost_model import input_gradient_macs
 from neq.config import Config, Policy
 from neq.experiment.network import open_network
 from neq.selection import SelectionState, StaticScheme, bias_layers
+from neq.training.step_times import device_latency, step_time_line
 from neq.utils.console import figures_table, short
+from neq.utils.device import pick_device
 from neq.utils.seeds import generator
 
 
@@ -32,7 +35,11 @@ def cost_report(config: Config, policy: Policy) -> list[Table]:
     biases = bias_layers(table, scheme) if scheme is not None and policy.trains_biases else ()
     spec = StepSpec.of_config(config, (batch,), biases)
     model = CostModel(network, table, spec)
-    allocator = BudgetAllocator(model, Budget.of_config(neq))
+    latency = None
+    if neq.budget_unit == "time":
+        latency = device_latency(model, pick_device(config.device), config.memory)
+    times = None if latency is None else partial(latency.times, model)
+    allocator = BudgetAllocator(model, Budget.of_config(neq), times)
     state = SelectionState(table, network, generator(config.manual_seed, "selection", 0), scheme)
     choice = allocator.choose(policy, state, neq.cost_aware)
     selection = table.selection(choice.chosen)
@@ -68,6 +75,7 @@ def cost_report(config: Config, policy: Policy) -> list[Table]:
     used, limit = (amount_shown(amount, choice.unit) for amount in (choice.used, choice.limit))
     settings = f"{policy.name}, norm mode {spec.norm_mode}, {spec.optimizer}, {spec.precision}"
     totals = Table(title=f"{settings}: {used} of a budget of {limit}")
+    totals.caption = None if latency is None else step_time_line(allocator, latency)
     totals.add_column("a step")
     for name in ("this run", "full training", "ratio"):
         totals.add_column(name, justify="right")

@@ -14,6 +14,7 @@ from neq.config import Policy, to_yaml
 from neq.experiment.memory_report import predicted_line
 from neq.runs import RunRecord
 from neq.training import Progress, Training, choose_neurons, make_plan, total_epochs
+from neq.training.step_times import step_time_line
 from neq.utils.console import figures_table, short
 from neq.utils.errors import UserError
 
@@ -52,10 +53,16 @@ def describe(run: Training, record: RunRecord, identity: dict[str, Any]) -> list
         f"{cost.saved_bytes / 2**20:,.1f} kept for backward, "
         f"{cost.gradient_bytes / 2**20:,.1f} of gradients, "
         f"{cost.optimizer_bytes / 2**20:,.1f} of optimizer state",
+        *_step_time(run, policy),
         predicted_line(run),
         f"run_dir: {record.folder} ({_state(record, identity)}); nothing is written",
     ]
     return [Text("\n".join(lines)), _by_layer(run, policy, chosen)]
+
+
+def _step_time(run: Training, policy: Policy) -> list[str]:
+    latency = run.step_times.latency
+    return [] if latency is None else [step_time_line(run.allocator(policy), latency)]
 
 
 def _state(record: RunRecord, identity: dict[str, Any]) -> str:

@@ -165,9 +165,21 @@ def prepare(
     run = Training(
         config, network, table, data, Classification(data, device), device, checkpoints, processes=processes
     )
+    if config.NEq_config.budget_unit != "time":
+        _check_policies(run)
+    return run
+
+
+def _check_policies(run: Training) -> None:
     for policy in (run.policy(0), run.main_policy):
         run.check(policy)
-    return run
+
+
+def _check_times(run: Training, fresh: bool, notes: Notes) -> None:
+    """Checks a budget in time by the device; a run with a checkpoint was checked by the times in it."""
+    if run.config.NEq_config.budget_unit == "time" and (fresh or run.checkpoints.is_empty):
+        notes("budget in time: training steps are measured on this device, unless they were before")
+        _check_policies(run)
 
 
 def _folder(config: Config, data: Data, runs: Path) -> Path:
@@ -205,6 +217,7 @@ def _lead(
             with _mirror(config, record, notes):
                 pass
         return
+    _check_times(run, overwrite, notes)
     with record.locked(), _write_errors_explained(folder):
         record.check(named, config.resume, overwrite)
         progress = _start_or_resume(run, record, overwrite, notes, cell)

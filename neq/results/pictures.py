@@ -30,7 +30,10 @@ STYLES = (
 )
 WIDE = 8.0  # a cost or budget that spans more is drawn on a logarithmic axis
 # Unit of a budget -> what it is called, and what it is shown in.
-_UNITS = {"parameters": ("parameters", 1), "bytes": ("MiB of training memory", 2**20), "macs": ("MACs", 1)}
+_UNITS = {
+    **{"parameters": ("parameters", 1), "bytes": ("MiB of training memory", 2**20), "macs": ("MACs", 1)},
+    "time": ("ms of a step", 10**6),
+}
 _FRONT: dict[str, Any] = {
     "drawstyle": "steps-post",
     "color": "#c8c8c8",

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import neq
+from neq.utils.cpu import cpu_model
 
 if TYPE_CHECKING:
     import torch
@@ -90,7 +91,7 @@ def current_environment(device: torch.device, processes: int = 1) -> Environment
     import torch
 
     is_gpu = device.type == "cuda"
-    cpu = _cpu_model()
+    cpu = cpu_model()
     commit, modified = _checkout()
     return Environment(
         threads=torch.get_num_threads(),
@@ -136,17 +137,6 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-@cache
-def _cpu_model() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 @cache

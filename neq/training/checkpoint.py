@@ -67,6 +67,11 @@ class Checkpoints:
         _write(self.last, content, self.previous)
         self._saved_at = time.monotonic()
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no checkpoint yet."""
+        return not any(path.exists() for path in (self.last, self.previous, self.best))
+
     def is_due(self, minutes: float | None) -> bool:
         """Whether that many minutes have passed since the last checkpoint; never for 0 and none."""
         return minutes is not None and 0 < 60 * minutes <= time.monotonic() - self._saved_at

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from neq.backward import NamedState, Plan, SyncBatchStats
 from neq.budget import Allocation, Budget, BudgetAllocator, CostModel, StepSpec
+from neq.budget.latency import Times
 from neq.config import POLICIES, Config, Policy
 from neq.data import Data
 from neq.networks.neurons import NeuronTable
@@ -30,6 +31,7 @@ from neq.training.distributed.collectives import SINGLE_PROCESS, ProcessGroup
 from neq.training.epoch_state import EpochState
 from neq.training.forward import NetworkForward
 from neq.training.importance import measure_importance
+from neq.training.step_times import StepTimes, device_latency
 from neq.training.stopping import Stop
 from neq.training.tracker import Tracker
 from neq.utils.seeds import generator, seed_for
@@ -116,6 +118,7 @@ class Training:
         trackers: called after every step, after every epoch and at the end; on the first rank alone.
         processes: that train it together.
         stop: checked after every step.
+        step_times: by which a budget in time is filled.
         notes: called with each line for the user.
     """
 
@@ -129,6 +132,7 @@ class Training:
     trackers: Sequence[Tracker] = ()
     processes: ProcessGroup = SINGLE_PROCESS
     stop: Stop = field(default_factory=Stop)
+    step_times: StepTimes = field(default_factory=StepTimes)
     notes: Callable[[str], object] = lambda line: None
 
     def allocator(self, policy: Policy) -> BudgetAllocator:
@@ -154,9 +158,20 @@ class Training:
         budget = Budget.of_config(self.config.NEq_config)
         specs = {trained: self._step_spec(biases if trained else ()) for trained in (False, True)}
         return {
-            trained: BudgetAllocator(CostModel(self.network, self.table, spec), budget)
+            trained: BudgetAllocator(
+                CostModel(self.network, self.table, spec), budget, partial(self._times, spec)
+            )
             for trained, spec in specs.items()
         }
+
+    def _times(self, spec: StepSpec) -> Times:
+        """The predicted times of this process' step."""
+        share = spec.with_batch_size(-(-spec.batch_size // self.processes.count))
+        model = CostModel(self.network, self.table, share)
+        latency = self.step_times.get(
+            lambda: device_latency(model, self.device, self.config.memory), self.processes
+        )
+        return latency.times(model)
 
     def _step_spec(self, biases: tuple[str, ...]) -> StepSpec:
         batch = min(self.config.data_provider.base_batch_size, self.data.counts["train"])

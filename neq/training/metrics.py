@@ -135,5 +135,6 @@ def summary(run: Training, progress: Progress) -> dict[str, Any]:
         "saved_bytes": progress.saved_bytes,
         "peak_memory_bytes": run.processes.largest(memory),
         "peak_memory_kind": memory_kind,
+        **({} if run.step_times.latency is None else {"latency": run.step_times.latency.state()}),
         "device": str(run.device),
     }

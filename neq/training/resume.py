@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neq.budget import Latency
 from neq.networks.parameter_slice import ParameterSlice, named_tensor
 from neq.tasks import Task
 from neq.training.context import Progress, Training
@@ -49,6 +50,8 @@ def restore(run: Training, state: Mapping[str, Any] | None) -> Progress:
             stream = (run.config.manual_seed, progress.epoch)
             restore_rank(state["ranks"], run.network, progress.epoch_state, run.processes, *stream)
         _restore_task(run.task, state.get("task", {"parameters": {}, "state": {}}))
+        if "latency" in state:
+            run.step_times.latency = Latency.of_state(state["latency"])
     except _ERRORS as error:
         if is_out_of_memory(error) or isinstance(error, torch.AcceleratorError):
             raise

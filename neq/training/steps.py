@@ -103,6 +103,8 @@ def save(run: Training, progress: Progress, is_best: bool = False) -> None:
     if extra or task:
         parameters = {name: parameter.detach() for name, parameter in extra.items()}
         state["task"] = {"parameters": parameters, "state": task}
+    if run.step_times.latency is not None:
+        state["latency"] = run.step_times.latency.state()
     if progress.epoch_state is not None:
         state["ranks"] = gather_ranks(run.network, progress.epoch_state, run.processes, run.task.share)
     run.checkpoints.save(state, is_best)

@@ -36,6 +36,7 @@ def test_an_impossible_budget_is_refused(given):
 def test_amounts_are_shown_with_their_unit():
     assert amount_shown(192312, "parameters") == "192,312 parameters"
     assert amount_shown(1000, "macs") == "1,000 MACs"
+    assert amount_shown(1_234_567, "time") == "1.235 ms"
     assert amount_shown(3 * 2**19, "bytes") == "1,572,864 bytes (1.50 MiB)"
 
 

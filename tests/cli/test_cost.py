@@ -1,5 +1,6 @@
 import re
 
+from neq.budget import Latency
 from neq.cli import main
 
 
@@ -79,3 +80,18 @@ def test_a_policy_that_needs_measurements_is_counted_by_its_first_epoch(capsys, 
     monkeypatch.setenv("COLUMNS", "200")
     assert main(["cost", "--ratio", "0.1", "--neuron_selection", "taylor"]) == 0
     assert "random, norm mode" in capsys.readouterr().out
+
+
+def test_a_budget_in_time_shows_the_predicted_step(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    device = Latency({"step": 8e6, "layers_passed": 1e5}, 0.07)
+    monkeypatch.setattr("neq.training.step_times.kept_latency", lambda *_: device)
+    assert main(["cost", "--budget", "9ms", "--norm_mode", "frozen"]) == 0
+    out = capsys.readouterr().out
+    used = re.search(r"frozen, sgd with momentum, fp32: ([89]\.\d{3}) ms of a budget of 9\.000 ms", out)
+    assert used is not None
+    assert 8 < float(used[1]) <= 9
+    assert "step time: 8.000 ms with nothing chosen" in out
+    assert "predicted from steps measured on this device, all of them within 7%" in out
+    assert main(["cost", "--budget", "5ms"]) == 2
+    assert "a budget of 5.000 ms is less than what always runs" in capsys.readouterr().err

@@ -85,3 +85,13 @@ def test_force_replaces_a_file(swept, tmp_path):
     (tmp_path / "runs.csv").write_text("old")
     assert main(["results", "table", "sweep.yaml", "--csv", "runs.csv", "--force"]) == 0
     assert len(pd.read_csv(tmp_path / "runs.csv")) == 4
+
+
+def test_a_budget_is_shown_in_a_unit_of_its_size(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    path = sweep_file(tmp_path / "sweep.yaml", "budget: {values: [30ms, 64MiB, 192311]}")
+    for config in configs(path):
+        write_run(tmp_path / "runs", config)
+    assert main(["results", "table", "sweep.yaml"]) == 0
+    out = capsys.readouterr().out
+    assert all(text in out for text in (" 30 ms", " 64 MiB", " 192,311"))

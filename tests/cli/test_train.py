@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
+from neq.budget import Latency
 from neq.cli import main as neq_main
 from neq.networks.build import build_network
 from neq.runs import read_metrics, read_selection, read_summary
@@ -184,6 +185,24 @@ def test_dry_run_tells_everything_and_writes_nothing(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_budget_in_time_is_shown_and_one_below_the_forward_pass_writes_nothing(
+    tmp_path, capsys, monkeypatch
+):
+    device = Latency({"step": 8e6, "layers_passed": 1e5}, 0.07)
+    monkeypatch.setattr("neq.training.step_times.kept_latency", lambda *_: device)
+    assert main([*FAST, "--dry-run", "--budget", "9ms"]) == 0
+    out = capsys.readouterr().out
+    assert "budget_unit: time" in out
+    assert "budget: 9.000 ms an epoch" in out
+    assert re.search(r"epoch 0 \(random\) would use [89]\.\d{3} ms of it", out)
+    assert "step time: 8.000 ms with nothing chosen" in out
+    assert main([*FAST, "--budget", "7.5ms"]) == 2
+    error = capsys.readouterr().err
+    assert "a budget of 7.500 ms is less than what always runs: the forward pass, head and norms" in error
+    assert "need 8.000 ms" in error
+    assert not list(tmp_path.iterdir())
+
+
 BAD = {
     "unknown key": (["--n_epoch", "3"], "did you mean '--n_epochs'"),
     "unknown policy": (["--neuron_selection", "velocty"], "did you mean 'velocity'"),
@@ -197,6 +216,8 @@ BAD = {
     "no rate above 0": (["--base_lr", "0"], "base_lr 0 is not allowed"),
     "a search without validation": (["--base_lr=auto", "--use_validation=0"], "compares rates on validation"),
     "negative budget": (["--budget", "-5"], "budget -5"),
+    "a budget in seconds": (["--budget", "3s"], "or a time (30ms)"),
+    "a time in another unit": (["--budget", "30ms", "--budget_unit", "macs"], "budget 30ms is a time"),
     "negative ratio": (["--ratio=-0.1"], "ratio -0.1"),
     "zero epochs": (["--n_epochs", "0"], "n_epochs 0"),
     "empty split": (["--validation_percentage", "0.0001"], "validation"),

@@ -28,6 +28,12 @@ def settled(file: dict[str, Any], flags: dict[str, Any]) -> tuple[float | None, 
         ("1.5GiB", None, 3 * 2**29, "bytes"),
         ("512B", None, 512, "bytes"),
         (".5kB", None, 500, "bytes"),
+        ("30ms", None, 30_000_000, "time"),
+        ("1.5 ms", None, 1_500_000, "time"),
+        (".25ms", None, 250_000, "time"),
+        ("20%time", 0.2, None, "time"),
+        ("20 %time", 0.2, None, "time"),
+        ("20%macs", 0.2, None, "macs"),
     ],
 )
 def test_numbers_shares_and_sizes(written: str, ratio: float | None, budget: int | None, unit: str) -> None:
@@ -36,7 +42,22 @@ def test_numbers_shares_and_sizes(written: str, ratio: float | None, budget: int
 
 
 @pytest.mark.parametrize(
-    "written", ["", "MiB", "64 apples", "1.5", "-3", "1e6", "30 % of all", "64Mib", "0.1k5"]
+    "written",
+    [
+        "",
+        "MiB",
+        "64 apples",
+        "1.5",
+        "-3",
+        "1e6",
+        "30 % of all",
+        "64Mib",
+        "0.1k5",
+        "30 s",
+        "30MS",
+        "20%times",
+        "20time",
+    ],
 )
 def test_what_cannot_be_read_is_refused(written: str) -> None:
     with pytest.raises(UserError, match=r"budget .* is not allowed"):
@@ -49,6 +70,9 @@ def test_a_unit_goes_with_numbers_and_shares() -> None:
     assert settled({"ratio": 0.3}, {"budget_unit": "bytes"}) == (0.3, None, "bytes")
     assert settled({"ratio": 0.3, "budget_unit": "macs"}, {"budget": "1MiB"}) == (None, 2**20, "bytes")
     assert settled({"budget": "1MiB"}, {"ratio": 0.2}) == (0.2, None, "bytes")
+    assert settled({"budget": "1MiB"}, {"budget": "20%time"}) == (0.2, None, "time")
+    assert settled({"budget": "20%time"}, {"budget": "30%"}) == (0.3, None, "time")
+    assert settled({"budget": "30ms"}, {"budget": "30ms"}) == (None, 30_000_000, "time")
 
 
 @pytest.mark.parametrize("given", [{"budget": "9" * 400 + "M"}, {"budget": 10**19}, {"ratio": 1e308}])
@@ -60,6 +84,10 @@ def test_what_no_network_has_is_refused(given: dict[str, Any]) -> None:
 def test_contradictions_are_refused() -> None:
     with pytest.raises(UserError, match=r"budget 64MiB is a size, but budget_unit is 'macs'"):
         settled({}, {"budget": "64MiB", "budget_unit": "macs"})
+    with pytest.raises(UserError, match=r"budget 30ms is a time, but budget_unit is 'bytes'"):
+        settled({}, {"budget": "30ms", "budget_unit": "bytes"})
+    with pytest.raises(UserError, match=r"budget 20%time is a share of time, but budget_unit is 'macs'"):
+        settled({}, {"budget": "20%time", "budget_unit": "macs"})
     with pytest.raises(UserError, match=r"ratio 0\.2 and budget 30% are both given"):
         settled({}, {"budget": "30%", "ratio": 0.2})
     with pytest.raises(UserError, match=r"mbv2_scheme_1.* in parameters, budget_unit is 'bytes'"):

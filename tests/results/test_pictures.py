@@ -78,11 +78,14 @@ def test_budgets_that_span_much_are_on_a_logarithmic_axis(tmp_path):
     assert overlap(figure) == []
 
 
-def test_budgets_in_bytes_are_shown_in_mebibytes(tmp_path):
-    budgets = "budget: {values: [8388608, 16777216]}\n  budget_unit: {value: bytes}"
+@pytest.mark.parametrize(
+    ("unit", "size", "label"), [("bytes", 2**20, "MiB of training memory"), ("time", 10**6, "ms of a step")]
+)
+def test_budgets_are_shown_in_a_unit_of_their_size(tmp_path, unit, size, label):
+    budgets = f"budget: {{values: [{8 * size}, {16 * size}]}}\n  budget_unit: {{value: {unit}}}"
     (panel,) = panels_of(tmp_path, f"{budgets}\n  neuron_selection: {{value: velocity}}")
     (axes,) = accuracy_by_budget(panel).axes
-    assert axes.get_xlabel() == "budget (MiB of training memory)"
+    assert axes.get_xlabel() == f"budget ({label})"
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["8", "16"]
 
 

@@ -62,6 +62,7 @@ HOSTILE: dict[str, tuple[object, ...]] = {
     "progress.trained_beside_max": (None, [], {"norms": "many"}),
     "progress.epoch_state": (1, [], {}, {"step": 3}),
     "progress.unknown": (1,),
+    "latency": (None, 1, [], {}, {"nanoseconds": {"step": -1.0}, "error": 0.0}),
 }
 # Damaged in ways that torch.load ends on in ways of their own.
 OF_RANKS = (b"", bytes(9), b"\x80\x02", b"\x80\x02X\x05\x00")

@@ -158,10 +158,15 @@ class ProcessGroup:
 
     def announced(self, name: str, rank: int = 0) -> int:
         """The number that a process announces under a name; waits for it without a timeout."""
-        assert self.store is not None
-        while not self.store.check([f"{name}/{rank}"]):
-            time.sleep(_POLL)
-        return int(self.store.get(f"{name}/{rank}"))
+        return int(self._announced(f"{name}/{rank}"))
+
+    def of_first(self, name: str, compute: Callable[[], str]) -> str:
+        """What rank 0 computes, once per name; the others wait for it without a timeout."""
+        if self.store is None:
+            return compute()
+        if self.is_first:
+            self.store.set(name, compute())
+        return self._announced(name).decode()
 
     def meet(self, name: str) -> None:
         """A barrier without a timeout."""
@@ -178,6 +183,13 @@ class ProcessGroup:
         yield
         if self.is_first:
             self.announce(name)
+
+    def _announced(self, key: str) -> bytes:
+        assert self.store is not None
+        while not self.store.check([key]):
+            time.sleep(_POLL)
+        value: bytes = self.store.get(key)
+        return value
 
     def _of_all(self, value: Tensor) -> list[Tensor]:
         """Every process' tensor, by rank; of a few values six times as fast over gloo as their reduction."""

@@ -1,0 +1,67 @@
+"""Latency models that were fitted before, kept as files: a device is measured once for each kind of step."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+
+import neq
+from neq.budget.cost_model import CostModel
+from neq.budget.latency import Latency, calibrate
+from neq.utils.atomic_files import write_text
+from neq.utils.cpu import cpu_model
+
+
+def kept_latency(model: CostModel, device: torch.device, folder: Path, *more: object) -> Latency:
+    """The latency model of a step on a device: the one in the folder, else measured and put there.
+
+    Args:
+        model: of the step.
+        device: that trains.
+        folder: of the files; it need not exist.
+        more: whatever else changes the time of a step.
+    """
+    # Biases that train beside hardly take time: one model serves every policy.
+    model = CostModel(model.plain_network, model.table, replace(model.spec, bias_layers=()))
+    path = folder / f"{_key(model, device, *more)}.json"
+    with _locked(path.with_suffix(".lock")):
+        with contextlib.suppress(OSError, ValueError, RecursionError):  # a damaged file is measured anew
+            state = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(state, dict):
+                return Latency.of_state(state)
+        latency = calibrate(model, device)
+        with contextlib.suppress(OSError):  # a full or read-only disk only means measuring again
+            write_text(path, json.dumps(latency.state()))
+        return latency
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Runs of a sweep that start together wait for one that measures; where nothing can be written, none."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(path))
+        yield
+
+
+def _key(model: CostModel, device: torch.device, *more: object) -> str:
+    """Changes with the device, torch, neq, the network, the step and `more`."""
+    on_cuda = device.type == "cuda"
+    parts = (
+        torch.cuda.get_device_name(device) if on_cuda else cpu_model(),
+        torch.version.cuda if on_cuda else torch.backends.cpu.get_cpu_capability(),
+        (device.type, torch.get_num_threads(), torch.__version__, neq.__version__),
+        # As text, it names every module with its sizes.
+        (str(model.plain_network), [(layer.name, layer.axis) for layer in model.table.layers]),
+        model.spec,
+        *more,
+    )
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
