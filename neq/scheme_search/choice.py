@@ -1,0 +1,204 @@
+"""The scheme of the largest total contribution within a budget: by integer programming, or by evolution.
+
+Of each conv at most one share is chosen, x_ls in {0, 1}:
+
+    maximize  sum_ls gain_ls x_ls   subject to   base + sum_ls cost_ls x_ls + d <= limit,
+    d >= depth_l sum_s x_ls,   sum_s x_ls <= 1   for every conv l,
+
+where d is what the gradient's way to the earliest chosen conv costs. The number of biases changes every term,
+so each admitted number is a problem of its own.
+
+Source: Lin et al., arXiv 2206.15472, section 3.2 (contributions that add up, evolutionary search).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import Bounds, LinearConstraint, milp
+
+from neq.selection import StaticScheme
+
+# How often a choice is corrected by what it really costs.
+CORRECTIONS = 12
+POPULATION, GENERATIONS, PARENTS, MUTATION = 64, 60, 16, 0.1
+
+
+@dataclass(frozen=True)
+class Option:
+    """A share of a conv that may train.
+
+    Args:
+        conv: its index in module order.
+        share: of its neurons, above 0.
+        gain: in validation accuracy over the head alone, percentage points.
+        cost: of these neurons and of opening the layer, in the budget's unit.
+        depth: what it costs in the layers behind, of which only the largest of all chosen ones counts.
+    """
+
+    conv: int
+    share: float
+    gain: float
+    cost: float
+    depth: float
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The choice among options for one number of biases.
+
+    Args:
+        biases: how many of the last convs train their bias.
+        gain: of these biases.
+        base: cost of the head and these biases.
+        options: of all convs.
+    """
+
+    biases: int
+    gain: float
+    base: float
+    options: tuple[Option, ...]
+
+    def cost(self, chosen: Sequence[Option]) -> float:
+        """The predicted cost of a choice."""
+        deepest = max((option.depth for option in chosen), default=0)
+        return self.base + sum(option.cost for option in chosen) + deepest
+
+    def value(self, chosen: Sequence[Option]) -> float:
+        """The total contribution of a choice."""
+        return self.gain + sum(option.gain for option in chosen)
+
+    def scheme(self, chosen: Sequence[Option]) -> StaticScheme:
+        """The lists of a choice; where no weight trains they name a conv and no neuron of it."""
+        found = sorted((option.conv, option.share) for option in chosen) or [(0, 0.0)]
+        convs, shares = zip(*found, strict=True)
+        return StaticScheme(convs, shares, self.biases)
+
+
+# Chooses options of a problem whose predicted cost is at most an aim, which its base does not exceed.
+Solve = Callable[[Problem, float], Sequence[Option]]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A scheme within the budget.
+
+    Args:
+        scheme: its lists.
+        predicted: its total contribution, percentage points.
+        used: its exact cost, in the budget's unit.
+    """
+
+    scheme: StaticScheme
+    predicted: float
+    used: int
+
+
+def best_choice(
+    problems: Sequence[Problem], limit: int, used: Callable[[StaticScheme], int], solve: Solve
+) -> Choice:
+    """The scheme of the largest total contribution whose exact cost is within the limit.
+
+    Args:
+        problems: one for each admitted number of biases; the first trains the head alone and fits.
+        limit: the budget.
+        used: the exact cost of a scheme.
+        solve: `by_milp` or `Evolution`.
+    """
+    found = [choice for problem in problems for choice in _within(problem, limit, used, solve)]
+    return max(found, key=lambda choice: (choice.predicted, -choice.used))
+
+
+def _within(
+    problem: Problem, limit: int, used: Callable[[StaticScheme], int], solve: Solve
+) -> Iterator[Choice]:
+    """Choices of one problem within the limit: no weights at all, and what comes close from below.
+
+    Where marginal costs predict c' and the step costs c, the next aim is limit - (c - c'), until one repeats.
+    """
+    useful = tuple(option for option in problem.options if option.gain > 0)
+    problem, aim = replace(problem, options=useful), float(limit)
+    aims: set[float] = set()
+    while aim not in aims and len(aims) < CORRECTIONS:
+        aims.add(aim)
+        for chosen in ((), solve(problem, aim) if aim > problem.base else ()):
+            scheme = problem.scheme(chosen)
+            cost = used(scheme)
+            if cost <= limit:
+                yield Choice(scheme, problem.value(chosen), cost)
+        aim = limit - (cost - problem.cost(chosen))
+
+
+def by_milp(problem: Problem, aim: float) -> list[Option]:
+    """The best choice of a problem, proved by HiGHS."""
+    options, room = problem.options, aim - problem.base
+    if not options:
+        return []
+    count, convs = len(options), sorted({option.conv for option in options})
+    of_conv = np.array([[option.conv == conv for option in options] for conv in convs], dtype=float)
+    cost, depth = np.array([(option.cost, option.depth) for option in options]).T / room
+    none = np.zeros((len(convs), 1))
+    constraints = [
+        LinearConstraint(np.append(cost, 1.0), ub=1.0),
+        LinearConstraint(np.hstack([of_conv * depth, none - 1]), ub=0.0),
+        LinearConstraint(np.hstack([of_conv, none]), ub=1.0),
+    ]
+    found = milp(
+        np.append([-option.gain for option in options], 0.0),
+        integrality=np.append(np.ones(count), 0),
+        bounds=Bounds(0, np.append(np.ones(count), np.inf)),
+        constraints=constraints,
+        options={"mip_rel_gap": 0.0},
+    )
+    assert found.x is not None, f"choosing nothing is feasible: {found.message}"
+    chosen = [option for option, taken in zip(options, found.x[:count], strict=True) if taken > 0.5]
+    # HiGHS lets a row exceed its bound by a millionth.
+    return chosen if problem.cost(chosen) <= aim else by_milp(problem, aim - 2e-6 * room)
+
+
+class Evolution:
+    """Evolutionary search: the best quarter of each generation is crossed and mutated.
+
+    A genome holds for every conv the number of an option, 0 for none; one above the aim loses random options.
+
+    Args:
+        seed: of all draws.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def __call__(self, problem: Problem, aim: float) -> list[Option]:
+        """The best choice of a problem that the search finds."""
+        convs = sorted({option.conv for option in problem.options})
+        if not convs:
+            return []
+        stream = np.random.default_rng(self._seed)
+        genes = [[None, *(each for each in problem.options if each.conv == conv)] for conv in convs]
+        sizes = np.array([len(each) for each in genes])
+
+        def choice(genome: NDArray[np.int64]) -> list[Option]:
+            picked = (of_conv[gene] for of_conv, gene in zip(genes, genome, strict=True))
+            return [option for option in picked if option is not None]
+
+        def repaired(genome: NDArray[np.int64]) -> NDArray[np.int64]:
+            while genome.any() and problem.cost(choice(genome)) > aim:
+                genome[stream.choice(genome.nonzero()[0])] = 0
+            return genome
+
+        def fitness(genome: NDArray[np.int64]) -> float:
+            return problem.value(choice(genome))
+
+        population = [repaired(stream.integers(sizes)) for _ in range(POPULATION)]
+        for _ in range(GENERATIONS):
+            parents = sorted(population, key=fitness, reverse=True)[:PARENTS]
+            population = [*parents]
+            while len(population) < POPULATION:
+                mother, father = (parents[at] for at in stream.integers(len(parents), size=2))
+                child = np.where(stream.random(len(convs)) < 0.5, mother, father)
+                mutated = stream.random(len(convs)) < MUTATION
+                population.append(repaired(np.where(mutated, stream.integers(sizes), child)))
+        return choice(max(population, key=fitness))
