@@ -58,7 +58,8 @@ def command(arguments: list[str]) -> int:
     provenance = {**asked, "seeds": seeds, "run": plain_identity(config)}
     check_out(out, provenance, own.force)
     settings = {name: value for name, value in run.overrides.items() if name not in OF_SEARCH}
-    flags = [f"--{name}={flow_value(value)}" for name, value in settings.items()]
+    texts = {name: value if isinstance(value, str) else flow_value(value) for name, value in settings.items()}
+    flags = [f"--{name}={text}" for name, text in texts.items()]
     policy = ("--neuron_selection", "SU", "--initialization", "SU", "--scheme", str(out))
     train = shlex.join(["neq", "train", "--config-file", run.config_file, *flags, *policy])
     with open_run(config, own.runs_dir, console.note, open_run_data) as (training, _):

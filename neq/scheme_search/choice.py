@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from neq.selection import StaticScheme
 
 # How often a choice is corrected by what it really costs.
-CORRECTIONS = 12
+CORRECTIONS = 6
 POPULATION, GENERATIONS, PARENTS, MUTATION = 64, 60, 16, 0.1
 
 
@@ -78,7 +79,7 @@ class Problem:
         return StaticScheme(convs, shares, self.biases)
 
 
-# Chooses options of a problem whose predicted cost is at most an aim, which its base does not exceed.
+# Chooses options of a problem, which has some, at a predicted cost of at most an aim above its base.
 Solve = Callable[[Problem, float], Sequence[Option]]
 
 
@@ -106,9 +107,10 @@ def best_choice(
         problems: one for each admitted number of biases; the first trains the head alone and fits.
         limit: the budget.
         used: the exact cost of a scheme.
-        solve: `by_milp` or `Evolution`.
+        solve: `by_milp` or `by_evolution`.
     """
-    found = [choice for problem in problems for choice in _within(problem, limit, used, solve)]
+    exact = cache(used)
+    found = [choice for problem in problems for choice in _within(problem, limit, exact, solve)]
     return max(found, key=lambda choice: (choice.predicted, -choice.used))
 
 
@@ -124,7 +126,7 @@ def _within(
     aims: set[float] = set()
     while aim not in aims and len(aims) < CORRECTIONS:
         aims.add(aim)
-        for chosen in ((), solve(problem, aim) if aim > problem.base else ()):
+        for chosen in ((), solve(problem, aim) if useful and aim > problem.base else ()):
             scheme = problem.scheme(chosen)
             cost = used(scheme)
             if cost <= limit:
@@ -135,8 +137,6 @@ def _within(
 def by_milp(problem: Problem, aim: float) -> list[Option]:
     """The best choice of a problem, proved by HiGHS."""
     options, room = problem.options, aim - problem.base
-    if not options:
-        return []
     count, convs = len(options), sorted({option.conv for option in options})
     of_conv = np.array([[option.conv == conv for option in options] for conv in convs], dtype=float)
     cost, depth = np.array([(option.cost, option.depth) for option in options]).T / room
@@ -159,46 +159,39 @@ def by_milp(problem: Problem, aim: float) -> list[Option]:
     return chosen if problem.cost(chosen) <= aim else by_milp(problem, aim - 2e-6 * room)
 
 
-class Evolution:
-    """Evolutionary search: the best quarter of each generation is crossed and mutated.
+def by_evolution(problem: Problem, aim: float, seed: int = 0) -> list[Option]:
+    """The best choice of a problem that an evolutionary search finds.
 
     A genome holds for every conv the number of an option, 0 for none; one above the aim loses random options.
-
-    Args:
-        seed: of all draws.
     """
+    convs = sorted({option.conv for option in problem.options})
+    genes = [[None, *(option for option in problem.options if option.conv == conv)] for conv in convs]
+    sizes, places, stream = (
+        np.array([len(each) for each in genes]),
+        range(len(genes)),
+        np.random.default_rng(seed),
+    )
+    table = [
+        [[getattr(option, name, 0.0) for option in each] + [0.0] * (max(sizes) - len(each)) for each in genes]
+        for name in ("gain", "cost", "depth")
+    ]
+    gain, cost, depth = np.array(table)  # [convs, options]
 
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
+    def repaired(genomes: NDArray[np.int64]) -> NDArray[np.int64]:
+        while True:
+            costs = problem.base + cost[places, genomes].sum(1) + depth[places, genomes].max(1)
+            if not (costs > aim).any():
+                return genomes
+            dropped = (stream.random(genomes.shape) * (genomes > 0)).argmax(1)
+            genomes[costs > aim, dropped[costs > aim]] = 0
 
-    def __call__(self, problem: Problem, aim: float) -> list[Option]:
-        """The best choice of a problem that the search finds."""
-        convs = sorted({option.conv for option in problem.options})
-        if not convs:
-            return []
-        stream = np.random.default_rng(self._seed)
-        genes = [[None, *(each for each in problem.options if each.conv == conv)] for conv in convs]
-        sizes = np.array([len(each) for each in genes])
-
-        def choice(genome: NDArray[np.int64]) -> list[Option]:
-            picked = (of_conv[gene] for of_conv, gene in zip(genes, genome, strict=True))
-            return [option for option in picked if option is not None]
-
-        def repaired(genome: NDArray[np.int64]) -> NDArray[np.int64]:
-            while genome.any() and problem.cost(choice(genome)) > aim:
-                genome[stream.choice(genome.nonzero()[0])] = 0
-            return genome
-
-        def fitness(genome: NDArray[np.int64]) -> float:
-            return problem.value(choice(genome))
-
-        population = [repaired(stream.integers(sizes)) for _ in range(POPULATION)]
-        for _ in range(GENERATIONS):
-            parents = sorted(population, key=fitness, reverse=True)[:PARENTS]
-            population = [*parents]
-            while len(population) < POPULATION:
-                mother, father = (parents[at] for at in stream.integers(len(parents), size=2))
-                child = np.where(stream.random(len(convs)) < 0.5, mother, father)
-                mutated = stream.random(len(convs)) < MUTATION
-                population.append(repaired(np.where(mutated, stream.integers(sizes), child)))
-        return choice(max(population, key=fitness))
+    population = repaired(stream.integers(sizes, size=(POPULATION, len(genes))))
+    for _ in range(GENERATIONS):
+        ranked = gain[places, population].sum(1).argsort(kind="stable")[::-1]
+        parents = population[ranked[:PARENTS]]
+        mothers, fathers = parents[stream.integers(PARENTS, size=(2, POPULATION - PARENTS))]
+        children = np.where(stream.random(mothers.shape) < 0.5, mothers, fathers)
+        drawn, mutated = stream.integers(sizes, size=children.shape), stream.random(children.shape) < MUTATION
+        population = np.concatenate([parents, repaired(np.where(mutated, drawn, children))])
+    best = population[gain[places, population].sum(1).argmax()]
+    return [option for each, at in zip(genes, best, strict=True) if (option := each[at]) is not None]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from scipy.stats import spearmanr
 
 from neq.config import schemes
 from neq.config.budget_rules import at_home
-from neq.scheme_search.choice import Choice, Evolution, Option, Solve, best_choice, by_milp
+from neq.scheme_search.choice import Choice, Option, Solve, best_choice, by_evolution, by_milp
 from neq.scheme_search.contributions import Contributions, Measured
 from neq.scheme_search.costs import HEAD, SchemeCosts
 from neq.selection import StaticScheme
@@ -107,7 +108,9 @@ def search(
     weights, biases = parts_within(costs, shares)
     head, parts, contributions = measured_contributions(measure, weights, biases)
     problems = [costs.problem(contributions, count) for count in contributions.biases]
-    solve: Solve = by_milp if method == "contributions" else Evolution(seed_for(seed, "evolution") % 2**32)
+    solve: Solve = (
+        by_milp if method == "contributions" else partial(by_evolution, seed=seed_for(seed, "evolution"))
+    )
     choice = best_choice(problems, costs.limit, costs.used, solve)
     named = {FOUND: choice.scheme} if train else {}
     if controls:

@@ -1,0 +1,68 @@
+"""Short runs as cells of a sweep that any search finds again."""
+
+import pytest
+
+from neq.config import resolve
+from neq.runs.identity import plain_identity
+from neq.scheme_search import ShortRuns
+from neq.scheme_search.costs import HEAD
+from neq.scheme_search.short_runs import DIVERGED, _failed
+from neq.selection import StaticScheme
+from neq.sweeps import read_cells
+from neq.sweeps.history import CellState
+from neq.training import TrainingDiverged, train
+from tests.training.runs import run_of
+
+SCHEMES = [HEAD, StaticScheme((3,), (0.5,)), StaticScheme((2, 3), (1.0, 0.25), 4)]
+
+
+class Untrained(ShortRuns):
+    """Writes the sweep and trains nothing."""
+
+    def _train(self, sweep, experiment, file):
+        pass
+
+
+def cells_of(folder, **settings):
+    folder.mkdir(exist_ok=True)
+    given = {"net_name": "mcunet-in0", "dataset": "digits", **settings}
+    runs = Untrained("scheme_search", given, [4, 5], folder / "runs", folder / "my scheme")
+    assert runs("contributions", SCHEMES) == {}
+    return read_cells(folder / "my scheme_contributions.yaml")[1]
+
+
+def test_a_cell_for_every_scheme_and_seed(tmp_path):
+    cells = cells_of(tmp_path, image_size=16, no_wd_keys=["norm"])
+    assert len(cells) == 6
+    listed = [StaticScheme.of_config(cell.config.backward_config) for cell in cells]
+    assert listed == [scheme for scheme in SCHEMES for _ in range(2)]
+    for cell, seed in zip(cells, [4, 5] * 3, strict=True):
+        neq = cell.config.NEq_config
+        assert (neq.neuron_selection, neq.initialization, neq.norm_mode) == ("SU", "SU", "frozen")
+        assert (neq.ratio, neq.budget, neq.scheme) == (1.0, None, None)
+        assert (cell.config.manual_seed, cell.config.data_provider.image_size) == (seed, 16)
+        assert cell.config.run_config.no_wd_keys == ("norm",)
+
+
+def test_a_run_is_the_same_as_without_a_search(tmp_path):
+    cell = cells_of(tmp_path, n_epochs=2)[2]
+    recipe = {"run_config": {"momentum": 0, "base_lr": 0.0125, "warmup_epochs": 0}}
+    lists = {"manual_weight_idx": [3], "weight_update_ratio": [0.5]}
+    alone = {"neuron_selection": "SU", "initialization": "SU", "ratio": 1, "norm_mode": "frozen", **lists}
+    config = resolve(recipe, {"net_name": "mcunet-in0", "n_epochs": 2, "manual_seed": 4, **alone}).config
+    assert plain_identity(cell.config) == plain_identity(config)
+
+
+def test_a_run_that_diverges_is_known_by_its_line(tmp_path):
+    with (
+        run_of(tmp_path, base_lr=1e30, n_epochs=1) as (training, _),
+        pytest.raises(TrainingDiverged) as error,
+    ):
+        train(training)
+    states = [
+        CellState(1, "failed", reason=str(error.value)),
+        CellState(2, "failed", reason="no space left on device"),
+        CellState(3, "done"),
+    ]
+    assert DIVERGED in str(error.value)
+    assert _failed(states) == states[1:2]
