@@ -149,5 +149,5 @@ def _failed(states: Sequence[CellState]) -> list[CellState]:
 def _mean(folders: Sequence[Path]) -> Measured:
     summaries = [read_summary(folder) for folder in folders]
     names = ("val_top1", "val_loss", "test_top1")
-    values = (mean(summary[name] for summary in summaries) for name in names)
-    return Measured(*values, tuple(map(str, folders)))
+    val_top1, val_loss, test_top1 = (mean(summary[name] for summary in summaries) for name in names)
+    return Measured(val_top1, val_loss, test_top1, tuple(map(str, folders)))

@@ -8,9 +8,7 @@ from neq.scheme_search.picture import search_picture
 from tests.scheme_search.searching import Stub, costs_of
 
 
-@pytest.mark.parametrize(
-    ("unit", "label"), [("parameters", "parameters"), ("bytes", "KiB"), ("macs", "MACs")]
-)
+@pytest.mark.parametrize(("unit", "label"), [("parameters", "parameters"), ("macs", "MACs")])
 def test_it_shows_all_contributions_and_the_choice(tmp_path, unit, label):
     with costs_of(tmp_path, budget_unit=unit, ratio=0.7) as costs:
         found = search(costs, Stub(), shares=(0.5, 1.0), train=False)

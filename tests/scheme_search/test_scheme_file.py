@@ -52,11 +52,11 @@ def test_files_of_another_search_stay(found, tmp_path):
     write_search(path, found, ASKED, "")
     check_out(path, ASKED, force=False)
     other = {**ASKED, "seeds": [1]}
-    with pytest.raises(UserError, match="mine.yaml exists, of another search; --force replaces it"):
+    with pytest.raises(UserError, match=r"mine\.yaml exists, of another search; --force replaces it"):
         check_out(path, other, force=False)
     check_out(path, other, force=True)
     (tmp_path / "mine.json").unlink()
-    with pytest.raises(UserError, match="mine.yaml exists"):
+    with pytest.raises(UserError, match=r"mine\.yaml exists"):
         check_out(path, ASKED, force=False)
 
 
