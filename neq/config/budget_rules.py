@@ -31,7 +31,7 @@ NO_LISTS: Mapping[str, object] = {"n_bias_update": 0, "manual_weight_idx": (), "
 def spelled_out(flat: Mapping[str, object]) -> dict[str, object]:
     """Settings with a budget such as `1.5M`, `30%` or `64MiB` replaced by a number.
 
-    A share becomes a ratio, a size an amount in bytes.
+    A share becomes a ratio, a size an amount in bytes; `20MMACs` is 20M with the unit macs.
 
     Args:
         flat: flat settings from one source.
@@ -42,6 +42,11 @@ def spelled_out(flat: Mapping[str, object]) -> dict[str, object]:
     budget = flat.get("budget")
     if not isinstance(budget, str):
         return dict(flat)
+    if budget.rstrip().endswith("MACs"):
+        if flat.get("budget_unit") not in (None, "macs"):
+            given = shown(flat["budget_unit"])
+            raise UserError(f"budget {budget} is of MACs, but budget_unit is {given}; leave budget_unit out")
+        return spelled_out({**flat, "budget": budget.rstrip().removesuffix("MACs"), "budget_unit": "macs"})
     found = re.fullmatch(r"\s*(\d[\d_]*(?:\.\d+)?|\.\d+)\s*([A-Za-z%]*)\s*", budget)
     suffix = found[2] if found else "?"
     if found is None or suffix not in {"%", *_MULTIPLES, *_SIZES}:

@@ -28,6 +28,9 @@ def settled(file: dict[str, Any], flags: dict[str, Any]) -> tuple[float | None, 
         ("1.5GiB", None, 3 * 2**29, "bytes"),
         ("512B", None, 512, "bytes"),
         (".5kB", None, 500, "bytes"),
+        ("20MMACs", None, 20_000_000, "macs"),
+        ("1.5 GMACs ", None, 1_500_000_000, "macs"),
+        ("750000MACs", None, 750_000, "macs"),
     ],
 )
 def test_numbers_shares_and_sizes(written: str, ratio: float | None, budget: int | None, unit: str) -> None:
@@ -36,7 +39,7 @@ def test_numbers_shares_and_sizes(written: str, ratio: float | None, budget: int
 
 
 @pytest.mark.parametrize(
-    "written", ["", "MiB", "64 apples", "1.5", "-3", "1e6", "30 % of all", "64Mib", "0.1k5"]
+    "written", ["", "MiB", "64 apples", "1.5", "-3", "1e6", "30 % of all", "64Mib", "0.1k5", "MACs", "1MMAC"]
 )
 def test_what_cannot_be_read_is_refused(written: str) -> None:
     with pytest.raises(UserError, match=r"budget .* is not allowed"):
@@ -60,6 +63,8 @@ def test_what_no_network_has_is_refused(given: dict[str, Any]) -> None:
 def test_contradictions_are_refused() -> None:
     with pytest.raises(UserError, match=r"budget 64MiB is a size, but budget_unit is 'macs'"):
         settled({}, {"budget": "64MiB", "budget_unit": "macs"})
+    with pytest.raises(UserError, match=r"budget 20MMACs is of MACs, but budget_unit is 'bytes'"):
+        settled({}, {"budget": "20MMACs", "budget_unit": "bytes"})
     with pytest.raises(UserError, match=r"ratio 0\.2 and budget 30% are both given"):
         settled({}, {"budget": "30%", "ratio": 0.2})
     with pytest.raises(UserError, match=r"mbv2_scheme_1.* in parameters, budget_unit is 'bytes'"):
