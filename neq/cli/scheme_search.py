@@ -37,7 +37,7 @@ def command(arguments: list[str]) -> int:
         arguments: "scheme-search", then options, and flags as of `neq train`.
     """
     own, run = _options(arguments[1:])
-    out, overrides = own.out, {**run.overrides, "neuron_selection": "random"}
+    out, overrides = own.out, {**run.overrides, "neuron_selection": "random", "initialization": "random"}
     resolved = resolve(read_yaml(find_config(run.config_file)), overrides)
     config = resolved.config
     if not config.data_provider.use_validation:

@@ -104,7 +104,8 @@ class ShortRuns:
             raise UserError(f"{count} failed: {failed[0].reason}; mend that, then run the same command again")
 
     def _sweep_text(self, name: str, schemes: Sequence[StaticScheme]) -> str:
-        fixed = {**self.settings, "neuron_selection": "SU", "initialization": "SU", "ratio": 1.0}
+        policy = {"neuron_selection": "SU", "initialization": "SU", "scheme": None}
+        fixed = {**self.settings, **policy, "ratio": 1.0, "budget_unit": "parameters"}
         command = ["python3", "${program}", "--config-file", self.config_file, "${args}"]
         return "\n".join(
             [

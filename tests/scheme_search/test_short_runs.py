@@ -23,10 +23,9 @@ class Untrained(ShortRuns):
         pass
 
 
-def cells_of(folder, **settings):
-    folder.mkdir(exist_ok=True)
+def cells_of(folder, config_file="scheme_search", **settings):
     given = {"net_name": "mcunet-in0", "dataset": "digits", **settings}
-    runs = Untrained("scheme_search", given, [4, 5], folder / "runs", folder / "my scheme")
+    runs = Untrained(config_file, given, [4, 5], folder / "runs", folder / "my scheme")
     assert runs("contributions", SCHEMES) == {}
     return read_cells(folder / "my scheme_contributions.yaml")[1]
 
@@ -51,6 +50,14 @@ def test_a_run_is_the_same_as_without_a_search(tmp_path):
     alone = {"neuron_selection": "SU", "initialization": "SU", "ratio": 1, "norm_mode": "frozen", **lists}
     config = resolve(recipe, {"net_name": "mcunet-in0", "n_epochs": 2, "manual_seed": 4, **alone}).config
     assert plain_identity(cell.config) == plain_identity(config)
+
+
+def test_the_budget_of_a_file_is_none_of_its_runs(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("NEq_config: {norm_mode: frozen, budget: 1MiB, scheme: mbv2_scheme_1}\n")
+    for cell in cells_of(tmp_path, str(file)):
+        neq = cell.config.NEq_config
+        assert (neq.ratio, neq.budget, neq.budget_unit, neq.scheme) == (1.0, None, "parameters", None)
 
 
 def test_a_run_that_diverges_is_known_by_its_line(tmp_path):
