@@ -68,8 +68,8 @@ def command(arguments: list[str]) -> int:
             runs = ShortRuns(run.config_file, settings, seeds, *place, follow)
 
             def measure(name: str, schemes: Sequence[StaticScheme]) -> Mapping[StaticScheme, Measured]:
-                each = f"{len(schemes) * len(seeds)} runs of {config.run_config.n_epochs} epochs"
-                console.note(f"{name}: {each}; those that exist are not trained again")
+                asked_for = f"{len(schemes)} schemes, seeds {seeds}, {config.run_config.n_epochs} epochs each"
+                console.note(f"{name}: {asked_for}; runs that exist are not trained again")
                 return runs(name, schemes)
 
             found = search(SchemeCosts(training), measure, **asked)
