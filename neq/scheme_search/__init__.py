@@ -2,7 +2,7 @@
 
 from neq.scheme_search.contributions import Contributions, Measured
 from neq.scheme_search.costs import SchemeCosts
-from neq.scheme_search.search import METHODS, SHARES, Search, search
+from neq.scheme_search.search import SHARES, Search, search
 from neq.scheme_search.short_runs import ShortRuns
 
-__all__ = ["METHODS", "SHARES", "Contributions", "Measured", "SchemeCosts", "Search", "ShortRuns", "search"]
+__all__ = ["SHARES", "Contributions", "Measured", "SchemeCosts", "Search", "ShortRuns", "search"]

@@ -18,11 +18,9 @@ from neq.selection import StaticScheme
 from neq.utils.errors import UserError
 from neq.utils.seeds import seed_for
 
-METHODS = ("contributions", "evolution")
 SHARES = (0.125, 0.25, 0.5, 1.0)
 # The numbers of biases that are tried, as shares of all convs.
 BIASES = (0.125, 0.25, 0.5, 1.0)
-FOUND = "found"
 
 # Trains schemes for a purpose, "contributions" or "controls", and returns their results; without those that
 # diverged.
@@ -34,7 +32,7 @@ class Trained:
     """A scheme that was trained to test the sum of contributions.
 
     Args:
-        name: of a published scheme, `random N` or FOUND.
+        name: of a published scheme, `random N`, or `found`.
         scheme: its lists.
         used: its exact cost.
         predicted: the sum of its contributions; none where a part of it was not measured.
@@ -112,7 +110,7 @@ def search(
         by_milp if method == "contributions" else partial(by_evolution, seed=seed_for(seed, "evolution"))
     )
     choice = best_choice(problems, costs.limit, costs.used, solve)
-    named = {FOUND: choice.scheme} if train else {}
+    named = {"found": choice.scheme} if train else {}
     if controls:
         named |= published(costs)
         stream = np.random.default_rng(seed_for(seed, "controls"))

@@ -68,27 +68,29 @@ class ShortRuns:
         write_text(file, self._sweep_text(name, schemes))
         sweep, cells = read_cells(file)
         experiment = sweep.experiment()
+        diverged: set[int] = set()
         if any(experiment.find(cell.config, self.runs).state != "done" for cell in cells):
-            self._train(sweep, experiment, file)
+            diverged = self._train(sweep, experiment, file)
         found: dict[StaticScheme, list[Path]] = {}
         for cell in cells:
             place = experiment.find(cell.config, self.runs)
             if place.state == "done":
                 found.setdefault(_scheme(cell), []).append(place.folder)
-        return {
-            scheme: _mean(found[scheme])
-            for scheme in schemes
-            if len(found.get(scheme, ())) == len(self.seeds)
-        }
+            elif cell.number not in diverged:
+                raise UserError(
+                    f"the run of cell {cell.number} of {file} is gone, though the sweep has it as done; put "
+                    "the run back, or move the database of sweeps away to train it again"
+                )
+        return {scheme: _mean(runs) for scheme, runs in found.items() if len(runs) == len(self.seeds)}
 
-    def _train(self, sweep: Sweep, experiment: Experiment, file: Path) -> None:
-        """Runs the cells that are not done; failed ones again, unless they diverged."""
+    def _train(self, sweep: Sweep, experiment: Experiment, file: Path) -> set[int]:
+        """Runs the cells that are not done, and again those that failed; returns those that diverged."""
         queue = CellQueue(
             open_storage(self.storage, self.runs), sweep_name(sweep, file.stem, experiment.settings), sweep
         )
         with closing(queue):
             patiently(queue.begin)
-            if _failed(patiently(queue.states)):
+            if any(state.state == "failed" and not _diverged(state) for state in patiently(queue.states)):
                 patiently(lambda: queue.enqueue(failed=True))
             slots = self.workers or cores()
             # Schemes that diverge stop no worker.
@@ -98,10 +100,14 @@ class ShortRuns:
                     self.follow(queue, update)
             finally:
                 pool.stop()
-            failed = _failed(update.states)
-        if failed:
-            count = f"{len(failed)} of the {len(update.states)} runs of {file}"
-            raise UserError(f"{count} failed: {failed[0].reason}; mend that, then run the same command again")
+        left = [state for state in update.states if state.state != "done" and not _diverged(state)]
+        if left:
+            reason = left[0].reason or "every worker has stopped"
+            raise UserError(
+                f"{len(left)} of the {len(update.states)} runs of {file} are not done ({reason}); mend what "
+                "fails, then run the same command again"
+            )
+        return {state.cell for state in update.states if _diverged(state)}
 
     def _sweep_text(self, name: str, schemes: Sequence[StaticScheme]) -> str:
         policy = {"neuron_selection": "SU", "initialization": "SU", "scheme": None}
@@ -142,9 +148,8 @@ def _scheme(cell: Cell) -> StaticScheme:
     return found
 
 
-def _failed(states: Sequence[CellState]) -> list[CellState]:
-    """The cells that failed and did not diverge."""
-    return [state for state in states if state.state == "failed" and DIVERGED not in state.reason]
+def _diverged(state: CellState) -> bool:
+    return state.state == "failed" and DIVERGED in state.reason
 
 
 def _mean(folders: Sequence[Path]) -> Measured:

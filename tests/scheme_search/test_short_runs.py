@@ -3,14 +3,18 @@
 import pytest
 
 from neq.config import resolve
+from neq.experiment.training_experiment import TrainingExperiment
+from neq.runs import RunLocation
 from neq.runs.identity import plain_identity
-from neq.scheme_search import ShortRuns
+from neq.scheme_search import Measured, ShortRuns
 from neq.scheme_search.costs import HEAD
-from neq.scheme_search.short_runs import DIVERGED, _failed
+from neq.scheme_search.short_runs import DIVERGED
 from neq.selection import StaticScheme
 from neq.sweeps import read_cells
 from neq.sweeps.history import CellState
+from neq.sweeps.run_sweep import SweepUpdate
 from neq.training import TrainingDiverged, train
+from neq.utils.errors import UserError
 from tests.training.runs import run_of
 
 SCHEMES = [HEAD, StaticScheme((3,), (0.5,)), StaticScheme((2, 3), (1.0, 0.25), 4)]
@@ -20,7 +24,7 @@ class Untrained(ShortRuns):
     """Writes the sweep and trains nothing."""
 
     def _train(self, sweep, experiment, file):
-        pass
+        return {1, 2, 3, 4, 5, 6}
 
 
 def cells_of(folder, config_file="scheme_search", **settings):
@@ -66,10 +70,39 @@ def test_a_run_that_diverges_is_known_by_its_line(tmp_path):
         pytest.raises(TrainingDiverged) as error,
     ):
         train(training)
-    states = [
-        CellState(1, "failed", reason=str(error.value)),
-        CellState(2, "failed", reason="no space left on device"),
-        CellState(3, "done"),
-    ]
     assert DIVERGED in str(error.value)
-    assert _failed(states) == states[1:2]
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "refused"),
+    [
+        ("failed", "the loss is nan; try a lower base_lr", None),
+        ("failed", "no space left on device", r"4 of the 6 runs .* \(no space left on device\)"),
+        ("waiting", "", "every worker has stopped"),
+        ("done", "", "cell 3 .* is gone"),
+    ],
+)
+def test_only_what_diverged_is_left_out(tmp_path, monkeypatch, state, reason, refused):
+    """Of three schemes the head alone has its two runs."""
+
+    def find(experiment, config, runs):
+        head = config.backward_config.weight_update_ratio == (0.0,)
+        return RunLocation(runs / "head", "done" if head else "unfinished")
+
+    def run_sweep(queue, pool, workers):
+        ended = [CellState(cell, "done" if cell < 3 else state, reason=reason) for cell in range(1, 7)]
+        yield SweepUpdate(ended, (), (), 0, True)
+
+    monkeypatch.setattr(TrainingExperiment, "find", find)
+    monkeypatch.setattr("neq.scheme_search.short_runs.run_sweep", run_sweep)
+    (tmp_path / "runs/head").mkdir(parents=True)
+    (tmp_path / "runs/head/summary.json").write_text('{"val_top1": 50, "val_loss": 1.5, "test_top1": 40}')
+    given = {"net_name": "mcunet-in0", "dataset": "digits"}
+    runs = ShortRuns("scheme_search", given, [4, 5], tmp_path / "runs", tmp_path / "scheme")
+    if refused is None:
+        assert runs("contributions", SCHEMES) == {
+            HEAD: Measured(50, 1.5, 40, (str(tmp_path / "runs/head"),) * 2)
+        }
+    else:
+        with pytest.raises(UserError, match=refused):
+            runs("contributions", SCHEMES)
