@@ -13,7 +13,11 @@ Source: Lin et al., arXiv 2206.15472, section 3.2 (contributions that add up, ev
 
 from __future__ import annotations
 
+import ctypes
+import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -146,17 +150,33 @@ def by_milp(problem: Problem, aim: float) -> list[Option]:
         LinearConstraint(np.hstack([of_conv * depth, none - 1]), ub=0.0),
         LinearConstraint(np.hstack([of_conv, none]), ub=1.0),
     ]
-    found = milp(
-        np.append([-option.gain for option in options], 0.0),
-        integrality=np.append(np.ones(count), 0),
-        bounds=Bounds(0, np.append(np.ones(count), np.inf)),
-        constraints=constraints,
-        options={"mip_rel_gap": 0.0},
-    )
+    with _silence():
+        found = milp(
+            np.append([-option.gain for option in options], 0.0),
+            integrality=np.append(np.ones(count), 0),
+            bounds=Bounds(0, np.append(np.ones(count), np.inf)),
+            constraints=constraints,
+            options={"mip_rel_gap": 0.0},
+        )
     assert found.x is not None, f"choosing nothing is feasible: {found.message}"
     chosen = [option for option, taken in zip(options, found.x[:count], strict=True) if taken > 0.5]
     # HiGHS lets a row exceed its bound by a millionth.
     return chosen if problem.cost(chosen) <= aim else by_milp(problem, aim - 2e-6 * room)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keeps off standard output what HiGHS prints whatever its options, where it repairs a solution."""
+    sys.stdout.flush()
+    kept, nothing = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1)
+    try:
+        yield
+    finally:
+        ctypes.CDLL(None).fflush(None)
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nothing)
 
 
 def by_evolution(problem: Problem, aim: float, seed: int = 0) -> list[Option]:

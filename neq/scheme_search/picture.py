@@ -13,13 +13,14 @@ from neq.results.pictures import STYLES
 from neq.scheme_search.search import Search
 
 # Unit of a cost -> what it is shown in, and the size of that.
-_UNITS = {"bytes": ("KiB", 2**10), "macs": ("MACs", 1)}
+_UNITS = {"bytes": ("MiB", 2**20), "macs": ("MACs", 1)}
 
 
 def search_picture(found: Search) -> Figure:
     """Gains by conv at each share and by the number of biases, above the cost of each whole conv.
 
-    What the scheme updates is filled and on a grey band.
+    What the scheme updates is filled and on a grey band. A loss that is larger than the largest gain is drawn
+    as large as that, so that layers which diverge do not hide the others.
     """
     costs, scheme, gains = found.costs, found.choice.scheme, found.contributions
     width = min(24.0, 5.5 + 0.16 * len(costs.convs))
@@ -33,13 +34,16 @@ def search_picture(found: Search) -> Figure:
         for conv, _ in chosen:
             axes.axvspan(conv - 0.5, conv + 0.5, color="#e4e4e4", zorder=0, linewidth=0)
         axes.set_xlim(-0.8, len(costs.convs) - 0.2)
+    least = -max(*gains.weights.values(), *gains.biases.values(), 1.0)
     for at, share in enumerate(sorted({share for _, share in gains.weights})):
-        of_share = [(conv, gain) for (conv, each), gain in gains.weights.items() if each == share]
+        of_share = [(conv, max(gain, least)) for (conv, each), gain in gains.weights.items() if each == share]
         filled = [conv for conv, each in chosen if each == share]
         _marks(top, of_share, filled, at, f"{share:g} of a conv")
-    _marks(right, sorted(gains.biases.items()), [scheme.n_bias_update], 0, "biases")
+    of_biases = [(count, max(gain, least)) for count, gain in sorted(gains.biases.items())]
+    _marks(right, of_biases, [scheme.n_bias_update], 0, "biases")
     _draw_costs(below, found)
-    top.set_ylabel("gain in validation\ntop-1 (points)")
+    is_cut = min(*gains.weights.values(), *gains.biases.values(), least) < least
+    top.set_ylabel(f"gain in validation\ntop-1 (points{f', cut at {least:.0f}' if is_cut else ''})")
     right.set_xlabel("biases of the last convs")
     below.set_xlabel("conv, in module order")
     for axes in (top, right, below):
@@ -67,7 +71,7 @@ def _marks(
     style: dict[str, Any] = {"linestyle": "none", "marker": marker, "color": colour}
     axes.plot(*zip(*points, strict=True), **style, fillstyle="none", markersize=5, label=label)
     if filled := [point for point in points if point[0] in chosen]:
-        axes.plot(*zip(*filled, strict=True), **style, markersize=8)
+        axes.plot(*zip(*filled, strict=True), **style, markersize=8, zorder=3)
 
 
 def _draw_costs(axes: Axes, found: Search) -> None:
@@ -76,10 +80,10 @@ def _draw_costs(axes: Axes, found: Search) -> None:
     name, size = _UNITS.get(costs.unit, (costs.unit, 1))
     options = [costs.option(conv, 1.0) for conv in range(len(costs.convs))]
     own, depth = ([getattr(option, key) / size for option in options] for key in ("cost", "depth"))
-    axes.bar(range(len(own)), own, color="#555555", width=0.7, label="cost of its neurons")
+    axes.bar(range(len(own)), own, color="#555555", width=0.7, label="its neurons and input")
     if any(depth):
         style: dict[str, Any] = {"color": "white", "edgecolor": "#555555", "hatch": "////", "linewidth": 0.5}
-        axes.bar(range(len(own)), depth, bottom=own, width=0.7, label="of its depth", **style)
+        axes.bar(range(len(own)), depth, bottom=own, width=0.7, label="the way to it", **style)
     limit = (costs.limit - costs.base(0)) / size
     axes.axhline(limit, color="black", linestyle="--", linewidth=1, label="budget beside the head")
     axes.set_ylabel(f"cost of a whole\nconv ({name})")

@@ -1,5 +1,6 @@
 """Integer programming against enumeration, evolution against both, and the exact budget."""
 
+import ctypes
 import itertools
 import random
 from statistics import mean
@@ -53,6 +54,14 @@ def test_integer_programming_finds_the_best_of_all(seed, scale):
     assert problem.cost(chosen) <= limit
     assert len({option.conv for option in chosen}) == len(chosen)
     assert problem.value(chosen) == pytest.approx(best_value(problem, limit))
+
+
+def test_the_solver_prints_nothing(capfd):
+    for seed, part in ((0, 3), (2, 7), (5, 7), (6, 7)):  # of which it repairs solutions
+        problem, limit = drawn(seed, convs=30, shares=4)
+        assert by_milp(problem, part * limit)
+    ctypes.CDLL(None).fflush(None)
+    assert capfd.readouterr().out == ""
 
 
 def test_a_choice_that_fills_the_budget_exactly_is_found():

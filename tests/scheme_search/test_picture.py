@@ -8,6 +8,15 @@ from neq.scheme_search.picture import search_picture
 from tests.scheme_search.searching import Stub, costs_of
 
 
+def test_large_losses_are_cut(tmp_path):
+    with costs_of(tmp_path, ratio=0.7) as costs:
+        found = search(costs, Stub(lambda scheme: 2.0 if scheme.n_bias_update else -80.0 * scheme.ratios[0]))
+        top, right, *_ = search_picture(found).axes
+    assert min(y for line in top.lines[:-1] for y in line.get_ydata()) == -2
+    assert "cut at -2" in top.get_ylabel()
+    assert max(right.lines[0].get_ydata()) == 2
+
+
 @pytest.mark.parametrize(("unit", "label"), [("parameters", "parameters"), ("macs", "MACs")])
 def test_it_shows_all_contributions_and_the_choice(tmp_path, unit, label):
     with costs_of(tmp_path, budget_unit=unit, ratio=0.7) as costs:
