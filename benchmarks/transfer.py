@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 
 from benchmarks.common import at_least, open_device, run_benchmark
 from benchmarks.transfer_report import Report
-from benchmarks.transfer_runs import CELLS, Setting, Task, train_task, weights_identity
+from benchmarks.transfer_runs import CELLS, Rate, Setting, Task, train_task, weights_identity
 from benchmarks.transfer_table import chosen_rate, tables
 from neq.cli.parsing import Parser
 from neq.utils.errors import UserError, shown, unknown_name
@@ -40,7 +40,7 @@ def sweep(
     setting: Setting,
     cells: Sequence[str],
     seeds: Sequence[int],
-    grid: Sequence[float],
+    grid: Sequence[Rate],
     jobs: int = 1,
     say: Callable[[str], None] = print,
 ) -> None:
@@ -49,7 +49,7 @@ def sweep(
     Args:
         report: gets an entry for each run.
         setting: what the runs share.
-        cells: names in CELLS.
+        cells: names in the setting's cells.
         seeds: the first one chooses the learning rates.
         grid: learning rates to choose from.
         jobs: runs at a time.
@@ -58,23 +58,47 @@ def sweep(
     Raises:
         UserError: data, weights or network that cannot be used, or a report of other settings.
     """
-    folder = report.path.with_suffix(".runs") / setting.dataset
-
-    def task(cell: str, base_lr: float, seed: int) -> Task:
-        return Task(setting, cell, base_lr, seed, folder / f"{cell}-lr{base_lr:g}-seed{seed}")
-
-    shared = {key: getattr(setting, key) for key in SHARED}
-    weights = weights_identity(task(cells[0], grid[0], seeds[0]))
-    report.settle({**shared, "weights": weights, "grid": list(grid), "grid_seed": seeds[0]})
+    settle(report, setting, cells, seeds[0], grid)
     for seed in seeds:
-        if seed == seeds[0]:
-            tasks = [task(cell, rate, seed) for cell in cells for rate in grid]
-        else:
-            rates = {cell: chosen_rate(report.runs, setting.dataset, cell, seeds[0]) for cell in cells}
-            tasks = [task(cell, rate, seed) for cell, rate in rates.items() if rate is not None]
-        tasks = [task for task in tasks if not report.holds(task)]
-        for entry in _train(tasks, jobs, say):
+        for entry in _train(lacking(report, setting, cells, seed, seeds[0], grid), jobs, say):
             report.add(entry)
+
+
+def settle(
+    report: Report, setting: Setting, cells: Sequence[str], grid_seed: int, grid: Sequence[Rate]
+) -> None:
+    """Makes sure that runs of this setting belong into the report.
+
+    Raises:
+        UserError: they do not.
+    """
+    shared = {key: getattr(setting, key) for key in SHARED}
+    weights = weights_identity(_task(report, setting, cells[0], grid[0], grid_seed))
+    report.settle({**shared, "weights": weights, "grid": list(grid), "grid_seed": grid_seed})
+
+
+def lacking(
+    report: Report,
+    setting: Setting,
+    cells: Sequence[str],
+    seed: int,
+    grid_seed: int,
+    grid: Sequence[Rate],
+) -> list[Task]:
+    """The runs of a seed that the report lacks: each cell at its whole grid, or at the rate that it keeps."""
+    tasks = []
+    for cell in cells:
+        rates = setting.cells[cell].grid or grid
+        if seed != grid_seed and len(rates) > 1:
+            kept = chosen_rate(report.runs, setting.dataset, cell, grid_seed)
+            rates = () if kept is None else (kept,)
+        tasks += [_task(report, setting, cell, rate, seed) for rate in rates]
+    return [task for task in tasks if not report.holds(task)]
+
+
+def _task(report: Report, setting: Setting, cell: str, rate: Rate, seed: int) -> Task:
+    folder = report.path.with_suffix(".runs") / setting.dataset / f"{cell}-lr{rate}-seed{seed}"
+    return Task(setting, cell, rate, seed, folder)
 
 
 def _train(tasks: list[Task], jobs: int, say: Callable[[str], None]) -> Iterator[dict[str, Any]]:
@@ -173,7 +197,7 @@ def main(argv: list[str] | None = None) -> int:
             print(tables(Report(given.output)))
             return
         open_device(given.device)
-        names = {field.name for field in dataclasses.fields(Setting)}
+        names = {field.name for field in dataclasses.fields(Setting)} - {"cells"}
         setting = Setting(**{name: value for name, value in vars(given).items() if name in names})
         try:
             with FileLock(f"{given.output}.lock", timeout=0):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,42 @@ from neq.runs import identity, read_metrics, read_summary
 from neq.training import TrainingDiverged
 from neq.utils.device import pick_device
 
-# A cell: its policy and its norm mode. `head` trains the classifier alone.
+Rate = float | str  # a learning rate, or "auto"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One way to fine-tune.
+
+    Args:
+        overrides: settings of its runs, beside those that all runs share; without a budget of their own they
+            take the scheme's.
+        grid: learning rates to choose from; none: those of the report.
+    """
+
+    overrides: Mapping[str, object]
+    grid: tuple[Rate, ...] | None = None
+
+
+def of_policy(policy: str, norm_mode: str, first: str | None = None, **more: object) -> dict[str, object]:
+    """The settings of a policy, which chooses the first epoch's neurons too unless another one does."""
+    return {"neuron_selection": policy, "initialization": first or policy, "norm_mode": norm_mode, **more}
+
+
+FULL_TRAIN = Cell(of_policy("full", "train", ratio=1.0))
+FULL_FROZEN = Cell(of_policy("full", "frozen", ratio=1.0))
+SU_FROZEN = Cell(of_policy("SU", "frozen"))
 CELLS = {
-    "full-train": ("full", "train"),
-    "full-frozen": ("full", "frozen"),
-    "su-train": ("SU", "train"),
-    "su-frontier": ("SU", "frontier"),
-    "su-frozen": ("SU", "frozen"),
-    "random-frontier": ("random", "frontier"),
-    "random-frozen": ("random", "frozen"),
-    "velocity-frontier": ("velocity", "frontier"),
-    "velocity-frozen": ("velocity", "frozen"),
-    "head": ("head", "frozen"),
+    "full-train": FULL_TRAIN,
+    "full-frozen": FULL_FROZEN,
+    "su-train": Cell(of_policy("SU", "train")),
+    "su-frontier": Cell(of_policy("SU", "frontier")),
+    "su-frozen": SU_FROZEN,
+    "random-frontier": Cell(of_policy("random", "frontier")),
+    "random-frozen": Cell(of_policy("random", "frozen")),
+    "velocity-frontier": Cell(of_policy("velocity", "frontier", "random")),
+    "velocity-frozen": Cell(of_policy("velocity", "frozen", "random")),
+    "head": Cell(of_policy("head", "frozen", ratio=0.0)),
 }
 KEPT = ("val_top1", "val_loss", "test_top1", "best_epoch", "saved_bytes")
 
@@ -49,6 +74,7 @@ class Setting:
         scheme: the lists of SU, and the budget of random and velocity.
         device: "cpu" or "cuda".
         threads: of torch.
+        cells: by name.
     """
 
     dataset: str
@@ -61,6 +87,7 @@ class Setting:
     scheme: str = "mbv2_scheme_1"
     device: str = "cpu"
     threads: int = 1
+    cells: Mapping[str, Cell] = field(default_factory=lambda: CELLS)
 
 
 @dataclass(frozen=True)
@@ -69,24 +96,21 @@ class Task:
 
     setting: Setting
     cell: str
-    base_lr: float
+    base_lr: Rate
     seed: int
     folder: Path
 
     @property
-    def key(self) -> tuple[str, str, float, int]:
+    def key(self) -> tuple[str, str, Rate, int]:
         """What tells a run of a report from the others."""
         return self.setting.dataset, self.cell, self.base_lr, self.seed
 
 
 def resolved(task: Task) -> Resolved:
     """The configuration of a run: SGD without momentum, cosine schedule, no warm-up."""
-    setting, (policy, norm_mode) = task.setting, CELLS[task.cell]
-    budget: dict[str, object] = {"scheme": setting.scheme}
-    if policy in ("full", "head"):
-        budget = {"ratio": 1.0 if policy == "full" else 0.0}
-    if policy == "head":
-        policy = "random"  # of nothing: its budget is 0
+    setting, own = task.setting, task.setting.cells[task.cell].overrides
+    has_budget = not {"ratio", "budget"}.isdisjoint(own)
+    budget: dict[str, object] = {} if has_budget else {"scheme": setting.scheme}
     overrides = {
         "dataset": "image_folder",
         "root": setting.root,
@@ -99,9 +123,7 @@ def resolved(task: Task) -> Resolved:
         "base_lr": task.base_lr,
         "momentum": 0.0,
         "test_per_epochs": setting.epochs,
-        "neuron_selection": policy,
-        "initialization": "random" if policy == "velocity" else policy,
-        "norm_mode": norm_mode,
+        **own,
         **budget,
         "manual_seed": task.seed,
         "device": setting.device,
@@ -137,6 +159,8 @@ def train_task(task: Task) -> dict[str, Any]:
     else:
         summary, epochs = read_summary(task.folder), read_metrics(task.folder)
         entry |= {key: summary[key] for key in KEPT}
+        if "base_lr" in summary:  # of the last search
+            entry["found_lr"] = summary["base_lr"]
         entry["step_seconds"] = [epoch["step_seconds"] for epoch in epochs]
         classes = len(open_image_folder(task.setting.root).classes)
         # The classes' shares alone may bring the loss a little below that of guessing.

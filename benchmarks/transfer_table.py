@@ -10,23 +10,23 @@ from typing import Any
 from scipy import stats
 
 from benchmarks.transfer_report import Report
-from benchmarks.transfer_runs import CELLS
+from benchmarks.transfer_runs import CELLS, Rate
 
 BASELINE = "full-train"
 NOTHING = "–"
 Run = dict[str, Any]
 
 
-def chosen_rate(runs: Sequence[Run], dataset: str, cell: str, grid_seed: int) -> float | None:
+def chosen_rate(runs: Sequence[Run], dataset: str, cell: str, grid_seed: int) -> Rate | None:
     """The learning rate that a cell keeps: the best on validation, then the one with the lower loss.
 
     None where there is no run of the grid yet, or all of them diverged.
     """
-    grid = [run for run in _of(runs, dataset, cell) if run["seed"] == grid_seed and not _diverged(run)]
+    grid = [run for run in _of(runs, dataset, cell) if run["seed"] == grid_seed and not has_diverged(run)]
     if not grid:
         return None
     best = max(grid, key=lambda run: (run["val_top1"], -run["val_loss"]))
-    rate: float = best["base_lr"]
+    rate: Rate = best["base_lr"]
     return rate
 
 
@@ -59,28 +59,28 @@ def tables(report: Report) -> str:
     }
     heads = ["cell", *(f"{name}: lr" for name in datasets), *(f"{name}: test top-1 %" for name in datasets)]
     heads += ["difference to full-train", "step time", "saved for backward"]
-    lines = _table(heads, ([cell, *_row(cell, datasets, rates, kept)] for cell in cells))
+    lines = markdown(heads, ([cell, *_row(cell, datasets, rates, kept)] for cell in cells))
     lines += ["", *_notes(report, datasets, cells, kept), "", "Validation top-1 % by learning rate:", ""]
     grid = settings["grid"]
     heads = ["cell", *(f"{name}, {rate:g}" for name in datasets for rate in grid)]
-    lines += _table(heads, ([cell, *_grid_row(runs, cell, datasets, rates, settings)] for cell in cells))
+    lines += markdown(heads, ([cell, *_grid_row(runs, cell, datasets, rates, settings)] for cell in cells))
     return "\n".join(lines)
 
 
 def _row(
     cell: str,
     datasets: Sequence[str],
-    rates: dict[tuple[str, str], float | None],
+    rates: dict[tuple[str, str], Rate | None],
     kept: dict[tuple[str, str, int], Run],
 ) -> list[str]:
     mine = {(name, seed): run for (name, of, seed), run in kept.items() if of == cell}
     base = {(name, seed): run for (name, of, seed), run in kept.items() if of == BASELINE}
-    row = [NOTHING if (rate := rates[name, cell]) is None else f"{rate:g}" for name in datasets]
-    row += [_accuracy([run for (of, _), run in mine.items() if of == name]) for name in datasets]
+    row = [NOTHING if (rate := rates[name, cell]) is None else f"{rate}" for name in datasets]
+    row += [accuracy([run for (of, _), run in mine.items() if of == name]) for name in datasets]
     pairs = [
         (run, base[key])
         for key, run in mine.items()
-        if key in base and not _diverged(run) and not _diverged(base[key])
+        if key in base and not has_diverged(run) and not has_diverged(base[key])
     ]
     if cell == BASELINE or not pairs:
         row.append(NOTHING)
@@ -97,9 +97,9 @@ def _row(
     return [*row, f"{time:.2f}", f"{saved / 2**20:.1f} MiB ({share:.3f})"]
 
 
-def _accuracy(runs: Sequence[Run]) -> str:
+def accuracy(runs: Sequence[Run]) -> str:
     """`95.42 ± 0.48`, mean and standard deviation over seeds; diverged runs are counted beside it."""
-    finished = [run["test_top1"] for run in runs if not _diverged(run)]
+    finished = [run["test_top1"] for run in runs if not has_diverged(run)]
     lost = len(runs) - len(finished)
     if not runs:
         return NOTHING
@@ -115,7 +115,7 @@ def _grid_row(
     runs: Sequence[Run],
     cell: str,
     datasets: Sequence[str],
-    rates: dict[tuple[str, str], float | None],
+    rates: dict[tuple[str, str], Rate | None],
     settings: dict[str, Any],
 ) -> list[str]:
     row = []
@@ -125,7 +125,7 @@ def _grid_row(
         }
         for rate in settings["grid"]:
             run = by_rate.get(rate)
-            text = NOTHING if run is None else "diverged" if _diverged(run) else f"{run['val_top1']:.2f}"
+            text = NOTHING if run is None else "diverged" if has_diverged(run) else f"{run['val_top1']:.2f}"
             row.append(f"**{text}**" if rate == rates[name, cell] else text)
     return row
 
@@ -161,7 +161,8 @@ def _notes(
     return lines
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table."""
     return [f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *rows)]
 
 
@@ -169,5 +170,6 @@ def _of(runs: Iterable[Run], dataset: str, cell: str) -> list[Run]:
     return [run for run in runs if run["dataset"] == dataset and run["cell"] == cell]
 
 
-def _diverged(run: Run) -> bool:
+def has_diverged(run: Run) -> bool:
+    """Whether a run reached nothing."""
     return bool(run["outcome"] == "diverged")

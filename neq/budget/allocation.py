@@ -111,7 +111,8 @@ class BudgetAllocator:
             return self.keep(policy, policy.score(state) != -torch.inf)
         limit, scores = self.limit, policy.score(state)
         if limit >= self.total:
-            return Allocation(torch.ones(len(scores), dtype=torch.bool), self.total, limit, self.unit)
+            eligible = scores.cpu() != -torch.inf
+            return Allocation(eligible, self.used(eligible), limit, self.unit)
         found = list(self._within(limit, partial(fill_by_rank, scores)))
         if not cost_aware:
             chosen, used = max(reversed(found), key=lambda each: each[1])

@@ -50,10 +50,10 @@ def _metavar(key: Key) -> str:
     types = _types(key)
     if get_origin(key.field.annotation) is tuple or key.name == "mean_std":
         return "LIST"
-    if key.choices:
+    if key.choices and float not in types:
         return "{" + ",".join(key.choices) + "}"
     kinds = {bool: "0|1", int: "INTEGER", float: "NUMBER", str: "TEXT"}
-    return next(name for kind, name in kinds.items() if kind in types)
+    return "|".join((next(name for kind, name in kinds.items() if kind in types), *key.choices))
 
 
 def build_parser(prog: str, defaults: Mapping[str, object]) -> argparse.ArgumentParser:

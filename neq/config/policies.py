@@ -7,7 +7,7 @@ that listing policies, or refusing an unknown one, does not load torch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
     from neq.selection.state import SelectionState
 
-Need = Literal["lists", "velocity", "gradients"]
+Need = Literal["lists", "velocity", "gradients", "importance"]
+# Needs that the trainer measures.
+_MEASURED = ("velocity", "gradients", "importance")
 
 
 @dataclass(frozen=True)
@@ -30,13 +32,15 @@ class Policy:
         name: as settings give it.
         module: import path of the module that scores: `score(state)`, and `value(state)` where the score is
             already a value per cost.
-        is_static: whether the first choice stays for the whole run.
+        is_static: whether the first choice stays for the whole run, unless `choose_every` is set.
         needs: what must be known before it can score: "lists" (of a scheme, which then are its choice),
-            "velocity" or "gradients" (measured by the trainer).
+            "velocity", "gradients" or "importance" (measured by the trainer).
         units: which kinds of channels it can rank, as the setting `unit` names them.
         trains_biases: whether the biases that a scheme lists train too.
         may_initialize: whether it can choose the neurons of the first epoch, before anything is measured.
         settings: keys of the configuration that matter under this policy alone.
+        measures_once: whether importance is measured before its first choice alone, not before each.
+        defaults: settings that choosing this policy brings where they are not given beside it.
 
     Raises:
         ValueError: it may initialize, but needs what is measured during training.
@@ -50,9 +54,11 @@ class Policy:
     trains_biases: bool = False
     may_initialize: bool = False
     settings: tuple[str, ...] = ()
+    measures_once: bool = False
+    defaults: Mapping[str, object] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        if self.may_initialize and self.needs in ("velocity", "gradients"):
+        if self.may_initialize and self.needs in _MEASURED:
             raise ValueError(
                 f"policy {shown(self.name)} needs {self.needs} and cannot choose the first epoch's neurons: "
                 "nothing is measured before that epoch; leave may_initialize out"
@@ -129,3 +135,28 @@ register(
 register(Policy("random", "neq.selection.random", may_initialize=True))
 register(Policy("full", "neq.selection.full", is_static=True, may_initialize=True))
 register(Policy("taylor", "neq.selection.taylor", needs="gradients"))
+register(Policy("head", "neq.selection.head", is_static=True, may_initialize=True))
+register(Policy("last", "neq.selection.last", is_static=True, may_initialize=True))
+_MEASURING = ("importance", "importance_batches")
+_AFTER_HEAD = {"initialization": "head", "norm_mode": "frozen"}
+register(
+    Policy(
+        "auto",
+        "neq.selection.auto",
+        is_static=True,
+        needs="importance",
+        settings=_MEASURING,
+        defaults={**_AFTER_HEAD, "cost_aware": True},
+    )
+)
+for _drawing in ("trady", "medyate"):
+    register(
+        Policy(
+            _drawing,
+            f"neq.selection.{_drawing}",
+            needs="importance",
+            settings=(*_MEASURING, "layer_share"),
+            measures_once=True,
+            defaults=_AFTER_HEAD,
+        )
+    )

@@ -49,7 +49,8 @@ def resolve(file_values: Mapping[str, object], overrides: Mapping[str, object]) 
     """
     given = spelled_out(flatten_overrides(overrides))
     overridden = frozenset(name for name, value in given.items() if value is not None)
-    flat = {**spelled_out(flatten_file(file_values)), **given}
+    in_file = spelled_out(flatten_file(file_values))
+    flat = {**in_file, **given, **_brought_by_policy(in_file, given)}
     published = _published({name: flat.pop(name) for name in PUBLISHED if name in flat})
     asked = _validated(flat)
     changes, notes = _catalog_changes(asked, overridden)
@@ -61,6 +62,14 @@ def resolve(file_values: Mapping[str, object], overrides: Mapping[str, object]) 
     if ratio is not None and ratio > 1:
         budget_notes.append(f"ratio {ratio} is above 1: every neuron may be updated (30 % is 0.3)")
     return Resolved(config, (*notes, *budget_notes, *compat.notes(published, config)))
+
+
+def _brought_by_policy(in_file: Mapping[str, object], given: Mapping[str, object]) -> dict[str, object]:
+    """The settings that the policy brings: those that are not given in the same place as its name."""
+    beside = given if given.get("neuron_selection") is not None else {**in_file, **given}
+    policy = POLICIES.get(str(beside.get("neuron_selection")))
+    defaults = {} if policy is None else policy.defaults
+    return {key: value for key, value in defaults.items() if key not in beside}
 
 
 def stored_config(values: Mapping[str, object]) -> Config:
@@ -170,6 +179,11 @@ def _check_together(config: Config) -> None:
                 f"{key} {name!r} does not rank by unit {neq.unit!r}; take unit "
                 f"{POLICIES[name].units[0]!r}, or one of {', '.join(able)}"
             )
+    if run.base_lr == "auto" and not data.use_validation:
+        raise UserError(
+            "base_lr 'auto' compares rates on validation images, which use_validation false leaves out; "
+            "give a number, or use_validation true"
+        )
     if run.lr_schedule_name == "multi_step" and isinstance(run.lr_step_size, int):
         raise UserError(
             f"lr_step_size {run.lr_step_size} is not allowed: "

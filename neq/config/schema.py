@@ -162,7 +162,9 @@ class RunSettings(Section):
     """Epochs, optimizer and learning rate."""
 
     n_epochs: int = Field(200, ge=1, le=1_000_000, description="epochs after warm-up")
-    base_lr: float = Field(0.125, gt=0, description="learning rate after warm-up")
+    base_lr: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        0.125, description="learning rate after warm-up; auto: the best one in a short search on validation"
+    )
     warmup_epochs: int = Field(5, ge=0, description="epochs of linear warm-up, on top of n_epochs")
     warmup_lr: float = Field(0.0, ge=0, description="learning rate that warm-up starts from")
     lr_schedule_name: Literal["cosine", "gamma_step", "multi_step"] = Field(
@@ -238,6 +240,16 @@ class NEqConfig(Section):
     )
     cost_aware: bool = Field(
         False, description="take what brings the most for its cost, instead of in the policy's order"
+    )
+    choose_every: int | None = Field(
+        None, ge=1, description="epochs between choices; none: as the policy does, every epoch or once"
+    )
+    importance: Literal["gradient_norm", "squared_gradient", "relative_gradient", "fisher"] = Field(
+        "gradient_norm", description="what a neuron's importance is measured by"
+    )
+    importance_batches: int = Field(10, ge=1, description="training batches that importance is measured on")
+    layer_share: float = Field(
+        0.9, gt=0, le=1, description="share of the layers' summed importance that preselected layers hold"
     )
     velocity_mu: float = Field(0.5, ge=0, lt=1, description="mu of the velocity")
     velocity_rule: Literal["published", "reference"] = Field(

@@ -215,7 +215,7 @@ def _lead(
             _stop_explained(),
             memory_explained(run),
         ):
-            train(replace(run, trackers=(record, *run.trackers, *mirror), stop=stop), progress)
+            train(replace(run, trackers=(record, *run.trackers, *mirror), stop=stop, notes=notes), progress)
 
 
 def _start_or_resume(

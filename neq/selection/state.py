@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from neq.networks.neurons import NeuronTable
+from neq.selection.importance import Importance
+from neq.utils.errors import UserError
 
 if TYPE_CHECKING:  # the core needs no configuration
     from neq.config import BackwardConfig
@@ -48,6 +50,8 @@ class SelectionState:
         scheme: the lists of SU, if the run has them.
         velocity: signed velocity of every neuron after the last epoch, float64 [N]; none before the first.
         gradients: of one batch's loss, as `batch_gradients` measures them; none where no policy needs them.
+        importance: of every neuron; none where no policy needs it.
+        layer_share: share of the layers' summed rank that preselected layers hold, above 0, at most 1.
     """
 
     table: NeuronTable
@@ -56,3 +60,15 @@ class SelectionState:
     scheme: StaticScheme | None = None
     velocity: Tensor | None = None
     gradients: Mapping[str, Tensor] | None = None
+    importance: Importance | None = None
+    layer_share: float = 1.0
+
+    def measured_importance(self) -> Importance:
+        """The importance of every neuron.
+
+        Raises:
+            UserError: none has been measured.
+        """
+        if self.importance is None:
+            raise UserError("there is nothing to rank by before the importance of neurons is measured")
+        return self.importance

@@ -25,6 +25,7 @@ class Classification(Task[LabelledBatch]):
     """
 
     best_by = "top1"
+    has_micro_batches = True
 
     def __init__(self, data: Data, device: torch.device) -> None:
         self._data, self._device = data, device
@@ -39,6 +40,12 @@ class Classification(Task[LabelledBatch]):
         images, labels = batch
         outputs = forward(images)
         return StepOutput(cross_entropy(outputs, labels), count_hits(outputs.detach(), labels))
+
+    def micro_batches(self, batch: LabelledBatch, images: int) -> Iterator[tuple[LabelledBatch, float]]:
+        """Consecutive images of the batch."""
+        inputs, labels = batch
+        for part in zip(inputs.split(images), labels.split(images), strict=True):
+            yield part, len(part[1]) / len(labels)
 
     def evaluate(self, network: Forward, split: str) -> Iterator[Counts]:
         """Counts images, hits and the sum of their losses."""

@@ -65,6 +65,7 @@ class Task(Protocol[Batch]):
             count all of them.
         extra_saved_bytes: bytes that the task's own modules keep for backward in a step, all processes
             together. What a loss keeps of the outputs does not count.
+        has_micro_batches: whether `micro_batches` cuts a batch into parts of any size.
     """
 
     steps_per_epoch: int
@@ -72,6 +73,7 @@ class Task(Protocol[Batch]):
     best_by: str
     forwards: int = 1
     extra_saved_bytes: int = 0
+    has_micro_batches: bool = False
 
     @abstractmethod
     def batches(self, epoch: int, start: int) -> Iterator[Batch]:
@@ -90,6 +92,17 @@ class Task(Protocol[Batch]):
             forward: to be called `forwards` times.
             batch: as `batches` yields it.
         """
+
+    def micro_batches(self, batch: Batch, images: int) -> Iterator[tuple[Batch, float]]:
+        """A batch in parts, each with its share of the batch: sum_k share_k loss_k is the batch's loss.
+
+        By default a batch is one part, of whatever size.
+
+        Args:
+            batch: as `batches` yields it.
+            images: of each part, at most.
+        """
+        yield batch, 1.0
 
     @abstractmethod
     def evaluate(self, network: Forward, split: str) -> Iterator[Counts]:

@@ -15,15 +15,27 @@ from neq.budget import Allocation, Budget, BudgetAllocator, CostModel, StepSpec
 from neq.config import POLICIES, Config, Policy
 from neq.data import Data
 from neq.networks.neurons import NeuronTable
-from neq.selection import SelectionState, StaticScheme, VelocityState, batch_gradients, bias_layers
+from neq.selection import (
+    CRITERIA,
+    Importance,
+    SelectionState,
+    StaticScheme,
+    VelocityState,
+    batch_gradients,
+    bias_layers,
+)
 from neq.tasks import Task
 from neq.training.checkpoint import Checkpoints
 from neq.training.distributed.collectives import SINGLE_PROCESS, ProcessGroup
 from neq.training.epoch_state import EpochState
 from neq.training.forward import NetworkForward
+from neq.training.importance import measure_importance
 from neq.training.stopping import Stop
 from neq.training.tracker import Tracker
-from neq.utils.seeds import generator
+from neq.utils.seeds import generator, seed_for
+
+# What policies need measured, as progress carries it.
+_MEASURED: dict[str, type] = {"velocity": VelocityState, "importance": Importance}
 
 
 @dataclass
@@ -37,6 +49,7 @@ class Progress:
         optimizer: the last epoch's optimizer state of the network's parameters, by name.
         task_optimizer: the same of the task's own parameters.
         velocity: under the velocity policy.
+        importance: as it was measured last, under a policy that needs it.
         best: of the best epoch by validation: epoch, and its scores as `val_NAME` and `test_NAME` (see
             `best_scores`); and the highest test score of all epochs, by which nothing is chosen.
         budget_used_max: the most of its budget that an epoch has used.
@@ -44,6 +57,8 @@ class Progress:
         trained_beside_max: the most values outside the budget that an epoch has trained, by kind.
         step_seconds: median step of each epoch, in seconds.
         saved_bytes: kept for backward by one step, measured once.
+        base_lr: the learning rate that the last search has found; none without a search.
+        rate_trials: of all searches, as `rate_search` makes them.
         epoch_state: of the interrupted epoch, if one is. Then `optimizer` is the state after its last step;
             everything else is as it was before the epoch.
     """
@@ -54,28 +69,32 @@ class Progress:
     optimizer: NamedState = field(default_factory=dict)
     task_optimizer: NamedState = field(default_factory=dict)
     velocity: VelocityState | None = None
+    importance: Importance | None = None
     best: dict[str, Any] = field(default_factory=dict)
     selected_parameters_max: int = 0
     budget_used_max: int = 0
     trained_beside_max: dict[str, int] = field(default_factory=dict)
     step_seconds: list[float] = field(default_factory=list)
     saved_bytes: int | None = None
+    base_lr: float | None = None
+    rate_trials: list[dict[str, Any]] = field(default_factory=list)
     epoch_state: EpochState | None = None
 
     def state(self) -> dict[str, Any]:
         """Plain values and tensors, as a checkpoint holds them."""
-        velocity = None if self.velocity is None else vars(self.velocity)
+        kept = {name: None if (each := vars(self)[name]) is None else vars(each) for name in _MEASURED}
         epoch_state = None if self.epoch_state is None else self.epoch_state.state()
-        return {**vars(self), "velocity": velocity, "epoch_state": epoch_state}
+        return {**vars(self), **kept, "epoch_state": epoch_state}
 
     @classmethod
     def of_state(cls, state: dict[str, Any], device: torch.device) -> Progress:
         """Rebuilds what `state` returned; an interrupted epoch continues on this device."""
-        velocity, epoch_state = state["velocity"], state.get("epoch_state")
+        epoch_state = state.get("epoch_state")
+        kept = {name: kind(**state[name]) for name, kind in _MEASURED.items() if state.get(name) is not None}
         return cls(
             **{
                 **state,
-                "velocity": None if velocity is None else VelocityState(**velocity),
+                **kept,
                 "epoch_state": None if epoch_state is None else EpochState.of_state(epoch_state, device),
             }
         )
@@ -96,6 +115,7 @@ class Training:
         trackers: called after every step, after every epoch and at the end; on the first rank alone.
         processes: that train it together.
         stop: checked after every step.
+        notes: called with each line for the user.
     """
 
     config: Config
@@ -108,6 +128,7 @@ class Training:
     trackers: Sequence[Tracker] = ()
     processes: ProcessGroup = SINGLE_PROCESS
     stop: Stop = field(default_factory=Stop)
+    notes: Callable[[str], object] = lambda line: None
 
     def allocator(self, policy: Policy) -> BudgetAllocator:
         """The run's budget on a step under a policy."""
@@ -168,14 +189,56 @@ def choose_neurons(run: Training, progress: Progress, epoch: int) -> Allocation:
     """The neurons that an epoch updates; a static policy's first choice stays."""
     policy = run.policy(epoch)
     allocator = run.allocator(policy)
-    if policy.is_static and policy.name == progress.policy:
+    settings = run.config.NEq_config
+    if policy.name == progress.policy and not _chooses_again(policy, settings.choose_every, epoch):
         assert progress.chosen is not None
         return allocator.keep(policy, progress.chosen)
     stream = generator(run.config.manual_seed, "selection", epoch)
     velocity = None if progress.velocity is None else progress.velocity.velocity
     gradients = measure_gradients(run, epoch) if policy.needs == "gradients" else None
-    state = SelectionState(run.table, run.network, stream, run.scheme, velocity, gradients)
-    return allocator.choose(policy, state, run.config.NEq_config.cost_aware)
+    if policy.needs == "importance" and not (policy.measures_once and progress.importance):
+        progress.importance = importance_of(run, epoch)
+    state = SelectionState(
+        run.table,
+        run.network,
+        stream,
+        run.scheme,
+        velocity,
+        gradients,
+        progress.importance,
+        settings.layer_share,
+    )
+    return allocator.choose(policy, state, settings.cost_aware)
+
+
+def _chooses_again(policy: Policy, every: int | None, epoch: int) -> bool:
+    """Whether a policy that chose the last epoch's neurons chooses anew; epoch 1 is its first, or its second.
+
+    Args:
+        policy: of this epoch and of the last one.
+        every: epochs between choices; none: as the policy does.
+        epoch: 1 or more.
+    """
+    return not policy.is_static if every is None else (epoch - 1) % every == 0
+
+
+def importance_of(run: Training, epoch: int) -> Importance:
+    """The importance of the run's neurons on an epoch's first batches, the same on all ranks."""
+    settings, precision = run.config.NEq_config, run.config.run_config.precision
+
+    def loss_of(plan: Plan, batch: Any) -> Tensor:
+        return run.task.step(NetworkForward(plan, precision, run.shared_batch), batch).loss
+
+    return measure_importance(
+        run.network,
+        run.allocator(run.main_policy),
+        run.task,
+        CRITERIA[settings.importance],
+        (epoch, settings.importance_batches),
+        seed_for(run.config.manual_seed, "importance", epoch),
+        loss_of,
+        run.processes,
+    )
 
 
 def measure_gradients(run: Training, epoch: int) -> dict[str, Tensor]:

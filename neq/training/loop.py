@@ -12,6 +12,7 @@ from neq.training.epoch_state import EpochState
 from neq.training.measurement import Measured, measure
 from neq.training.metrics import best_scores, score_metrics, selection_metrics, summary
 from neq.training.optimizer import carry_task_state, make_optimizer
+from neq.training.rate_search import base_rate
 from neq.training.schedule import total_epochs
 from neq.training.steps import Epoch, save, train_steps
 from neq.training.stopping import Stopped
@@ -69,13 +70,14 @@ def _choose(run: Training, progress: Progress, number: int) -> Epoch:
     chosen = state.choice.chosen
     run.processes.check_same(f"the neurons chosen for epoch {number}", [chosen])
     plan, extra = make_plan(run, run.policy(number), chosen), run.task.extra_parameters()
-    optimizer = make_optimizer(plan, run.config.run_config, extra.values())
-    carry_optimizer_state(progress.optimizer, optimizer, plan)
-    carry_task_state(progress.task_optimizer, optimizer, extra)
     if run.main_policy.needs == "velocity" and state.before is None:
         state.before = previous_values(run.network, plan.parts)
     progress.epoch_state = state
-    return Epoch(number, state, plan, optimizer, extra)
+    base_lr = base_rate(run, progress, number, state, plan)
+    optimizer = make_optimizer(plan, run.config.run_config, extra.values())
+    carry_optimizer_state(progress.optimizer, optimizer, plan)
+    carry_task_state(progress.task_optimizer, optimizer, extra)
+    return Epoch(number, state, plan, optimizer, extra, base_lr)
 
 
 def _record(

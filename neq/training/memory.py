@@ -24,6 +24,7 @@ from neq.budget import CostModel, marginal_costs
 from neq.budget.saved_tensors import kept_for_gradients
 from neq.networks.parameter_slice import ParameterSlice
 from neq.training.context import Progress, Training, choose_neurons, make_plan
+from neq.training.importance import pass_bytes
 from neq.training.profiling import peak_memory
 from neq.utils.eval_mode import eval_mode
 
@@ -47,9 +48,10 @@ class PredictedMemory:
         optimizer: its state.
         rows: copies of chosen rows that train in place of their weights.
         passing: what the widest layer reads and writes, forward or backward.
-        before: values from before the epoch, to measure velocities.
+        before: values from before the epoch, to measure velocities or to search the learning rate.
         measuring: of what the policy needs measured: for velocities, their images and the feature maps and
-            weights of the old network; for gradients, a batch and its full backward pass.
+            weights of the old network; for gradients, a batch and its full backward pass; for importance,
+            the most that one of its passes takes.
     """
 
     weights: int
@@ -94,8 +96,11 @@ def predict(run: Training, batch: int | None = None) -> PredictedMemory:
     tensors = dict((*run.network.named_buffers(), *run.network.named_parameters(remove_duplicate=False)))
     extra = run.task.extra_parameters()
     before = measuring = 0
-    if run.main_policy.needs == "velocity":
+    searches = run.config.run_config.base_lr == "auto"
+    if searches or run.main_policy.needs == "velocity":
         before = _of_parts(plan.parts, tensors) + _bytes(list(run.network.buffers()))
+        before += _bytes(extra.values()) if searches else 0
+    if run.main_policy.needs == "velocity":
         partial = [tensors[name] for name, part in plan.parts.items() if not part.is_whole]
         # Old and new maps of the widest layer are compared in float64, with their product.
         measuring = size * run.data.counts["velocity"] + maps + _bytes(partial) + passing + 6 * widest
@@ -103,6 +108,8 @@ def predict(run: Training, batch: int | None = None) -> PredictedMemory:
         kept = kept_for_gradients(model.network, run.table, spec) + spec.extra_saved_bytes
         weights = [tensors[f"{layer.name}.weight"] for layer in run.table.layers]
         measuring = spec.images * (size + 8) + kept + _bytes(weights) + max(spec.forwards) * passing
+    if run.main_policy.needs == "importance":
+        measuring = pass_bytes(run.network, run.allocator(run.main_policy)) + max(spec.forwards) * passing
     return PredictedMemory(
         weights=_bytes([*run.network.parameters(), *run.network.buffers(), *extra.values()]),
         batch=spec.images * (size + 8),

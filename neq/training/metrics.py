@@ -110,6 +110,7 @@ def best_scores(
 def summary(run: Training, progress: Progress) -> dict[str, Any]:
     """The content of summary.json: the run, its result, its cost."""
     config, neq, best = run.config, run.config.NEq_config, progress.best
+    searched = {"base_lr": progress.base_lr, "rate_search": progress.rate_trials}
     memory, memory_kind = peak_memory(run.device)
     return {
         "dataset": config.data_provider.dataset,
@@ -123,6 +124,7 @@ def summary(run: Training, progress: Progress) -> dict[str, Any]:
         "budget_used_max": progress.budget_used_max,
         "seed": config.manual_seed,
         "norm_mode": neq.norm_mode,
+        **(searched if progress.rate_trials else {}),
         "epochs": progress.epoch,
         "best_epoch": best["epoch"],
         **{name: value for name, value in best.items() if name.startswith(("val_", "test_"))},

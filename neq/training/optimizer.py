@@ -16,7 +16,7 @@ from neq.networks.neurons import NORMS
 def make_optimizer(
     plan: Plan, settings: RunSettings, extra: Iterable[nn.Parameter] = ()
 ) -> torch.optim.Optimizer:
-    """SGD, Adam or AdamW over all that trains.
+    """SGD, Adam or AdamW over all that trains; the loop sets its learning rate before every step.
 
     Args:
         plan: of the epoch.
@@ -40,10 +40,10 @@ def make_optimizer(
     ]
     groups = [group for group in groups if group["params"]]
     if settings.optimizer_name == "sgd":
-        return torch.optim.SGD(groups, lr=settings.base_lr, momentum=settings.momentum)
+        return torch.optim.SGD(groups, momentum=settings.momentum)
     if settings.optimizer_name == "adam":
-        return torch.optim.Adam(groups, lr=settings.base_lr)
-    return torch.optim.AdamW(groups, lr=settings.base_lr)
+        return torch.optim.Adam(groups)
+    return torch.optim.AdamW(groups)
 
 
 def task_state(optimizer: torch.optim.Optimizer, extra: Mapping[str, nn.Parameter]) -> NamedState:

@@ -96,6 +96,14 @@ def _holds(run: Training, progress: Progress) -> dict[str, bool]:
         "selected_parameters_max": type(progress.selected_parameters_max) is int,
         "trained_beside_max": all(type(value) is int for value in progress.trained_beside_max.values()),
     }
+    found |= {
+        "base_lr": isinstance(progress.base_lr, float | None),
+        "rate_trials": all(
+            isinstance(value, int | float | None)
+            for trial in progress.rate_trials
+            for value in trial.values()
+        ),
+    }
     if epoch_state is not None:
         steps, choice, before = run.task.steps_per_epoch, epoch_state.choice, epoch_state.before
         known = run.network.state_dict()

@@ -12,27 +12,25 @@ def total_epochs(settings: RunSettings) -> int:
     return settings.warmup_epochs + settings.n_epochs
 
 
-def learning_rate(settings: RunSettings, step: int, steps_per_epoch: int) -> float:
+def learning_rate(settings: RunSettings, base_lr: float, step: int, steps_per_epoch: int) -> float:
     """The learning rate of a step.
 
     Args:
         settings: of the run.
+        base_lr: the rate after warm-up: that of the settings, or the one that a search has found.
         step: of the whole run, from 0.
         steps_per_epoch: 1 or more.
     """
     warmup = settings.warmup_epochs * steps_per_epoch
     if step < warmup:
-        return settings.warmup_lr + (settings.base_lr - settings.warmup_lr) * step / warmup
+        return settings.warmup_lr + (base_lr - settings.warmup_lr) * step / warmup
     step -= warmup
     if settings.lr_schedule_name == "cosine":
         progress = step / (settings.n_epochs * steps_per_epoch)
-        return (
-            settings.final_lr
-            + (settings.base_lr - settings.final_lr) * (1 + math.cos(math.pi * progress)) / 2
-        )
+        return settings.final_lr + (base_lr - settings.final_lr) * (1 + math.cos(math.pi * progress)) / 2
     epoch = step // steps_per_epoch
     if isinstance(settings.lr_step_size, int):
         drops = epoch // settings.lr_step_size
     else:
         drops = sum(milestone <= epoch for milestone in settings.lr_step_size)
-    return settings.base_lr * settings.lr_step_gamma**drops
+    return base_lr * settings.lr_step_gamma**drops

@@ -39,6 +39,7 @@ class Epoch:
         plan: of its neurons.
         optimizer: over the plan's parameters and the task's.
         extra: the task's parameters, by name.
+        base_lr: the learning rate after warm-up.
     """
 
     number: int
@@ -46,6 +47,7 @@ class Epoch:
     plan: Plan
     optimizer: torch.optim.Optimizer
     extra: Mapping[str, nn.Parameter]
+    base_lr: float
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """All that trains: the plan's parameters, then the task's."""
@@ -64,18 +66,18 @@ def train_steps(run: Training, progress: Progress, epoch: Epoch) -> dict[str, fl
         ValueError: the task breaks its protocol.
     """
     state, steps = epoch.state, run.task.steps_per_epoch
-    _seed_dropout(run, epoch)
+    seed_dropout(run, epoch)
     clock = StepClock(run.device, state.seconds)
     for batch in run.task.batches(epoch.number, state.step):
         if state.step == steps:
             raise ValueError(f"{task_name(run)} yields more than its {steps} batches in epoch {epoch.number}")
         for group in epoch.optimizer.param_groups:
-            group["lr"] = _rate(run, epoch.number, state.step)
+            group["lr"] = _rate(run, epoch, state.step)
         measured = None
         if progress.saved_bytes is None and _shows_the_policy(run, epoch.number):
             measured = SavedBytes(chain(run.network.parameters(), run.network.buffers(), epoch.parameters()))
         with clock.step():
-            output = _step(run, epoch, batch, measured)
+            output = train_step(run, epoch, batch, measured)
         if measured is not None:
             progress.saved_bytes = run.processes.sum(measured.total)
         state.add(output)
@@ -91,7 +93,7 @@ def train_steps(run: Training, progress: Progress, epoch: Epoch) -> dict[str, fl
     losses = _check_finite(run, epoch)
     _keep_optimizer(progress, epoch)
     scores = run.task.scores(sum_counts(state.counts, run.processes))
-    return {**scores, "loss": float(losses.mean()), "lr": _rate(run, epoch.number, steps - 1)}
+    return {**scores, "loss": float(losses.mean()), "lr": _rate(run, epoch, steps - 1)}
 
 
 def save(run: Training, progress: Progress, is_best: bool = False) -> None:
@@ -106,7 +108,7 @@ def save(run: Training, progress: Progress, is_best: bool = False) -> None:
     run.checkpoints.save(state, is_best)
 
 
-def _step(run: Training, epoch: Epoch, batch: object, measured: SavedBytes | None) -> StepOutput:
+def train_step(run: Training, epoch: Epoch, batch: object, measured: SavedBytes | None = None) -> StepOutput:
     """Forward, backward and update for one batch."""
     precision = run.config.run_config.precision
     forward = NetworkForward(epoch.plan, precision, run.shared_batch, measured)
@@ -131,7 +133,7 @@ def task_name(run: Training) -> str:
     return f"task {type(run.task).__name__}"
 
 
-def _seed_dropout(run: Training, epoch: Epoch) -> None:
+def seed_dropout(run: Training, epoch: Epoch) -> None:
     """Dropout draws from the global generator: seeded by epoch, so that a resumed run draws the same."""
     if epoch.state.step == 0:
         other = () if run.processes.is_first else (run.processes.rank,)
@@ -173,12 +175,10 @@ def _check_finite(run: Training, epoch: Epoch) -> Tensor:
         if not math.isfinite(value):
             raise TrainingDiverged(
                 f"the loss is {value} in epoch {epoch.number}, step {step}, at learning rate "
-                f"{_rate(run, epoch.number, step):.4g}; try a lower base_lr or a longer warm-up"
+                f"{_rate(run, epoch, step):.4g}; try a lower base_lr or a longer warm-up"
             )
     # A last step may spoil the weights, or its batch a running statistic, after a finite loss.
-    values = chain(epoch.parameters(), run.network.buffers())
-    is_finite = torch.stack([tensor.isfinite().all() for tensor in values]).all()
-    if run.processes.largest(int(not is_finite)):
+    if not is_finite(run, epoch):
         raise TrainingDiverged(
             f"a weight is no longer finite in epoch {epoch.number}, after step {epoch.state.step - 1}; "
             "try a lower base_lr"
@@ -186,10 +186,17 @@ def _check_finite(run: Training, epoch: Epoch) -> Tensor:
     return losses
 
 
-def _rate(run: Training, epoch: int, step: int) -> float:
+def is_finite(run: Training, epoch: Epoch) -> bool:
+    """Whether the losses, all that trains and every running statistic are finite, in all processes."""
+    values = chain([epoch.state.losses], epoch.parameters(), run.network.buffers())
+    here = torch.stack([tensor.isfinite().all() for tensor in values]).all()
+    return not run.processes.largest(int(not here))
+
+
+def _rate(run: Training, epoch: Epoch, step: int) -> float:
     """The learning rate of a step of an epoch."""
     steps = run.task.steps_per_epoch
-    return learning_rate(run.config.run_config, epoch * steps + step, steps)
+    return learning_rate(run.config.run_config, epoch.base_lr, epoch.number * steps + step, steps)
 
 
 def _shows_the_policy(run: Training, epoch: int) -> bool:

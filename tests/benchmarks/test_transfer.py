@@ -129,7 +129,8 @@ def test_results_of_other_settings_are_not_mixed(change, key, tmp_path, trained)
 
 
 def test_cells_are_what_they_are_called(tmp_path):
-    for cell, (policy, norm_mode) in CELLS.items():
+    for cell, settings in CELLS.items():
+        policy, norm_mode = settings.overrides["neuron_selection"], settings.overrides["norm_mode"]
         config = resolved(Task(Setting("flowers12", "photos"), cell, 0.05, 3, tmp_path / "run")).config
         assert config.NEq_config.norm_mode == norm_mode
         assert (config.run_config.n_epochs, config.run_config.warmup_epochs) == (8, 0)
@@ -137,8 +138,7 @@ def test_cells_are_what_they_are_called(tmp_path):
         assert (config.data_provider.image_size, config.data_provider.base_batch_size) == (128, 32)
         budget = {"full": 1.0, "head": 0.0}.get(policy, 0.0878233231)
         assert config.NEq_config.ratio == budget
-        if policy != "head":
-            assert config.NEq_config.neuron_selection == policy
+        assert config.NEq_config.neuron_selection == policy
     assert len(CELLS) == 10
 
 

@@ -8,6 +8,7 @@ import torch
 
 import neq
 from neq.config import POLICIES, Policy, policies, register, resolve
+from neq.config.keys import KEYS
 from neq.utils.errors import UserError
 
 PACKAGE = Path(neq.__file__).parent
@@ -71,6 +72,23 @@ def test_listing_policies_loads_no_torch():
     assert done.stdout.split() == list(POLICIES)
 
 
+def test_a_policy_brings_its_settings_unless_they_are_given_beside_its_name():
+    brought = POLICIES["auto"].defaults
+    assert brought == {"initialization": "head", "norm_mode": "frozen", "cost_aware": True}
+    file = {"NEq_config": {"norm_mode": "train", "initialization": "random"}}
+
+    def of(file, **given):
+        settings = resolve(file, given).config.NEq_config
+        return {key: getattr(settings, key) for key in brought}
+
+    assert of({}, neuron_selection="auto") == brought
+    assert of(file, neuron_selection="auto") == brought
+    assert of(file, neuron_selection="auto", norm_mode="frontier") == {**brought, "norm_mode": "frontier"}
+    whole = {"NEq_config": {**file["NEq_config"], "neuron_selection": "auto"}}
+    assert of(whole) == {**brought, "norm_mode": "train", "initialization": "random"}
+    assert of(file)["norm_mode"] == "train"
+
+
 def test_no_code_asks_for_a_policys_name():
     """A policy's name is compared in its own file alone; whatever differs between policies, they declare."""
     own = {PACKAGE / "selection" / f"{name.lower()}.py" for name in POLICIES}
@@ -84,8 +102,17 @@ def test_no_code_asks_for_a_policys_name():
     assert not found
 
 
+# Names that are a word of no other setting: "auto" is one of device and cache too.
+_POLICIES_ALONE = set(POLICIES) - {
+    word
+    for key in KEYS.values()
+    if key.flat_name not in ("neuron_selection", "initialization")
+    for word in key.choices
+}
+
+
 def _names_a_policy(node: ast.Compare) -> bool:
     if isinstance(node.left, ast.Attribute) and node.left.attr == "needs":
         return False
     constants = (part for side in (node.left, *node.comparators) for part in ast.walk(side))
-    return any(isinstance(part, ast.Constant) and part.value in POLICIES for part in constants)
+    return any(isinstance(part, ast.Constant) and part.value in _POLICIES_ALONE for part in constants)

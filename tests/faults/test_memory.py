@@ -108,14 +108,14 @@ def test_what_fits_gives_every_process_two_images(tmp_path):
 )
 def test_the_line_says_what_to_do_and_the_last_good_state_is_kept(tmp_path, monkeypatch, error):
     with run_of(tmp_path, neuron_selection="velocity") as (run, diary):
-        real = steps_module._step
+        real = steps_module.train_step
 
         def greedy(*args):
             if len(diary.steps) == 40:
                 raise error
             return real(*args)
 
-        monkeypatch.setattr(steps_module, "_step", greedy)
+        monkeypatch.setattr(steps_module, "train_step", greedy)
         monkeypatch.setitem(_TAKEN, "tight", (1.0, 0))  # MiB are nothing to a real network
         monkeypatch.setattr("neq.experiment.memory_report.memory_limit", lambda device: 0)
         monkeypatch.setattr(
@@ -175,7 +175,7 @@ def limit(extra, epoch):
         if number == epoch:
             now = psutil.Process().memory_info().vms
             resource.setrlimit(resource.RLIMIT_AS, (now + extra, resource.RLIM_INFINITY))
-            steps_module._step = partial(with_ballast, steps_module._step)
+            steps_module.train_step = partial(with_ballast, steps_module._step)
         return real(run, progress, number)
 
     loop_module._train_epoch = limited

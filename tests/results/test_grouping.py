@@ -98,6 +98,12 @@ def test_settings_never_mix_and_are_named_where_they_differ(collected):
     assert list(table["base_lr"]) == [0.01, 0.1]
 
 
+def test_a_searched_rate_stands_beside_given_ones(collected):
+    table = groups(frame(collected("base_lr: {values: [.01, auto]}")))
+    assert varying_settings(table) == ["base_lr"]
+    assert sorted(table["base_lr"]) == ["0.01", "auto"]
+
+
 def test_what_follows_from_the_scheme_is_not_repeated(tmp_path):
     table = groups(runs([ROOT / "policies/digits/su.yaml"], tmp_path))
     assert table["weight_update_ratio"].nunique() == 3

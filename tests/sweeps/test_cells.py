@@ -49,6 +49,15 @@ def test_nested_parameters_reach_their_section():
     assert cell.config.run_config.base_lr == 0.01
 
 
+@pytest.mark.parametrize("method", ["grid", "random", "bayes"])
+def test_a_rate_may_be_searched_beside_given_ones(method):
+    sweep = sweep_of({"base_lr": {"values": [0.05, "auto", "1e-2"]}}, method)
+    if method == "grid":
+        assert [cell.config.run_config.base_lr for cell in cells(sweep)] == [0.05, "auto", 0.01]
+    else:
+        check_search(sweep)
+
+
 def test_what_is_ignored_is_noted():
     values = {"scheme": {"value": "mbv2_scheme_1"}, "net_name": {"value": "resnet18"}}
     (cell,) = cells(sweep_of(values))

@@ -11,7 +11,7 @@ from torch import nn
 from neq.config import Policy, policies, register
 from neq.selection import batch_gradients
 from neq.selection.random import score as random_score
-from neq.training import predict, restore, train
+from neq.training import context, predict, restore, train
 from neq.training.context import measure_gradients
 from neq.training.profiling import SavedBytes
 from tests.toys import Toy, toy
@@ -19,6 +19,7 @@ from tests.training.runs import run_of
 
 TIMES = ("step_seconds", "peak_memory_bytes", "neuron_selection")
 TAYLOR = {"neuron_selection": "taylor", "n_epochs": 3}
+AUTO = {"neuron_selection": "auto", "initialization": "head", "cost_aware": True, "norm_mode": "frozen"}
 
 
 class WithDropout(Toy):
@@ -89,15 +90,25 @@ def test_gradients_are_those_of_the_epochs_first_batch(tmp_path):
             assert torch.allclose(gradient, stock.get_parameter(name).grad, rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("settings", [{}, {"budget": "100kB", "cost_aware": True}, {"unit": "input_channel"}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        TAYLOR,
+        {**TAYLOR, "budget": "100kB", "cost_aware": True},
+        {**TAYLOR, "unit": "input_channel"},
+        {**AUTO, "budget": "100kB", "choose_every": 1},
+        {**AUTO, "neuron_selection": "trady", "budget": "100kB", "unit": "input_channel"},
+        {**AUTO, "neuron_selection": "medyate"},
+    ],
+)
 def test_a_run_keeps_its_budget_and_resumes_bit_for_bit(tmp_path, settings):
-    whole = outcome(tmp_path / "whole", **TAYLOR, **settings)
+    whole = outcome(tmp_path / "whole", **settings)
     assert all(metrics["Budget"]["used"] <= metrics["Budget"]["limit"] for metrics in whole[1])
 
     class Stopped(Exception):
         pass
 
-    with run_of(tmp_path / "parts", **TAYLOR, **settings) as (run, diary):
+    with run_of(tmp_path / "parts", **settings) as (run, diary):
         real = diary.epoch
 
         def epoch(report):
@@ -108,7 +119,7 @@ def test_a_run_keeps_its_budget_and_resumes_bit_for_bit(tmp_path, settings):
         diary.epoch = epoch
         with pytest.raises(Stopped):
             train(run)
-    with run_of(tmp_path / "parts", **TAYLOR, **settings) as (run, rest):
+    with run_of(tmp_path / "parts", **settings) as (run, rest):
         summary = train(run, restore(run, run.checkpoints.load_last()))
         metrics = [without_times(report.metrics) for report in diary.reports + rest.reports]
         assert_same((without_times(summary), metrics, run.network.state_dict()), whole)
@@ -121,6 +132,42 @@ def test_its_choice_is_by_gradients_in_every_epoch_but_the_first(tmp_path):
         train(run)
     same = [torch.equal(a.chosen, b.chosen) for a, b in zip(random.reports, taylor.reports, strict=True)]
     assert same == [True, False, False]
+
+
+def test_auto_trains_the_head_alone_and_then_what_it_chose_once(tmp_path):
+    with run_of(tmp_path, **AUTO, budget="100kB", n_epochs=4) as (run, diary):
+        train(run)
+    first, *later = (report.chosen for report in diary.reports)
+    assert not first.any()
+    assert later[0].any()
+    assert all(torch.equal(each, later[0]) for each in later)
+
+
+@pytest.mark.parametrize(("every", "distinct"), [(1, 4), (2, 2), (9, 1)])
+def test_a_policy_chooses_again_every_so_many_epochs(tmp_path, every, distinct):
+    with run_of(tmp_path, neuron_selection="random", choose_every=every, n_epochs=5) as (run, diary):
+        train(run)
+    later = [tuple(report.chosen.tolist()) for report in diary.reports[1:]]
+    assert len(set(later)) == distinct
+    assert later == [later[number // every * every] for number in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "epochs"),
+    [({}, [1]), ({"choose_every": 2}, [1, 3]), ({"neuron_selection": "trady", "cost_aware": False}, [1])],
+)
+def test_importance_is_measured_before_a_choice_and_by_trady_once(tmp_path, monkeypatch, settings, epochs):
+    measured = []
+    real = context.importance_of
+
+    def importance_of(run, epoch):
+        measured.append(epoch)
+        return real(run, epoch)
+
+    monkeypatch.setattr(context, "importance_of", importance_of)
+    with run_of(tmp_path, **{**AUTO, "n_epochs": 5, **settings}) as (run, _):
+        train(run)
+    assert measured == epochs
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -11,7 +11,9 @@ STEPS = 5
 
 def rates(**settings):
     chosen = RunSettings(**{**BASE, **settings})
-    return [learning_rate(chosen, step, STEPS) for step in range(total_epochs(chosen) * STEPS)]
+    return [
+        learning_rate(chosen, chosen.base_lr, step, STEPS) for step in range(total_epochs(chosen) * STEPS)
+    ]
 
 
 def test_warmup_comes_on_top_of_n_epochs_and_is_linear_per_iteration():

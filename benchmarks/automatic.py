@@ -1,0 +1,129 @@
+"""Automatic selection against full fine-tuning, SU and other selections, on several sets of photos.
+
+python -m benchmarks.automatic --data photos --weights mobilenet_v2.safetensors --output automatic.json
+python -m benchmarks.automatic --table --output automatic.json
+
+Each set is a folder in --data (train/CLASS/*, test/CLASS/*). Full fine-tuning and SU train at every learning
+rate of the grid with the first seed and keep the best on validation; the others search their rate
+themselves (--base_lr auto). Every run is written to the output as it ends: the same call goes on where it was
+stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from benchmarks.automatic_table import tables
+from benchmarks.common import at_least, run_benchmark
+from benchmarks.transfer import lacking, settle
+from benchmarks.transfer_report import Report
+from benchmarks.transfer_runs import FULL_FROZEN, FULL_TRAIN, SU_FROZEN, Cell, Setting, of_policy, train_task
+from neq.cli.parsing import Parser
+from neq.utils.errors import UserError, shown, unknown_name
+
+SETS = ("flowers12", "caltech101", "dtd10", "trashnet6", "gtsrb20", "food20_64px")
+GRID = (0.05, 0.025, 0.0125)
+AUTO = ("auto",)
+LIMITS = ("5MiB", "2MiB")
+CRITERIA = ("gradient_norm", "squared_gradient", "relative_gradient", "fisher")
+
+
+def _under(limit: str) -> dict[str, Cell]:
+    """The cells with a budget in bytes of training memory."""
+    budget = {"budget": limit, "budget_unit": "bytes"}
+
+    def cell(policy: str, first: str = "head", **more: object) -> Cell:
+        return Cell(of_policy(policy, "frozen", first, **budget, **more), AUTO)
+
+    cells = {
+        f"auto {criterion}": cell("auto", cost_aware=True, importance=criterion) for criterion in CRITERIA
+    }
+    cells |= {"last layers": cell("last"), "trady": cell("trady"), "medyate": cell("medyate")}
+    cells |= {"velocity": cell("velocity", "random", cost_aware=True), "random": cell("random")}
+    return {f"{name}, {limit}": each for name, each in cells.items()}
+
+
+CELLS = {
+    "full-frozen": FULL_FROZEN,
+    "full-train": FULL_TRAIN,
+    "SU 1": SU_FROZEN,
+    "head": Cell(of_policy("head", "frozen", ratio=0.0), AUTO),
+    **_under(LIMITS[0]),
+    **_under(LIMITS[1]),
+}
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The arguments.
+
+    Raises:
+        UserError: wrong ones.
+    """
+    parser = Parser(prog="python -m benchmarks.automatic", description=__doc__.split("\n")[0])
+    parser.add_argument("--table", action="store_true", help="print the tables of --output, train nothing")
+    parser.add_argument("--data", type=Path, help="folder of the sets")
+    parser.add_argument("--weights", default=Setting.weights, help="default, none, or a file")
+    parser.add_argument("--sets", default=",".join(SETS), help=f"some of {', '.join(SETS)}")
+    parser.add_argument("--cells", default="", help="names with ; between them; by default all")
+    parser.add_argument("--seeds", type=at_least(1), default=3, help="number of seeds")
+    parser.add_argument("--network", default=Setting.network)
+    parser.add_argument("--epochs", type=at_least(1), default=Setting.epochs)
+    parser.add_argument("--image-size", type=at_least(8), default=Setting.image_size)
+    parser.add_argument("--output", type=Path, default=Path("automatic.json"), help="a JSON file")
+    given = parser.parse_args(argv)
+    given.cells = [name.strip() for name in given.cells.split(";")] if given.cells else list(CELLS)
+    given.sets = given.sets.split(",")
+    for key, names, known in (("cell", given.cells, CELLS), ("set", given.sets, SETS)):
+        for name in names:
+            if name not in known:
+                raise unknown_name(key, name, known)
+    if given.output.is_dir() or not given.output.parent.is_dir():
+        raise UserError(f"output {shown(str(given.output))} is no place for a file: give one in a folder")
+    if not given.table and given.data is None:
+        raise UserError("--data is missing: the folder of the sets; see --help")
+    return given
+
+
+def train(given: argparse.Namespace) -> None:
+    """Trains what the output lacks: all sets with one seed, then with the next."""
+    report = Report(given.output)
+    for seed in range(given.seeds):
+        for name in given.sets:
+            setting = Setting(
+                name,
+                str(given.data / name),
+                given.network,
+                given.weights,
+                given.image_size,
+                epochs=given.epochs,
+                cells=CELLS,
+            )
+            settle(report, setting, given.cells, 0, GRID)
+            for task in lacking(report, setting, given.cells, seed, 0, GRID):
+                print(*task.key, sep="  ", flush=True)
+                report.add(train_task(task))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; returns the exit code."""
+
+    def command(arguments: list[str]) -> None:
+        given = parse(arguments)
+        if given.table:
+            print(tables(Report(given.output)))
+            return
+        try:
+            with FileLock(f"{given.output}.lock", timeout=0):
+                train(given)
+        except Timeout:
+            raise UserError(f"output {shown(str(given.output))} is being written by another call") from None
+
+    return run_benchmark(command, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
