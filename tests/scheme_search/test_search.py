@@ -1,6 +1,7 @@
 """The search on a toy whose gains are known."""
 
 import itertools
+from importlib import import_module
 
 import pytest
 
@@ -36,7 +37,7 @@ def test_the_best_sum_within_the_budget_is_found(tmp_path, unit, ratio, method):
 
 @pytest.mark.slow
 def test_in_bytes_the_budget_holds_exactly_and_no_random_scheme_is_worth_more(tmp_path, monkeypatch):
-    monkeypatch.setattr("neq.scheme_search.search.BIASES", (0.5,))
+    monkeypatch.setattr(import_module("neq.scheme_search.search"), "BIASES", (0.5,))
     network = build_network("mcunet-in0", 10)
     settings = {"image_size": 48, "base_batch_size": 4, "budget_unit": "bytes", "budget": 300_000}
     with costs_of(tmp_path, network=network, **settings) as costs:
