@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from neq.backward.activations import FUNCTIONS, GELU_TANH, METHODS, Activation, Clamp, activation_of
 from neq.backward.batch_norms import is_plain_batch_norm
+from neq.backward.max_pool import is_max_pool
 from neq.backward.stand_ins import stand_in
 from neq.networks.graph import graph_of, has_hooks
 from neq.networks.layer_kinds import layer_kind
@@ -278,9 +279,10 @@ def _is_made_new(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
 
 
 def _pools(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
-    """Whether a node is max pooling over images, which keeps its input for backward."""
+    """Whether a node is max pooling over images that keeps its input for backward."""
     if node.op == "call_module":
-        return type(modules.get(str(node.target))) is nn.MaxPool2d
+        module = modules.get(str(node.target))
+        return type(module) is nn.MaxPool2d and (has_hooks(module) or not is_max_pool(module))
     return node.target in (F.max_pool2d, torch.max_pool2d)
 
 

@@ -21,6 +21,7 @@ from neq.backward.batch_norms import (
     sync_batch_norm,
 )
 from neq.backward.fusion import Block, is_split, traced
+from neq.backward.max_pool import is_max_pool, max_pool
 from neq.backward.module_views import SharedAttributes, StandInParameters, shadow, view
 from neq.backward.recomputable import batch_stats_norm, recomputable_activation, recomputable_norm
 from neq.backward.recompute import mark_input
@@ -177,6 +178,8 @@ class Plan:
         for module in self.network.modules():
             if isinstance(module, NORMS):
                 made[module] = self._norm(module)
+            if is_max_pool(module) and not has_hooks(module):
+                made[module] = max_pool(module)
             activation = activation_of(module)
             if isinstance(activation, Smooth) and not getattr(module, "inplace", False):
                 made[module] = recomputable_activation(shadow(module), activation)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from neq.networks.layer_kinds import LayerKind, layer_kind
 from neq.networks.parameter_slice import ParameterSlice, named_tensor
@@ -72,6 +73,8 @@ class TrainableSlices:
                 module._parameters[key] = leaf
         for name, copied in self._copied.items():
             leaf = self.by_name[name]
+            if isinstance(leaf, FakeTensor):
+                continue  # without values nothing changes
             if leaf._version != self._leaf_versions[name]:
                 copied.put(leaf)
             elif copied.is_plain:

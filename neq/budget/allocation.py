@@ -151,10 +151,14 @@ class BudgetAllocator:
         """
         yield torch.zeros(len(self.model.table), dtype=torch.bool), self.costs.base
         aims: set[int] = set()
+        tried: list[Tensor] = []
         aim = limit
         while aim not in aims and len(aims) < _CORRECTIONS:
             aims.add(aim)
             chosen = fill(self.costs, aim)
+            if any(torch.equal(chosen, each) for each in tried):
+                return  # it costs the same again, so the next aim repeats
+            tried.append(chosen)
             used = self.used(chosen)
             if used <= limit:
                 yield chosen, used

@@ -103,7 +103,8 @@ def fill_by_value(values: Tensor, costs: MarginalCosts, limit: int) -> Tensor:
     bundles = _Bundles.of(finite, costs)
     best, most = torch.zeros(len(bundles.cost), dtype=torch.bool), -1.0
     for depth in costs.depth.unique().tolist():
-        taken = bundles.affordable(costs.depth[bundles.layer] <= depth, limit - costs.base - depth)
+        admitted = set((costs.depth <= depth).nonzero().flatten().tolist())
+        taken = bundles.affordable(admitted, limit - costs.base - depth)
         value = float(bundles.value[taken].sum())
         if costs.base + depth <= limit and value > most:
             best, most = taken, value
@@ -176,20 +177,22 @@ class _Bundles:
             value[order],
         )
 
-    def affordable(self, allowed: Tensor, remaining: int) -> Tensor:
+    def affordable(self, layers: set[int], remaining: int) -> Tensor:
         """The bundles that are taken one after another, bool [B]; where one does not fit, its layer ends.
 
         Args:
-            allowed: bool [B].
+            layers: whose bundles may be taken.
             remaining: budget for all of them.
         """
-        taken = allowed.clone()
-        while True:
-            over = (((self.cost * taken).cumsum(0) > remaining) & taken).nonzero()
-            if not len(over):
-                return taken
-            first = int(over[0])
-            taken[first:] &= self.layer[first:] != self.layer[first]
+        taken = []
+        for cost, layer in zip(self.cost.tolist(), self.layer.tolist(), strict=True):
+            fits = layer in layers and cost <= remaining
+            if fits:
+                remaining -= cost
+            else:
+                layers.discard(layer)
+            taken.append(fits)
+        return torch.tensor(taken, dtype=torch.bool)
 
 
 class _Remaining:

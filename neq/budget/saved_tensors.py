@@ -182,7 +182,10 @@ class _NormStatistics(TorchDispatchMode):
         found = func(*args, **(kwargs or {}))
         if func not in self._NORMS:
             return found
-        widest = reduce(torch.promote_types, (each.dtype for each in args if isinstance(each, Tensor)))
+        types_read = {each.dtype for each in args if isinstance(each, Tensor)}
+        if len(types_read) == 1:
+            return found
+        widest = reduce(torch.promote_types, types_read)
         out, *statistics = found
         return (out, *(each.to(widest) for each in statistics))
 

@@ -101,6 +101,7 @@ def test_a_smooth_activation_keeps_what_it_took_and_the_next_layer_nothing_more(
     assert with_reader == pytest.approx(below, abs=64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("norm_mode", "share"), [("train", 0.7), ("frozen", 0.9)])
 def test_a_real_network_with_hardswish_keeps_less_than_layer_by_layer(monkeypatch, norm_mode, share):
     network = torchvision.models.mobilenet_v3_small(num_classes=5).to(memory_format=torch.channels_last)

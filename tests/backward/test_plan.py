@@ -61,6 +61,7 @@ def test_gradients_of_chosen_rows_are_those_of_the_full_backward(norm_mode, shar
     assert_same_gradients(plan, stock, *batch(), tolerance=1e-9)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_gradients_of_random_convolutions(data):

@@ -9,7 +9,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -77,7 +76,7 @@ def test_the_best_weights_load_into_the_plain_network(finished):
 def test_pictures_are_drawn(finished, name):
     with Image.open(finished / name) as picture:
         assert min(picture.size) > 300
-        assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 10
+        assert len(picture.convert("RGB").getcolors(picture.width * picture.height)) > 10
 
 
 def test_a_finished_run_is_not_trained_again(finished, capsys):
@@ -158,17 +157,16 @@ def test_two_processes_in_one_folder(tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "changed", ["base_lr=0.03", "base_batch_size=64", "image_size=24", "n_epochs=2", "norm_mode=train"]
-)
-def test_different_runs_do_not_share_a_folder(changed, capsys):
+def test_different_runs_do_not_share_a_folder(capsys):
     """Fault 10: the folder's name ignored learning rate, epochs, batch and image size."""
+    same = [[], ["--n_worker=2"], ["--project_name=other"]]
+    changed = ["base_lr=0.03", "base_batch_size=64", "image_size=24", "n_epochs=2", "norm_mode=train"]
     folders = []
-    for arguments in ([], [f"--{changed}"], ["--n_worker=2"], ["--project_name=other"]):
+    for arguments in (*same, *([f"--{setting}"] for setting in changed)):
         assert main(["--dry-run", *arguments]) == 0
         folders.append(re.search(r"run_dir: (runs/\S+)", capsys.readouterr().out)[1])
-    assert folders[0] != folders[1]
-    assert folders[0] == folders[2] == folders[3]
+    assert folders[0] == folders[1] == folders[2]
+    assert len(set(folders)) == 1 + len(changed)
 
 
 def test_dry_run_tells_everything_and_writes_nothing(tmp_path, capsys):

@@ -168,6 +168,7 @@ NAMES = st.sampled_from([f"--{name}" for name in KEYS])
 FUZZ = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
+@pytest.mark.slow
 @FUZZ
 @given(argv=st.lists(st.tuples(NAMES, st.text(max_size=12)).map("=".join) | st.text(max_size=12), max_size=4))
 def test_no_command_line_raises_anything_else(argv: list[str]) -> None:

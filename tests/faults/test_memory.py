@@ -74,6 +74,7 @@ def test_without_velocity_nothing_is_kept_for_it(tmp_path):
     assert memory.before == memory.measuring == 0
 
 
+@pytest.mark.slow
 def test_what_fits_fits_by_prediction(tmp_path):
     with run_of(tmp_path, neuron_selection="random", base_batch_size=64) as (run, _):
         peak = predict(run).peak
@@ -102,6 +103,7 @@ def test_what_fits_gives_every_process_two_images(tmp_path):
             assert what_fits(run, int(room))[0] == fitting
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "error",
     [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory"), MemoryError()],
@@ -202,6 +204,7 @@ def test_a_process_that_may_take_no_more(tmp_path):
     assert code_of(start(folder, "--resume")) == 0
 
 
+@pytest.mark.slow
 def test_dry_run_predicts_memory(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["train", "--dry-run", "--image_size", "16", "--device", "cpu"]) == 0

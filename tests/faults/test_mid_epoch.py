@@ -24,7 +24,7 @@ SETTINGS = {
     },
     "random, norms train": {"neuron_selection": "random", "norm_mode": "train"},
     "SU": {"neuron_selection": "SU", **LISTS},
-    "bytes": {"neuron_selection": "velocity", "budget": "100kB", "cost_aware": True},
+    "bytes": {"neuron_selection": "velocity", "budget": "400kB", "cost_aware": True},
     "bf16": {"neuron_selection": "velocity", "precision": "bf16", "saved_precision": "bf16"},
     "augmented, loader processes": {
         "neuron_selection": "random",
@@ -33,7 +33,7 @@ SETTINGS = {
         "n_epochs": 2,
     },
 }
-STEPS = 35  # of an epoch
+STEPS = 8  # of an epoch, in batches of 128
 
 
 class Stopping:
@@ -59,7 +59,7 @@ def outcome(folder, at=None, dropout=False, **settings):
     reports = []
     stops = [at, None] if at is not None else [None]
     for stop in stops:
-        with run_of(folder, **settings) as (run, diary):
+        with run_of(folder, base_batch_size=128, **settings) as (run, diary):
             if dropout:
                 run.network.act = nn.Sequential(nn.ReLU(), nn.Dropout(0.2))
             object.__setattr__(run, "trackers", (diary, Stopping(run, stop)))
@@ -93,7 +93,7 @@ def same(one, other):
 def test_a_run_stopped_in_mid_epoch_is_bit_identical(tmp_path, name):
     settings = SETTINGS[name]
     whole = outcome(tmp_path / "whole", **settings)
-    for at in ((0, 0), (1, 17)):
+    for at in ((0, 0), (1, 4)):
         same(outcome(tmp_path / f"{at}", at, **settings), whole)
 
 
@@ -106,14 +106,16 @@ def test_dropout_goes_on_where_it_was(tmp_path):
     whole = outcome(tmp_path / "whole", dropout=True, neuron_selection="velocity")
     plain = outcome(tmp_path / "plain", neuron_selection="velocity")
     assert whole[0]["val_loss"] != plain[0]["val_loss"]
-    same(outcome(tmp_path / "parts", (1, 17), dropout=True, neuron_selection="velocity"), whole)
+    same(outcome(tmp_path / "parts", (1, 4), dropout=True, neuron_selection="velocity"), whole)
 
 
 def test_a_checkpoint_is_due_after_minutes(tmp_path):
     """0 and null are epochs only."""
-    for minutes, least in ((0.00001, 30), (0, 0), (None, 0), (1000, 0)):
+    for minutes, least in ((0.00001, 5), (0, 0), (None, 0), (1000, 0)):
         saved = []
-        with run_of(tmp_path, neuron_selection="random", n_epochs=1, checkpoint_minutes=minutes) as (run, _):
+        with run_of(
+            tmp_path, neuron_selection="random", n_epochs=1, base_batch_size=128, checkpoint_minutes=minutes
+        ) as (run, _):
             real = run.checkpoints.save
 
             def save(state, is_best, real=real, saved=saved):
@@ -145,7 +147,7 @@ def test_a_network_that_has_diverged_is_not_saved_in_mid_epoch(tmp_path):
 
 
 def test_the_budget_holds_in_the_first_resumed_epoch(tmp_path):
-    summary, reports, _ = outcome(tmp_path, (1, 17), neuron_selection="velocity")
+    summary, reports, _ = outcome(tmp_path, (1, 4), neuron_selection="velocity")
     for report in reports:
         used = report.metrics["Saved parameters"]["Number of saved parameters"]
         assert 0 < used <= summary["budget"]
@@ -156,6 +158,6 @@ def test_only_torchs_streams_are_drawn_from(tmp_path):
     random.seed(1)
     np.random.seed(1)
     before = random.getstate(), np.random.get_state()
-    outcome(tmp_path, (1, 17), dropout=True, neuron_selection="velocity", augmentation="photo")
+    outcome(tmp_path, (1, 4), dropout=True, neuron_selection="velocity", augmentation="photo")
     assert random.getstate() == before[0]
     assert all(np.array_equal(one, two) for one, two in zip(np.random.get_state(), before[1], strict=True))

@@ -12,7 +12,13 @@ pytestmark = pytest.mark.slow
 
 # Statistics of its own in each process, and dropout that each draws for itself.
 # Each process has running statistics of its own within an epoch.
-SETTINGS = {"neuron_selection": "velocity", "norm_mode": "train", "n_epochs": 3, "sync_batch_norm": False}
+SETTINGS = {
+    "neuron_selection": "velocity",
+    "norm_mode": "train",
+    "n_epochs": 3,
+    "sync_batch_norm": False,
+    "base_batch_size": 128,
+}
 WORKER = """
 import shutil, sys, torch
 from pathlib import Path
@@ -43,7 +49,7 @@ def part(name, processes, at, resume):
 
 with process_group() as processes:
     found["whole"] = part("whole", processes, None, False)
-    first = part("parts", processes, (1, 17), False)
+    first = part("parts", processes, (1, 4), False)
     if processes.is_first:
         shutil.copy(folder / "parts" / "last.pt", folder / "stopped.pt")
     processes.meet("copied")
@@ -58,7 +64,7 @@ with process_group() as processes:
 def together(tmp_path_factory):
     folder = tmp_path_factory.mktemp("together")
     with run_of(folder / "one", **SETTINGS) as (run, diary):
-        object.__setattr__(run, "trackers", (diary, Stopping(run, (1, 17))))
+        object.__setattr__(run, "trackers", (diary, Stopping(run, (1, 4))))
         with pytest.raises(Stopped):
             train(run)
     for code, _, error in ended(start(2, WORKER, str(folder))):
@@ -81,15 +87,15 @@ def test_one_goes_on_from_the_mid_epoch_of_two(together, tmp_path):
     """With the statistics, losses and hits of both; from there on with whole batches."""
     found, folder = together
     state = load_checkpoint(folder / "stopped.pt")
-    assert state["progress"]["epoch_state"]["step"] == 18
+    assert state["progress"]["epoch_state"]["step"] == 5
     assert len(state["ranks"]) == 2
     seen = state["progress"]["epoch_state"]["counts"]["images"]
     with run_of(tmp_path, **SETTINGS) as (run, diary):
         train(run, restore(run, state))
     whole, metrics = found[0]["whole"][0], diary.reports[0].metrics
     assert [report.epoch for report in diary.reports] == [1, 2]
-    assert seen < 18 * 32
-    hits = metrics["train"]["train/top1"] / 100 * 35 * 32
+    assert seen < 5 * 128
+    hits = metrics["train"]["train/top1"] / 100 * 8 * 128
     assert hits == pytest.approx(round(hits), abs=1e-6)  # every image counted once
     assert metrics["train"]["train/loss"] == pytest.approx(whole[1][0], rel=0.2)
 
@@ -99,5 +105,5 @@ def test_two_go_on_from_the_mid_epoch_of_one(together):
     for rank in range(2):
         metrics, _, steps = found[rank]["of one"]
         assert len(metrics) == 2
-        assert steps[0][:2] == (1, 18)
+        assert steps[0][:2] == (1, 5)
     assert found[0]["of one"][0] == found[1]["of one"][0]

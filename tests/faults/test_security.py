@@ -204,6 +204,7 @@ def key(monkeypatch):
 FAST = [*ONE_EPOCH, "--net_name", "mcunet-in0"]
 
 
+@pytest.mark.slow
 def test_a_key_is_in_no_file_of_a_run_nor_in_its_book(key, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["train", *FAST, "--debug"]) == 0

@@ -295,6 +295,7 @@ def test_a_damaged_download_is_one_clear_line(content, tmp_path, monkeypatch):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_a_file(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     start = build_network("mcunet-in0", 10, seed=8)

@@ -126,6 +126,7 @@ def test_styles_differ_without_colour():
     assert len({marker for _, marker, _ in STYLES}) == len(STYLES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rates", [2, 6, 12])
 def test_long_legends_fit_and_hide_nothing(tmp_path, rates):
     listed = ", ".join(str(at / 100) for at in range(1, rates + 1))

@@ -89,6 +89,7 @@ def test_a_finished_run_of_format_1_is_not_trained_again(former, capsys):
     assert {path: path.read_bytes() for path in before} == before
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_of_format_1_is_resumed(former, capsys):
     folder = run_of(former, 1)
     assert main(["train", *FLAGS, "--manual_seed", "1", "--resume"]) == 0
@@ -101,6 +102,7 @@ def test_an_unfinished_run_of_format_1_is_resumed(former, capsys):
     assert stretch.step > 0
 
 
+@pytest.mark.slow
 def test_a_run_resumed_in_another_environment_records_both_and_says_so(former, capsys):
     folder = run_of(former, 1)
     RecordHeader(stretches=(Stretch(Environment(threads=64)),)).write(folder)

@@ -231,6 +231,7 @@ def test_no_more_runs_than_the_cap_when_two_put_up_the_last(make):
     assert len(one.states()) == 4
 
 
+@pytest.mark.slow
 def test_a_bayes_search_goes_by_its_metric(make):
     text = "method: bayes\nrun_cap: 25\nmetric: {name: valid.val/best, goal: maximize}\n"
     queue = make(text + "parameters: {base_lr: {min: 0.0, max: 1.0}}")

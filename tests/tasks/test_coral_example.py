@@ -58,6 +58,7 @@ def outcome(folder, stop=None, **settings):
         return without_times(summary), metrics, run.network.state_dict()
 
 
+@pytest.mark.slow
 def test_it_resumes_bit_for_bit_after_an_epoch_and_in_mid_epoch(tmp_path):
     whole = outcome(tmp_path / "whole", **SETTINGS)
     for stop in ((0, 34), (1, 17)):

@@ -72,6 +72,7 @@ def outcome(folder, stop=None, **settings):
     return summary, metrics, weights, run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_its_parameters_train_and_resume_bit_for_bit(tmp_path, optimizer):
     settings = {**SETTINGS, "optimizer_name": optimizer, "base_lr": 0.01}
@@ -159,6 +160,7 @@ def trained_together(folder, processes=SINGLE_PROCESS):
         return [*run.network.parameters(), *run.task.extra_parameters().values()]
 
 
+@pytest.mark.slow
 def test_two_processes_train_them_as_one(tmp_path):
     for code, _, error in ended(start(2, WORKER, str(tmp_path))):
         assert code == 0, error

@@ -100,6 +100,7 @@ def of_format_1(state):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [(1, 4), (0, 34)], ids=["in mid-epoch", "after an epoch"])
 def test_a_checkpoint_of_format_1_resumes_to_the_same_result(tmp_path, stop):
     settings = {"neuron_selection": "velocity", "n_epochs": 2}

@@ -18,7 +18,7 @@ from tests.toys import Toy, toy
 from tests.training.runs import run_of
 
 TIMES = ("step_seconds", "peak_memory_bytes", "neuron_selection")
-TAYLOR = {"neuron_selection": "taylor", "n_epochs": 3}
+TAYLOR = {"neuron_selection": "taylor", "n_epochs": 3, "base_batch_size": 128}
 AUTO = {"neuron_selection": "auto", "initialization": "head", "cost_aware": True, "norm_mode": "frozen"}
 
 
@@ -71,7 +71,7 @@ def test_measuring_gradients_changes_nothing_else_in_a_run(tmp_path, probe, opti
         torch.manual_seed(0)
         return WithDropout(10)
 
-    settings = {"optimizer_name": optimizer, "augmentation": "photo", "base_lr": 0.01}
+    settings = {"optimizer_name": optimizer, "augmentation": "photo", "base_lr": 0.01, "base_batch_size": 128}
     plain, probed = (
         outcome(tmp_path / policy, network=network(), neuron_selection=policy, **settings)
         for policy in ("random", "probe")
@@ -94,7 +94,7 @@ def test_gradients_are_those_of_the_epochs_first_batch(tmp_path):
     "settings",
     [
         TAYLOR,
-        {**TAYLOR, "budget": "100kB", "cost_aware": True},
+        {**TAYLOR, "budget": "400kB", "cost_aware": True},
         {**TAYLOR, "unit": "input_channel"},
         {**AUTO, "budget": "100kB", "choose_every": 1},
         {**AUTO, "neuron_selection": "trady", "budget": "100kB", "unit": "input_channel"},
