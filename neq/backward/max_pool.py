@@ -94,7 +94,7 @@ def max_pool(module: nn.Module) -> nn.Module:
         out: Tensor = _MaxPool.apply(input, kernel, stride, padding, dilation, ceil)
         return out
 
-    made.forward = pooled  # type: ignore[method-assign]
+    made.forward = pooled
     return made
 
 

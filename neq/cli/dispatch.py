@@ -23,7 +23,7 @@ def dispatch(arguments: list[str], commands: Commands, usage: str, key: str) -> 
     if not arguments or arguments[0] in ("-h", "--help"):
         print(f"usage: {usage} ...\n")
         for name, (_, what) in commands.items():
-            print(f"  {name:<10} {what}")
+            print(f"  {name:<14} {what}")
         return 0
     if arguments[0] not in commands:
         raise unknown_name(key, arguments[0], commands)

@@ -34,6 +34,20 @@ class Parser(argparse.ArgumentParser):
             help="folder of all runs (default: runs)",
         )
 
+    def add_storage(self) -> None:
+        """Adds --storage, of sweeps."""
+        self.add_argument(
+            "--storage", metavar="URL",
+            help="postgresql://USER@HOST/DATABASE for many machines (default: sweeps.db beside the runs)",
+        )  # fmt: skip
+
+    def add_workers(self) -> None:
+        """Adds --workers, a number; None is auto."""
+        self.add_argument(
+            "--workers", type=_count_or_auto, default=1, metavar="N|auto",
+            help="runs at a time; auto: as many as cores and the memory of the first run allow (default: 1)",
+        )  # fmt: skip
+
     def add_config_file(self) -> None:
         """Adds --config-file."""
         self.add_argument(
@@ -76,6 +90,22 @@ def check_new_file(flag: str, path: Path, force: bool) -> None:
         raise UserError(f"{flag} {path} is a folder; give a file")
     if path.exists() and not force:
         raise UserError(f"{flag} {path} exists; --force replaces it")
+
+
+def count(text: str) -> int:
+    """A whole number from 1 on, as argparse reads it."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: a whole number from 1 on is expected")
+    return int(text)
+
+
+def _count_or_auto(text: str) -> int | None:
+    if text == "auto":
+        return None
+    try:
+        return count(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, or auto") from None
 
 
 def _folder(text: str) -> Path:

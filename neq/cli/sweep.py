@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 from rich.live import Live
 
 from neq.cli.cells import base_lines
-from neq.cli.parsing import Parser
+from neq.cli.parsing import Parser, count
 from neq.cli.run_pictures import draw_missing
 from neq.cli.sweep_table import best_line, counts, ended_line, failures, overview, silences
 from neq.sweeps import read_cells
 from neq.sweeps.history import CellState
 from neq.sweeps.queue import CellQueue, sweep_name
-from neq.sweeps.run_sweep import run_sweep
+from neq.sweeps.run_sweep import SweepUpdate, run_sweep
 from neq.sweeps.storage import FILE, open_storage, patiently, unreachable_refused
 from neq.sweeps.worker_pool import WorkerPool, cores
 from neq.utils.console import Console
@@ -73,13 +73,10 @@ def _parser() -> Parser:
         "again to continue, or to share the cells with one that runs already. status shows the progress.",
     )
     _add_places(parser)
-    parser.add_argument(
-        "--workers", type=_count_or_auto, default=1, metavar="N|auto",
-        help="runs at a time; auto: as many as cores and the memory of the first run allow (default: 1)",
-    )  # fmt: skip
+    parser.add_workers()
     parser.add_argument("--retry-failed", action="store_true", help="run the failed cells again")
     parser.add_argument(
-        "--max-failures", type=_count, default=MAX_FAILURES, metavar="K",
+        "--max-failures", type=count, default=MAX_FAILURES, metavar="K",
         help=f"a worker stops after K failures in a row (default: {MAX_FAILURES})",
     )  # fmt: skip
     return parser
@@ -87,27 +84,9 @@ def _parser() -> Parser:
 
 def _add_places(parser: Parser) -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help="as policies/digits/velocity.yaml")
-    parser.add_argument(
-        "--storage", metavar="URL",
-        help=f"postgresql://USER@HOST/DATABASE for many machines (default: the file {FILE} beside the runs)",
-    )  # fmt: skip
+    parser.add_storage()
     parser.add_config_file()
     parser.add_runs_dir()
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: a whole number from 1 on is expected")
-    return int(text)
-
-
-def _count_or_auto(text: str) -> int | None:
-    if text == "auto":
-        return None
-    try:
-        return _count(text)
-    except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(f"{error}, or auto") from None
 
 
 def _status(given: list[str]) -> int:
@@ -151,15 +130,26 @@ def _beginning(queue: CellQueue, file: Path) -> list[str]:
 
 def _run(console: Console, queue: CellQueue, pool: WorkerPool, workers: int | None) -> Sequence[CellState]:
     """Runs the cells and prints those that end; returns the final states."""
-    live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else nullcontext()
     states: Sequence[CellState] = ()
-    with live as display:
+    with following(console) as follow:
         for update in run_sweep(queue, pool, workers):
-            console.lines(*update.notes, *(ended_line(queue, state) for state in update.ended))
+            follow(queue, update)
             states = update.states
-            if display is not None and not update.is_over:
-                display.update(overview(queue, states, update.workers), refresh=True)
     return states
+
+
+@contextmanager
+def following(console: Console) -> Iterator[Callable[[CellQueue, SweepUpdate], None]]:
+    """What prints the cells of sweeps that end, and on a terminal shows their progress."""
+    live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else nullcontext()
+    with live as display:
+
+        def follow(queue: CellQueue, update: SweepUpdate) -> None:
+            console.lines(*update.notes, *(ended_line(queue, state) for state in update.ended))
+            if display is not None and not update.is_over:
+                display.update(overview(queue, update.states, update.workers), refresh=True)
+
+        yield follow
 
 
 def _stop(console: Console, pool: WorkerPool) -> None:

@@ -38,7 +38,7 @@ NO_LISTS: Mapping[str, object] = {"n_bias_update": 0, "manual_weight_idx": (), "
 def spelled_out(flat: Mapping[str, object]) -> dict[str, object]:
     """Settings with a budget such as `1.5M`, `30%`, `20%time`, `64MiB` or `30ms` replaced by a number.
 
-    A share becomes a ratio, a size an amount in bytes, a time one in nanoseconds.
+    A share becomes a ratio, a size an amount in bytes, a time one in nanoseconds; `20MMACs` is 20M macs.
 
     Args:
         flat: flat settings from one source.
@@ -49,6 +49,11 @@ def spelled_out(flat: Mapping[str, object]) -> dict[str, object]:
     budget = flat.get("budget")
     if not isinstance(budget, str):
         return dict(flat)
+    if budget.rstrip().endswith("MACs"):
+        if flat.get("budget_unit") not in (None, "macs"):
+            given = shown(flat["budget_unit"])
+            raise UserError(f"budget {budget} is of MACs, but budget_unit is {given}; leave budget_unit out")
+        return spelled_out({**flat, "budget": budget.rstrip().removesuffix("MACs"), "budget_unit": "macs"})
     found = re.fullmatch(r"\s*(\d[\d_]*(?:\.\d+)?|\.\d+)\s*([A-Za-z%]*)\s*", budget)
     suffix = found[2] if found else "?"
     if found is None or suffix not in {*_MULTIPLES, *_AMOUNTS, *_SHARES}:

@@ -106,7 +106,7 @@ def run_training(
     """
     if config.memory == "tight":
         give_back_at_once()
-    with _open_run(config, runs, notes, opened) as (run, record):
+    with open_run(config, runs, notes, opened) as (run, record):
         run = replace(run, trackers=trackers)
         if run.processes.is_first:
             with suppress(StopEarly):
@@ -125,12 +125,12 @@ def dry_run(config: Config, *, runs: Path = RUNS, notes: Notes = no_notes) -> li
     Raises:
         UserError: a mistake in the configuration.
     """
-    with _open_run(config, runs, notes, open_run_data) as (run, record):
+    with open_run(config, runs, notes, open_run_data) as (run, record):
         return describe(run, record, identity(config, run.data.fingerprint))
 
 
 @contextmanager
-def _open_run(
+def open_run(
     config: Config, runs: Path, notes: Notes, opened: OpenData
 ) -> Iterator[tuple[Training, RunRecord]]:
     """Opens the data and builds the network of a run; writes nothing."""

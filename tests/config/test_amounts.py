@@ -34,6 +34,9 @@ def settled(file: dict[str, Any], flags: dict[str, Any]) -> tuple[float | None, 
         ("20%time", 0.2, None, "time"),
         ("20 %time", 0.2, None, "time"),
         ("20%macs", 0.2, None, "macs"),
+        ("20MMACs", None, 20_000_000, "macs"),
+        ("1.5 GMACs ", None, 1_500_000_000, "macs"),
+        ("750000MACs", None, 750_000, "macs"),
     ],
 )
 def test_numbers_shares_and_sizes(written: str, ratio: float | None, budget: int | None, unit: str) -> None:
@@ -57,6 +60,8 @@ def test_numbers_shares_and_sizes(written: str, ratio: float | None, budget: int
         "30MS",
         "20%times",
         "20time",
+        "MACs",
+        "1MMAC",
     ],
 )
 def test_what_cannot_be_read_is_refused(written: str) -> None:
@@ -88,6 +93,8 @@ def test_contradictions_are_refused() -> None:
         settled({}, {"budget": "30ms", "budget_unit": "bytes"})
     with pytest.raises(UserError, match=r"budget 20%time is a share of time, but budget_unit is 'macs'"):
         settled({}, {"budget": "20%time", "budget_unit": "macs"})
+    with pytest.raises(UserError, match=r"budget 20MMACs is of MACs, but budget_unit is 'bytes'"):
+        settled({}, {"budget": "20MMACs", "budget_unit": "bytes"})
     with pytest.raises(UserError, match=r"ratio 0\.2 and budget 30% are both given"):
         settled({}, {"budget": "30%", "ratio": 0.2})
     with pytest.raises(UserError, match=r"mbv2_scheme_1.* in parameters, budget_unit is 'bytes'"):
