@@ -44,7 +44,7 @@ from neq.utils.errors import UserError, first_line, shown
 
 OF_TORCHVISION = (
     *("mobilenet_v2", "efficientnet_b0", "resnet18", "regnet_y_400mf", "mobilenet_v3_small", "mnasnet0_5"),
-    *("densenet121", "shufflenet_v2_x0_5", "squeezenet1_1"),
+    *("densenet121", "shufflenet_v2_x0_5", "squeezenet1_1", "vgg11"),
 )
 OF_TIMM = (
     *("efficientnet_b0", "mobilenetv4_conv_small", "regnety_002", "convnext_atto", "vit_tiny_patch16_224"),
