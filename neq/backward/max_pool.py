@@ -1,7 +1,7 @@
-"""Max pooling that keeps where in its window each maximum lies, in one byte, and not its input.
+"""Max pooling that keeps where in its window each maximum lies, in two bytes, and not its input.
 
-For a window of kernel k, dilation d that starts at s = stride * position - padding, the maximum at input
-position i has the place (i - s) / d in the window, 0 .. k - 1 in each direction.
+torch's index of a maximum counts the pixels of its map, row by row. From the first pixel of its window on,
+at stride * position - padding, it is small.
 """
 
 from __future__ import annotations
@@ -16,55 +16,45 @@ from torch.autograd.function import once_differentiable
 from neq.backward.module_views import shadow
 
 Pair = tuple[int, int]
+# Kernel, stride, padding, dilation and ceil_mode, as torch's operators take them.
+Window = tuple[Pair, Pair, Pair, Pair, bool]
 
 
 class _MaxPool(Function):
     """Max pooling over [B, C, H, W]."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil: bool
-    ) -> Tensor:
-        """Args: as of torch's max_pool2d."""
-        ctx.window = kernel, stride, padding, dilation, ceil
-        out, index = torch.ops.aten.max_pool2d_with_indices(x, *ctx.window)
-        if ctx.needs_input_grad[0]:
-            ctx.like = x.shape, x.dtype, _layout(x)
-            rows, columns = _starts(ctx.window, index)
-            width = x.shape[3]
-            row = (index.div(width, rounding_mode="floor") - rows).div_(dilation[0], rounding_mode="floor")
-            column = (index.remainder(width) - columns).div_(dilation[1], rounding_mode="floor")
-            ctx.save_for_backward(row.mul_(kernel[1]).add_(column).to(torch.uint8))
+    def forward(ctx: Any, x: Tensor, window: Window) -> Tensor:
+        """Args: x and window."""
+        out, index = torch.ops.aten.max_pool2d_with_indices(x, *window)
+        ctx.window, ctx.like = window, (x.shape, x.dtype, _layout(x))
+        ctx.save_for_backward(index.sub_(_first(window, index, x.shape[3])).to(torch.int16))
         return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (place,) = ctx.saved_tensors
-        kernel, _, _, dilation, _ = ctx.window
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (offset,) = ctx.saved_tensors
         shape, dtype, layout = ctx.like
-        rows, columns = _starts(ctx.window, place)
-        index = place.long()
-        row = index.div(kernel[1], rounding_mode="floor").mul_(dilation[0]).add_(rows)
-        index = row.mul_(shape[3]).add_(index.remainder_(kernel[1]).mul_(dilation[1]).add_(columns))
+        index = offset.long().add_(_first(ctx.window, offset, shape[3]))
         # Only its shape and layout are read.
         x = torch.empty(shape, dtype=dtype, device=grad.device, memory_format=layout)
-        grads = torch.ops.aten.max_pool2d_with_indices_backward(grad, x, *ctx.window, index)
-        return grads, None, None, None, None, None
+        return torch.ops.aten.max_pool2d_with_indices_backward(grad, x, *ctx.window, index), None
 
 
-def _starts(window: tuple[Pair, Pair, Pair, Pair, bool], out: Tensor) -> tuple[Tensor, Tensor]:
-    """First row and first column of each window, int64 [H, 1] and [W].
+def _first(window: Window, out: Tensor, width: int) -> Tensor:
+    """The index of each window's first pixel, int64 [P, Q]; in the padding it may be below 0.
 
     Args:
-        window: kernel, stride, padding, dilation, ceil.
-        out: [B, C, H, W], one for each window.
+        window: of the pooling.
+        out: [B, C, P, Q], one element for each window.
+        width: of the pooled map.
     """
     _, stride, padding, *_ = window
     rows, columns = (
         torch.arange(out.shape[2 + axis], device=out.device) * stride[axis] - padding[axis] for axis in (0, 1)
     )
-    return rows[:, None], columns
+    return rows[:, None] * width + columns
 
 
 def _layout(x: Tensor) -> torch.memory_format:
@@ -73,8 +63,8 @@ def _layout(x: Tensor) -> torch.memory_format:
 
 
 def is_max_pool(module: nn.Module | None) -> bool:
-    """Whether a module is max pooling whose windows a byte can address."""
-    return type(module) is nn.MaxPool2d and not module.return_indices and _area(module.kernel_size) <= 256
+    """Whether a module is max pooling over images that returns no indices."""
+    return type(module) is nn.MaxPool2d and not module.return_indices
 
 
 def max_pool(module: nn.Module) -> nn.Module:
@@ -85,23 +75,18 @@ def max_pool(module: nn.Module) -> nn.Module:
     """
     assert isinstance(module, nn.MaxPool2d)
     made, forward = shadow(module), type(module).forward
-    kernel, padding, dilation = map(_pair, (module.kernel_size, module.padding, module.dilation))
-    stride, ceil = _pair(module.stride), module.ceil_mode
+    kernel, stride, padding, dilation = (
+        (value, value) if isinstance(value, int) else (value[0], value[1])
+        for value in (module.kernel_size, module.stride, module.padding, module.dilation)
+    )
+    window = kernel, stride, padding, dilation, module.ceil_mode
 
     def pooled(input: Tensor) -> Tensor:
-        if input.dim() != 4 or not input.requires_grad:
+        last = dilation[0] * (kernel[0] - 1) * input.shape[-1] + dilation[1] * (kernel[1] - 1)
+        if input.dim() != 4 or not input.requires_grad or last > torch.iinfo(torch.int16).max:
             return forward(made, input)  # type: ignore[arg-type]
-        out: Tensor = _MaxPool.apply(input, kernel, stride, padding, dilation, ceil)
+        out: Tensor = _MaxPool.apply(input, window)
         return out
 
     made.forward = pooled
     return made
-
-
-def _pair(value: int | Pair) -> Pair:
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
-
-
-def _area(kernel: int | Pair) -> int:
-    height, width = _pair(kernel)
-    return height * width

@@ -40,12 +40,12 @@ def test_output_and_gradient_are_bit_identical_to_torchs(pool, layout, dtype):
         assert ours.stride() == theirs.stride()
 
 
-def test_one_byte_for_each_output_is_kept():
+def test_two_bytes_for_each_output_are_kept():
     x = images().requires_grad_()
     kept = SavedBytes([x])
     with kept.counting():
         out = max_pool(nn.MaxPool2d(3, 2, 1))(x)
-    assert kept.total == out.numel()
+    assert kept.total == 2 * out.numel()
 
 
 def test_without_gradient_nothing_is_kept_and_other_shapes_work():
@@ -59,13 +59,12 @@ def test_without_gradient_nothing_is_kept_and_other_shapes_work():
     ("module", "expected"),
     [
         (nn.MaxPool2d(16), True),
-        (nn.MaxPool2d(17), False),
         (nn.MaxPool2d(2, return_indices=True), False),
         (nn.AvgPool2d(2), False),
         (None, False),
     ],
 )
-def test_only_windows_that_a_byte_can_address(module, expected):
+def test_only_max_pooling_that_returns_no_indices(module, expected):
     assert is_max_pool(module) is expected
 
 
@@ -96,3 +95,12 @@ def test_a_network_that_pools_keeps_a_part_of_what_stock_training_keeps(norm_mod
     assert totals[1] < totals[0] / 2
     for ours, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+def test_windows_that_two_bytes_cannot_address_are_pooled_by_torch():
+    x = torch.randn(1, 1, 3, 20_000, dtype=torch.float64, requires_grad=True)
+    kept = SavedBytes([])
+    with kept.counting():
+        out = max_pool(nn.MaxPool2d(3, 1))(x)
+    assert torch.equal(out, nn.MaxPool2d(3, 1)(x))
+    assert kept.total > x.nbytes
