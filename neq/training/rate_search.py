@@ -110,7 +110,7 @@ def _search(run: Training, progress: Progress, number: int, state: EpochState, p
         if not losses:
             raise TrainingDiverged(
                 f"the training diverges at every rate that base_lr auto tries, {left[0]:g} and others, in "
-                f"epoch {number}; give a lower base_lr, or a longer warm-up"
+                f"epoch {number}; try a lower base_lr or a longer warm-up"
             )
         left = best_first(losses, rates)
     tried = ", ".join(f"{rate:g} {loss:.4f}" for rate, loss in sorted(losses.items()))
