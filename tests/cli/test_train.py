@@ -455,7 +455,7 @@ def test_help_shows_the_defaults_of_the_default_run(capsys):
     assert ended.value.code == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "epochs after warm-up (default: 15)" in out
-    assert "learning rate after warm-up (default: 0.05)" in out
+    assert "a short search on validation (default: 0.05)" in out
 
 
 def test_neq_command(capsys, tmp_path):

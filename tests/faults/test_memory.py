@@ -177,7 +177,7 @@ def limit(extra, epoch):
         if number == epoch:
             now = psutil.Process().memory_info().vms
             resource.setrlimit(resource.RLIMIT_AS, (now + extra, resource.RLIM_INFINITY))
-            steps_module.train_step = partial(with_ballast, steps_module._step)
+            steps_module.train_step = partial(with_ballast, steps_module.train_step)
         return real(run, progress, number)
 
     loop_module._train_epoch = limited
