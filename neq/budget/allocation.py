@@ -125,7 +125,8 @@ class BudgetAllocator:
         limit, scores = self.limit, policy.score(state)
         if limit >= self.total:
             eligible = scores.cpu() != -torch.inf
-            return Allocation(eligible, self.used(eligible), limit, self.unit)
+            used = self.total if bool(eligible.all()) else self.used(eligible)
+            return Allocation(eligible, used, limit, self.unit)
         found = list(self._within(limit, partial(fill_by_rank, scores)))
         if not cost_aware:
             chosen, used = max(reversed(found), key=lambda each: each[1])

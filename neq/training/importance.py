@@ -101,7 +101,7 @@ def measure_importance(
             found = processes.sum(totals[name]) if criterion.sample == "image" else totals[name]
             neurons[table.slice_of(name).start + channels.cpu()] = found.double().cpu()
         gradients.clear()
-    return Importance(neurons, _layer_bytes(allocator.model))
+    return Importance(neurons, _layer_bytes(allocator))
 
 
 class _Gradients:
@@ -253,8 +253,8 @@ def _within(model: CostModel, group: Selection, limit: int) -> Iterator[Selectio
         yield from _within(model, half, limit)
 
 
-def _layer_bytes(model: CostModel) -> Tensor:
+def _layer_bytes(allocator: BudgetAllocator) -> Tensor:
     """Training memory of each layer with all its neurons, float64 [L], without that of layers behind it."""
-    costs = marginal_costs(model, "bytes")
+    costs = allocator.costs if allocator.unit == "bytes" else marginal_costs(allocator.model, "bytes")
     whole = torch.zeros(len(costs.opening), dtype=torch.int64).index_add(0, costs.layer, costs.neuron)
     return (whole + costs.opening).double()
