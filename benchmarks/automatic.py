@@ -15,15 +15,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from benchmarks.automatic_table import tables
 from benchmarks.common import at_least, run_benchmark
 from benchmarks.transfer import lacking, settle
-from benchmarks.transfer_report import Report
+from benchmarks.transfer_report import Report, check_output, report_to_write
 from benchmarks.transfer_runs import FULL_FROZEN, FULL_TRAIN, SU_FROZEN, Cell, Setting, of_policy, train_task
 from neq.cli.parsing import Parser
-from neq.utils.errors import UserError, shown, unknown_name
+from neq.utils.errors import UserError, unknown_name
 
 SETS = ("flowers12", "caltech101", "dtd10", "trashnet6", "gtsrb20", "food20_64px")
 GRID = (0.05, 0.025, 0.0125)
@@ -81,16 +79,14 @@ def parse(argv: list[str]) -> argparse.Namespace:
         for name in names:
             if name not in known:
                 raise unknown_name(key, name, known)
-    if given.output.is_dir() or not given.output.parent.is_dir():
-        raise UserError(f"output {shown(str(given.output))} is no place for a file: give one in a folder")
+    check_output(given.output)
     if not given.table and given.data is None:
         raise UserError("--data is missing: the folder of the sets; see --help")
     return given
 
 
-def train(given: argparse.Namespace) -> None:
-    """Trains what the output lacks: all sets with one seed, then with the next."""
-    report = Report(given.output)
+def train(report: Report, given: argparse.Namespace) -> None:
+    """Trains what the report lacks: all sets with one seed, then with the next."""
     for seed in range(given.seeds):
         for name in given.sets:
             setting = Setting(
@@ -116,11 +112,8 @@ def main(argv: list[str] | None = None) -> int:
         if given.table:
             print(tables(Report(given.output)))
             return
-        try:
-            with FileLock(f"{given.output}.lock", timeout=0):
-                train(given)
-        except Timeout:
-            raise UserError(f"output {shown(str(given.output))} is being written by another call") from None
+        with report_to_write(given.output) as report:
+            train(report, given)
 
     return run_benchmark(command, argv)
 

@@ -25,7 +25,7 @@ def tables(report: Report) -> str:
     kept = _kept(report, sets, cells)
     heads = ["cell", *(f"{name}: top-1 %" for name in sets), "- full", "- SU 1", "MiB kept for backward"]
     lines = markdown(heads, [_row(cell, sets, kept) for cell in cells])
-    return "\n".join([*lines, "", *_notes(report, kept)])
+    return "\n".join([*lines, "", _notes(report)])
 
 
 def _kept(report: Report, sets: Sequence[str], cells: Sequence[str]) -> dict[tuple[str, str, int], Run]:
@@ -66,16 +66,16 @@ def _difference(pairs: Sequence[float]) -> str:
     return f"{mean:+.2f}" + ("" if width is None else f" ± {width:.2f}") + f" (n = {len(pairs)})"
 
 
-def _notes(report: Report, kept: dict[tuple[str, str, int], Run]) -> list[str]:
+def _notes(report: Report) -> str:
     settings = report.settings
     machines = {f"{of['cpu']}, torch {of['torch']}": None for of in (run["machine"] for run in report.runs)}
     seeds = sorted({run["seed"] for run in report.runs})
     diverged = sum(map(has_diverged, report.runs))
-    return [
+    return (
         f"{settings['network']}, {settings['image_size']} px, batch {settings['batch_size']}, "
         f"{settings['epochs']} epochs, seeds {', '.join(map(str, seeds))}; {len(report.runs)} runs, "
         f"{diverged} of them diverged, on {'; '.join(machines)}. Test top-1 of the best epoch by validation, "
         "mean and standard deviation over seeds. Differences: mean over the pairs (set, seed) in per cent "
         "points, with its 95 % paired t interval. full: the better norm mode of full fine-tuning at its best "
         "rate, both by validation."
-    ]
+    )

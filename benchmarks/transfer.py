@@ -20,10 +20,8 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from benchmarks.common import at_least, open_device, run_benchmark
-from benchmarks.transfer_report import Report
+from benchmarks.transfer_report import Report, check_output, report_to_write
 from benchmarks.transfer_runs import CELLS, Rate, Setting, Task, train_task, weights_identity
 from benchmarks.transfer_table import chosen_rate, tables
 from neq.cli.parsing import Parser
@@ -179,8 +177,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     for name in given.cells:
         if name not in CELLS:
             raise unknown_name("cell", name, CELLS)
-    if given.output.is_dir() or not given.output.parent.is_dir():
-        raise UserError(f"output {shown(str(given.output))} is no place for a file: give one in a folder")
+    check_output(given.output)
     if not given.table:
         for name in ("dataset", "root"):
             if getattr(given, name) is None:
@@ -199,11 +196,8 @@ def main(argv: list[str] | None = None) -> int:
         open_device(given.device)
         names = {field.name for field in dataclasses.fields(Setting)} - {"cells"}
         setting = Setting(**{name: value for name, value in vars(given).items() if name in names})
-        try:
-            with FileLock(f"{given.output}.lock", timeout=0):
-                sweep(Report(given.output), setting, given.cells, given.seeds, given.grid, given.jobs)
-        except Timeout:
-            raise UserError(f"output {shown(str(given.output))} is being written by another call") from None
+        with report_to_write(given.output) as report:
+            sweep(report, setting, given.cells, given.seeds, given.grid, given.jobs)
 
     return run_benchmark(command, argv)
 

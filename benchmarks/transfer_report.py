@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from benchmarks.transfer_runs import Task
 from neq.utils.atomic_files import write_text
@@ -58,3 +62,27 @@ class Report:
         return any(
             (run["dataset"], run["cell"], run["base_lr"], run["seed"]) == task.key for run in self.runs
         )
+
+
+def check_output(path: Path) -> None:
+    """Checks that a report can lie at a path.
+
+    Raises:
+        UserError: it is a folder, or lies in none.
+    """
+    if path.is_dir() or not path.parent.is_dir():
+        raise UserError(f"output {shown(str(path))} is no place for a file: give one in a folder")
+
+
+@contextmanager
+def report_to_write(path: Path) -> Iterator[Report]:
+    """The report at a path, which no other call writes meanwhile.
+
+    Raises:
+        UserError: another call does, or the file holds something else.
+    """
+    try:
+        with FileLock(f"{path}.lock", timeout=0):
+            yield Report(path)
+    except Timeout:
+        raise UserError(f"output {shown(str(path))} is being written by another call") from None
