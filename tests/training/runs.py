@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
@@ -14,7 +15,7 @@ from neq.config import dataset, resolve
 from neq.data import Data, open_data
 from neq.networks.neurons import neuron_table
 from neq.tasks import Classification, Task
-from neq.training import Checkpoints, EpochReport, Training
+from neq.training import Checkpoints, EpochReport, Training, train
 from neq.training.distributed import SINGLE_PROCESS, ProcessGroup
 from tests.toys import toy
 
@@ -47,6 +48,24 @@ class Diary:
 
     def finish(self, summary: dict[str, Any]) -> None:
         self.summary = summary
+
+
+class Interrupted(Exception):
+    """What ends a run in `train_until`."""
+
+
+def train_until(run: Training, diary: Diary, stop: int) -> None:
+    """Trains a run until it reports an epoch; the report is lost, as the epoch's checkpoint is."""
+    real = diary.epoch
+
+    def epoch(report: EpochReport) -> None:
+        if report.epoch == stop:
+            raise Interrupted
+        real(report)
+
+    diary.epoch = epoch  # type: ignore[method-assign]
+    with pytest.raises(Interrupted):
+        train(run)
 
 
 @contextmanager

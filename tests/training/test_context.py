@@ -15,7 +15,7 @@ from neq.training import context, predict, restore, train
 from neq.training.context import measure_gradients
 from neq.training.profiling import SavedBytes
 from tests.toys import Toy, toy
-from tests.training.runs import run_of
+from tests.training.runs import run_of, train_until
 
 TIMES = ("step_seconds", "peak_memory_bytes", "neuron_selection")
 TAYLOR = {"neuron_selection": "taylor", "n_epochs": 3, "base_batch_size": 128}
@@ -105,20 +105,8 @@ def test_a_run_keeps_its_budget_and_resumes_bit_for_bit(tmp_path, settings):
     whole = outcome(tmp_path / "whole", **settings)
     assert all(metrics["Budget"]["used"] <= metrics["Budget"]["limit"] for metrics in whole[1])
 
-    class Stopped(Exception):
-        pass
-
     with run_of(tmp_path / "parts", **settings) as (run, diary):
-        real = diary.epoch
-
-        def epoch(report):
-            if report.epoch == 2:
-                raise Stopped
-            real(report)
-
-        diary.epoch = epoch
-        with pytest.raises(Stopped):
-            train(run)
+        train_until(run, diary, 2)
     with run_of(tmp_path / "parts", **settings) as (run, rest):
         summary = train(run, restore(run, run.checkpoints.load_last()))
         metrics = [without_times(report.metrics) for report in diary.reports + rest.reports]

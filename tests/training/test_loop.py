@@ -11,7 +11,7 @@ import torch
 from neq.selection import listed_parameters
 from neq.training import TrainingDiverged, load_checkpoint, measurement, restore, train
 from neq.training import loop as loop_module
-from tests.training.runs import LISTS, run_of
+from tests.training.runs import LISTS, run_of, train_until
 
 TIMES = ("step_seconds", "peak_memory_bytes")
 
@@ -152,23 +152,10 @@ def test_a_resumed_run_is_bit_identical(tmp_path, settings):
     settings = {**settings, "base_batch_size": 128}
     whole, diary, weights, _ = outcome(tmp_path / "whole", **settings)
 
-    class Stopped(Exception):
-        pass
-
-    def stopped_at(stop):
-        def epoch(report):
-            if report.epoch == stop:
-                raise Stopped
-            part_diary.reports.append(report)
-
-        return epoch
-
     for stop in (1, 2):
         folder = tmp_path / f"stopped at {stop}"
         with run_of(folder, **settings) as (run, part_diary):
-            part_diary.epoch = stopped_at(stop)
-            with pytest.raises(Stopped):
-                train(run)
+            train_until(run, part_diary, stop)
         with run_of(folder, **settings) as (run, rest_diary):
             resumed = train(run, restore(run, run.checkpoints.load_last()))
         assert without_times(resumed) == without_times(whole)

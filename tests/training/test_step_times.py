@@ -11,7 +11,7 @@ from neq.training import restore, train
 from neq.training.distributed import SINGLE_PROCESS, ProcessGroup
 from neq.training.step_times import StepTimes
 from neq.utils.errors import UserError
-from tests.training.runs import run_of
+from tests.training.runs import run_of, train_until
 
 LATENCY = Latency({"step": 1e6, "values_passed": 5.0, "layers_passed": 2e4, "layers_chosen": 3e4}, 0.07)
 SETTINGS = {"neuron_selection": "random", "budget": "1.3ms", "norm_mode": "frozen", "n_epochs": 2}
@@ -52,20 +52,8 @@ def test_a_resumed_run_keeps_the_times_of_its_first_device(tmp_path, device):
         train(run)
         whole = chosen(diary)
 
-    class Ended(Exception):
-        pass
-
     with run_of(tmp_path / "parts", **SETTINGS) as (run, diary):
-        real = diary.epoch
-
-        def epoch(report):
-            if report.epoch == 1:
-                raise Ended
-            real(report)
-
-        diary.epoch = epoch
-        with pytest.raises(Ended):
-            train(run)
+        train_until(run, diary, 1)
     device[0] = Latency({"step": 1e9}, 0.0)  # on which the budget would be refused
     with run_of(tmp_path / "parts", **SETTINGS) as (run, rest):
         train(run, restore(run, run.checkpoints.load_last()))
