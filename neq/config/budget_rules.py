@@ -59,7 +59,7 @@ def spelled_out(flat: Mapping[str, object]) -> dict[str, object]:
     if found is None or suffix not in {*_MULTIPLES, *_AMOUNTS, *_SHARES}:
         raise UserError(
             f"budget {shown(budget)} is not allowed: give a number (192311, 1.5M), a share (30%, 20%time), "
-            "a size (64MiB) or a time (30ms)"
+            "a size (64MiB), MACs (20MMACs) or a time (30ms)"
         )
     number = Decimal(found[1].replace("_", ""))
     if suffix in _MULTIPLES:

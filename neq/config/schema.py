@@ -226,7 +226,8 @@ class NEqConfig(Section):
         None,
         ge=0,
         le=10**18,
-        description="budget in budget_unit; also a share (30%, 20%time), a size (64MiB) or a time (30ms)",
+        description="budget in budget_unit; also a share (30%, 20%time), a size (64MiB), MACs (20MMACs) or a "
+        "time (30ms)",
     )
     budget_unit: BudgetUnit = Field(
         "parameters",
