@@ -17,7 +17,7 @@ from neq.utils.console import figures_table, short
 from neq.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from neq.scheme_search import Measured, Search
+    from neq.scheme_search import Measured, Part, Search
     from neq.selection import StaticScheme
 
 RECIPE = "scheme_search"
@@ -27,7 +27,7 @@ REFUSED = (
     *("n_bias_update", "manual_weight_idx", "weight_update_ratio"),
 )
 # What runs do not share with the search.
-OF_SEARCH = ("budget", "ratio", "budget_unit", "manual_seed")
+OF_SEARCH = ("budget", "ratio", "budget_unit", "manual_seed", "importance", "importance_batches")
 
 
 def command(arguments: list[str]) -> int:
@@ -46,7 +46,7 @@ def command(arguments: list[str]) -> int:
     from neq.experiment.run import open_run, open_run_data
     from neq.results.pictures import save_picture
     from neq.runs.identity import plain_identity
-    from neq.scheme_search import SchemeCosts, ShortRuns, search
+    from neq.scheme_search import SchemeCosts, ShortRuns, all_proxies, proxy_scores, search
     from neq.scheme_search.picture import search_picture
     from neq.scheme_search.scheme_file import check_out, write_search
     from neq.utils.console import Console
@@ -63,6 +63,14 @@ def command(arguments: list[str]) -> int:
     policy = ("--neuron_selection", "SU", "--initialization", "SU", "--scheme", str(out))
     train = shlex.join(["neq", "train", "--config-file", run.config_file, *flags, *policy])
     with open_run(config, own.runs_dir, console.note, open_run_data) as (training, _):
+        costs, criterion = SchemeCosts(training), config.NEq_config.importance
+
+        def score(head: Measured, parts: Sequence[Part]) -> Mapping[str, Mapping[Part, float]]:
+            if own.method == "proxies":
+                return {criterion: proxy_scores(costs, head, parts, criterion)}
+            console.note("proxies of the contributions are measured on the network of the head's run")
+            return all_proxies(costs, head, parts, own.runs_dir, console.note)
+
         with following(console) as follow:
             place = (own.runs_dir, out.with_suffix(""), own.storage, own.workers)
             runs = ShortRuns(run.config_file, settings, seeds, *place, follow)
@@ -72,12 +80,15 @@ def command(arguments: list[str]) -> int:
                 console.note(f"{name}: {asked_for}; runs that exist are not trained again")
                 return runs(name, schemes)
 
-            found = search(SchemeCosts(training), measure, **asked)
+            found = search(costs, measure, **asked, score=score)
         write_search(out, found, provenance, train)
         save_picture(search_picture(found), out.with_suffix(""))
     console.print(_trained(found))
     if found.rank_correlation is not None:
         console.lines(f"rank correlation of predicted and measured gains: {found.rank_correlation:.2f}")
+    ranks = (f"{name} {each:.2f}" for name, each in found.proxy_correlations.items() if each is not None)
+    if compared := ", ".join(ranks):
+        console.lines(f"rank correlation of proxies with contributions: {compared}")
     console.lines("", *out.read_text(encoding="utf-8").splitlines(), "", f"{out}")
     return 0
 
@@ -98,6 +109,8 @@ def _options(arguments: Sequence[str]) -> tuple[argparse.Namespace, Options]:
             raise UserError(f"--{name} is not allowed: scheme-search decides it; leave it out")
     if run.dry_run or run.overwrite:
         raise UserError("--dry-run and --overwrite are not allowed: runs that exist are not trained again")
+    if own.method == "proxies" and own.controls:
+        raise UserError("--controls is not allowed with --method proxies, which trains the head alone")
     missing = [name for name in ("net_name", "dataset") if run.config_file == RECIPE and name not in given]
     if missing or not given & {"budget", "ratio"}:
         raise UserError(
@@ -119,8 +132,9 @@ def _parser() -> Parser:
     add("--out", type=Path, default=Path("scheme.yaml"), metavar="FILE",
         help="the scheme; .json, .png and .svg are written beside it (default: scheme.yaml)")  # fmt: skip
     add("--force", action="store_true", help="replace the files of another search")
-    add("--method", choices=("contributions", "evolution"), default="contributions",
-        help="choose by integer programming (default: contributions) or by evolutionary search")  # fmt: skip
+    add("--method", choices=("contributions", "evolution", "proxies"), default="contributions",
+        help="choose by integer programming (default: contributions) or by evolutionary search; proxies: by "
+        "the importance of neurons (--importance) after a run of the head, without other runs")  # fmt: skip
     add("--shares", type=_shares, default=[0.125, 0.25, 0.5, 1.0], metavar="LIST",
         help="of a conv's neurons that may train (default: .125,.25,.5,1)")  # fmt: skip
     add("--seeds", type=count, default=1, metavar="N", help="runs of each scheme, from manual_seed on")
