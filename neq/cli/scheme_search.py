@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from neq.utils.console import figures_table, short
 from neq.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from neq.scheme_search import Measured, Part, Search
+    from neq.scheme_search import Measured, Search
     from neq.selection import StaticScheme
 
 RECIPE = "scheme_search"
@@ -63,14 +64,10 @@ def command(arguments: list[str]) -> int:
     policy = ("--neuron_selection", "SU", "--initialization", "SU", "--scheme", str(out))
     train = shlex.join(["neq", "train", "--config-file", run.config_file, *flags, *policy])
     with open_run(config, own.runs_dir, console.note, open_run_data) as (training, _):
-        costs, criterion = SchemeCosts(training), config.NEq_config.importance
-
-        def score(head: Measured, parts: Sequence[Part]) -> Mapping[str, Mapping[Part, float]]:
-            if own.method == "proxies":
-                return {criterion: proxy_scores(costs, head, parts, criterion)}
-            console.note("proxies of the contributions are measured on the network of the head's run")
-            return all_proxies(costs, head, parts, own.runs_dir, console.note)
-
+        costs = SchemeCosts(training)
+        score = partial(proxy_scores, costs)
+        if own.method != "proxies":
+            score = partial(all_proxies, costs, runs=own.runs_dir, notes=console.note)
         with following(console) as follow:
             place = (own.runs_dir, out.with_suffix(""), own.storage, own.workers)
             runs = ShortRuns(run.config_file, settings, seeds, *place, follow)

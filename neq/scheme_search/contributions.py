@@ -13,6 +13,8 @@ from neq.selection import StaticScheme
 TIE = 1e-3
 # A conv by its number in module order, and the share of its neurons that trains.
 Part = tuple[int, float]
+# Of parts by proxies, by name.
+Scores = Mapping[str, Mapping[Part, float]]
 
 
 @dataclass(frozen=True)

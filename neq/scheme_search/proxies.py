@@ -20,7 +20,7 @@ from neq.experiment.run import run_training
 from neq.networks.weights import load_weights
 from neq.runs import load_run
 from neq.runs.selection_file import read_selection_history
-from neq.scheme_search.contributions import Measured, Part
+from neq.scheme_search.contributions import Measured, Part, Scores
 from neq.scheme_search.costs import SchemeCosts
 from neq.selection import CRITERIA, StaticScheme
 from neq.training import TrainingDiverged
@@ -30,9 +30,7 @@ from neq.utils.errors import UserError
 VELOCITY = "velocity"
 
 
-def proxy_scores(
-    costs: SchemeCosts, head: Measured, parts: Sequence[Part], criterion: str
-) -> dict[Part, float]:
+def proxy_scores(costs: SchemeCosts, head: Measured, parts: Sequence[Part], criterion: str = "") -> Scores:
     """The scores of parts by a criterion of importance, mean over the head's runs.
 
     Measuring stays within the memory that a budget in bytes allows.
@@ -41,21 +39,20 @@ def proxy_scores(
         costs: of the network's schemes; the network's weights become those of the runs.
         head: the result of training the head alone.
         parts: to score.
-        criterion: one of CRITERIA.
+        criterion: one of CRITERIA; empty: that of the run's configuration.
 
     Raises:
         UserError: the network of a run is missing or damaged.
     """
-    scores = dict.fromkeys(parts, 0.0)
+    criterion, scores = criterion or costs.config.NEq_config.importance, dict.fromkeys(parts, 0.0)
     for run in head.runs:
         load_weights(costs.training.network, None, str(load_run(Path(run)).best_weights))
-        importance = importance_of(costs.training, 0, criterion).neurons
-        for part, score in _sums(costs, importance, parts).items():
+        for part, score in _sums(costs, importance_of(costs.training, 0, criterion).neurons, parts).items():
             scores[part] += score / len(head.runs)
-    return scores
+    return {criterion: scores}
 
 
-def velocity_scores(costs: SchemeCosts, parts: Sequence[Part], runs: Path) -> dict[Part, float]:
+def velocity_scores(costs: SchemeCosts, parts: Sequence[Part], runs: Path) -> Scores:
     """The scores of parts by |velocity| over one epoch that updates random neurons within the budget.
 
     Raises:
@@ -67,27 +64,28 @@ def velocity_scores(costs: SchemeCosts, parts: Sequence[Part], runs: Path) -> di
     config = config.model_copy(update={"NEq_config": neq, "run_config": epochs, "resume": True})
     measured = read_selection_history(run_training(config, runs=runs)).velocity
     assert measured is not None, "the policy measures it every epoch"
-    return _sums(costs, torch.from_numpy(measured[0]).double().abs(), parts)
+    return {VELOCITY: _sums(costs, torch.from_numpy(measured[0]).double().abs(), parts)}
 
 
 def all_proxies(
     costs: SchemeCosts, head: Measured, parts: Sequence[Part], runs: Path, notes: Callable[[str], object]
-) -> Mapping[str, Mapping[Part, float]]:
+) -> Scores:
     """The scores of parts by every proxy; those that cannot be measured are left out, with a note.
 
     Args:
         costs, head, parts: as of `proxy_scores`.
         runs: folder of all runs.
-        notes: called with each note.
+        notes: called with each line for the user.
     """
-    found = {}
+    found: dict[str, Mapping[Part, float]] = {}
+    notes(f"proxies: {len(parts)} parts are scored on the network of the head's run")
     try:
         for criterion in CRITERIA:
-            found[criterion] = proxy_scores(costs, head, parts, criterion)
+            found |= proxy_scores(costs, head, parts, criterion)
         if costs.config.NEq_config.unit in POLICIES[VELOCITY].units:
-            found[VELOCITY] = velocity_scores(costs, parts, runs)
+            found |= velocity_scores(costs, parts, runs)
     except (UserError, TrainingDiverged) as error:
-        notes(f"proxies are not compared further: {error}")
+        notes(f"proxies that follow are not compared: {error}")
     return found
 
 

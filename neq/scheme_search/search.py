@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 from neq.config import schemes
 from neq.config.budget_rules import at_home
 from neq.scheme_search.choice import Choice, Option, Solve, best_choice, by_evolution, by_milp
-from neq.scheme_search.contributions import Contributions, Measured, Part
+from neq.scheme_search.contributions import Contributions, Measured, Part, Scores
 from neq.scheme_search.costs import HEAD, SchemeCosts
 from neq.selection import StaticScheme
 from neq.utils.errors import UserError
@@ -25,8 +25,8 @@ BIASES = (0.125, 0.25, 0.5, 1.0)
 # Trains schemes for a purpose, "contributions", "head" or "controls", and returns their results; without
 # those that diverged.
 Measure = Callable[[str, Sequence[StaticScheme]], Mapping[StaticScheme, Measured]]
-# Scores parts by proxies, after the head has been trained with this result; proxy -> scores.
-Score = Callable[[Measured, Sequence[Part]], Mapping[str, Mapping[Part, float]]]
+# Scores parts after the head has been trained with this result.
+Score = Callable[[Measured, Sequence[Part]], Scores]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Search:
     contributions: Contributions
     choice: Choice
     trained: Sequence[Trained] = field(default=())
-    scores: Mapping[str, Mapping[Part, float]] = field(default_factory=dict)
+    scores: Scores = field(default_factory=dict)
     proxy: str | None = None
 
     @property
@@ -84,10 +84,8 @@ class Search:
 
     @property
     def proxy_correlations(self) -> dict[str, float | None]:
-        """Spearman's correlation of each proxy with the measured contributions of weights."""
-        if self.proxy is not None:
-            return {}
-        gains = self.contributions.weights
+        """Spearman's, of each proxy's scores and the measured contributions of weights."""
+        gains = {} if self.proxy else self.contributions.weights
         return {
             name: _spearman([(scores[part], gain) for part, gain in gains.items()])
             for name, scores in self.scores.items()
