@@ -83,9 +83,9 @@ def command(arguments: list[str]) -> int:
     console.print(_trained(found))
     if found.rank_correlation is not None:
         console.lines(f"rank correlation of predicted and measured gains: {found.rank_correlation:.2f}")
-    ranks = (f"{name} {each:.2f}" for name, each in found.proxy_correlations.items() if each is not None)
-    if compared := ", ".join(ranks):
-        console.lines(f"rank correlation of proxies with contributions: {compared}")
+    if compared := found.proxy_correlations:
+        ranks = (f"{name} {'-' if rank is None else f'{rank:.2f}'}" for name, rank in compared.items())
+        console.lines(f"rank correlation of proxies with contributions: {', '.join(ranks)}")
     console.lines("", *out.read_text(encoding="utf-8").splitlines(), "", f"{out}")
     return 0
 

@@ -29,6 +29,7 @@ def search_picture(found: Search) -> Figure:
         2, 2, sharey="row", width_ratios=(width - 2.2, 2.2), height_ratios=(3, 2)
     )
     corner.axis("off")
+    right.set_visible(found.proxy is None)
     chosen = [pair for pair in zip(scheme.indices, scheme.ratios, strict=True) if pair[1] > 0]
     for axes in (top, below):
         for conv, _ in chosen:

@@ -85,10 +85,11 @@ class Search:
     @property
     def proxy_correlations(self) -> dict[str, float | None]:
         """Spearman's, of each proxy's scores and the measured contributions of weights."""
-        gains = {} if self.proxy else self.contributions.weights
+        gains = self.contributions.weights
         return {
             name: _spearman([(scores[part], gain) for part, gain in gains.items()])
             for name, scores in self.scores.items()
+            if self.proxy is None
         }
 
     @property

@@ -17,6 +17,7 @@ DIGITS = ["--net_name", "mcunet-in0", "--dataset", "digits", "--image_size", "16
 SEARCH = [
     *("--net_name", "mcunet-in0", "--dataset", "npz:tiny.npz", "--image_size", "16", "--shares", "1"),
     *("--base_batch_size", "16", "--n_epochs", "1", "--norm_mode", "train"),
+    *("--importance_batches", "1"),
 ]
 
 
@@ -116,7 +117,7 @@ def test_proxies_train_the_head_alone_and_continue_after_it(tmp_path, monkeypatc
     write_sweep(tmp_path, "manual_seed: {values: [0]}")  # makes the images too
     monkeypatch.chdir(tmp_path)
     ensure_server()
-    asked = ["scheme-search", *SEARCH, "--budget", "300KB", "--method", "proxies"]
+    asked = ["scheme-search", *SEARCH, "--budget", "20000", "--method", "proxies"]
 
     def stop(*arguments):
         raise KeyboardInterrupt
@@ -129,13 +130,13 @@ def test_proxies_train_the_head_alone_and_continue_after_it(tmp_path, monkeypatc
     assert len(before) == 1
     assert not (tmp_path / "scheme.yaml").exists()
 
-    for arguments in ([], [], ["--importance", "fisher", "--out", "fisher.yaml"]):
+    for arguments in ([], ["--importance", "fisher", "--out", "fisher.yaml"]):
         assert main([*asked, *arguments]) == 0
         assert ended(tmp_path) == before
     assert "% of the network's fisher" in capsys.readouterr().out
     for name, criterion in (("scheme", "gradient_norm"), ("fisher", "fisher")):
         about = json.loads((tmp_path / f"{name}.json").read_text())
-        assert about["found"]["used"] <= about["limit"] == 300_000
+        assert about["found"]["used"] <= about["limit"] == 20_000
         assert (about["runs"], list(about["scores"])) == (1, [criterion])
     train = next(line for line in (tmp_path / "fisher.yaml").read_text().splitlines() if "Train it" in line)
     assert main([*shlex.split(train.partition("neq ")[2]), "--dry-run"]) == 0

@@ -24,7 +24,8 @@ def test_scores_of_a_proxy_stand_in_place_of_gains(tmp_path):
     with costs_of(tmp_path, ratio=0.7) as costs:
         found = search(costs, Stub(), "proxies", (0.5, 1.0), score=score)
         figure = search_picture(found)
-    top = figure.axes[0]
+    top, of_biases = figure.axes[:2]
+    assert not of_biases.get_visible()
     drawn = {(x, y) for line in top.lines for x, y in zip(*line.get_data(), strict=True)}
     assert drawn >= {(conv, y) for (conv, _), y in found.scores["gradient_norm"].items()}
     assert len(top.patches) == sum(share > 0 for share in found.choice.scheme.ratios) > 0
