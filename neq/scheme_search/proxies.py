@@ -53,11 +53,7 @@ def proxy_scores(costs: SchemeCosts, head: Measured, parts: Sequence[Part], crit
 
 
 def velocity_scores(costs: SchemeCosts, parts: Sequence[Part], runs: Path) -> Scores:
-    """The scores of parts by |velocity| over one epoch that updates random neurons within the budget.
-
-    Raises:
-        UserError, TrainingDiverged: the run of this epoch failed.
-    """
+    """The scores of parts by |velocity| over one epoch that updates random neurons within the budget."""
     config = costs.config
     neq = config.NEq_config.model_copy(update={"neuron_selection": VELOCITY, "initialization": "random"})
     epochs = config.run_config.model_copy(update={"n_epochs": 1, "warmup_epochs": 0})
@@ -70,13 +66,7 @@ def velocity_scores(costs: SchemeCosts, parts: Sequence[Part], runs: Path) -> Sc
 def all_proxies(
     costs: SchemeCosts, head: Measured, parts: Sequence[Part], runs: Path, notes: Callable[[str], object]
 ) -> Scores:
-    """The scores of parts by every proxy; those that cannot be measured are left out, with a note.
-
-    Args:
-        costs, head, parts: as of `proxy_scores`.
-        runs: folder of all runs.
-        notes: called with each line for the user.
-    """
+    """The scores of parts by every proxy; those that cannot be measured are left out, with a note."""
     found: dict[str, Mapping[Part, float]] = {}
     notes(f"proxies: {len(parts)} parts are scored on the network of the head's run")
     try:

@@ -77,10 +77,9 @@ class Search:
     @property
     def worth(self) -> str:
         """What the scheme found is predicted to be worth."""
-        predicted = self.choice.predicted
-        if self.proxy is None:
-            return f"predicted {predicted:+.2f} points over the head alone"
-        return f"{predicted:.1f} % of the network's {self.proxy}"
+        if self.proxy:
+            return f"{self.choice.predicted:.1f} % of the network's {self.proxy}"
+        return f"predicted {self.choice.predicted:+.2f} points over the head alone"
 
     @property
     def proxy_correlations(self) -> dict[str, float | None]:
@@ -128,7 +127,7 @@ def search(
             trains the head alone, and chooses by scores in place of contributions, by integer programming.
         shares: of a conv's neurons that may train.
         controls: how many random schemes are trained; with one or more, published ones that fit as well.
-        train: whether the scheme found is trained; under "proxies" it never is, nor are controls.
+        train: whether the scheme found is trained; under "proxies" it never is.
         score: scores parts by proxies; "proxies" chooses by those of the run's criterion of importance.
 
     Raises:
@@ -147,9 +146,7 @@ def search(
         partial(by_evolution, seed=seed_for(seed, "evolution")) if method == "evolution" else by_milp
     )
     choice = best_choice(problems, costs.limit, costs.used, solve)
-    if proxy:
-        return Search(costs, head, parts, contributions, choice, scores=scores, proxy=proxy)
-    named = {"found": choice.scheme} if train else {}
+    named = {"found": choice.scheme} if train and not proxy else {}
     if controls:
         named |= published(costs)
         stream = np.random.default_rng(seed_for(seed, "controls"))
@@ -168,7 +165,7 @@ def search(
         )
         for name, scheme in named.items()
     ]
-    return Search(costs, head, parts, contributions, choice, trained, scores)
+    return Search(costs, head, parts, contributions, choice, trained, scores, proxy)
 
 
 def weights_within(costs: SchemeCosts, shares: Sequence[float]) -> list[Part]:

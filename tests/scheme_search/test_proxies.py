@@ -1,5 +1,6 @@
 """Scores of parts without their runs; tests/training/test_importance.py measures what a pass keeps."""
 
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -7,9 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from neq.networks.neurons import neuron_table
 from neq.runs.layout import SELECTION
 from neq.runs.selection_file import save_selection, save_table
-from neq.scheme_search import Measured, all_proxies, proxies, proxy_scores, search
+from neq.scheme_search import Measured, SchemeCosts, all_proxies, proxies, proxy_scores, search
 from neq.scheme_search.costs import HEAD
 from neq.selection import Importance
 from neq.training import TrainingDiverged
@@ -37,14 +39,21 @@ def gradient_norms(training, batches=10):
     network, losses = training.network.eval(), []
     for images, labels in list(training.task.batches(0, 0))[:batches]:
         losses.append(F.cross_entropy(network(images), labels))
-    weights = [network.get_submodule(layer.name).weight for layer in training.table.layers]
+    layers = training.table.layers
+    weights = [network.get_submodule(layer.name).weight for layer in layers]
     gradients = torch.autograd.grad(torch.stack(losses).mean(), weights)
-    return torch.cat([gradient.flatten(1).norm(dim=1) for gradient in gradients]).double()
+    rows = (each.transpose(0, layer.axis).flatten(1) for each, layer in zip(gradients, layers, strict=True))
+    return torch.cat([each.norm(dim=1) for each in rows]).double()
 
 
-@pytest.mark.parametrize(("unit", "ratio"), [("parameters", 0.3), ("macs", 0.5)])
-def test_the_scheme_holds_the_most_gradient_norm_of_all_within_the_budget(tmp_path, unit, ratio):
+@pytest.mark.parametrize(
+    ("unit", "ratio", "channels"),
+    [("parameters", 0.3, "neuron"), ("macs", 0.5, "neuron"), ("parameters", 0.3, "input_channel")],
+)
+def test_the_scheme_holds_the_most_gradient_norm_of_all_within_the_budget(tmp_path, unit, ratio, channels):
     with costs_of(tmp_path, budget_unit=unit, ratio=ratio) as costs:
+        table = neuron_table(costs.training.network, (3, 12, 12), unit=channels)
+        costs = SchemeCosts(replace(costs.training, table=table))
         found, asked = found_by_proxy(costs, tmp_path / "head")
         expected = gradient_norms(costs.training)  # of the network with the fitted head
         within = [each for each in every_scheme(costs, [0], SHARES) if costs.used(each) <= costs.limit]
@@ -53,7 +62,7 @@ def test_the_scheme_holds_the_most_gradient_norm_of_all_within_the_budget(tmp_pa
         assert float(expected[costs.chosen(found.choice.scheme)].sum()) == pytest.approx(best, rel=1e-4)
         assert found.choice.used == costs.used(found.choice.scheme) <= costs.limit
     assert asked == {"head": [HEAD]}
-    assert (found.trained, found.proxy_correlations) == ((), {})
+    assert (found.trained, found.proxy_correlations) == ([], {})
 
 
 def test_a_part_scores_what_SU_would_update_of_it_mean_of_the_runs(tmp_path, monkeypatch):
