@@ -155,7 +155,8 @@ def test_the_best_rate_of_a_quadratic_is_found(tmp_path, curvature):
     assert min(losses.values()) <= losses[found] <= 1.01 * min(losses.values())
     assert reports[0]["lr"] == pytest.approx(found * (1 + math.cos(math.pi * 19 / 20)) / 2)
     assert len(notes) == 1
-    assert f"epoch 0 on: {found:g} (validation loss" in notes[0]
+    assert f"epoch 0 on: {found:g}" in notes[0]
+    assert ("an end of the grid, (validation loss" in notes[0]) == (found in (RATES[0], RATES[-1]))
 
 
 def test_rates_that_diverge_are_dropped(tmp_path):
