@@ -28,7 +28,7 @@ SETS = ("flowers12", "caltech101", "dtd10", "trashnet6", "gtsrb20", "food20_64px
 GRID = (0.05, 0.025, 0.0125)
 AUTO = ("auto",)
 LIMITS = ("5MiB", "2MiB")
-CRITERIA = ("gradient_norm", "squared_gradient", "relative_gradient", "fisher")
+CRITERIA = ("gradient_norm", "loss_decrease", "squared_gradient", "relative_gradient", "fisher")
 
 
 def _under(limit: str) -> dict[str, Cell]:
@@ -62,6 +62,7 @@ RECIPES = {
     for name, changed in {
         "momentum 0.9": {"momentum": 0.9},
         "norms frontier": {"norm_mode": "frontier"},
+        "adam": {"optimizer_name": "adam"},
         "crops from 0.35": {"resize_scale": 0.35},
         "no augmentation": {"augmentation": "none"},
         "batch 16": {"base_batch_size": 16},

@@ -56,7 +56,7 @@ def test_cells_are_what_they_are_called(tmp_path):
             if policy.startswith("auto"):
                 assert neq.importance == policy.split()[1]
                 assert neq.cost_aware
-    assert len(CELLS) == 22
+    assert len(CELLS) == 24
     usual = resolved(
         Task(Setting("flowers12", "p", cells=CELLS), "auto gradient_norm, 5MiB", "auto", 0, tmp_path)
     )
