@@ -9,8 +9,8 @@ g_{b,i} that of batch b out of B, and g_{n,i} that of image n out of N:
     relative_gradient   |g_i| / |w_i|
     fisher              1/(2N) sum_n (w_i . g_{n,i})^2
 
-A step of SGD at a small rate r on neurons S lowers the loss by r sum_{i in S} |g_i|^2, so that one adds up over
-neurons.
+A step of SGD at a small rate r on neurons S lowers the loss by r sum_{i in S} |g_i|^2, so it adds up
+over neurons.
 
 Without a bias, w_i . g_{n,i} is the sum over positions d of a_{n,d} dL_n/da_{n,d} for the neuron's output a,
 whose squares TinyTrain sums.
