@@ -213,6 +213,18 @@ def noisy(tmp_path_factory):
     return found
 
 
+def test_each_search_begins_a_schedule(noisy):
+    summary, reports, *_ = noisy
+    losses = {
+        one["rate"]: one["val_loss"]
+        for one in summary["rate_search"]
+        if (one["epoch"], one["rung"]) == (0, 1)
+    }
+    peaks = best_first(losses, grid(RunSettings(optimizer_name="adam")))[0], summary["base_lr"]
+    last = (1 + math.cos(math.pi * 19 / 20)) / 2
+    assert [report["lr"] for report in reports] == [pytest.approx(peak * last) for peak in peaks]
+
+
 @pytest.mark.parametrize("stop", [0, 130, 239, 245, 300])
 def test_a_search_that_is_stopped_goes_on_at_its_next_trial(tmp_path, noisy, stop):
     """Two searches of 240 steps and two epochs of 20: in a trial, at its end, in an epoch."""
