@@ -15,12 +15,17 @@ from torch import Tensor
 _KEY = "neq_sha256"
 
 
-def checked_bytes(tensors: Mapping[str, Tensor]) -> bytes:
-    """The content of a file that holds some tensors, on the CPU and contiguous, and their checksum."""
+def checked_bytes(tensors: Mapping[str, Tensor], **more: str) -> bytes:
+    """The content of a file that holds some tensors, on the CPU and contiguous, and their checksum.
+
+    Args:
+        tensors: by name.
+        more: further metadata.
+    """
     content = safetensors.torch.save(dict(tensors))
     start = 8 + int.from_bytes(content[:8], "little")
     # The library writes metadata in an order that changes, and with it the bytes of the same network.
-    metadata = {"format": "pt", _KEY: _sha256(tensors)}
+    metadata = {"format": "pt", _KEY: _sha256(tensors), **more}
     header = json.dumps({"__metadata__": metadata, **json.loads(content[8:start])}).encode()
     header += b" " * (-len(header) % 8)  # tensors are aligned to 8 bytes
     return len(header).to_bytes(8, "little") + header + content[start:]
