@@ -103,7 +103,9 @@ def test_damaged_files_are_refused(tmp_path):
     flipped = bytearray(whole)
     flipped[-3] ^= 1
     plain = safetensors.torch.save({"a": torch.ones(2)})
-    for damaged in (whole[: len(whole) // 2], bytes(flipped), b"", b"text", plain):
+    rescaled = whole.replace(b"0.023529411764705882", b"0.023529411764705883")
+    assert rescaled != whole
+    for damaged in (whole[: len(whole) // 2], bytes(flipped), rescaled, b"", b"text", plain):
         path.write_bytes(damaged)
         with pytest.raises(UserError, match="is no int8 network of neq"):
             read_int8(path)
