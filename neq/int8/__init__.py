@@ -1,19 +1,25 @@
 """Int8 networks: their files, their arithmetic, and training them."""
 
-from neq.int8.description import Add, Conv, Description, Operation, Pool, Quantization
+from neq.int8.conv import Int8Conv
+from neq.int8.description import Add, Conv, Description, Linear, Operation, Pool, Quantization
 from neq.int8.float_weights import float_weights
 from neq.int8.int8_file import read_int8, write_int8
+from neq.int8.network import Int8Network, set_exact
 from neq.int8.tiny_training import read_tiny_training
 
 __all__ = [
     "Add",
     "Conv",
     "Description",
+    "Int8Conv",
+    "Int8Network",
+    "Linear",
     "Operation",
     "Pool",
     "Quantization",
     "float_weights",
     "read_int8",
     "read_tiny_training",
+    "set_exact",
     "write_int8",
 ]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
 
 import torch
 from torch import Tensor
@@ -111,13 +110,41 @@ class Pool(Operation):
     """The mean over all positions, [B, C, 1, 1]."""
 
 
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """A classifier in floating point, on the real values of the pooled map.
+
+    Args:
+        name: unique in the network.
+        inputs: the name of the pool.
+        weight: float32 [classes, C].
+        bias: float32 [classes].
+
+    Raises:
+        ValueError: shapes, types or values that are not those.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    weight: Tensor
+    bias: Tensor
+
+    def __post_init__(self) -> None:
+        tensors = self.weight, self.bias
+        if self.weight.dim() != 2 or self.bias.shape != self.weight.shape[:1]:
+            raise ValueError(f"{self.name}: weight and bias are not [classes, channels] and [classes]")
+        if any(each.dtype != torch.float32 or not bool(each.isfinite().all()) for each in tensors):
+            raise ValueError(f"{self.name}: weight and bias are not finite float32 values")
+
+
 @dataclass(frozen=True)
 class Description:
     """An int8 network: a body that ends with a pool, and a classifier.
 
     Args:
         image: quantization of the input.
-        operations: in order; the last is the classifier, a 1x1 convolution of the pooled map.
+        operations: of the body, in order.
+        head: the classifier of the pooled map; a convolution of it is 1x1.
 
     Raises:
         ValueError: operations that do not fit together.
@@ -125,52 +152,46 @@ class Description:
 
     image: Quantization
     operations: tuple[Operation, ...]
+    head: Conv | Linear
 
     def __post_init__(self) -> None:
         # Of each result: channels, and pixels of the image along a side of one pixel (0: all of them).
         found: dict[str, tuple[int, int]] = {IMAGE: (3, 1)}
-        for each in self.operations:
+        for each in (*self.operations, self.head):
             if each.name in found or not each.name or any(not part for part in each.name.split(".")):
                 raise ValueError(f"{each.name!r}: a name is empty or given twice")
             for name in each.inputs:
                 if name not in found:
                     raise ValueError(f"{each.name} reads {name!r}, which is no earlier operation")
             found[each.name] = _result(each, [found[name] for name in each.inputs])
-        ends = self.operations[-2:]
-        if [type(each) for each in ends] != [Pool, Conv] or ends[1].inputs != (ends[0].name,):
-            raise ValueError("a network ends with a pool and a convolution of its result, the classifier")
-        if self.head.weight.shape[2] != 1:
+            if isinstance(each, Pool) and self.quantization(each.inputs[0]) != each.output:
+                raise ValueError(f"{each.name} changes scale or zero point")
+        pools = [each.name for each in self.operations if isinstance(each, Pool)]
+        if [each.name for each in self.operations[-1:]] != pools or self.head.inputs != tuple(pools):
+            raise ValueError("a body ends with its only pool, whose result is what the classifier reads")
+        if self.head.weight.shape[2:] not in ((), (1, 1)):
             raise ValueError("the classifier is not a 1x1 convolution")
 
     @property
-    def head(self) -> Conv:
-        """The classifier."""
-        head = self.operations[-1]
-        assert isinstance(head, Conv)
-        return head
-
-    @property
     def convs(self) -> tuple[Conv, ...]:
-        """The convolutions in order, without the classifier."""
-        return tuple(each for each in self.operations[:-1] if isinstance(each, Conv))
+        """The convolutions of the body, in order."""
+        return tuple(each for each in self.operations if isinstance(each, Conv))
 
     def quantization(self, name: str) -> Quantization:
         """The quantization of an operation's result, or of the image."""
-        found = (each.output for each in self.operations if each.name == name)
-        return next(chain([self.image] if name == IMAGE else [], found))
+        return next((each.output for each in self.operations if each.name == name), self.image)
 
 
-def _result(operation: Operation, inputs: list[tuple[int, int]]) -> tuple[int, int]:
+def _result(operation: Operation | Linear, inputs: list[tuple[int, int]]) -> tuple[int, int]:
     """Channels and reduction of an operation's result, given those of its inputs."""
     if len(inputs) != (2 if isinstance(operation, Add) else 1):
         raise ValueError(f"{operation.name} has {len(inputs)} inputs")
     channels, reduction = inputs[0]
-    if isinstance(operation, Conv):
-        if operation.in_channels != channels:
-            raise ValueError(
-                f"{operation.name} is for {operation.in_channels} channels, its input has {channels}"
-            )
-        return len(operation.weight), reduction * operation.stride
+    if isinstance(operation, (Conv, Linear)):
+        needed = operation.in_channels if isinstance(operation, Conv) else operation.weight.shape[1]
+        if needed != channels:
+            raise ValueError(f"{operation.name} is for {needed} channels, its input has {channels}")
+        return len(operation.weight), reduction * getattr(operation, "stride", 1)
     if isinstance(operation, Add) and inputs[0] != inputs[1]:
         raise ValueError(f"the inputs of {operation.name} differ in shape")
     return channels, 0 if isinstance(operation, Pool) else reduction

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from neq.int8.description import Description
+from neq.int8.description import Conv, Description, Linear
 
 
 def float_weights(network: Description) -> dict[str, Tensor]:
@@ -14,14 +14,18 @@ def float_weights(network: Description) -> dict[str, Tensor]:
 
     It fits the networks `NAME_folded` of the catalog, whose ReLU6 stand where an int8 network clamps.
     """
-    weights = {}
+    found = {}
     for conv in (*network.convs, network.head):
-        scales = conv.scales.double()
-        weight = conv.weight * scales.view(-1, 1, 1, 1)
-        weights[f"{conv.name}.weight"] = weight.float()
-        weights[f"{conv.name}.bias"] = (
-            conv.bias * scales * network.quantization(conv.inputs[0]).scale
-        ).float()
-    name = f"{network.head.name}.weight"
-    weights[name] = weights[name].flatten(1)
-    return weights
+        weight, bias = _real(network, conv)
+        found[f"{conv.name}.weight"], found[f"{conv.name}.bias"] = weight, bias
+    return found
+
+
+def _real(network: Description, layer: Conv | Linear) -> tuple[Tensor, Tensor]:
+    """Weight and bias in floating point; of a classifier [classes, C] and [classes]."""
+    if isinstance(layer, Linear):
+        return layer.weight, layer.bias
+    scales = layer.scales.double()
+    weight = (layer.weight * scales.view(-1, 1, 1, 1)).float()
+    bias = (layer.bias * scales * network.quantization(layer.inputs[0]).scale).float()
+    return weight.flatten(1) if layer is network.head else weight, bias

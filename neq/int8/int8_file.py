@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from neq.config.explain import expected
 from neq.config.schema import Section
-from neq.int8.description import Add, Conv, Description, Operation, Pool, Quantization
+from neq.int8.description import Add, Conv, Description, Linear, Operation, Pool, Quantization
 from neq.networks.safetensors_file import checked_bytes, load_checked
 from neq.utils.atomic_files import atomic_file
 from neq.utils.errors import UserError, first_line, shown
@@ -36,12 +37,21 @@ class _Operation(Section):
         given = self.name, self.inputs, Quantization(self.scale, self.zero)
         if self.type != "conv":
             return (Add if self.type == "add" else Pool)(*given)
-        names = [f"{self.name}.{key}" for key in _TENSORS]
-        missing = [name for name in names if name not in tensors]
-        if missing:
-            raise ValueError(f"{missing[0]} is missing")
-        weight, bias, scales = (tensors.pop(name) for name in names)
+        weight, bias, scales = _taken(tensors, self.name, _TENSORS)
         return Conv(*given, weight, bias, scales, self.stride, self.groups)
+
+
+class _Linear(Section):
+    """A classifier in floating point, its tensors apart."""
+
+    type: Literal["linear"]
+    name: str
+    inputs: tuple[str, ...]
+
+    def made(self, tensors: dict[str, Tensor]) -> Linear:
+        """The classifier; its tensors are removed from the file's."""
+        weight, bias = _taken(tensors, self.name, _TENSORS[:2])
+        return Linear(self.name, self.inputs, weight, bias)
 
 
 class _Structure(Section):
@@ -50,6 +60,7 @@ class _Structure(Section):
     format: Literal[1] = 1
     image: tuple[float, int]
     operations: tuple[_Operation, ...]
+    head: _Operation | _Linear
 
 
 def write_int8(path: Path, network: Description) -> None:
@@ -59,20 +70,16 @@ def write_int8(path: Path, network: Description) -> None:
         OSError: the file cannot be written; a former one is kept.
     """
     tensors: dict[str, Tensor] = {}
-    operations = []
-    for each in network.operations:
-        fields = {
-            "type": type(each).__name__.lower(),
-            "name": each.name,
-            "inputs": each.inputs,
-            **vars(each.output),
+    for each in (*network.operations, network.head):
+        keys = [key for key in _TENSORS if hasattr(each, key)]
+        tensors |= {f"{each.name}.{key}": getattr(each, key).contiguous() for key in keys}
+    structure = _Structure.model_validate(
+        {
+            "image": (network.image.scale, network.image.zero),
+            "operations": [_fields(each) for each in network.operations],
+            "head": _fields(network.head),
         }
-        if isinstance(each, Conv):
-            fields |= {"stride": each.stride, "groups": each.groups}
-            tensors |= {f"{each.name}.{key}": getattr(each, key).contiguous() for key in _TENSORS}
-        operations.append(_Operation.model_validate(fields))
-    image = network.image.scale, network.image.zero
-    structure = _Structure(image=image, operations=tuple(operations)).model_dump_json()
+    ).model_dump_json()
     with atomic_file(path) as file:
         file.write(checked_bytes(tensors, **{_KEY: structure}))
 
@@ -92,12 +99,37 @@ def read_int8(file: str | Path) -> Description:
             raise ValueError("its metadata name no operations")
         structure = _Structure.model_validate_json(written)
         operations = tuple(each.made(tensors) for each in structure.operations)
+        head = structure.head.made(tensors)
+        if not isinstance(head, Conv | Linear):
+            raise ValueError("its head is no classifier")
         if tensors:
             raise ValueError(f"{next(iter(tensors))} is of no operation")
-        return Description(Quantization(*structure.image), operations)
+        return Description(Quantization(*structure.image), operations, head)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         reason = f"{'.'.join(map(str, first['loc']))}: {expected(first)}"
     except Exception as error:  # a damaged file fails in many ways, all of them the file's
         reason = first_line(error)
     raise UserError(f"{shown(str(path))} is no int8 network of neq ({reason}); write it with write_int8")
+
+
+def _fields(operation: Operation | Linear) -> dict[str, object]:
+    """What the JSON says of an operation."""
+    fields: dict[str, object] = {
+        "type": type(operation).__name__.lower(),
+        "name": operation.name,
+        "inputs": operation.inputs,
+    }
+    if isinstance(operation, Operation):
+        fields |= vars(operation.output)
+    if isinstance(operation, Conv):
+        fields |= {"stride": operation.stride, "groups": operation.groups}
+    return fields
+
+
+def _taken(tensors: dict[str, Tensor], name: str, keys: Sequence[str]) -> list[Tensor]:
+    """The tensors of an operation, removed from the file's."""
+    missing = [key for key in keys if f"{name}.{key}" not in tensors]
+    if missing:
+        raise ValueError(f"{name}.{missing[0]} is missing")
+    return [tensors.pop(f"{name}.{key}") for key in keys]

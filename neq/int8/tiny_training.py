@@ -39,7 +39,9 @@ def read_tiny_training(file: str | Path) -> Description:
     path = Path(file).expanduser()
     try:
         content = _Network.model_validate(_unpickled(path))
-        return Description(IMAGE_QUANTIZATION, tuple(content.operations()))
+        *body, head = content.operations()
+        assert isinstance(head, Conv)
+        return Description(IMAGE_QUANTIZATION, tuple(body), head)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         reason = f"{'.'.join(map(str, first['loc']))}: {expected(first)}"
@@ -203,7 +205,7 @@ class _Network(_Part):
     classifier: _Conv
 
     def operations(self) -> Iterator[Operation]:
-        """The operations in order; each reads codes of the quantization that they were written in."""
+        """The operations in order, the classifier last; each reads codes as they were written."""
         made: dict[str, Quantization] = {IMAGE: IMAGE_QUANTIZATION}
         last = IMAGE
 

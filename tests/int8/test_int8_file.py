@@ -23,7 +23,7 @@ def network(folder):
 def same(one, other):
     assert one.image == other.image
     assert len(one.operations) == len(other.operations)
-    for a, b in zip(one.operations, other.operations, strict=True):
+    for a, b in zip((*one.operations, one.head), (*other.operations, other.head), strict=True):
         assert (type(a), a.name, a.inputs, a.output) == (type(b), b.name, b.inputs, b.output)
         if isinstance(a, Conv):
             assert (a.stride, a.groups) == (b.stride, b.groups)
@@ -69,6 +69,12 @@ WRONG = {
     "zero point 300": (set_to(300, "zero"), "zero point 300 is not in -128 .. 127"),
     "stride 0": (set_to(0, "stride"), "stride 0"),
     "unknown type": (set_to("mul", "type"), "operations.0.type"),
+    "a head of another type": (lambda structure, tensors: structure["head"].update(type="x"), "head"),
+    "a pool that rescales": (
+        lambda structure, tensors: structure["operations"][-1].update(scale=1.0),
+        "pool changes scale or zero point",
+    ),
+    "no pool": (lambda structure, tensors: structure["operations"].pop(), "reads 'pool'"),
     "unknown input": (set_to(["x"], "inputs"), "'x', which is no earlier operation"),
     "two inputs": (set_to(["image", "image"], "inputs"), "has 2 inputs"),
     "name given twice": (set_to("pool", "name"), "pool.weight is missing"),
@@ -81,7 +87,7 @@ WRONG = {
         lambda structure, tensors: tensors.update({"first_conv.weight": torch.zeros(8, 3, 3, 3)}),
         "weight is torch.float32",
     ),
-    "no classifier": (lambda structure, tensors: structure["operations"].pop(), "is of no operation"),
+    "no classifier": (lambda structure, tensors: structure.pop("head"), "head is missing"),
 }
 
 

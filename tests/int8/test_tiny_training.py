@@ -32,7 +32,7 @@ def refusal(path):
 def test_a_network_is_read_as_it_was_written(tmp_path):
     given = content()
     found = read_tiny_training(write(tmp_path / "a.pkl", given))
-    assert [(each.name, each.inputs) for each in found.operations] == [
+    assert [(each.name, each.inputs) for each in (*found.operations, found.head)] == [
         ("first_conv", ("image",)),
         ("blocks.0.depthwise", ("first_conv",)),
         ("blocks.0.pointwise2", ("blocks.0.depthwise",)),
@@ -43,7 +43,7 @@ def test_a_network_is_read_as_it_was_written(tmp_path):
         ("pool", ("blocks.1.residual",)),
         ("classifier", ("pool",)),
     ]
-    assert [type(each) for each in found.operations[-3:]] == [Add, Pool, Conv]
+    assert [type(each) for each in found.operations[-3:]] == [Conv, Add, Pool]
     params = given["blocks"][1]["depthwise"]["params"]
     conv = found.convs[4]
     assert np.array_equal(conv.weight, params["weight"])
@@ -243,7 +243,7 @@ def test_the_published_files(name, convs, weights, biases, megamacs):
     assert sum(conv.weight.numel() for conv in network.convs) == weights
     assert sum(conv.bias.numel() for conv in network.convs) == biases
     side, macs = {"image": 128}, 0
-    for each in network.operations[:-2]:
+    for each in network.operations[:-1]:
         side[each.name] = side[each.inputs[0]]
         if isinstance(each, Conv):
             side[each.name] //= each.stride

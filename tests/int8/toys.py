@@ -6,6 +6,9 @@ import pickle
 import zipfile
 
 import numpy as np
+import torch
+
+from neq.int8 import read_tiny_training
 
 IMAGE = (2 / 255, 0)
 RELU6 = (6 / 255, -128)
@@ -66,3 +69,14 @@ def write(path, data, protocol=2):
         archive.writestr("archive/data.pkl", whole)
         archive.writestr("archive/version", "3\n")
     return path
+
+
+def description(folder, seed=0):
+    """The network of `content`, read from a file."""
+    return read_tiny_training(write(folder / "toy.pkl", content(seed)))
+
+
+def images(count=4, side=16, seed=0):
+    """Normalized images, float32 [count, 3, side, side]; none of their codes is a matter of rounding."""
+    pixels = np.random.default_rng(seed).integers(-128, 128, (count, 3, side, side))
+    return torch.from_numpy((pixels * IMAGE[0]).astype(np.float32))
