@@ -4,10 +4,13 @@ from neq.int8.conv import Int8Conv
 from neq.int8.description import Add, Conv, Description, Linear, Operation, Pool, Quantization
 from neq.int8.float_weights import float_weights
 from neq.int8.int8_file import read_int8, write_int8
+from neq.int8.kind import INT8_CONV
 from neq.int8.network import Int8Network, set_exact
+from neq.int8.qas import attach
 from neq.int8.tiny_training import read_tiny_training
 
 __all__ = [
+    "INT8_CONV",
     "Add",
     "Conv",
     "Description",
@@ -17,6 +20,7 @@ __all__ = [
     "Operation",
     "Pool",
     "Quantization",
+    "attach",
     "float_weights",
     "read_int8",
     "read_tiny_training",

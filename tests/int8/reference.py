@@ -113,5 +113,6 @@ def latent(network, seed=0):
         for key in ("weight", "bias"):
             values = getattr(conv, key).double()
             off = torch.rand(values.shape, generator=generator, dtype=torch.float64) * 0.8 - 0.4
-            found[f"{conv.name}.{key}"] = (values + off).float().double()
+            moved = values + off if key == "bias" else (values + off).clamp(-127, 127)
+            found[f"{conv.name}.{key}"] = moved.float().double()
     return found
