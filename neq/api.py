@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import nn
 
 from neq.config import Config, find_config, read_yaml, resolve, to_mapping
-from neq.config.flags import DEFAULT_CONFIG
+from neq.config.flags import default_config
 from neq.experiment.run import RUNS, run_training
 from neq.results.best_network import BestNetwork, load_best
 from neq.runs import StoredRun
@@ -73,7 +73,7 @@ def train(
 
     Args:
         config: what to start from: the name of a shipped configuration, the path of a YAML file, a mapping as
-            such a file holds, or a resolved configuration. None is the default run of `neq train`.
+            such a file holds, or a resolved configuration. None is what `neq train` starts from.
         runs: folder of all runs; the setting `run_dir` names the folder of this one instead.
         overwrite: whether to train again in a folder that holds a run.
         trackers: called with every step, every epoch and the summary.
@@ -88,7 +88,8 @@ def train(
         TrainingDiverged: the loss is not finite; the last checkpoint is kept.
         OutOfMemory: memory ran out; the last checkpoint is kept.
     """
-    resolved = resolve(_file_values(config), {name: _plain(value) for name, value in settings.items()})
+    given = {name: _plain(value) for name, value in settings.items()}
+    resolved = resolve(_file_values(default_config(given) if config is None else config), given)
     if overwrite and resolved.config.resume:
         raise UserError("resume and overwrite contradict each other; give one of them")
     for line in resolved.notes:
@@ -104,14 +105,14 @@ def train(
 
 
 def _file_values(
-    config: str | os.PathLike[str] | Mapping[str, object] | Config | None,
+    config: str | os.PathLike[str] | Mapping[str, object] | Config,
 ) -> Mapping[str, object]:
     """The settings to start from, nested as in a file."""
     if isinstance(config, Config):
         return to_mapping(config)
     if isinstance(config, Mapping):
         return config
-    return read_yaml(find_config(DEFAULT_CONFIG if config is None else os.fspath(config)))
+    return read_yaml(find_config(os.fspath(config)))
 
 
 def _plain(value: object) -> object:

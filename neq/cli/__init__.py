@@ -11,6 +11,7 @@ from neq.utils.launch_env import reports_signals
 
 COMMANDS: Commands = {
     "train": ("neq.cli.train", "train one run under a budget; neq train --help lists every setting"),
+    "fit": ("neq.cli.fit", "fine-tune a network to a folder of photos: neq fit PHOTOS"),
     "cost": ("neq.cli.cost", "what a training step costs, without training; flags as of train"),
     "sweep": (
         "neq.cli.sweep",
@@ -43,7 +44,7 @@ def _stopped(command: str, argv: list[str]) -> str:
     """The line after SIGINT or SIGTERM: what continues where something was saved."""
     if command == "train" and not {"--dry-run", "--dry_run"} & {*argv}:
         return RUN_STOPPED
-    return SWEEP_STOPPED if command in ("sweep", "scheme-search") else "stopped"
+    return SWEEP_STOPPED if command in ("fit", "sweep", "scheme-search") else "stopped"
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from neq.config import POLICIES, Config, Options, Policy, find_config, parse_flags, read_yaml, resolve, scheme
-from neq.config.flags import DEFAULT_CONFIG
+from neq.config.flags import default_config
 
 
 def command(arguments: list[str]) -> int:
@@ -14,7 +14,8 @@ def command(arguments: list[str]) -> int:
     """
     options = parse_flags(arguments[1:], "neq cost")
     overrides = {**_network_of_scheme(options), **options.overrides}
-    resolved = resolve(read_yaml(find_config(options.config_file)), overrides)
+    file = options.config_file if options.names_config else default_config(overrides)
+    resolved = resolve(read_yaml(find_config(file)), overrides)
     from neq.experiment.cost_report import cost_report
     from neq.utils.console import Console
 
@@ -29,7 +30,7 @@ def command(arguments: list[str]) -> int:
 def _network_of_scheme(options: Options) -> dict[str, object]:
     """The network of a scheme that is given without a network or a file that names one."""
     given = options.overrides.get("scheme")
-    if given is None or "net_name" in options.overrides or options.config_file != DEFAULT_CONFIG:
+    if given is None or "net_name" in options.overrides or options.names_config:
         return {}
     own = scheme(str(given)).network
     return {} if own is None else {"net_name": own}
@@ -42,7 +43,7 @@ def _policy(options: Options, config: Config) -> Policy:
     lists is given, and no policy by a flag or a file, it is the one that takes lists.
     """
     neq, asked = config.NEq_config, options.overrides.keys()
-    no_policy = options.config_file == DEFAULT_CONFIG and not asked & {"neuron_selection", "initialization"}
+    no_policy = not options.names_config and not asked & {"neuron_selection", "initialization"}
     if no_policy and "scheme" in asked and config.backward_config.manual_weight_idx:
         return next(each for each in POLICIES.values() if each.needs == "lists")
     main = POLICIES[neq.neuron_selection]

@@ -15,7 +15,15 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from neq.config.explain import expected
 from neq.config.reading import configs_folder, read_yaml
-from neq.config.schema import Augmentation, Indices, MeanStd, Section, Shares, mean_std_pair
+from neq.config.schema import (
+    WEIGHTS_BY_NAME,
+    Augmentation,
+    Indices,
+    MeanStd,
+    Section,
+    Shares,
+    mean_std_pair,
+)
 from neq.utils.errors import UserError, shown, unknown_name
 
 Entry = TypeVar("Entry", bound=Section)
@@ -206,6 +214,16 @@ def network(name: str) -> NetworkEntry:
     from neq.config.libraries import describe
 
     return NetworkEntry.model_validate(describe(library, model, pretrained=plain != name))
+
+
+def is_pretrained(net_name: str, weights: str) -> bool:
+    """Whether a network starts from trained weights.
+
+    Args:
+        net_name: of the network.
+        weights: as the setting gives them: default, none, or a file.
+    """
+    return weights not in WEIGHTS_BY_NAME or (weights == "default" and net_name.startswith(PRE_TRAINED))
 
 
 def dataset_name(name: str) -> str:

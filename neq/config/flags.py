@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, NoReturn, get_args, get_origin
 
+from neq.config.catalog import PRE_TRAINED, is_pretrained
 from neq.config.keys import KEYS, PUBLISHED, SECTIONS, Key, find_key, flatten_file, flatten_overrides
 from neq.config.reading import find_config, parse_value, read_yaml
 from neq.config.resolve import Resolved, resolve
@@ -15,6 +16,8 @@ from neq.config.yaml import NULLS
 from neq.utils.errors import UserError, shown, unknown_name
 
 DEFAULT_CONFIG = "transfer"
+# The recipe of a pretrained network on a folder of images.
+PHOTOS_CONFIG = "photos"
 SWITCHES = {
     "--dry-run": "report what would run, and stop",
     "--overwrite": "train again in a folder that holds a finished or unfinished run",
@@ -24,13 +27,14 @@ SWITCHES = {
 
 @dataclass(frozen=True)
 class Options:
-    """The options of a command line: configuration file, overrides by key, switches."""
+    """The options of a command line: its configuration file, whether that is named, overrides, switches."""
 
     config_file: str = DEFAULT_CONFIG
     overrides: Mapping[str, object] = field(default_factory=dict)
     dry_run: bool = False
     overwrite: bool = False
     debug: bool = False
+    names_config: bool = False
 
 
 class _Parser(argparse.ArgumentParser):
@@ -74,7 +78,8 @@ def build_parser(prog: str, defaults: Mapping[str, object]) -> argparse.Argument
         "--config-file",
         action="append",
         metavar="NAME|PATH",
-        help=f"file to start from, or a shipped one by name (default: {DEFAULT_CONFIG})",
+        help=f"file to start from, or a shipped one by name (default: {DEFAULT_CONFIG}; {PHOTOS_CONFIG} for "
+        "image_folder, unless a network that starts at random is named)",
     )
     for switch, text in SWITCHES.items():
         parser.add_argument(switch, action="store_true", help=text)
@@ -167,9 +172,11 @@ def parse_flags(argv: Sequence[str], prog: str) -> Options:
     if extras:
         raise _unknown(extras[0], parser)
     given = {name: texts for name, texts in vars(known).items() if isinstance(texts, list)}
+    names_config = "config_file" in given
     config_file = str(_one("config-file", given.pop("config_file", [DEFAULT_CONFIG])))
     overrides = {name: _one(name, [_value(name, text) for text in texts]) for name, texts in given.items()}
-    return Options(config_file, flatten_overrides(overrides), known.dry_run, known.overwrite, known.debug)
+    switches = (known.dry_run, known.overwrite, known.debug)
+    return Options(config_file, flatten_overrides(overrides), *switches, names_config)
 
 
 def load(
@@ -182,5 +189,22 @@ def load(
         given: values by key or path, as of a sweep; they take precedence over the file, flags over them.
     """
     options = parse_flags(argv, prog)
-    options = replace(options, overrides={**flatten_overrides(given or {}), **options.overrides})
-    return options, resolve(read_yaml(find_config(options.config_file)), options.overrides)
+    overrides = {**flatten_overrides(given or {}), **options.overrides}
+    if not given and not options.names_config:
+        options = replace(options, config_file=default_config(overrides))
+    resolved = resolve(read_yaml(find_config(options.config_file)), overrides)
+    return replace(options, overrides=overrides), resolved
+
+
+def default_config(overrides: Mapping[str, object]) -> str:
+    """The shipped configuration that a run starts from where none is named.
+
+    That of photos suits a pretrained network on the user's own images, and names one itself.
+
+    Args:
+        overrides: by key.
+    """
+    net, weights = overrides.get("net_name") or PRE_TRAINED, overrides.get("weights") or "default"
+    if overrides.get("dataset") == "image_folder" and is_pretrained(str(net), str(weights)):
+        return PHOTOS_CONFIG
+    return DEFAULT_CONFIG

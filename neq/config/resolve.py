@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from neq.config import compat
 from neq.config.budget_rules import check_lists_given, resolve_budget, spelled_out
-from neq.config.catalog import dataset, dataset_name, network
+from neq.config.catalog import PRE_TRAINED, dataset, dataset_name, is_pretrained, network
 from neq.config.explain import expected
 from neq.config.keys import (
     KEYS,
@@ -61,7 +61,7 @@ def resolve(file_values: Mapping[str, object], overrides: Mapping[str, object]) 
     ratio = config.NEq_config.ratio
     if ratio is not None and ratio > 1:
         budget_notes.append(f"ratio {ratio} is above 1: every neuron may be updated (30 % is 0.3)")
-    return Resolved(config, (*notes, *budget_notes, *compat.notes(published, config)))
+    return Resolved(config, (*notes, *budget_notes, *_random_start(config), *compat.notes(published, config)))
 
 
 def _brought_by_policy(in_file: Mapping[str, object], given: Mapping[str, object]) -> dict[str, object]:
@@ -194,6 +194,17 @@ def _check_together(config: Config) -> None:
             f"lr_step_size {shown(list(run.lr_step_size))} is not allowed: "
             "lr_schedule_name 'gamma_step' needs one number, the epochs between steps"
         )
+
+
+def _random_start(config: Config) -> tuple[str, ...]:
+    """A note about frozen norms of a network without trained weights: they hold no statistics of images."""
+    net = config.net_config
+    if config.NEq_config.norm_mode != "frozen" or is_pretrained(net.net_name, net.weights):
+        return ()
+    return (
+        f"norm_mode frozen is for pretrained networks, but {net.net_name} starts at random and may learn "
+        f"nothing; take a {PRE_TRAINED}NAME, give --weights FILE, or --norm_mode frontier",
+    )
 
 
 def _can_be_a_name(path: str) -> bool:

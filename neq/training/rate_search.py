@@ -71,6 +71,17 @@ def grid(settings: RunSettings) -> list[float]:
     return [float(f"{lowest * 2**at:.4g}") for at in range(_RATES)]
 
 
+def search_cost(settings: RunSettings, steps_per_epoch: int) -> tuple[int, int]:
+    """What a search takes at most: steps, and evaluations on validation."""
+    least = _least_steps(settings, steps_per_epoch)
+    return sum(most * times * least for most, times in _RUNGS), sum(most for most, _ in _RUNGS)
+
+
+def _least_steps(settings: RunSettings, steps_per_epoch: int) -> int:
+    """The steps of a trial in the first rung."""
+    return min(_STEPS, total_epochs(settings) * steps_per_epoch)
+
+
 def best_first(losses: Mapping[float, float], rates: Sequence[float]) -> list[float]:
     """Rates from the best on; of losses within 1 % of the lowest the one nearest the grid's middle is best.
 
@@ -92,7 +103,7 @@ def _search(run: Training, progress: Progress, number: int, state: EpochState, p
     """Runs the trials that progress does not hold yet, and returns the best rate."""
     settings = run.config.run_config
     rates = left = grid(settings)
-    least = min(_STEPS, total_epochs(settings) * run.task.steps_per_epoch)
+    least = _least_steps(settings, run.task.steps_per_epoch)
     losses = dict[float, float]()
     for rung, (most, times) in enumerate(_RUNGS):
         left, losses = left[:most], {}

@@ -118,6 +118,7 @@ def photos(root: Path) -> None:
 
 
 TRAIN = ["train", "--dataset=image_folder", "--root=photos", "--image_size=16", "--base_batch_size=8"]
+TRAIN += ["--net_name=mcunet-in0"]
 TRAIN += ["--n_epochs=1", "--warmup_epochs=0", "--velocity_images=2", "--base_lr=0.001"]
 
 

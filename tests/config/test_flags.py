@@ -57,8 +57,37 @@ def test_nothing_given() -> None:
 
 def test_switches_and_file() -> None:
     given = options("--dry-run", "--overwrite", "--debug", "--config-file", "my.yaml")
-    assert given == Options("my.yaml", {}, dry_run=True, overwrite=True, debug=True)
+    assert given == Options("my.yaml", {}, dry_run=True, overwrite=True, debug=True, names_config=True)
     assert options("--dry_run", "--config_file=my.yaml").config_file == "my.yaml"
+
+
+PHOTOS = ("--dataset", "image_folder", "--root", "photos")
+
+
+@pytest.mark.parametrize(
+    ("argv", "config"),
+    [
+        ([], "transfer"),
+        ([*PHOTOS], "photos"),
+        ([*PHOTOS, "--net_name", "pre_trained_resnet18"], "photos"),
+        ([*PHOTOS, "--net_name", "resnet18", "--weights", "my.pth"], "photos"),
+        ([*PHOTOS, "--net_name", "resnet18"], "transfer"),
+        ([*PHOTOS, "--weights", "none"], "transfer"),
+        ([*PHOTOS, "--config-file", "transfer"], "transfer"),
+        (["--net_name", "pre_trained_resnet18"], "transfer"),
+    ],
+)
+def test_a_pretrained_network_on_images_of_ones_own_starts_from_the_recipe_of_photos(
+    argv: list[str], config: str
+) -> None:
+    chosen, resolved = load(argv, "neq train")
+    assert chosen.config_file == config
+    assert (resolved.config.run_config.base_lr == "auto") == (config == "photos")
+
+
+def test_the_values_of_a_sweep_start_from_transfer() -> None:
+    given = {"dataset": "image_folder", "root": "photos", "resume": True}
+    assert load([], "neq train", given)[0].config_file == "transfer"
 
 
 @pytest.mark.parametrize(

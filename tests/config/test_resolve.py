@@ -314,3 +314,18 @@ def test_the_head_is_always_replaced() -> None:
     resolved = resolve({"net_config": {"fine_tuning": 0}}, {"ratio": 1})
     assert not hasattr(resolved.config.net_config, "fine_tuning")
     assert resolved.notes == ("ignoring fine_tuning=false: the head is always replaced",)
+
+
+@pytest.mark.parametrize(
+    ("net", "is_pretrained"),
+    [
+        ({"net_name": "mcunet-in1"}, False),
+        ({"net_name": "pre_trained_mcunet-in1"}, True),
+        ({"net_name": "pre_trained_mcunet-in1", "weights": "none"}, False),
+        ({"net_name": "mcunet-in1", "weights": "my.pth"}, True),
+    ],
+)
+def test_frozen_norms_of_a_random_start_are_noted(net: dict[str, object], is_pretrained: bool) -> None:
+    notes = resolve({}, {**net, "neuron_selection": "auto", "ratio": 0.1}).notes
+    assert [f"{net['net_name']} starts at random" in note for note in notes] == [True] * (not is_pretrained)
+    assert resolve({}, {**net, "norm_mode": "frontier", "ratio": 0.1}).notes == ()

@@ -1,0 +1,26 @@
+import pytest
+
+from neq.experiment.run import StopEarly
+from neq.experiment.time_limit import Deadline, Durations
+from neq.utils.errors import UserError
+
+
+def test_epochs_within_a_time():
+    durations = Durations(start=30, epoch=6)
+    assert durations.epochs(100) == 10  # a tenth of the time is left: (90 - 30) / 6
+    assert durations.epochs(90) == 8
+    with pytest.raises(UserError, match=r"40 s are not enough: 2 epochs take about 47 s here, 30 s of them"):
+        durations.epochs(40)
+
+
+def test_no_epoch_begins_that_would_end_too_late(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr("neq.experiment.time_limit.time.monotonic", lambda: now)
+    deadline = Deadline(25)
+    for epoch in range(2):  # of 10 s each
+        for step in range(2):
+            deadline.step(epoch, step, 2)
+            now += 5
+    with pytest.raises(StopEarly):
+        deadline.step(2, 0, 2)
+    assert deadline.is_over
