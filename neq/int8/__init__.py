@@ -5,6 +5,7 @@ from neq.int8.description import Add, Conv, Description, Linear, Operation, Pool
 from neq.int8.float_weights import float_weights
 from neq.int8.int8_file import read_int8, write_int8
 from neq.int8.kind import INT8_CONV
+from neq.int8.memory_model import model_kilobytes
 from neq.int8.network import Int8Network, set_exact
 from neq.int8.qas import attach
 from neq.int8.tiny_training import read_tiny_training
@@ -22,6 +23,7 @@ __all__ = [
     "Quantization",
     "attach",
     "float_weights",
+    "model_kilobytes",
     "read_int8",
     "read_tiny_training",
     "set_exact",

@@ -84,6 +84,15 @@ def write_int8(path: Path, network: Description) -> None:
         file.write(checked_bytes(tensors, **{_KEY: structure}))
 
 
+def is_int8_file(path: Path) -> bool:
+    """Whether a file is one of `write_int8`, by its metadata."""
+    try:
+        with safe_open(path, "pt") as file:
+            return _KEY in (file.metadata() or {})
+    except Exception:  # it is no safetensors file, or a damaged one
+        return False
+
+
 def read_int8(file: str | Path) -> Description:
     """The int8 network in a file.
 

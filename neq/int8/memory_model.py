@@ -4,8 +4,8 @@ In bits, over the convolutions of which something trains:
 
     32 trained biases + 8 trained weights + 1 C_out H W + 8 (input channels kept) H_in W_in
 
-where the last term counts where weights train, and 8 bits for each feature that the classifier reads. Gradients
-of the classifier, the optimizer's state and the gates of residuals are left out.
+where the last term counts where weights train, and 8 for each feature that the classifier reads. Gradients of
+the classifier, the optimizer's state and the gates of residuals are left out.
 
 Source: Lin et al., "On-device training under 256KB memory", NeurIPS 2022 (the code of tiny-training).
 """

@@ -13,6 +13,7 @@ from neq.backward.bitmask import times_mask
 from neq.backward.output_channels import layout_of
 from neq.int8.arithmetic import limits, rescale_
 from neq.int8.description import Quantization
+from neq.utils.errors import UserError
 
 
 class QuantizedModule(nn.Module):
@@ -33,8 +34,15 @@ class QuantizedModule(nn.Module):
         return torch.tensor(values, dtype=torch.float64)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Takes over what `get_extra_state` returned."""
-        *inputs, self.output = (Quantization(scale, int(zero)) for scale, zero in state.tolist())
+        """Takes over what `get_extra_state` returned.
+
+        Raises:
+            UserError: values that no layer has.
+        """
+        try:
+            *inputs, self.output = (Quantization(scale, int(zero)) for scale, zero in state.tolist())
+        except (ValueError, OverflowError) as error:
+            raise UserError(f"weights of an int8 layer are damaged ({error}); take another file") from None
         self.inputs = tuple(inputs)
 
 
