@@ -91,6 +91,17 @@ def test_policies_that_nobody_published_run(policy, tmp_path, monkeypatch):
     assert metrics["epochs"] == 1
 
 
+@pytest.mark.slow
+def test_the_cost_of_a_scheme_is_shown_beside_its_published_memory(capsys):
+    flags = ["--net_name", "int8:mcunet-in1", "--weights", "none", "--scheme", "mcunet-in1_scheme_3"]
+    flags += ["--unit", "input_channel", "--neuron_selection", "SU", "--initialization", "SU"]
+    flags += ["--norm_mode", "frozen", "--base_batch_size", "1"]
+    assert main(["cost", *flags]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "published model" in line)
+    mine = int(line.split("│")[2].replace(",", ""))
+    assert mine / 1024 == pytest.approx(99.8, abs=0.05)
+
+
 class StopIn:
     """Asks a run to stop after a step of its second epoch."""
 
