@@ -10,7 +10,7 @@ from neq.int8.named import untrained
 from neq.networks import neuron_table
 
 SHAPE = (3, 128, 128)
-NETWORKS = {}
+NETWORKS: dict = {}
 
 
 def parts(name, indices, ratios, biases, unit="input_channel"):
