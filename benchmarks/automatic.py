@@ -4,7 +4,7 @@ python -m benchmarks.automatic --data photos --weights mobilenet_v2.safetensors 
 python -m benchmarks.automatic --table --output automatic.json
 
 Each set is a folder in --data (train/CLASS/*, test/CLASS/*). Full fine-tuning and SU train at every learning
-rate of the grid with the first seed and keep the best on validation; the others search their rate
+rate of their grids with the first seed and keep the best on validation; the others search their rate
 themselves (--base_lr auto). Every run is written to the output as it ends: the same call goes on where it was
 stopped.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.automatic_table import tables
@@ -27,7 +28,7 @@ SETS = ("flowers12", "caltech101", "dtd10", "trashnet6", "gtsrb20", "food20_64px
 GRID = (0.05, 0.025, 0.0125)
 AUTO = ("auto",)
 LIMITS = ("5MiB", "2MiB")
-CRITERIA = ("gradient_norm", "squared_gradient", "relative_gradient", "fisher")
+CRITERIA = ("gradient_norm", "loss_decrease", "squared_gradient", "relative_gradient", "fisher")
 
 
 def _under(limit: str) -> dict[str, Cell]:
@@ -46,12 +47,28 @@ def _under(limit: str) -> dict[str, Cell]:
 
 
 CELLS = {
-    "full-frozen": FULL_FROZEN,
-    "full-train": FULL_TRAIN,
+    "full-frozen": replace(FULL_FROZEN, grid=(0.0125, 0.00625, 0.003125)),
+    "full-train": replace(FULL_TRAIN, grid=(0.1, *GRID)),
     "SU 1": SU_FROZEN,
     "head": Cell(of_policy("head", "frozen", ratio=0.0), AUTO),
     **_under(LIMITS[0]),
     **_under(LIMITS[1]),
+}
+
+
+# What the recipe of photos is chosen by: the same policy and budget, one setting changed.
+RECIPES = {
+    f"recipe, {name}": Cell({**CELLS[f"auto gradient_norm, {LIMITS[0]}"].overrides, **changed}, AUTO)
+    for name, changed in {
+        "momentum 0.9": {"momentum": 0.9},
+        "norms frontier": {"norm_mode": "frontier"},
+        "adam": {"optimizer_name": "adam"},
+        "crops from 0.35": {"resize_scale": 0.35},
+        "no augmentation": {"augmentation": "none"},
+        "batch 16": {"base_batch_size": 16},
+        "16 epochs": {"n_epochs": 16, "test_per_epochs": 16},
+        "32 epochs": {"n_epochs": 32, "test_per_epochs": 32},
+    }.items()
 }
 
 
@@ -66,7 +83,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder of the sets")
     parser.add_argument("--weights", default=Setting.weights, help="default, none, or a file")
     parser.add_argument("--sets", default=",".join(SETS), help=f"some of {', '.join(SETS)}")
-    parser.add_argument("--cells", default="", help="names with ; between them; by default all")
+    parser.add_argument("--cells", default="", help="with ; between them; by default all but recipe, ...")
     parser.add_argument("--seeds", type=at_least(1), default=3, help="number of seeds")
     parser.add_argument("--network", default=Setting.network)
     parser.add_argument("--epochs", type=at_least(1), default=Setting.epochs)
@@ -75,7 +92,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     given = parser.parse_args(argv)
     given.cells = [name.strip() for name in given.cells.split(";")] if given.cells else list(CELLS)
     given.sets = given.sets.split(",")
-    for key, names, known in (("cell", given.cells, CELLS), ("set", given.sets, SETS)):
+    for key, names, known in (("cell", given.cells, CELLS | RECIPES), ("set", given.sets, SETS)):
         for name in names:
             if name not in known:
                 raise unknown_name(key, name, known)
@@ -96,7 +113,7 @@ def train(report: Report, given: argparse.Namespace) -> None:
                 given.weights,
                 given.image_size,
                 epochs=given.epochs,
-                cells=CELLS,
+                cells=CELLS | RECIPES,
             )
             settle(report, setting, given.cells, 0, GRID)
             for task in lacking(report, setting, given.cells, seed, 0, GRID):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from neq.budget import Budget
 from neq.budget.knapsack import MarginalCosts, fill_by_rank
 from neq.config import POLICIES, scheme
 from neq.networks.neurons import NeuronTable
+from neq.runs.selection_file import SelectionHistory, read_selection_history
 from neq.selection import SelectionState, StaticScheme, bias_layers
 from neq.utils.errors import UserError, shown
 from neq.utils.seeds import generator
@@ -41,7 +43,7 @@ def chooser(text: str, network_name: str) -> Chooser:
     Args:
         text: `suN` (the lists of mbv2_scheme_N, with the biases that train under it), `random:R` (a random
             order until R of the parameters is full), `late:R` (from the last neuron backwards until one does
-            not fit), or `full`; R from 0 to 1.
+            not fit), `run:DIR` (those of the last epoch of a run), or `full`; R from 0 to 1.
         network_name: of the network that it is for.
 
     Raises:
@@ -52,10 +54,14 @@ def chooser(text: str, network_name: str) -> Chooser:
         return _full
     if re.fullmatch(r"su\d+", text):
         return partial(_su, lists=_lists(f"mbv2_scheme_{text[2:]}", network_name))
+    if kind == "run":
+        return partial(_of_run, history=read_selection_history(Path(value)))
     choosers = {"random": _random, "late": _late}
     if kind in choosers and (share := _share(value)) is not None:
         return partial(choosers[kind], share=share)
-    raise UserError(f"selection {shown(text)} is none of suN, random:R, late:R (R from 0 to 1) and full")
+    raise UserError(
+        f"selection {shown(text)} is none of suN, random:R, late:R (R from 0 to 1), run:DIR and full"
+    )
 
 
 def _share(text: str) -> float | None:
@@ -77,6 +83,12 @@ def _lists(name: str, network_name: str) -> StaticScheme:
 
 def _full(network: nn.Module, table: NeuronTable) -> Chosen:
     return Chosen(torch.ones(len(table), dtype=torch.bool))
+
+
+def _of_run(network: nn.Module, table: NeuronTable, history: SelectionHistory) -> Chosen:
+    if history.layers != tuple(layer.name for layer in table.layers):
+        raise UserError("the run trained another network; give --network the one of the run")
+    return Chosen(torch.from_numpy(history.chosen[-1]))
 
 
 def _su(network: nn.Module, table: NeuronTable, lists: StaticScheme) -> Chosen:

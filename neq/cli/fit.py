@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 from neq.cli.parsing import Parser
 from neq.config import Config, Options, find_config, parse_flags, read_yaml, resolve
 from neq.config.flags import PHOTOS_CONFIG
+from neq.runs.layout import CONFIG, IDENTITY
 from neq.utils.errors import UserError
+from neq.utils.exit_codes import Terminated
 
 if TYPE_CHECKING:
     from neq.utils.console import Console
@@ -36,13 +38,15 @@ def command(arguments: list[str]) -> int:
     """
     own, run = _options(arguments[1:])
     photos: Path = own.photos.expanduser().resolve()
-    out: Path = own.out or Path("fitted") / photos.name
+    out: Path = own.out.expanduser() if own.out else Path("fitted") / photos.name
+    if out.resolve().is_relative_to(photos):
+        raise UserError(f"--out {out} lies inside the photos of {own.photos}; give another")
     overrides = {
         **run.overrides,
         "dataset": "image_folder",
         "root": str(own.photos),
         "run_dir": str(out),
-        "resume": not run.overwrite,
+        "resume": (out / IDENTITY).exists() and not run.overwrite,
     }
     if own.memory is not None:
         overrides["budget"] = own.memory
@@ -76,14 +80,17 @@ def _fit(config: Config, seconds: float | None, out: Path, overwrite: bool, cons
     deadline = Deadline(math.inf if seconds is None else seconds)
     if seconds is not None:
         config = _within(config, seconds, out, overwrite, console)
-    with ProgressDisplay(console, total_epochs(config.run_config)) as display:
-        run_training(
-            config,
-            overwrite=overwrite,
-            trackers=(display, deadline),
-            notes=console.note,
-            stopping=stop_on_signals,
-        )
+    try:
+        with ProgressDisplay(console, total_epochs(config.run_config)) as display:
+            run_training(
+                config,
+                overwrite=overwrite,
+                trackers=(display, deadline),
+                notes=console.note,
+                stopping=stop_on_signals,
+            )
+    except (KeyboardInterrupt, Terminated) as error:
+        raise type(error)("stopped and saved; run the same command again to continue") from None
     for line in draw_missing(out):
         console.note(line)
     copy_best(out, out / NETWORK, force=True)
@@ -106,7 +113,6 @@ def _within(config: Config, seconds: float, out: Path, overwrite: bool, console:
     """The configuration with as many epochs as the time allows; a run that was begun keeps its epochs."""
     from neq.experiment.time_limit import measure_durations
     from neq.runs import load_run
-    from neq.runs.layout import CONFIG
 
     settings = config.run_config
     if not overwrite and (out / CONFIG).exists():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ REFUSED = (
     *("n_bias_update", "manual_weight_idx", "weight_update_ratio"),
 )
 # What runs do not share with the search.
-OF_SEARCH = ("budget", "ratio", "budget_unit", "manual_seed")
+OF_SEARCH = ("budget", "ratio", "budget_unit", "manual_seed", "importance", "importance_batches")
 
 
 def command(arguments: list[str]) -> int:
@@ -46,7 +47,7 @@ def command(arguments: list[str]) -> int:
     from neq.experiment.run import open_run, open_run_data
     from neq.results.pictures import save_picture
     from neq.runs.identity import plain_identity
-    from neq.scheme_search import SchemeCosts, ShortRuns, search
+    from neq.scheme_search import SchemeCosts, ShortRuns, all_proxies, proxy_scores, search
     from neq.scheme_search.picture import search_picture
     from neq.scheme_search.scheme_file import check_out, write_search
     from neq.utils.console import Console
@@ -63,6 +64,10 @@ def command(arguments: list[str]) -> int:
     policy = ("--neuron_selection", "SU", "--initialization", "SU", "--scheme", str(out))
     train = shlex.join(["neq", "train", "--config-file", run.config_file, *flags, *policy])
     with open_run(config, own.runs_dir, console.note, open_run_data) as (training, _):
+        costs = SchemeCosts(training)
+        score = partial(proxy_scores, costs)
+        if own.method != "proxies":
+            score = partial(all_proxies, costs, runs=own.runs_dir, notes=console.note)
         with following(console) as follow:
             place = (own.runs_dir, out.with_suffix(""), own.storage, own.workers)
             runs = ShortRuns(run.config_file, settings, seeds, *place, follow)
@@ -72,12 +77,15 @@ def command(arguments: list[str]) -> int:
                 console.note(f"{name}: {asked_for}; runs that exist are not trained again")
                 return runs(name, schemes)
 
-            found = search(SchemeCosts(training), measure, **asked)
+            found = search(costs, measure, **asked, score=score)
         write_search(out, found, provenance, train)
         save_picture(search_picture(found), out.with_suffix(""))
     console.print(_trained(found))
     if found.rank_correlation is not None:
         console.lines(f"rank correlation of predicted and measured gains: {found.rank_correlation:.2f}")
+    if compared := found.proxy_correlations:
+        ranks = (f"{name} {'-' if rank is None else f'{rank:.2f}'}" for name, rank in compared.items())
+        console.lines(f"rank correlation of proxies with contributions: {', '.join(ranks)}")
     console.lines("", *out.read_text(encoding="utf-8").splitlines(), "", f"{out}")
     return 0
 
@@ -98,6 +106,8 @@ def _options(arguments: Sequence[str]) -> tuple[argparse.Namespace, Options]:
             raise UserError(f"--{name} is not allowed: scheme-search decides it; leave it out")
     if run.dry_run or run.overwrite:
         raise UserError("--dry-run and --overwrite are not allowed: runs that exist are not trained again")
+    if own.method == "proxies" and own.controls:
+        raise UserError("--controls is not allowed with --method proxies, which trains the head alone")
     missing = [name for name in ("net_name", "dataset") if run.config_file == RECIPE and name not in given]
     if missing or not given & {"budget", "ratio"}:
         raise UserError(
@@ -119,8 +129,9 @@ def _parser() -> Parser:
     add("--out", type=Path, default=Path("scheme.yaml"), metavar="FILE",
         help="the scheme; .json, .png and .svg are written beside it (default: scheme.yaml)")  # fmt: skip
     add("--force", action="store_true", help="replace the files of another search")
-    add("--method", choices=("contributions", "evolution"), default="contributions",
-        help="choose by integer programming (default: contributions) or by evolutionary search")  # fmt: skip
+    add("--method", choices=("contributions", "evolution", "proxies"), default="contributions",
+        help="choose by integer programming (default: contributions) or by evolutionary search; proxies: by "
+        "the importance of neurons (--importance) after a run of the head, without other runs")  # fmt: skip
     add("--shares", type=_shares, default=[0.125, 0.25, 0.5, 1.0], metavar="LIST",
         help="of a conv's neurons that may train (default: .125,.25,.5,1)")  # fmt: skip
     add("--seeds", type=count, default=1, metavar="N", help="runs of each scheme, from manual_seed on")

@@ -247,9 +247,9 @@ class NEqConfig(Section):
     choose_every: int | None = Field(
         None, ge=1, description="epochs between choices; none: as the policy does, every epoch or once"
     )
-    importance: Literal["gradient_norm", "squared_gradient", "relative_gradient", "fisher"] = Field(
-        "gradient_norm", description="what a neuron's importance is measured by"
-    )
+    importance: Literal[
+        "gradient_norm", "loss_decrease", "squared_gradient", "relative_gradient", "fisher"
+    ] = Field("gradient_norm", description="what a neuron's importance is measured by")
     importance_batches: int = Field(10, ge=1, description="training batches that importance is measured on")
     layer_share: float = Field(
         0.9, gt=0, le=1, description="share of the layers' summed importance that preselected layers hold"

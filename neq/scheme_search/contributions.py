@@ -11,6 +11,10 @@ from neq.selection import StaticScheme
 
 # Percentage points that a validation loss lower by 1 is worth: it decides between equal accuracies.
 TIE = 1e-3
+# A conv by its number in module order, and the share of its neurons that trains.
+Part = tuple[int, float]
+# Of parts by proxies, by name.
+Scores = Mapping[str, Mapping[Part, float]]
 
 
 @dataclass(frozen=True)
@@ -34,16 +38,16 @@ class Measured:
 
 @dataclass(frozen=True)
 class Contributions:
-    """What each part of a scheme contributes, in percentage points.
+    """What each part of a scheme contributes: percentage points, or the scores of a proxy.
 
     Args:
-        weights: (conv, share of its neurons) -> gain of updating it.
+        weights: gain of updating each part.
         biases: number of last convs whose biases train -> gain; 0 -> 0.
 
     Parts whose runs diverged are left out.
     """
 
-    weights: Mapping[tuple[int, float], float]
+    weights: Mapping[Part, float]
     biases: Mapping[int, float]
 
     def predicted(self, scheme: StaticScheme) -> float | None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import cached_property
 
 import torch
+from torch import Tensor
 
 from neq.budget import BudgetAllocator
 from neq.budget.knapsack import MarginalCosts
@@ -33,7 +34,7 @@ class SchemeCosts:
     """
 
     def __init__(self, training: Training) -> None:
-        self._training = training
+        self.training = training
         self._allocators: dict[int, BudgetAllocator] = {}
         table = training.table
         self.convs: tuple[Layer, ...] = tuple(layer for layer in table.layers if layer.kind.is_conv)
@@ -44,7 +45,7 @@ class SchemeCosts:
     @property
     def config(self) -> Config:
         """The run's configuration."""
-        return self._training.config
+        return self.training.config
 
     @property
     def unit(self) -> str:
@@ -62,14 +63,17 @@ class SchemeCosts:
 
     def used(self, scheme: StaticScheme) -> int:
         """The exact cost of a scheme."""
-        training = self._training
+        return self._allocator(scheme.n_bias_update).used(self.chosen(scheme))
+
+    def chosen(self, scheme: StaticScheme) -> Tensor:
+        """The neurons that a scheme updates, bool [N]."""
+        training = self.training
         state = SelectionState(training.table, training.network, torch.Generator(), scheme)
-        chosen = POLICIES[SU].score(state) != -torch.inf
-        return self._allocator(scheme.n_bias_update).used(chosen)
+        return POLICIES[SU].score(state) != -torch.inf
 
     def parameters(self, scheme: StaticScheme) -> int:
         """What the lists of a scheme add up to, in parameters."""
-        return listed_parameters(self._training.table, scheme)
+        return listed_parameters(self.training.table, scheme)
 
     def problem(self, contributions: Contributions, biases: int) -> Problem:
         """The choice among the layers' shares while the last `biases` convs train their bias."""
@@ -86,7 +90,7 @@ class SchemeCosts:
         """A share of a conv with its marginal cost."""
         costs: MarginalCosts = self._allocator(biases).costs
         layer = self.convs[conv]
-        first = self._training.table.slice_of(layer.name).start
+        first = self.training.table.slice_of(layer.name).start
         group = int(costs.layer[first])
         cost = round(share * layer.neurons) * costs.neuron[first].item() + costs.opening[group].item()
         return Option(conv, share, gain, cost, costs.depth[group].item())
@@ -96,6 +100,6 @@ class SchemeCosts:
             lists = BackwardConfig(
                 n_bias_update=biases, manual_weight_idx=HEAD.indices, weight_update_ratio=HEAD.ratios
             )
-            config = self._training.config.model_copy(update={"backward_config": lists})
-            self._allocators[biases] = replace(self._training, config=config).allocator(POLICIES[SU])
+            config = self.training.config.model_copy(update={"backward_config": lists})
+            self._allocators[biases] = replace(self.training, config=config).allocator(POLICIES[SU])
         return self._allocators[biases]

@@ -29,6 +29,7 @@ def search_picture(found: Search) -> Figure:
         2, 2, sharey="row", width_ratios=(width - 2.2, 2.2), height_ratios=(3, 2)
     )
     corner.axis("off")
+    right.set_visible(found.proxy is None)
     chosen = [pair for pair in zip(scheme.indices, scheme.ratios, strict=True) if pair[1] > 0]
     for axes in (top, below):
         for conv, _ in chosen:
@@ -43,7 +44,8 @@ def search_picture(found: Search) -> Figure:
     _marks(right, of_biases, [scheme.n_bias_update], 0, "biases")
     _draw_costs(below, found)
     is_cut = min(*gains.weights.values(), *gains.biases.values(), least) < least
-    top.set_ylabel(f"gain in validation\ntop-1 (points{f', cut at {least:.0f}' if is_cut else ''})")
+    label = f"gain in validation\ntop-1 (points{f', cut at {least:.0f}' if is_cut else ''})"
+    top.set_ylabel(label if found.proxy is None else f"% of the network's\n{found.proxy}")
     right.set_xlabel("biases of the last convs")
     below.set_xlabel("conv, in module order")
     for axes in (top, right, below):
@@ -53,9 +55,9 @@ def search_picture(found: Search) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=4 if axes is right else "auto"))
     data, net = costs.config.data_provider, costs.config.net_config
     figure.suptitle(
-        f"{net.net_name} on {data.dataset}: gains over the head alone ({found.head.val_top1:.1f} %)\n"
-        f"chosen: {len(chosen)} convs and the biases of the last {scheme.n_bias_update}, predicted "
-        f"{found.choice.predicted:+.1f} points, {found.choice.used / costs.limit:.0%} of the budget",
+        f"{net.net_name} on {data.dataset}: {'scores after' if found.proxy else 'gains over'} the head alone "
+        f"({found.head.val_top1:.1f} %)\nchosen: {len(chosen)} convs and the biases of the last "
+        f"{scheme.n_bias_update}, {found.worth}, {found.choice.used / costs.limit:.0%} of the budget",
         fontsize=10,
     )
     handles = [handle for axes in (top, below) for handle in axes.get_legend_handles_labels()[0]]

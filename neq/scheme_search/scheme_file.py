@@ -64,6 +64,7 @@ def write_search(path: Path, found: Search, asked: Mapping[str, Any], command: s
         "limit": costs.limit,
         "found": asdict(choice),
         "rank_correlation": found.rank_correlation,
+        "proxies": found.proxy_correlations,
         "head": asdict(found.head),
         "trained": [asdict(each) for each in found.trained],
         "contributions": [
@@ -75,6 +76,13 @@ def write_search(path: Path, found: Search, asked: Mapping[str, Any], command: s
             }
             for scheme, result in found.parts.items()
         ],
+        "scores": {
+            name: [
+                {"layer": costs.convs[conv].name, "share": share, "score": score}
+                for (conv, share), score in scores.items()
+            ]
+            for name, scores in found.scores.items()
+        },
     }
     write_text(path.with_suffix(".json"), json.dumps(about, indent=1) + "\n")
     write_text(path, _scheme_text(path, found, about, command))
@@ -91,8 +99,7 @@ def _scheme_text(path: Path, found: Search, about: Mapping[str, Any], command: s
         f"# {net.net_name} (weights {net.weights}) on {data.dataset}, {data.image_size} px, batches of "
         f"{data.base_batch_size}, norm mode {neq.norm_mode}, unit {neq.unit}.",
         f"# Method {about['asked']['method']}, {about['runs']} runs, seeds {about['asked']['seeds']}.",
-        f"# A step uses {used} of {limit}; predicted gain in validation top-1 over the head alone: "
-        f"{choice.predicted:+.2f} points.",
+        f"# A step uses {used} of {limit}; {found.worth}.",
         f"# Train it: {command}",
         *(f"{key}: {flow_value(value)}" for key, value in own.items()),
     ]

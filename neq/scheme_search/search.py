@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 from neq.config import schemes
 from neq.config.budget_rules import at_home
 from neq.scheme_search.choice import Choice, Option, Solve, best_choice, by_evolution, by_milp
-from neq.scheme_search.contributions import Contributions, Measured
+from neq.scheme_search.contributions import Contributions, Measured, Part, Scores
 from neq.scheme_search.costs import HEAD, SchemeCosts
 from neq.selection import StaticScheme
 from neq.utils.errors import UserError
@@ -22,9 +22,11 @@ SHARES = (0.125, 0.25, 0.5, 1.0)
 # The numbers of biases that are tried, as shares of all convs.
 BIASES = (0.125, 0.25, 0.5, 1.0)
 
-# Trains schemes for a purpose, "contributions" or "controls", and returns their results; without those that
-# diverged.
+# Trains schemes for a purpose, "contributions", "head" or "controls", and returns their results; without
+# those that diverged.
 Measure = Callable[[str, Sequence[StaticScheme]], Mapping[StaticScheme, Measured]]
+# Scores parts after the head has been trained with this result.
+Score = Callable[[Measured, Sequence[Part]], Scores]
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class Search:
         contributions: of all parts that fit the budget.
         choice: the scheme found.
         trained: that scheme and the controls.
+        scores: of the same parts by proxies.
+        proxy: the one whose scores stand for contributions; none where these were measured.
     """
 
     costs: SchemeCosts
@@ -67,18 +71,42 @@ class Search:
     contributions: Contributions
     choice: Choice
     trained: Sequence[Trained] = field(default=())
+    scores: Scores = field(default_factory=dict)
+    proxy: str | None = None
+
+    @property
+    def worth(self) -> str:
+        """What the scheme found is predicted to be worth."""
+        if self.proxy:
+            return f"{self.choice.predicted:.1f} % of the network's {self.proxy}"
+        return f"predicted {self.choice.predicted:+.2f} points over the head alone"
+
+    @property
+    def proxy_correlations(self) -> dict[str, float | None]:
+        """Spearman's, of each proxy's scores and the measured contributions of weights."""
+        gains = self.contributions.weights
+        return {
+            name: _spearman([(scores[part], gain) for part, gain in gains.items()])
+            for name, scores in self.scores.items()
+            if self.proxy is None
+        }
 
     @property
     def rank_correlation(self) -> float | None:
-        """Spearman's, of predicted and measured gains; none of fewer than three, or of equal ones."""
+        """Spearman's, of predicted and measured gains."""
         pairs = [
             (each.predicted, each.gain)
             for each in self.trained
             if each.predicted is not None and each.gain is not None
         ]
-        if len(pairs) < 3 or any(len(set(values)) == 1 for values in zip(*pairs, strict=True)):
-            return None
-        return float(spearmanr(pairs).statistic)
+        return _spearman(pairs)
+
+
+def _spearman(pairs: Sequence[tuple[float, float]]) -> float | None:
+    """The rank correlation; none of fewer than three pairs, or of equal values."""
+    if len(pairs) < 3 or any(len(set(values)) == 1 for values in zip(*pairs, strict=True)):
+        return None
+    return float(spearmanr(pairs).statistic)
 
 
 def search(
@@ -88,29 +116,37 @@ def search(
     shares: Sequence[float] = SHARES,
     controls: int = 0,
     train: bool = True,
+    score: Score = lambda head, parts: {},
 ) -> Search:
     """Searches the scheme of the largest total contribution within the budget.
 
     Args:
         costs: of the network's schemes.
         measure: trains schemes.
-        method: "contributions" chooses by integer programming, "evolution" by evolutionary search.
+        method: "contributions" chooses by integer programming, "evolution" by evolutionary search; "proxies"
+            trains the head alone, and chooses by scores in place of contributions, by integer programming.
         shares: of a conv's neurons that may train.
         controls: how many random schemes are trained; with one or more, published ones that fit as well.
-        train: whether the scheme found is trained.
+        train: whether the scheme found is trained; under "proxies" it never is.
+        score: scores parts by proxies; "proxies" chooses by those of the run's criterion of importance.
 
     Raises:
         UserError: a budget below the head's cost, or the head alone diverged.
     """
     seed = costs.config.manual_seed
-    weights, biases = parts_within(costs, shares)
-    head, parts, contributions = measured_contributions(measure, weights, biases)
+    weights = weights_within(costs, shares)
+    proxy = costs.config.NEq_config.importance if method == "proxies" else None
+    biases = [] if proxy else biases_within(costs)
+    head, parts, contributions = measured_contributions(measure, [] if proxy else weights, biases)
+    scores = score(head, weights)
+    if proxy:
+        contributions = replace(contributions, weights=scores[proxy])
     problems = [costs.problem(contributions, count) for count in contributions.biases]
     solve: Solve = (
-        by_milp if method == "contributions" else partial(by_evolution, seed=seed_for(seed, "evolution"))
+        partial(by_evolution, seed=seed_for(seed, "evolution")) if method == "evolution" else by_milp
     )
     choice = best_choice(problems, costs.limit, costs.used, solve)
-    named = {"found": choice.scheme} if train else {}
+    named = {"found": choice.scheme} if train and not proxy else {}
     if controls:
         named |= published(costs)
         stream = np.random.default_rng(seed_for(seed, "controls"))
@@ -129,11 +165,11 @@ def search(
         )
         for name, scheme in named.items()
     ]
-    return Search(costs, head, parts, contributions, choice, trained)
+    return Search(costs, head, parts, contributions, choice, trained, scores, proxy)
 
 
-def parts_within(costs: SchemeCosts, shares: Sequence[float]) -> tuple[list[tuple[int, float]], list[int]]:
-    """The parts of schemes that fit the budget by themselves: (conv, share) pairs, and numbers of biases.
+def weights_within(costs: SchemeCosts, shares: Sequence[float]) -> list[Part]:
+    """The shares of convs that fit the budget by themselves.
 
     Of shares that round to the same number of neurons the smallest stays.
     """
@@ -144,23 +180,27 @@ def parts_within(costs: SchemeCosts, shares: Sequence[float]) -> tuple[list[tupl
             option = costs.option(conv, share)
             if count and costs.base(0) + option.cost + option.depth <= limit:
                 weights.append((conv, share))
+    return weights
+
+
+def biases_within(costs: SchemeCosts) -> list[int]:
+    """The numbers of biases that fit the budget by themselves."""
     counts = sorted({round(share * len(costs.convs)) for share in BIASES} - {0})
-    return weights, [count for count in counts if costs.base(count) <= limit]
+    return [count for count in counts if costs.base(count) <= costs.limit]
 
 
 def measured_contributions(
-    measure: Measure, weights: Sequence[tuple[int, float]], biases: Sequence[int]
+    measure: Measure, weights: Sequence[Part], biases: Sequence[int]
 ) -> tuple[Measured, Mapping[StaticScheme, Measured], Contributions]:
     """The contributions of parts by short runs: the head's result, those of all runs, and the gains.
-
-    A cheap proxy in place of this function would return the same gains without the runs.
 
     Raises:
         UserError: the head alone diverged.
     """
     of_weights = {(conv, share): StaticScheme((conv,), (share,)) for conv, share in weights}
     of_biases = {count: StaticScheme(HEAD.indices, HEAD.ratios, count) for count in biases}
-    results = measure("contributions", [HEAD, *of_weights.values(), *of_biases.values()])
+    asked = [HEAD, *of_weights.values(), *of_biases.values()]
+    results = measure("contributions" if len(asked) > 1 else "head", asked)
     if HEAD not in results:
         raise UserError("training the head alone diverged, to which all is compared; give a lower --base_lr")
     head = results[HEAD]
@@ -173,7 +213,7 @@ def measured_contributions(
 
 def random_scheme(
     costs: SchemeCosts,
-    weights: Sequence[tuple[int, float]],
+    weights: Sequence[Part],
     biases: Sequence[int],
     stream: np.random.Generator,
 ) -> StaticScheme:

@@ -4,9 +4,13 @@ With the weights w_i of neuron i, the gradient g_i of the loss of all measured i
 g_{b,i} that of batch b out of B, and g_{n,i} that of image n out of N:
 
     gradient_norm       |g_i|
+    loss_decrease       |g_i|^2
     squared_gradient    1/B sum_b |g_{b,i}|^2
     relative_gradient   |g_i| / |w_i|
     fisher              1/(2N) sum_n (w_i . g_{n,i})^2
+
+A step of SGD at a small rate r on neurons S lowers the loss by r sum_{i in S} |g_i|^2, so it adds up
+over neurons.
 
 Without a bias, w_i . g_{n,i} is the sum over positions d of a_{n,d} dL_n/da_{n,d} for the neuron's output a,
 whose squares TinyTrain sums.
@@ -63,6 +67,7 @@ def _relative(weights: Tensor, gradients: Tensor) -> Tensor:
 CRITERIA: Mapping[str, Criterion] = MappingProxyType(
     {
         "gradient_norm": Criterion("all", lambda weights, gradients: gradients.norm(dim=1)),
+        "loss_decrease": Criterion("all", lambda weights, gradients: gradients.square().sum(1)),
         "squared_gradient": Criterion("batch", lambda weights, gradients: gradients.square().sum(1)),
         "relative_gradient": Criterion("all", _relative),
         "fisher": Criterion("image", lambda weights, gradients: (weights * gradients).sum(1).square() / 2),

@@ -213,7 +213,7 @@ def choose_neurons(run: Training, progress: Progress, epoch: int) -> Allocation:
     velocity = None if progress.velocity is None else progress.velocity.velocity
     gradients = measure_gradients(run, epoch) if policy.needs == "gradients" else None
     if policy.needs == "importance" and not (policy.measures_once and progress.importance):
-        progress.importance = importance_of(run, epoch)
+        progress.importance = importance_of(run, epoch, settings.importance)
     state = SelectionState(
         run.table,
         run.network,
@@ -238,7 +238,7 @@ def _chooses_again(policy: Policy, every: int | None, epoch: int) -> bool:
     return not policy.is_static if every is None else (epoch - 1) % every == 0
 
 
-def importance_of(run: Training, epoch: int) -> Importance:
+def importance_of(run: Training, epoch: int, criterion: str) -> Importance:
     """The importance of the run's neurons on an epoch's first batches, the same on all ranks."""
     settings, precision = run.config.NEq_config, run.config.run_config.precision
 
@@ -249,7 +249,7 @@ def importance_of(run: Training, epoch: int) -> Importance:
         run.network,
         run.allocator(run.main_policy),
         run.task,
-        CRITERIA[settings.importance],
+        CRITERIA[criterion],
         (epoch, settings.importance_batches),
         seed_for(run.config.manual_seed, "importance", epoch),
         loss_of,

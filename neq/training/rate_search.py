@@ -125,9 +125,10 @@ def _search(run: Training, progress: Progress, number: int, state: EpochState, p
             )
         left = best_first(losses, rates)
     tried = ", ".join(f"{rate:g} {loss:.4f}" for rate, loss in sorted(losses.items()))
+    end = ", an end of the grid," if left[0] in (rates[0], rates[-1]) else ""
     run.notes(
         f"base_lr auto tries {rates[0]:g} to {rates[-1]:g} from epoch {number} on: "
-        f"{left[0]:g} (validation loss by rate: {tried})"
+        f"{left[0]:g}{end} (validation loss by rate: {tried})"
     )
     return left[0]
 

@@ -12,7 +12,9 @@ def total_epochs(settings: RunSettings) -> int:
     return settings.warmup_epochs + settings.n_epochs
 
 
-def learning_rate(settings: RunSettings, base_lr: float, step: int, steps_per_epoch: int) -> float:
+def learning_rate(
+    settings: RunSettings, base_lr: float, step: int, steps_per_epoch: int, restarts: bool = False
+) -> float:
     """The learning rate of a step.
 
     Args:
@@ -20,7 +22,14 @@ def learning_rate(settings: RunSettings, base_lr: float, step: int, steps_per_ep
         base_lr: the rate after warm-up: that of the settings, or the one that a search has found.
         step: of the whole run, from 0.
         steps_per_epoch: 1 or more.
+        restarts: whether the first epoch has a schedule of its own, without warm-up, and the others another.
     """
+    if restarts:
+        if step < steps_per_epoch:
+            settings = settings.model_copy(update={"n_epochs": 1, "warmup_epochs": 0})
+        else:
+            settings = settings.model_copy(update={"n_epochs": settings.n_epochs - 1})
+            step -= steps_per_epoch
     warmup = settings.warmup_epochs * steps_per_epoch
     if step < warmup:
         return settings.warmup_lr + (base_lr - settings.warmup_lr) * step / warmup

@@ -197,8 +197,9 @@ def is_finite(run: Training, epoch: Epoch) -> bool:
 
 def _rate(run: Training, epoch: Epoch, step: int) -> float:
     """The learning rate of a step of an epoch."""
-    steps = run.task.steps_per_epoch
-    return learning_rate(run.config.run_config, epoch.base_lr, epoch.number * steps + step, steps)
+    settings, steps = run.config.run_config, run.task.steps_per_epoch
+    is_searched_again = settings.base_lr == "auto" and run.policy(0).name != run.main_policy.name
+    return learning_rate(settings, epoch.base_lr, epoch.number * steps + step, steps, is_searched_again)
 
 
 def _shows_the_policy(run: Training, epoch: int) -> bool:

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from benchmarks.automatic import CELLS, SETS, main
+from benchmarks.automatic import CELLS, RECIPES, SETS, main
 from benchmarks.automatic_table import tables
 from benchmarks.transfer_report import Report
 from benchmarks.transfer_runs import Setting, Task, resolved
@@ -56,7 +56,13 @@ def test_cells_are_what_they_are_called(tmp_path):
             if policy.startswith("auto"):
                 assert neq.importance == policy.split()[1]
                 assert neq.cost_aware
-    assert len(CELLS) == 22
+    assert len(CELLS) == 24
+    usual = resolved(
+        Task(Setting("flowers12", "p", cells=CELLS), "auto gradient_norm, 5MiB", "auto", 0, tmp_path)
+    )
+    for name in RECIPES:
+        changed = resolved(Task(Setting("flowers12", "photos", cells=RECIPES), name, "auto", 0, tmp_path))
+        assert changed.config != usual.config
     assert len(SETS) == 6
 
 

@@ -10,6 +10,7 @@ from benchmarks.training_step import Settings, floor, gradient_error, main, make
 from benchmarks.variants import VARIANTS, Task
 from neq.backward import Plan
 from neq.networks.neurons import neuron_table
+from neq.runs.selection_file import read_selection_history
 from neq.utils.errors import UserError
 from tests.toys import batch, toy
 
@@ -157,6 +158,17 @@ def test_selections():
     assert int(table.parameters[used("random:0.3")].sum()) <= 0.3 * table.total_parameters
     late = used("late:0.3")
     assert late.nonzero().flatten().tolist() == list(range(len(table) - int(late.sum()), len(table)))
+
+
+def test_the_neurons_of_a_run(tiny_run, tmp_path):
+    last = read_selection_history(tiny_run).chosen[-1]
+    task = tiny_task("frozen", f"run:{tiny_run}", "mcunet-in0")
+    assert task.table.mask(task.selection).tolist() == last.tolist()
+    assert last.any()
+    with pytest.raises(UserError, match="another network"):
+        tiny_task("frozen", f"run:{tiny_run}", "mbv2")
+    with pytest.raises(UserError, match="cannot be read"):
+        chooser(f"run:{tmp_path}", "mcunet-in0")
 
 
 def test_su_lists_neurons_and_biases():

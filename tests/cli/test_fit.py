@@ -1,5 +1,7 @@
 """`neq fit`: photos in, a network out."""
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -113,6 +115,31 @@ def test_wrong_input_is_one_line(flags, tmp_path, capsys, wrong, said):
     assert said in error
     assert len(error.splitlines()) == 1
     assert not (tmp_path / "fitted").exists()
+
+
+@pytest.mark.slow
+def test_a_run_that_is_stopped_goes_on(flags, monkeypatch, capsys):
+    steps = iter(range(10**6))
+
+    def step(display, epoch, number, of):
+        if next(steps) == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    flags = [*flags, "--base_lr=0.01"]
+    with monkeypatch.context() as patch:
+        patch.setattr("neq.cli.progress.ProgressDisplay.step", step)
+        assert main(flags) == 130
+    captured = capsys.readouterr()
+    assert captured.err.splitlines()[-1] == "neq: stopped and saved; run the same command again to continue"
+    assert "resume" not in captured.out
+    assert main(flags) == 0
+    assert "resumed after 1 epochs" in capsys.readouterr().out
+
+
+def test_the_run_stays_out_of_the_photos(flags, monkeypatch, capsys):
+    monkeypatch.chdir("photos")
+    assert main(["fit", "."]) == 2
+    assert "--out fitted/photos lies inside the photos" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_missing(flags, capsys):

@@ -8,6 +8,8 @@ import pytest
 
 from neq.cli import main
 from neq.config import scheme
+from neq.scheme_search import proxies
+from neq.selection import CRITERIA
 from tests.cli.sweeping import TIMEOUT, wait_for, write_sweep
 from tests.forked import NEQ, Forked, ensure_server
 
@@ -15,6 +17,7 @@ DIGITS = ["--net_name", "mcunet-in0", "--dataset", "digits", "--image_size", "16
 SEARCH = [
     *("--net_name", "mcunet-in0", "--dataset", "npz:tiny.npz", "--image_size", "16", "--shares", "1"),
     *("--base_batch_size", "16", "--n_epochs", "1", "--norm_mode", "train"),
+    *("--importance_batches", "1"),
 ]
 
 
@@ -36,6 +39,8 @@ SEARCH = [
         ([*DIGITS, "--budget", "8%", "--method", "luck"], "invalid choice: 'luck'"),
         ([*DIGITS, "--budget", "8%", "--shares", "0,1"], "shares above 0, up to 1"),
         ([*DIGITS, "--budget", "8%", "--controls", "-3"], "a whole number from 1 on"),
+        ([*DIGITS, "--budget", "8%", "--method", "proxies", "--controls", "2"], "trains the head alone"),
+        ([*DIGITS, "--budget", "8%", "--method", "proxies", "--importance", "luck"], "'luck' is unknown"),
         ([*DIGITS, "--budget", "8%", "--n_epoch", "3"], "n_epochs"),
         ([*DIGITS, "--budget", "8%", "--out", "no/scheme.yaml"], "the folder no does not exist"),
         (
@@ -54,11 +59,16 @@ def test_a_mistake_is_one_line_and_nothing_is_written(tmp_path, monkeypatch, cap
 
 
 def search(folder, monkeypatch, *arguments):
-    """Runs the command in this process; returns when each run of the folder ended, by its folder."""
+    """Runs the command in this process; returns when each run of SU ended, by its folder."""
     monkeypatch.chdir(folder)
     ensure_server()
     assert main(["scheme-search", *SEARCH, *arguments]) == 0
-    return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("runs/**/summary.json")}
+    return ended(folder)
+
+
+def ended(folder):
+    """When each run of SU of the folder ended, by its folder."""
+    return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("runs/*/*/SU/**/summary.json")}
 
 
 @pytest.mark.slow
@@ -71,7 +81,7 @@ def test_a_search_is_stopped_continued_repeated_and_shared(tmp_path, monkeypatch
     _, error = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 130
     assert "stopped; run the same command again to continue" in error
-    before = {path.parent.name: path.stat().st_mtime_ns for path in tmp_path.glob("runs/**/summary.json")}
+    before = ended(tmp_path)
     assert not (tmp_path / "scheme.yaml").exists()
 
     first = search(tmp_path, monkeypatch, *asked)
@@ -81,9 +91,11 @@ def test_a_search_is_stopped_continued_repeated_and_shared(tmp_path, monkeypatch
     output = capsys.readouterr().out
     assert "found" in output
     assert "random 0" in output
+    assert "rank correlation of proxies with contributions: gradient_norm" in output
     found = json.loads(content[1])
     assert found["found"]["used"] <= found["limit"] == 300
     assert len(first) == found["runs"] > len(before)
+    assert list(found["proxies"]) == list(found["scores"]) == [*CRITERIA, "velocity"]
 
     (tmp_path / "runs/sweeps.db").unlink()
     assert search(tmp_path, monkeypatch, *asked) == first
@@ -97,4 +109,34 @@ def test_a_search_is_stopped_continued_repeated_and_shared(tmp_path, monkeypatch
     entry = scheme("scheme.yaml")
     assert (entry.network, entry.budget) == ("mcunet-in0", found["found"]["used"])
     train = next(line for line in content[0].decode().splitlines() if "Train it" in line)
+    assert main([*shlex.split(train.partition("neq ")[2]), "--dry-run"]) == 0
+
+
+@pytest.mark.slow
+def test_proxies_train_the_head_alone_and_continue_after_it(tmp_path, monkeypatch, capsys):
+    write_sweep(tmp_path, "manual_seed: {values: [0]}")  # makes the images too
+    monkeypatch.chdir(tmp_path)
+    ensure_server()
+    asked = ["scheme-search", *SEARCH, "--budget", "20000", "--method", "proxies"]
+
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(proxies, "importance_of", stop)
+        assert main(asked) == 130
+    assert "run the same command again to continue" in capsys.readouterr().err
+    before = ended(tmp_path)
+    assert len(before) == 1
+    assert not (tmp_path / "scheme.yaml").exists()
+
+    for arguments in ([], ["--importance", "fisher", "--out", "fisher.yaml"]):
+        assert main([*asked, *arguments]) == 0
+        assert ended(tmp_path) == before
+    assert "% of the network's fisher" in capsys.readouterr().out
+    for name, criterion in (("scheme", "gradient_norm"), ("fisher", "fisher")):
+        about = json.loads((tmp_path / f"{name}.json").read_text())
+        assert about["found"]["used"] <= about["limit"] == 20_000
+        assert (about["runs"], list(about["scores"])) == (1, [criterion])
+    train = next(line for line in (tmp_path / "fisher.yaml").read_text().splitlines() if "Train it" in line)
     assert main([*shlex.split(train.partition("neq ")[2]), "--dry-run"]) == 0

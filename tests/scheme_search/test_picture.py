@@ -17,6 +17,22 @@ def test_large_losses_are_cut(tmp_path):
     assert max(right.lines[0].get_ydata()) == 2
 
 
+def test_scores_of_a_proxy_stand_in_place_of_gains(tmp_path):
+    def score(head, parts):
+        return {"gradient_norm": {(conv, share): (1 + conv) * share for conv, share in parts}}
+
+    with costs_of(tmp_path, ratio=0.7) as costs:
+        found = search(costs, Stub(), "proxies", (0.5, 1.0), score=score)
+        figure = search_picture(found)
+    top, of_biases = figure.axes[:2]
+    assert not of_biases.get_visible()
+    drawn = {(x, y) for line in top.lines for x, y in zip(*line.get_data(), strict=True)}
+    assert drawn >= {(conv, y) for (conv, _), y in found.scores["gradient_norm"].items()}
+    assert len(top.patches) == sum(share > 0 for share in found.choice.scheme.ratios) > 0
+    assert top.get_ylabel() == "% of the network's\ngradient_norm"
+    assert f"{found.choice.predicted:.1f} % of the network's gradient_norm" in figure.get_suptitle()
+
+
 @pytest.mark.parametrize(("unit", "label"), [("parameters", "parameters"), ("macs", "MACs")])
 def test_it_shows_all_contributions_and_the_choice(tmp_path, unit, label):
     with costs_of(tmp_path, budget_unit=unit, ratio=0.7) as costs:

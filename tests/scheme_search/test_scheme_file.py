@@ -46,6 +46,22 @@ def test_it_says_where_it_comes_from(found, tmp_path):
     assert path.read_bytes() == before
 
 
+def test_scores_of_proxies_are_kept_with_their_rank_correlation(tmp_path):
+    def score(head, parts):
+        return {"fisher": {(conv, share): conv + share for conv, share in parts}}
+
+    with costs_of(tmp_path / "run", ratio=1.0) as costs:
+        found = search(costs, Stub(), shares=(0.5, 1.0), train=False, score=score)
+        write_search(tmp_path / "mine.yaml", found, ASKED, "")
+        about = json.loads((tmp_path / "mine.json").read_text())
+        assert about["proxies"] == found.proxy_correlations
+        assert 0 < about["proxies"]["fisher"] < 1
+        layers = [layer.name for layer in costs.convs for _ in range(2)]
+        expected = zip(layers, (0.5, 1.0) * len(costs.convs), strict=True)
+        assert [(each["layer"], each["share"]) for each in about["scores"]["fisher"]] == list(expected)
+        assert [each["score"] for each in about["scores"]["fisher"][2:4]] == [1.5, 2.0]
+
+
 def test_files_of_another_search_stay(found, tmp_path):
     path = tmp_path / "mine.yaml"
     check_out(path, ASKED, force=False)

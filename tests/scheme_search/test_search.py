@@ -1,6 +1,5 @@
 """The search on a toy whose gains are known."""
 
-import itertools
 from importlib import import_module
 
 import pytest
@@ -11,16 +10,9 @@ from neq.scheme_search.contributions import TIE, Contributions
 from neq.scheme_search.costs import HEAD
 from neq.selection import StaticScheme
 from neq.utils.errors import UserError
-from tests.scheme_search.searching import Stub, additive, costs_of
+from tests.scheme_search.searching import Stub, additive, costs_of, every_scheme
 
 SHARES = (0.5, 1.0)
-
-
-def every_scheme(costs, biases):
-    choices = [(0.0, *SHARES)] * len(costs.convs)
-    for ratios in itertools.product(*choices):
-        for count in biases:
-            yield StaticScheme(tuple(range(len(ratios))), ratios, count)
 
 
 @pytest.mark.parametrize(("unit", "ratio"), [("parameters", 0.3), ("macs", 0.5)])
@@ -29,7 +21,7 @@ def test_the_best_sum_within_the_budget_is_found(tmp_path, unit, ratio, method):
     with costs_of(tmp_path, budget_unit=unit, ratio=ratio) as costs:
         found = search(costs, Stub(), method, SHARES)
         assert found.choice.used == costs.used(found.choice.scheme) <= costs.limit
-        schemes = every_scheme(costs, found.contributions.biases)
+        schemes = every_scheme(costs, found.contributions.biases, SHARES)
         best = max(additive(each) for each in schemes if costs.used(each) <= costs.limit)
         assert found.choice.predicted == pytest.approx(best)
         assert found.choice.predicted == pytest.approx(additive(found.choice.scheme))
@@ -79,6 +71,22 @@ def test_controls_test_the_sum(tmp_path):
     assert all(each.gain == pytest.approx(each.predicted) for each in found.trained)
     assert found.rank_correlation == pytest.approx(1.0)
     assert set(measure.asked["controls"]) == {each.scheme for each in found.trained}
+
+
+def test_proxies_are_compared_with_the_contributions_by_rank(tmp_path):
+    """Ranks of gains 1 2 3 4, of scores 1 3 2 4: 1 - 6 (0 + 1 + 1 + 0) / (4 (16 - 1)) = .8."""
+
+    def score(head, parts):
+        assert head.val_top1 == 50
+        return {
+            "fisher": dict(zip(parts, (0.1, 30, 20, 1e9), strict=True)),
+            "velocity": dict.fromkeys(parts, 1.0),
+        }
+
+    with costs_of(tmp_path, ratio=1.0) as costs:
+        gain = lambda scheme: scheme.ratios[0] * (scheme.indices[0] + 1)  # noqa: E731
+        found = search(costs, Stub(gain), shares=(1.0,), train=False, score=score)
+    assert found.proxy_correlations == {"fisher": pytest.approx(0.8), "velocity": None}
 
 
 def test_a_part_that_diverges_is_not_chosen(tmp_path):

@@ -148,9 +148,9 @@ def test_importance_is_measured_before_a_choice_and_by_trady_once(tmp_path, monk
     measured = []
     real = context.importance_of
 
-    def importance_of(run, epoch):
+    def importance_of(run, epoch, criterion):
         measured.append(epoch)
-        return real(run, epoch)
+        return real(run, epoch, criterion)
 
     monkeypatch.setattr(context, "importance_of", importance_of)
     with run_of(tmp_path, **{**AUTO, "n_epochs": 5, **settings}) as (run, _):

@@ -77,6 +77,7 @@ def reference(network, table, criterion):
             w, g = row(network, key="weight"), row(whole)
             found[table.slice_of(layer.name).start + channel] = {
                 "gradient_norm": lambda g=g, **_: g.norm(),
+                "loss_decrease": lambda g=g, **_: g.square().sum(),
                 "relative_gradient": lambda g=g, w=w: g.norm() / w.norm(),
                 "squared_gradient": lambda row=row, **_: sum(row(b).square().sum() for b in by_batch) / 3,
                 "fisher": lambda row=row, w=w, **_: sum((w @ row(n)).square() for n in by_image) / (2 * 24),

@@ -155,7 +155,8 @@ def test_the_best_rate_of_a_quadratic_is_found(tmp_path, curvature):
     assert min(losses.values()) <= losses[found] <= 1.01 * min(losses.values())
     assert reports[0]["lr"] == pytest.approx(found * (1 + math.cos(math.pi * 19 / 20)) / 2)
     assert len(notes) == 1
-    assert f"epoch 0 on: {found:g} (validation loss" in notes[0]
+    assert f"epoch 0 on: {found:g}" in notes[0]
+    assert ("an end of the grid, (validation loss" in notes[0]) == (found in (RATES[0], RATES[-1]))
 
 
 def test_rates_that_diverge_are_dropped(tmp_path):
@@ -210,6 +211,18 @@ def noisy(tmp_path_factory):
     found = outcome(tmp_path_factory.mktemp("noisy"), learned=NOISY, **ADAM)
     assert [one["epoch"] for one in found[0]["rate_search"]] == [0] * 9 + [1] * 9
     return found
+
+
+def test_each_search_begins_a_schedule(noisy):
+    summary, reports, *_ = noisy
+    losses = {
+        one["rate"]: one["val_loss"]
+        for one in summary["rate_search"]
+        if (one["epoch"], one["rung"]) == (0, 1)
+    }
+    peaks = best_first(losses, grid(RunSettings(optimizer_name="adam")))[0], summary["base_lr"]
+    last = (1 + math.cos(math.pi * 19 / 20)) / 2
+    assert [report["lr"] for report in reports] == [pytest.approx(peak * last) for peak in peaks]
 
 
 @pytest.mark.parametrize("stop", [0, 130, 239, 245, 300])

@@ -44,3 +44,16 @@ def test_multi_step():
 
 def test_without_warmup_the_first_step_has_the_base_rate():
     assert rates(warmup_epochs=0)[0] == 1.0
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"warmup_epochs": 0}, {"lr_schedule_name": "gamma_step", "lr_step_size": 4}]
+)
+def test_a_schedule_that_restarts_is_two(settings):
+    whole = RunSettings(**{**BASE, **settings})
+    count = total_epochs(whole) * STEPS
+    found = [learning_rate(whole, 1.0, step, STEPS, restarts=True) for step in range(count)]
+    first = whole.model_copy(update={"n_epochs": 1, "warmup_epochs": 0})
+    others = whole.model_copy(update={"n_epochs": 9})
+    assert found[:STEPS] == [learning_rate(first, 1.0, step, STEPS) for step in range(STEPS)]
+    assert found[STEPS:] == [learning_rate(others, 1.0, step, STEPS) for step in range(count - STEPS)]
