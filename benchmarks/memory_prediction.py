@@ -67,7 +67,7 @@ def compare(settings: dict[str, object], device: torch.device) -> tuple[int, int
         )
         memory = replace(predict(run), before=0, measuring=0)  # of a step alone
         plan = make_plan(run, run.policy(0), choose_neurons(run, Progress(), 0).chosen)
-        optimizer = make_optimizer(plan, config.run_config)
+        optimizer = make_optimizer(plan, config)
 
         def step(count: int) -> None:
             inputs, labels = random_batch(count, size, len(data.classes), device)

@@ -1,5 +1,7 @@
 """What a run is: its settings, where they come from, and what makes two runs the same."""
 
+from importlib import import_module
+
 from neq.config.catalog import (
     PRE_TRAINED,
     DatasetEntry,
@@ -70,3 +72,5 @@ __all__ = [
     "to_yaml",
     "wandb_values",
 ]
+
+import_module("neq.wings")  # last: they add to the above

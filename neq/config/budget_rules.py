@@ -8,11 +8,11 @@ from decimal import Decimal
 from typing import get_args
 
 from neq.config.catalog import (
-    PRE_TRAINED,
     SchemeEntry,
     check_lists,
     is_recorded_file,
     network,
+    plain_network,
     recorded_scheme,
     scheme,
 )
@@ -84,11 +84,6 @@ def spelled_out(flat: Mapping[str, object]) -> dict[str, object]:
             "give a number, or leave budget_unit out"
         )
     return {**flat, **wanted, "budget_unit": unit}
-
-
-def plain_network(name: str) -> str:
-    """The name without `pre_trained_` and `_folded`: the same convs, the same conv indices."""
-    return name.removeprefix(PRE_TRAINED).removesuffix("_folded")
 
 
 def at_home(entry: SchemeEntry, net_name: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -32,6 +32,8 @@ Row = tuple[Count, Count, Count, Count]
 
 PRE_TRAINED = "pre_trained_"
 LIBRARIES = ("torchvision", "timm")
+# Prefix of a net_name, `PREFIX:NAME` -> the entry's fields by NAME; those of wings.
+_families: dict[str, Callable[[str], Mapping[str, object]]] = {}
 # The input that the weights of MCUNet's model zoo expect: values in -1 .. 1.
 ZOO_INPUT = MeanStd(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 # Hexadecimal digits that stand for a scheme file's content.
@@ -70,7 +72,8 @@ class NetworkEntry(Section):
 
     Either `torchvision` or `timm` names a network there, or `first` (channels of the first conv) and `rows`
     (expansion, out channels, stride, kernel) are a table; `feature_mix` is the number of channels of a 1x1
-    conv behind it, `folded` leaves the norms out and gives the convs a bias. As a check the shipped file
+    conv behind it, `folded` leaves the norms out and gives the convs a bias. Or `builder`, a
+    MODULE:FUNCTION, builds a wing's network, given net_name, weights and weights_key. As a check the file
     states `convs`, their weights, and those of Linears other than the head; of a library's network that is
     not in it they are not known before it is built. `mean_std`: the input that its weights expect, where
     that is not the data set's. `zoo`: its checkpoint in MCUNet's model zoo, whose batch norms have an eps of
@@ -83,6 +86,7 @@ class NetworkEntry(Section):
     linear_weights: int = 0
     torchvision: str | None = None
     timm: str | None = None
+    builder: str | None = None
     pretrained: bool = False
     first: Count | None = None
     rows: Annotated[tuple[Row, ...], BeforeValidator(_rows)] = ()
@@ -94,7 +98,7 @@ class NetworkEntry(Section):
 
     @model_validator(mode="after")
     def _built_one_way(self) -> NetworkEntry:
-        ways = (self.torchvision, self.timm, self.first)
+        ways = (self.torchvision, self.timm, self.builder, self.first)
         if sum(way is not None for way in ways) != 1 or (self.first is None) != (not self.rows):
             raise ValueError("a network is built from torchvision, from timm, or from first and rows")
         return self
@@ -198,10 +202,13 @@ def network(name: str) -> NetworkEntry:
 
     Args:
         name: of the shipped file, or `torchvision:NAME` or `timm:NAME` for any network of these libraries;
-            PRE_TRAINED before it asks for the library's weights.
+            PRE_TRAINED before it asks for the library's weights. Or `PREFIX:NAME` of a wing.
     """
     if name in networks():
         return networks()[name]
+    prefix, _, of_wing = name.partition(":")
+    if prefix in _families:
+        return NetworkEntry.model_validate(_families[prefix](of_wing))
     plain = name.removeprefix(PRE_TRAINED)
     if plain in networks():
         raise UserError(
@@ -216,6 +223,27 @@ def network(name: str) -> NetworkEntry:
     return NetworkEntry.model_validate(describe(library, model, pretrained=plain != name))
 
 
+def register_family(prefix: str, describe: Callable[[str], Mapping[str, object]]) -> None:
+    """Adds the networks `PREFIX:NAME` of a wing.
+
+    Args:
+        prefix: that no other family has.
+        describe: returns the fields of NAME's entry, with `builder`; raises UserError where there is none.
+
+    Raises:
+        ValueError: the prefix is taken.
+    """
+    if prefix in LIBRARIES or _families.setdefault(prefix, describe) is not describe:
+        raise ValueError(f"networks {prefix}:NAME are registered already; choose another prefix")
+
+
+def plain_network(name: str) -> str:
+    """The name without `pre_trained_`, `_folded` and the prefix of a wing: the same convs and indices."""
+    prefix, _, of_wing = name.partition(":")
+    plain = of_wing if prefix in _families else name
+    return plain.removeprefix(PRE_TRAINED).removesuffix("_folded")
+
+
 def is_pretrained(net_name: str, weights: str) -> bool:
     """Whether a network starts from trained weights.
 
@@ -223,7 +251,8 @@ def is_pretrained(net_name: str, weights: str) -> bool:
         net_name: of the network.
         weights: as the setting gives them: default, none, or a file.
     """
-    return weights not in WEIGHTS_BY_NAME or (weights == "default" and net_name.startswith(PRE_TRAINED))
+    has_weights = net_name.startswith(PRE_TRAINED) or net_name.partition(":")[0] in _families
+    return weights not in WEIGHTS_BY_NAME or (weights == "default" and has_weights)
 
 
 def dataset_name(name: str) -> str:

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
 import torch
 from rich.table import Table
+from torch import nn
 
 from neq.backward import trainable_slices
 from neq.budget import Budget, BudgetAllocator, CostModel, StepSpec, amount_shown, marginal_costs
 from neq.budget.cost_model import input_gradient_macs
 from neq.config import Config, Policy
 from neq.experiment.network import open_network
+from neq.networks.parameter_slice import ParameterSlice
 from neq.selection import SelectionState, StaticScheme, bias_layers
 from neq.training.step_times import device_latency, step_time_line
 from neq.utils.console import figures_table, short
 from neq.utils.device import pick_device
 from neq.utils.seeds import generator
+
+# Further rows of the totals by name, in whole numbers, of a network in which some parameters train.
+CostRows = Callable[[nn.Module, Mapping[str, ParameterSlice], StepSpec], Mapping[str, int]]
+_rows: list[CostRows] = []
+
+
+def register_cost_rows(rows: CostRows) -> None:
+    """Adds rows to the totals of networks that they are for; of others a wing returns none."""
+    if rows not in _rows:
+        _rows.append(rows)
 
 
 def cost_report(config: Config, policy: Policy) -> list[Table]:
@@ -56,7 +69,8 @@ def cost_report(config: Config, policy: Policy) -> list[Table]:
         ),
         f"{config.net_config.net_name}, {size} px, batch {batch}: a step by layer",
     )
-    passed_on = input_gradient_macs(table, trainable_slices(network, table, selection, neq.norm_mode, biases))
+    parts = trainable_slices(network, table, selection, neq.norm_mode, biases)
+    passed_on = input_gradient_macs(table, parts)
     marginal, kept = marginal_costs(model, "bytes"), model.kept(selection).bytes_by_layer()
     for number, layer in enumerate(table.layers):
         chosen = len(selection.get(layer.name, ()))
@@ -91,6 +105,10 @@ def cost_report(config: Config, policy: Policy) -> list[Table]:
         "bytes of optimizer state": (ours.optimizer_bytes, full.optimizer_bytes),
         "bytes of training memory": (ours.training_bytes, full.training_bytes),
     }
+    all_parts = trainable_slices(network, table, everything, stock.norm_mode)
+    for more in _rows:
+        found, of_all = (more(network, trained, spec) for trained in (parts, all_parts))
+        rows |= {name: (found[name], of_all[name]) for name in found}
     for name, (mine, theirs) in rows.items():
         totals.add_row(name, f"{mine:,}", f"{theirs:,}", f"{mine / theirs:.3f}" if theirs else "")
     return [by_layer, totals]

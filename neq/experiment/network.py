@@ -45,9 +45,9 @@ def outline(net_name: str) -> NeuronTable:
     plain = net_name.removeprefix(PRE_TRAINED)
     try:
         with torch.device("meta"):
-            built = build_network(plain, 1000)
+            built = build_network(plain, 1000, weights="none")
     except NotImplementedError:  # a few compute with tensors while they are built
-        built = build_network(plain, 1000).to("meta")
+        built = build_network(plain, 1000, weights="none").to("meta")
     return _table(net_name, built, network(net_name).input_size, "neuron")
 
 

@@ -117,7 +117,7 @@ def _step_seconds(run: Training) -> float:
     choice = choose_neurons(run, Progress(), 0)
     plan = make_plan(run, run.policy(0), choice.chosen)
     extra = run.task.extra_parameters()
-    optimizer = make_optimizer(plan, run.config.run_config, extra.values())
+    optimizer = make_optimizer(plan, run.config, extra.values())
     state = EpochState.start(choice, _WARM_UP + _MEASURED, run.device)
     epoch = Epoch(0, state, plan, optimizer, extra, 0.0)
     batches: Iterator[Any] = chain.from_iterable(run.task.batches(number, 0) for number in count())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from importlib import import_module
 
 import torch
 from torch import nn
@@ -28,7 +29,7 @@ def build_network(
 
     Args:
         net_name: a name of the catalog (`mbv2`, `pre_trained_resnet18`, `mcunet-in1`, ...), or
-            `torchvision:NAME` or `timm:NAME`.
+            `torchvision:NAME` or `timm:NAME`, or `PREFIX:NAME` of a wing.
         num_classes: outputs of the head, 2 or more.
         seed: the run's seed.
         weights: "default" (as the name says), "none" (random), or the path of a weights file.
@@ -41,10 +42,14 @@ def build_network(
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed, which would reseed the accelerators too.
         torch.default_generator.manual_seed(seed_for(seed, "network"))
-        built = _body(net_name, entry, entry.pretrained and weights == "default", num_classes)
+        if entry.builder is None:
+            built = _body(net_name, entry, entry.pretrained and weights == "default", num_classes)
+        else:
+            module, _, function = entry.builder.partition(":")
+            built = getattr(import_module(module), function)(net_name, weights, weights_key)
         torch.default_generator.manual_seed(seed_for(seed, "head"))
         replace_head(built, num_classes)
-    if weights not in WEIGHTS_BY_NAME:
+    if entry.builder is None and weights not in WEIGHTS_BY_NAME:
         names = load_weights(built, head_name(built), weights, weights_key)
         if entry.zoo and not entry.pretrained and is_of_zoo(names):
             log.warning(

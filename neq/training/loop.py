@@ -74,7 +74,7 @@ def _choose(run: Training, progress: Progress, number: int) -> Epoch:
         state.before = previous_values(run.network, plan.parts)
     progress.epoch_state = state
     base_lr = base_rate(run, progress, number, state, plan)
-    optimizer = make_optimizer(plan, run.config.run_config, extra.values())
+    optimizer = make_optimizer(plan, run.config, extra.values())
     carry_optimizer_state(progress.optimizer, optimizer, plan)
     carry_task_state(progress.task_optimizer, optimizer, extra)
     return Epoch(number, state, plan, optimizer, extra, base_lr)

@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
 from neq.backward import NamedState, Plan
-from neq.config import RunSettings
+from neq.config import Config, RunSettings
 from neq.networks.neurons import NORMS
 
+# Adds hooks around an optimizer's steps, given the plan that they train and the run's configuration.
+StepRule = Callable[[torch.optim.Optimizer, Plan, Config], None]
+_step_rules: list[StepRule] = []
 
-def make_optimizer(
-    plan: Plan, settings: RunSettings, extra: Iterable[nn.Parameter] = ()
-) -> torch.optim.Optimizer:
+
+def register_step_rule(rule: StepRule) -> None:
+    """Adds a rule that every optimizer of a run is passed to, once it is made."""
+    if rule not in _step_rules:
+        _step_rules.append(rule)
+
+
+def make_optimizer(plan: Plan, config: Config, extra: Iterable[nn.Parameter] = ()) -> torch.optim.Optimizer:
     """SGD, Adam or AdamW over all that trains; the loop sets its learning rate before every step.
 
     Args:
         plan: of the epoch.
-        settings: optimizer_name, momentum (SGD), weight_decay, and no_wd_keys: `norm` excludes the parameters
-            of norm layers from weight decay, `bias` every bias.
+        config: optimizer_name, momentum (SGD), weight_decay, and no_wd_keys: `norm` excludes the parameters
+            of norm layers from weight decay, `bias` every bias; and what registered rules read.
         extra: parameters of the task; all of them decay.
     """
+    optimizer = _optimizer(plan, config.run_config, extra)
+    for rule in _step_rules:
+        rule(optimizer, plan, config)
+    return optimizer
+
+
+def _optimizer(plan: Plan, settings: RunSettings, extra: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     for name, parameter in plan.named_parameters():

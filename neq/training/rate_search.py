@@ -138,7 +138,7 @@ def _trial(
 ) -> float | None:
     """The validation loss after a cosine schedule from a rate to 0; none where the training diverges."""
     extra = run.task.extra_parameters()
-    optimizer = make_optimizer(plan, run.config.run_config, extra.values())
+    optimizer = make_optimizer(plan, run.config, extra.values())
     trial = Epoch(
         number, EpochState.start(state.choice, steps, run.device), plan, optimizer, extra, base_lr=rate
     )

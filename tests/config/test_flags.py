@@ -19,7 +19,8 @@ SURFACE = """
 --importance_batches --initialization --layer_share --lr_schedule_name
 --lr_step_gamma --lr_step_size --manual_seed --manual_weight_idx --mean_std --memory --momentum
 --n_bias_update --n_epochs --n_worker --net_name --neuron_selection --new_num_classes --no_wd_keys
---norm_mode --on_bad_image --optimizer_name --overwrite --precision --project_name --ratio --resize_scale
+--norm_mode --on_bad_image --optimizer_name --overwrite --precision --project_name --qas --ratio
+--resize_scale
 --resume --root --run_dir --saved_precision --scheme --sync_batch_norm --test_per_epochs
 --total_num_params --unit --use_validation --use_validation_for_velocity --validation_percentage
 --velocity_images --velocity_mu --velocity_rule --wandb_sweep --warmup_epochs --warmup_lr --weight_decay

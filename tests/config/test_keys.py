@@ -11,13 +11,14 @@ from neq.config.compat import SYNONYMS
 from neq.config.keys import (
     KEYS,
     SECTIONS,
+    config_model,
     flatten_config,
     flatten_file,
     flatten_overrides,
     nest,
     register_section,
 )
-from neq.config.schema import Config, NEqConfig, Section
+from neq.config.schema import Config, Section
 from neq.runs.identity import identity
 from neq.utils.errors import UserError
 
@@ -32,12 +33,13 @@ def test_every_leaf_is_described() -> None:
 
 
 def test_sections() -> None:
-    assert list(SECTIONS) == ["data_provider", "run_config", "net_config", "NEq_config", "backward_config"]
+    core = ["data_provider", "run_config", "net_config", "NEq_config", "backward_config"]
+    assert list(SECTIONS) == [*core, "int8"]
 
 
 def test_flat_and_nested_are_the_same_configuration() -> None:
-    config = Config()
-    assert Config.model_validate(nest(flatten_config(config))) == config
+    config = config_model()()
+    assert config_model().model_validate(nest(flatten_config(config))) == config
     assert set(flatten_config(config)) == set(KEYS)
 
 
@@ -160,10 +162,10 @@ def test_a_registered_section_is_settings_flags_and_identity() -> None:
 
 @pytest.mark.usefixtures("planning")
 def test_a_section_left_at_its_defaults_renames_no_run() -> None:
-    plain = Config(NEq_config=NEqConfig(ratio=0.3))
+    keys = Config.model_fields.keys() | {"int8", "planning"}
     resolved = resolve({"NEq_config": {"ratio": 0.3}}, {}).config
     assert "device_memory" not in identity(resolved)
-    assert plain.model_dump().keys() | {"planning"} == resolved.model_dump().keys()
+    assert keys == resolved.model_dump().keys()
 
 
 @pytest.mark.usefixtures("planning")

@@ -29,14 +29,18 @@ SOURCES = sorted(
     path for folder in ("neq", "benchmarks", "train_test_split") for path in (ROOT / folder).rglob("*.py")
 ) + sorted(ROOT.glob("*.py"))
 SECRET = "hunter2-0123456789abcdef0123456789abcdef"
-# What stands there on purpose, with the reason.
-ALLOWED = {"neq/networks/from_torchvision.py": "within tensors_alone()"}
+# What stands there on purpose, and a word of the line that names it: torchvision's weights are read within
+# tensors_alone(), and an unpickler knows four harmless globals (tests/int8/test_tiny_training.py).
+ALLOWED = {
+    "neq/networks/from_torchvision.py": "tensors_alone",
+    "neq/int8/tiny_training.py": "pickle.Unpickler",
+}
 
 
 def test_no_source_does_what_none_may():
     found = [line for path in SOURCES for line in faults(path.read_text(), path.relative_to(ROOT).as_posix())]
     assert len(SOURCES) > 150
-    kept = [line for line in found if line.partition(":")[0] not in ALLOWED or "tensors_alone" not in line]
+    kept = [line for line in found if ALLOWED.get(line.partition(":")[0], "\0") not in line]
     assert not kept, "\n".join(kept)
     assert len(found) == len(ALLOWED)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neq.config.keys import KEYS, flatten_config, nest
+from neq.config.keys import KEYS, config_model, flatten_config, nest
 from neq.config.resolve import resolve
 from neq.config.schema import Config, DataProvider, NEqConfig, NetConfig
 from neq.runs.identity import FINGERPRINT, PATH_KEYS, default_settings, identity, run_folder
@@ -77,12 +77,13 @@ OTHER = {
     "n_bias_update": 3,
     "manual_weight_idx": [3],
     "weight_update_ratio": [1],
+    "qas": False,
 }
 
 
 def changed(name: str) -> Config:
     """CONFIG with another value of one leaf."""
-    return Config.model_validate(nest({**flatten_config(CONFIG), name: OTHER[name]}))
+    return config_model().model_validate(nest({**flatten_config(CONFIG), name: OTHER[name]}))
 
 
 def test_every_leaf_has_another_value() -> None:
@@ -125,7 +126,7 @@ def test_folder() -> None:
 
 def test_this_folder_keeps_its_name() -> None:
     """Renaming runs orphans those that exist: change the identity only on purpose."""
-    config = Config(
+    config = config_model()(
         data_provider=DataProvider(image_size=48, new_num_classes=10),
         NEq_config=NEqConfig(scheme="scheme_fixed_budget", budget=192311),
         net_config=NetConfig(net_name="mbv2"),
@@ -228,7 +229,7 @@ def test_weights_count_by_their_content(tmp_path) -> None:
 
 
 def test_defaults_are_left_out_and_path_keys_are_not() -> None:
-    settings = identity(Config())
+    settings = identity(config_model()())
     assert set(settings) == set(PATH_KEYS)
     assert "n_epochs" in identity(changed("n_epochs"))
     assert json.loads(json.dumps(identity(CONFIG))) == identity(CONFIG)

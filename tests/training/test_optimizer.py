@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from neq.backward import Plan
-from neq.config import RunSettings
+from neq.config import RunSettings, config_model
 from neq.networks.neurons import neuron_table
 from neq.training.optimizer import make_optimizer
 from tests.toys import SHAPE, toy
@@ -12,7 +12,7 @@ def decayed(**settings):
     network = toy()
     selection = {"depthwise": torch.tensor([1]), "hidden": torch.arange(16)}
     plan = Plan(network, neuron_table(network, SHAPE), selection, "train")
-    optimizer = make_optimizer(plan, RunSettings(weight_decay=0.1, **settings))
+    optimizer = make_optimizer(plan, config_model()(run_config=RunSettings(weight_decay=0.1, **settings)))
     by_id = {id(parameter): name for name, parameter in plan.named_parameters()}
     groups = {
         group["weight_decay"]: {by_id[id(parameter)] for parameter in group["params"]}

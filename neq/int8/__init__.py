@@ -1,0 +1,31 @@
+"""Int8 networks: their files, their arithmetic, and training them."""
+
+from neq.int8.conv import Int8Conv
+from neq.int8.description import Add, Conv, Description, Linear, Operation, Pool, Quantization
+from neq.int8.float_weights import float_weights
+from neq.int8.int8_file import read_int8, write_int8
+from neq.int8.kind import INT8_CONV
+from neq.int8.memory_model import model_kilobytes
+from neq.int8.network import Int8Network, set_exact
+from neq.int8.qas import attach
+from neq.int8.tiny_training import read_tiny_training
+
+__all__ = [
+    "INT8_CONV",
+    "Add",
+    "Conv",
+    "Description",
+    "Int8Conv",
+    "Int8Network",
+    "Linear",
+    "Operation",
+    "Pool",
+    "Quantization",
+    "attach",
+    "float_weights",
+    "model_kilobytes",
+    "read_int8",
+    "read_tiny_training",
+    "set_exact",
+    "write_int8",
+]

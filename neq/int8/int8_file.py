@@ -1,0 +1,144 @@
+"""Files of int8 networks: safetensors with the codes and scales, its metadata with the operations as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+from safetensors import safe_open
+from torch import Tensor
+
+from neq.config.explain import expected
+from neq.config.schema import Section
+from neq.int8.description import Add, Conv, Description, Linear, Operation, Pool, Quantization
+from neq.networks.safetensors_file import checked_bytes, load_checked
+from neq.utils.atomic_files import atomic_file
+from neq.utils.errors import UserError, first_line, shown
+
+_KEY = "neq_int8"
+_TENSORS = ("weight", "bias", "scales")
+
+
+class _Operation(Section):
+    """An operation, its tensors apart."""
+
+    type: Literal["conv", "add", "pool"]
+    name: str
+    inputs: tuple[str, ...]
+    scale: float
+    zero: int
+    stride: int = 1
+    groups: int = 1
+
+    def made(self, tensors: dict[str, Tensor]) -> Operation:
+        """The operation; its tensors are removed from the file's."""
+        given = self.name, self.inputs, Quantization(self.scale, self.zero)
+        if self.type != "conv":
+            return (Add if self.type == "add" else Pool)(*given)
+        weight, bias, scales = _taken(tensors, self.name, _TENSORS)
+        return Conv(*given, weight, bias, scales, self.stride, self.groups)
+
+
+class _Linear(Section):
+    """A classifier in floating point, its tensors apart."""
+
+    type: Literal["linear"]
+    name: str
+    inputs: tuple[str, ...]
+
+    def made(self, tensors: dict[str, Tensor]) -> Linear:
+        """The classifier; its tensors are removed from the file's."""
+        weight, bias = _taken(tensors, self.name, _TENSORS[:2])
+        return Linear(self.name, self.inputs, weight, bias)
+
+
+class _Structure(Section):
+    """A network without its tensors."""
+
+    format: Literal[1] = 1
+    image: tuple[float, int]
+    operations: tuple[_Operation, ...]
+    head: _Operation | _Linear
+
+
+def write_int8(path: Path, network: Description) -> None:
+    """Writes an int8 network; the same network gives the same bytes.
+
+    Raises:
+        OSError: the file cannot be written; a former one is kept.
+    """
+    tensors: dict[str, Tensor] = {}
+    for each in (*network.operations, network.head):
+        keys = [key for key in _TENSORS if hasattr(each, key)]
+        tensors |= {f"{each.name}.{key}": getattr(each, key).contiguous() for key in keys}
+    structure = _Structure.model_validate(
+        {
+            "image": (network.image.scale, network.image.zero),
+            "operations": [_fields(each) for each in network.operations],
+            "head": _fields(network.head),
+        }
+    ).model_dump_json()
+    with atomic_file(path) as file:
+        file.write(checked_bytes(tensors, **{_KEY: structure}))
+
+
+def is_int8_file(path: Path) -> bool:
+    """Whether a file is one of `write_int8`, by its metadata."""
+    try:
+        with safe_open(path, "pt") as file:
+            return _KEY in (file.metadata() or {})
+    except Exception:  # it is no safetensors file, or a damaged one
+        return False
+
+
+def read_int8(file: str | Path) -> Description:
+    """The int8 network in a file.
+
+    Raises:
+        UserError: no such file, a damaged one, or one of something else.
+    """
+    path = Path(file).expanduser()
+    try:
+        tensors = load_checked(path)
+        with safe_open(path, "pt") as opened:
+            written = (opened.metadata() or {}).get(_KEY)
+        if written is None:
+            raise ValueError("its metadata name no operations")
+        structure = _Structure.model_validate_json(written)
+        operations = tuple(each.made(tensors) for each in structure.operations)
+        head = structure.head.made(tensors)
+        if not isinstance(head, Conv | Linear):
+            raise ValueError("its head is no classifier")
+        if tensors:
+            raise ValueError(f"{next(iter(tensors))} is of no operation")
+        return Description(Quantization(*structure.image), operations, head)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        reason = f"{'.'.join(map(str, first['loc']))}: {expected(first)}"
+    except Exception as error:  # a damaged file fails in many ways, all of them the file's
+        reason = first_line(error)
+    raise UserError(f"{shown(str(path))} is no int8 network of neq ({reason}); write it with write_int8")
+
+
+def _fields(operation: Operation | Linear) -> dict[str, object]:
+    """What the JSON says of an operation."""
+    fields: dict[str, object] = {
+        "type": type(operation).__name__.lower(),
+        "name": operation.name,
+        "inputs": operation.inputs,
+    }
+    if isinstance(operation, Operation):
+        fields |= vars(operation.output)
+    if isinstance(operation, Conv):
+        fields |= {"stride": operation.stride, "groups": operation.groups}
+    return fields
+
+
+def _taken(tensors: dict[str, Tensor], name: str, keys: Sequence[str]) -> list[Tensor]:
+    """The tensors of an operation, removed from the file's."""
+    missing = [key for key in keys if f"{name}.{key}" not in tensors]
+    if missing:
+        raise ValueError(f"{name}.{missing[0]} is missing")
+    return [tensors.pop(f"{name}.{key}") for key in keys]
