@@ -57,18 +57,19 @@ CELLS = {
 
 
 # What the recipe of photos is chosen by: the same policy and budget, one setting changed.
+_CHANGED: dict[str, dict[str, object]] = {
+    "momentum 0.9": {"momentum": 0.9},
+    "norms frontier": {"norm_mode": "frontier"},
+    "adam": {"optimizer_name": "adam"},
+    "crops from 0.35": {"resize_scale": 0.35},
+    "no augmentation": {"augmentation": "none"},
+    "batch 16": {"base_batch_size": 16},
+    "16 epochs": {"n_epochs": 16, "test_per_epochs": 16},
+    "32 epochs": {"n_epochs": 32, "test_per_epochs": 32},
+}
 RECIPES = {
     f"recipe, {name}": Cell({**CELLS[f"auto gradient_norm, {LIMITS[0]}"].overrides, **changed}, AUTO)
-    for name, changed in {
-        "momentum 0.9": {"momentum": 0.9},
-        "norms frontier": {"norm_mode": "frontier"},
-        "adam": {"optimizer_name": "adam"},
-        "crops from 0.35": {"resize_scale": 0.35},
-        "no augmentation": {"augmentation": "none"},
-        "batch 16": {"base_batch_size": 16},
-        "16 epochs": {"n_epochs": 16, "test_per_epochs": 16},
-        "32 epochs": {"n_epochs": 32, "test_per_epochs": 32},
-    }.items()
+    for name, changed in _CHANGED.items()
 }
 
 
