@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -103,3 +104,10 @@ def test_bad_arguments_are_one_line(capsys, arguments, said):
     error = capsys.readouterr().err
     assert said in error
     assert len(error.splitlines()) == 1
+
+
+def test_the_page_holds_exactly_what_was_measured():
+    root = Path(__file__).resolve().parents[2]
+    page = (root / "docs/automatic_selection.md").read_text()
+    between = page.partition("<!-- tables -->\n")[2].partition("<!-- end of tables -->")[0]
+    assert between.strip() == tables(Report(root / "benchmarks/automatic.json"))
