@@ -68,21 +68,21 @@ class Deadline:
 
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
-        self._started: float | None = None
+        self._started = self._took = 0.0
         self.is_over = False
 
     def step(self, epoch: int, step: int, steps: int) -> None:
         """Raises StopEarly in an epoch's first step, when the last epoch is saved, if time is too short."""
         if step > 0:
             return
-        now = time.monotonic()
-        if self._started is not None and 2 * now - self._started > self._end:
+        self._started = time.monotonic()
+        if self._took and self._started + self._took > self._end:
             self.is_over = True
             raise StopEarly
-        self._started = now
 
     def epoch(self, report: EpochReport) -> None:
-        """Does nothing."""
+        """Takes the time of an epoch, its evaluation included, a search before it not."""
+        self._took = time.monotonic() - self._started
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Does nothing."""

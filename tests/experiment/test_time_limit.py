@@ -16,11 +16,14 @@ def test_epochs_within_a_time():
 def test_no_epoch_begins_that_would_end_too_late(monkeypatch):
     now = 0.0
     monkeypatch.setattr("neq.experiment.time_limit.time.monotonic", lambda: now)
-    deadline = Deadline(25)
-    for epoch in range(2):  # of 10 s each
+    deadline = Deadline(105)
+    for epoch in range(2):  # of 10 s each, after a search of 40 s
+        now += 40
         for step in range(2):
             deadline.step(epoch, step, 2)
             now += 5
+        deadline.epoch(None)
+    assert not deadline.is_over
     with pytest.raises(StopEarly):
         deadline.step(2, 0, 2)
     assert deadline.is_over
