@@ -77,5 +77,21 @@ def _notes(report: Report) -> str:
         f"{diverged} of them diverged, on {'; '.join(machines)}. Test top-1 of the best epoch by validation, "
         "mean and standard deviation over seeds. Differences: mean over the pairs (set, seed) in per cent "
         "points, with its 95 % paired t interval. full: the better norm mode of full fine-tuning at its best "
-        "rate, both by validation."
+        f"rate, both by validation. {_rates(report)}"
     )
+
+
+def _rates(report: Report) -> str:
+    """The learning rates that the cells with a grid keep, by set; * where it is an end of what was tried."""
+    tried: dict[tuple[str, str], set[float]] = {}
+    for run in report.runs:
+        if run["base_lr"] != "auto" and run["seed"] == report.settings["grid_seed"]:
+            tried.setdefault((run["cell"], run["dataset"]), set()).add(run["base_lr"])
+    kept: dict[str, list[str]] = {}
+    for (cell, name), rates in tried.items():
+        rate = chosen_rate(report.runs, name, cell, report.settings["grid_seed"])
+        if rate is not None:
+            end = "*" if rate in (min(rates), max(rates)) else ""
+            kept.setdefault(cell, []).append(f"{rate}{end} on {name}")
+    texts = (f"{cell} {', '.join(places)}" for cell, places in kept.items())
+    return f"Rates kept (* an end of those tried): {'; '.join(texts)}."

@@ -87,6 +87,7 @@ def test_differences_are_to_the_norm_mode_of_full_that_is_better_on_validation(t
         "1.00",
     ]
     assert row(text, "full-frozen")[2].startswith("+19.00")
+    assert "full-train 0.05* on flowers12; full-frozen" in text
 
 
 @pytest.mark.parametrize(
