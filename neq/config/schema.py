@@ -218,8 +218,9 @@ class NEqConfig(Section):
 
     neuron_selection: PolicyName = Field("velocity", description="policy of every epoch but the first")
     initialization: Annotated[str, OneOf(initializers)] = Field(
-        "random", description="policy of the first epoch"
+        "random", description="policy of the first epoch, or epochs"
     )
+    initial_epochs: int = Field(1, ge=1, description="epochs whose neurons initialization chooses")
     scheme: str | None = Field(None, description="named budget with its SU lists, or a .yaml file of one")
     ratio: float | None = Field(None, ge=0, le=10**6, description="budget as a share of all parameters")
     budget: int | None = Field(

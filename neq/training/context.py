@@ -193,12 +193,13 @@ class Training:
 
     @property
     def main_policy(self) -> Policy:
-        """The policy of every epoch but the first."""
+        """The policy of every epoch after the initial ones."""
         return POLICIES[self.config.NEq_config.neuron_selection]
 
     def policy(self, epoch: int) -> Policy:
         """The policy that chooses an epoch's neurons."""
-        return POLICIES[self.config.NEq_config.initialization] if epoch == 0 else self.main_policy
+        neq = self.config.NEq_config
+        return POLICIES[neq.initialization] if epoch < neq.initial_epochs else self.main_policy
 
 
 def choose_neurons(run: Training, progress: Progress, epoch: int) -> Allocation:
@@ -206,7 +207,8 @@ def choose_neurons(run: Training, progress: Progress, epoch: int) -> Allocation:
     policy = run.policy(epoch)
     allocator = run.allocator(policy)
     settings = run.config.NEq_config
-    if policy.name == progress.policy and not _chooses_again(policy, settings.choose_every, epoch):
+    later = epoch - (settings.initial_epochs if epoch >= settings.initial_epochs else 1)
+    if policy.name == progress.policy and not _chooses_again(policy, settings.choose_every, later):
         assert progress.chosen is not None
         return allocator.keep(policy, progress.chosen)
     stream = generator(run.config.manual_seed, "selection", epoch)
@@ -227,15 +229,15 @@ def choose_neurons(run: Training, progress: Progress, epoch: int) -> Allocation:
     return allocator.choose(policy, state, settings.cost_aware)
 
 
-def _chooses_again(policy: Policy, every: int | None, epoch: int) -> bool:
-    """Whether a policy that chose the last epoch's neurons chooses anew; epoch 1 is its first, or its second.
+def _chooses_again(policy: Policy, every: int | None, later: int) -> bool:
+    """Whether a policy that chose the last epoch's neurons chooses anew.
 
     Args:
         policy: of this epoch and of the last one.
         every: epochs between choices; none: as the policy does.
-        epoch: 1 or more.
+        later: epochs since the second epoch, or since the first one after the initial ones.
     """
-    return not policy.is_static if every is None else (epoch - 1) % every == 0
+    return not policy.is_static if every is None else later % every == 0
 
 
 def importance_of(run: Training, epoch: int, criterion: str) -> Importance:

@@ -13,7 +13,7 @@ def total_epochs(settings: RunSettings) -> int:
 
 
 def learning_rate(
-    settings: RunSettings, base_lr: float, step: int, steps_per_epoch: int, restarts: bool = False
+    settings: RunSettings, base_lr: float, step: int, steps_per_epoch: int, first_epochs: int = 0
 ) -> float:
     """The learning rate of a step.
 
@@ -22,14 +22,13 @@ def learning_rate(
         base_lr: the rate after warm-up: that of the settings, or the one that a search has found.
         step: of the whole run, from 0.
         steps_per_epoch: 1 or more.
-        restarts: whether the first epoch has a schedule of its own, without warm-up, and the others another.
+        first_epochs: how many have a schedule of their own, without warm-up; the others have another.
     """
-    if restarts:
-        if step < steps_per_epoch:
-            settings = settings.model_copy(update={"n_epochs": 1, "warmup_epochs": 0})
-        else:
-            settings = settings.model_copy(update={"n_epochs": settings.n_epochs - 1})
-            step -= steps_per_epoch
+    if step < first_epochs * steps_per_epoch:
+        settings = settings.model_copy(update={"n_epochs": first_epochs, "warmup_epochs": 0})
+    elif first_epochs:
+        settings = settings.model_copy(update={"n_epochs": settings.n_epochs - first_epochs})
+        step -= first_epochs * steps_per_epoch
     warmup = settings.warmup_epochs * steps_per_epoch
     if step < warmup:
         return settings.warmup_lr + (base_lr - settings.warmup_lr) * step / warmup

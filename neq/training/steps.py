@@ -199,9 +199,11 @@ def _rate(run: Training, epoch: Epoch, step: int) -> float:
     """The learning rate of a step of an epoch."""
     settings, steps = run.config.run_config, run.task.steps_per_epoch
     is_searched_again = settings.base_lr == "auto" and run.policy(0).name != run.main_policy.name
-    return learning_rate(settings, epoch.base_lr, epoch.number * steps + step, steps, is_searched_again)
+    first = min(run.config.NEq_config.initial_epochs, total_epochs(settings)) if is_searched_again else 0
+    return learning_rate(settings, epoch.base_lr, epoch.number * steps + step, steps, first)
 
 
 def _shows_the_policy(run: Training, epoch: int) -> bool:
     """Whether an epoch's neurons are chosen as most epochs' are, not by the initialization."""
-    return epoch > 0 or total_epochs(run.config.run_config) == 1
+    initial = run.config.NEq_config.initial_epochs
+    return epoch >= initial or total_epochs(run.config.run_config) <= initial

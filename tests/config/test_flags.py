@@ -16,7 +16,7 @@ SURFACE = """
 --augmentation --base_batch_size --base_lr --budget --budget_unit --cache --cache_gib
 --checkpoint_minutes --choose_every --color_aug --config-file --cost_aware --dataset --debug --device
 --dry-run --final_lr --fine_tuning --glob_num_params --help --image_size --importance
---importance_batches --initialization --layer_share --lr_schedule_name
+--importance_batches --initial_epochs --initialization --layer_share --lr_schedule_name
 --lr_step_gamma --lr_step_size --manual_seed --manual_weight_idx --mean_std --memory --momentum
 --n_bias_update --n_epochs --n_worker --net_name --neuron_selection --new_num_classes --no_wd_keys
 --norm_mode --on_bad_image --optimizer_name --overwrite --precision --project_name --qas --ratio

@@ -68,6 +68,7 @@ OTHER = {
     "choose_every": 2,
     "importance": "fisher",
     "importance_batches": 3,
+    "initial_epochs": 2,
     "layer_share": 0.5,
     "unit": "input_channel",
     "saved_precision": "bf16",

@@ -131,6 +131,19 @@ def test_auto_trains_the_head_alone_and_then_what_it_chose_once(tmp_path):
     assert all(torch.equal(each, later[0]) for each in later)
 
 
+@pytest.mark.parametrize("initial", [1, 2, 3, 5])
+def test_initialization_chooses_the_first_epochs(tmp_path, initial):
+    settings = {"initialization": "full", "neuron_selection": "random", "initial_epochs": initial}
+    with run_of(tmp_path, **settings, n_epochs=4, ratio=0.5, choose_every=2) as (run, diary):
+        summary = train(run)
+    chosen = [tuple(report.chosen.tolist()) for report in diary.reports]
+    first, later = chosen[:initial], chosen[initial:]
+    assert len(set(first)) == 1
+    assert all(each != first[0] for each in later)
+    assert all(one == other for one, other in zip(later[::2], later[1::2], strict=False))
+    assert summary["saved_bytes"] > 0
+
+
 @pytest.mark.parametrize(("every", "distinct"), [(1, 4), (2, 2), (9, 1)])
 def test_a_policy_chooses_again_every_so_many_epochs(tmp_path, every, distinct):
     with run_of(tmp_path, neuron_selection="random", choose_every=every, n_epochs=5) as (run, diary):
@@ -142,7 +155,12 @@ def test_a_policy_chooses_again_every_so_many_epochs(tmp_path, every, distinct):
 
 @pytest.mark.parametrize(
     ("settings", "epochs"),
-    [({}, [1]), ({"choose_every": 2}, [1, 3]), ({"neuron_selection": "trady", "cost_aware": False}, [1])],
+    [
+        ({}, [1]),
+        ({"choose_every": 2}, [1, 3]),
+        ({"choose_every": 2, "initial_epochs": 2}, [2, 4]),
+        ({"neuron_selection": "trady", "cost_aware": False}, [1]),
+    ],
 )
 def test_importance_is_measured_before_a_choice_and_by_trady_once(tmp_path, monkeypatch, settings, epochs):
     measured = []

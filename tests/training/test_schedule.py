@@ -52,8 +52,9 @@ def test_without_warmup_the_first_step_has_the_base_rate():
 def test_a_schedule_that_restarts_is_two(settings):
     whole = RunSettings(**{**BASE, **settings})
     count = total_epochs(whole) * STEPS
-    found = [learning_rate(whole, 1.0, step, STEPS, restarts=True) for step in range(count)]
-    first = whole.model_copy(update={"n_epochs": 1, "warmup_epochs": 0})
-    others = whole.model_copy(update={"n_epochs": 9})
-    assert found[:STEPS] == [learning_rate(first, 1.0, step, STEPS) for step in range(STEPS)]
-    assert found[STEPS:] == [learning_rate(others, 1.0, step, STEPS) for step in range(count - STEPS)]
+    for initial in (1, 3):
+        found = [learning_rate(whole, 1.0, step, STEPS, initial) for step in range(count)]
+        first = whole.model_copy(update={"n_epochs": initial, "warmup_epochs": 0})
+        others, change = whole.model_copy(update={"n_epochs": 10 - initial}), initial * STEPS
+        assert found[:change] == [learning_rate(first, 1.0, step, STEPS) for step in range(change)]
+        assert found[change:] == [learning_rate(others, 1.0, step, STEPS) for step in range(count - change)]
