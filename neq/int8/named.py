@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.request import urlopen
 
 import torch
 from torch import nn
@@ -16,9 +14,8 @@ from neq.int8.description import IMAGE, Add, Conv, Description, Linear, Operatio
 from neq.int8.int8_file import is_int8_file, read_int8
 from neq.int8.network import Int8Network
 from neq.int8.tiny_training import IMAGE_QUANTIZATION, read_tiny_training
-from neq.networks.downloads import not_loaded
+from neq.networks.downloads import cached_file, download_once, not_loaded
 from neq.networks.weights import load_weights
-from neq.utils.atomic_files import atomic_file, file_sha256
 from neq.utils.errors import UserError, shown
 from neq.wings.int8 import PUBLISHED
 
@@ -31,7 +28,6 @@ SHA256 = {
     "mcunet-5fps": "4de2e06ed39041fc3609de806461a9e1d1f82f186927474bd9e9b0de756a0f00",
     "proxyless-w0.3": "0da06d029506a36e5a5d0822493cdae11f37ba78662f9aca25ba5b3c958cf8e1",
 }
-SECONDS_TO_ANSWER = 10
 _CLASSES = 1000
 _RELU6, _PROJECTED = Quantization(6 / 255, -128), Quantization(0.1, 0)
 
@@ -120,21 +116,9 @@ def _conv(
 
 def _published(net_name: str, name: str) -> Path:
     """A file of tiny-training, from torch's cache or else from the network."""
-    url, file = (
-        f"{RELEASE}/{name}.pkl",
-        Path(torch.hub.get_dir()) / "checkpoints" / f"tiny-training_{name}.pkl",
-    )
+    url, file = f"{RELEASE}/{name}.pkl", cached_file(f"tiny-training_{name}.pkl")
     try:
-        if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with urlopen(url, timeout=SECONDS_TO_ANSWER) as response:
-                content: bytes = response.read()
-            if hashlib.sha256(content).hexdigest() != SHA256[name]:
-                raise ValueError("what arrives is another file")
-            with atomic_file(file) as target:
-                target.write(content)
-        if file_sha256(file) != SHA256[name]:
-            raise ValueError("its checksum is wrong")
+        download_once(url, file, SHA256[name])
     except Exception as error:  # a download fails in many ways
         raise not_loaded(net_name, "tiny-training", url, file, error) from error
     return file

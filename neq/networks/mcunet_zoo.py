@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from urllib.request import urlopen
-
-import torch
-
-from neq.networks.downloads import not_loaded
+from neq.networks.downloads import cached_file, download_once, not_loaded
 from neq.networks.mcunet import MCUNet
 from neq.networks.weights import load_weights
-from neq.utils.atomic_files import atomic_file
 
 RELEASE = "https://hanlab18.mit.edu/projects/tinyml/mcunet/release"
 CLASSES = 1000
-SECONDS_TO_ANSWER = 10
 
 
 def load_zoo_weights(network: MCUNet, net_name: str, checkpoint: str) -> None:
@@ -30,13 +23,9 @@ def load_zoo_weights(network: MCUNet, net_name: str, checkpoint: str) -> None:
     Raises:
         UserError: weights that are unavailable, damaged, or of another network.
     """
-    url = f"{RELEASE}/{checkpoint}.pth"
-    file = Path(torch.hub.get_dir()) / "checkpoints" / f"{checkpoint}.pth"
+    url, file = f"{RELEASE}/{checkpoint}.pth", cached_file(f"{checkpoint}.pth")
     try:
-        if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with urlopen(url, timeout=SECONDS_TO_ANSWER) as response, atomic_file(file) as target:
-                target.write(response.read())
+        download_once(url, file)
         load_weights(network, "classifier", str(file))
     except Exception as error:  # a damaged file fails in many ways
         raise not_loaded(net_name, "the MCUNet model zoo", url, file, error) from error
