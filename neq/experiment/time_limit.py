@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain, count, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from neq.training.epoch_state import EpochState
 from neq.training.evaluation import evaluate
 from neq.training.optimizer import make_optimizer
 from neq.training.rate_search import search_cost
-from neq.training.steps import Epoch, train_step
+from neq.training.steps import Epoch, batches_from, train_step
 from neq.utils.errors import UserError
 
 _WARM_UP, _MEASURED = 2, 4
@@ -81,7 +80,7 @@ class Deadline:
             raise StopEarly
 
     def epoch(self, report: EpochReport) -> None:
-        """Takes the time of an epoch, its evaluation included, a search before it not."""
+        """Measures the epoch with its evaluation, without a search of the rate before it."""
         self._took = time.monotonic() - self._started
 
     def finish(self, summary: dict[str, Any]) -> None:
@@ -120,8 +119,7 @@ def _step_seconds(run: Training) -> float:
     optimizer = make_optimizer(plan, run.config, extra.values())
     state = EpochState.start(choice, _WARM_UP + _MEASURED, run.device)
     epoch = Epoch(0, state, plan, optimizer, extra, 0.0)
-    batches: Iterator[Any] = chain.from_iterable(run.task.batches(number, 0) for number in count())
-    for number, batch in enumerate(islice(batches, _WARM_UP + _MEASURED)):
+    for number, batch in enumerate(islice(batches_from(run, 0), _WARM_UP + _MEASURED)):
         if number == _WARM_UP:
             started = time.perf_counter()
         state.add(train_step(run, epoch, batch))

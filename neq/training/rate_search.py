@@ -11,7 +11,7 @@ import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import chain, count, islice
+from itertools import islice
 from typing import Any
 
 import torch
@@ -25,7 +25,16 @@ from neq.training.epoch_state import EpochState
 from neq.training.evaluation import evaluate
 from neq.training.optimizer import make_optimizer
 from neq.training.schedule import total_epochs
-from neq.training.steps import Epoch, TrainingDiverged, is_finite, save, seed_dropout, task_name, train_step
+from neq.training.steps import (
+    Epoch,
+    TrainingDiverged,
+    batches_from,
+    is_finite,
+    save,
+    seed_dropout,
+    task_name,
+    train_step,
+)
 from neq.training.stopping import Stopped
 
 # Lowest rate of the grid: of SGD without momentum, of Adam and AdamW. Each further one is twice the former.
@@ -143,9 +152,7 @@ def _trial(
         number, EpochState.start(state.choice, steps, run.device), plan, optimizer, extra, base_lr=rate
     )
     seed_dropout(run, trial)
-    # A small set has few batches an epoch: those of the next epochs follow.
-    batches = chain.from_iterable(run.task.batches(epoch, 0) for epoch in count(number))
-    for batch in islice(batches, steps):
+    for batch in islice(batches_from(run, number), steps):
         if asked := run.processes.largest(run.stop.number):
             raise Stopped(asked)
         for group in optimizer.param_groups:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, count
 from typing import Any
 
 import torch
@@ -128,6 +128,11 @@ def train_step(run: Training, epoch: Epoch, batch: object, measured: SavedBytes 
     epoch.optimizer.zero_grad()
     epoch.plan.write_back()
     return output
+
+
+def batches_from(run: Training, number: int) -> Iterator[Any]:
+    """The batches of an epoch, then those of the epochs that follow: a small set has few an epoch."""
+    return chain.from_iterable(run.task.batches(epoch, 0) for epoch in count(number))
 
 
 def task_name(run: Training) -> str:
