@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from neq.cli.parsing import Parser
 from neq.config import Config, Options, find_config, parse_flags, read_yaml, resolve
 from neq.config.flags import PHOTOS_CONFIG
-from neq.runs.layout import CONFIG, IDENTITY
+from neq.runs.layout import IDENTITY
 from neq.utils.errors import UserError
 from neq.utils.exit_codes import Terminated
 
@@ -22,10 +22,7 @@ if TYPE_CHECKING:
 
 _UNITS = {"s": 1, "min": 60, "h": 3600}
 # Flags of neq train that the command gives itself.
-REFUSED = (
-    *("dataset", "root", "run_dir", "resume"),
-    *("budget", "ratio", "budget_unit", "scheme"),
-)
+REFUSED = ("dataset", "root", "run_dir", "resume", "budget", "ratio", "budget_unit", "scheme")
 # The copy of the best network, in the folder of the run.
 NETWORK = "network"
 
@@ -79,7 +76,7 @@ def _fit(config: Config, seconds: float | None, out: Path, overwrite: bool, cons
     started = time.monotonic()
     deadline = Deadline(math.inf if seconds is None else seconds)
     if seconds is not None:
-        config = _within(config, seconds, out, overwrite, console)
+        config = _within(config, seconds, out, console)
     try:
         with ProgressDisplay(console, total_epochs(config.run_config)) as display:
             run_training(
@@ -109,13 +106,13 @@ def _fit(config: Config, seconds: float | None, out: Path, overwrite: bool, cons
     )
 
 
-def _within(config: Config, seconds: float, out: Path, overwrite: bool, console: Console) -> Config:
+def _within(config: Config, seconds: float, out: Path, console: Console) -> Config:
     """The configuration with as many epochs as the time allows; a run that was begun keeps its epochs."""
     from neq.experiment.time_limit import measure_durations
     from neq.runs import load_run
 
     settings = config.run_config
-    if not overwrite and (out / CONFIG).exists():
+    if config.resume:
         epochs = load_run(out).config.run_config.n_epochs
     else:
         fitting = measure_durations(config, out, console.note).epochs(seconds) - settings.warmup_epochs
@@ -127,9 +124,7 @@ def _within(config: Config, seconds: float, out: Path, overwrite: bool, console:
 def _options(arguments: list[str]) -> tuple[argparse.Namespace, Options]:
     """The command's own options, and those of its run."""
     own, rest = _parser().parse_known_args(arguments)
-    if not any(word.replace("_", "-").startswith("--config-file") for word in rest):
-        rest = ["--config-file", PHOTOS_CONFIG, *rest]
-    run = parse_flags(rest, "neq fit")
+    run = parse_flags(rest, "neq fit", PHOTOS_CONFIG)
     for name in REFUSED:
         if name in run.overrides:
             instead = "--memory SIZE limits the budget" if name in ("budget", "ratio") else "fit decides it"

@@ -97,9 +97,7 @@ def _options(arguments: Sequence[str]) -> tuple[argparse.Namespace, Options]:
     parts = (word.partition("=") for word in arguments)
     words = [names.get(name.replace("-", "_"), name) + equals + text for name, equals, text in parts]
     own, rest = parser.parse_known_args(words)
-    if not any(word.replace("_", "-").startswith("--config-file") for word in rest):
-        rest = ["--config-file", RECIPE, *rest]
-    run = parse_flags(rest, "neq scheme-search")
+    run = parse_flags(rest, "neq scheme-search", RECIPE)
     given = run.overrides.keys()
     for name in REFUSED:
         if name in given:

@@ -155,25 +155,26 @@ def _unknown(token: str, parser: argparse.ArgumentParser) -> UserError:
     return unknown_name("flag", name, known, "See --help.")
 
 
-def parse_flags(argv: Sequence[str], prog: str) -> Options:
+def parse_flags(argv: Sequence[str], prog: str, default: str = DEFAULT_CONFIG) -> Options:
     """The options of a command line; -h prints the help and exits.
 
     Args:
         argv: the words after the program's name.
         prog: the program's name.
+        default: the configuration of a command line that names none.
 
     Raises:
         UserError: for an unknown flag, a value that is not YAML, a flag given twice with different values.
     """
     asks_help = any(word in ("-h", "--help") for word in argv)
-    file = flatten_file(read_yaml(find_config(DEFAULT_CONFIG))) if asks_help else {}
+    file = flatten_file(read_yaml(find_config(default))) if asks_help else {}
     parser = build_parser(prog, file)
     known, extras = parser.parse_known_args(_tidy(argv, parser))
     if extras:
         raise _unknown(extras[0], parser)
     given = {name: texts for name, texts in vars(known).items() if isinstance(texts, list)}
     names_config = "config_file" in given
-    config_file = str(_one("config-file", given.pop("config_file", [DEFAULT_CONFIG])))
+    config_file = str(_one("config-file", given.pop("config_file", [default])))
     overrides = {name: _one(name, [_value(name, text) for text in texts]) for name, texts in given.items()}
     switches = (known.dry_run, known.overwrite, known.debug)
     return Options(config_file, flatten_overrides(overrides), *switches, names_config)
