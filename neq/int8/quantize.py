@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -84,6 +84,9 @@ def quantize(
     Raises:
         UserError: too few images, or a network that int8 networks cannot compute.
     """
+    if isinstance(network, Int8Network):  # which is one already
+        described = replace(network.describe(), images=made_for, classes=classes)
+        return Quantized(described, "none", {})
     if len(images) < 2:
         raise UserError(
             f"{len(images)} image is too few to calibrate on; give 2 or more, some hundreds are good"
