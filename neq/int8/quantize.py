@@ -36,8 +36,6 @@ from neq.utils.errors import UserError
 # Of the images, those that agreement is measured on; the others are calibrated on.
 _HELD_OUT = 4
 _BATCH = 16
-# Names that a part of Int8Network has; a layer of that name gets another one.
-_TAKEN = {*dir(nn.Module), *vars(Int8Network), "image", "images", "classes", "steps", "head"}
 
 
 @dataclass(frozen=True)
@@ -136,21 +134,16 @@ def description(
     Raises:
         UserError: operations that do not fit together.
     """
-    names, made = {IMAGE: IMAGE}, {IMAGE: image_quantization(made_for)}
-    operations = []
+    made, operations = {IMAGE: image_quantization(made_for)}, []
     for each in network.operations:
         given = made[each.inputs[0]]
         # The results of pooling keep the codes of its input.
         output = made[each.name] = given if each.kind in (Pool, MaxPool) else results[each.name]
-        names[each.name] = _free(each.name)
-        inputs = tuple(names[name] for name in each.inputs)
-        operations.append(_operation(each, names[each.name], inputs, given, output))
+        operations.append(_operation(each, given, output))
     head = network.head
     assert head.weight is not None
     assert head.bias is not None
-    linear = Linear(
-        _free(head.name), tuple(names[each] for each in head.inputs), head.weight.flatten(1), head.bias
-    )
+    linear = Linear(head.name, head.inputs, head.weight.flatten(1), head.bias)
     try:
         return Description(made[IMAGE], tuple(operations), linear, made_for, classes)
     except ValueError as error:
@@ -177,16 +170,15 @@ def _read_values(network: FloatNetwork, values: Mapping[str, Tensor]) -> dict[st
     }
 
 
-def _operation(
-    each: FloatOperation, name: str, inputs: tuple[str, ...], given: Quantization, output: Quantization
-) -> Operation:
+def _operation(each: FloatOperation, given: Quantization, output: Quantization) -> Operation:
+    same = each.name, each.inputs, output
     if each.kind is Conv:
         assert each.weight is not None
         assert each.bias is not None
-        return Conv(name, inputs, output, *weight_codes(each.weight, each.bias, given.scale), *each.window)
+        return Conv(*same, *weight_codes(each.weight, each.bias, given.scale), *each.window)
     if each.function is not None:
-        return Table(name, inputs, output, *_table(each, given, output))
-    return each.kind(name, inputs, output, *each.window)
+        return Table(*same, *_table(each, given, output))
+    return each.kind(*same, *each.window)
 
 
 def weight_codes(weight: Tensor, bias: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -222,8 +214,3 @@ def _table(each: FloatOperation, given: Quantization, output: Quantization) -> t
     in_range = (codes >= LOWEST) & (codes <= HIGHEST)
     table = codes.clamp(LOWEST, HIGHEST).to(torch.int8)
     return table, (slopes * in_range * given.scale / output.scale).float()
-
-
-def _free(name: str) -> str:
-    """A name that no part of an int8 network has."""
-    return f"_{name}" if name.split(".")[0] in _TAKEN else name

@@ -26,6 +26,7 @@ from neq.int8.description import (
     Table,
 )
 from neq.int8.float_network import EVERYWHERE, FloatNetwork, FloatOperation
+from neq.int8.network import Int8Network
 from neq.utils.errors import UserError, first_line
 from neq.utils.eval_mode import eval_mode
 
@@ -35,6 +36,8 @@ FUNCTIONS = {
     "hardsigmoid": (-3.0, 3.0),
     **dict.fromkeys(("silu", "sigmoid", "gelu", "tanh", "leaky_relu", "elu", "mish"), EVERYWHERE),
 }
+# Names that parts of an int8 network have; a layer of such a name gets another one.
+_TAKEN = {*vars(Int8Network), "image", "images", "classes", "steps", "head"}
 # Operations that leave the values of a pooled map as they are.
 _SAME = ("flatten", "view", "reshape", "squeeze", "unsqueeze", "contiguous", "clone", "alias")
 
@@ -215,7 +218,7 @@ class _Reader:
 
     def _new(self, node: fx.Node, kind: type[Operation], *inputs: fx.Node, **more: Any) -> str:
         names = tuple(name for each in inputs for name in self._read(each))
-        return self._keep(FloatOperation(node.name, kind, names, **more))
+        return self._keep(FloatOperation(f"ops.{node.name}", kind, names, **more))
 
     def _read(self, x: fx.Node) -> tuple[str]:
         self.was_read.add(self.results[x])
@@ -226,7 +229,8 @@ class _Reader:
         return operation.name
 
     def _name(self, given: dict[str, Any]) -> str:
-        return self._parameter(given["weight"]).removesuffix(".weight")
+        name = self._parameter(given["weight"]).removesuffix(".weight")
+        return f"_{name}" if name.split(".")[0] in _TAKEN else name
 
     def _parameter(self, node: Any) -> str:
         signature = self.program.graph_signature
