@@ -76,6 +76,10 @@ def _start(named: str, options: Options, console: Console) -> FloatStart:
                 f"{folder} is a run, which has its settings; --root alone is allowed, for images that moved"
             )
         return of_run(folder, given.get("root"))
+    if given.get("net_name", named) != named:
+        raise UserError(
+            f"--net_name {given['net_name']} and {named} name two networks; leave one of them out"
+        )
     network(named)  # raises where there is none of that name
     if "dataset" not in given:
         raise UserError("--dataset is missing, whose images are calibrated on; as in --dataset flowers")
