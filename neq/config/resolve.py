@@ -24,7 +24,7 @@ from neq.config.keys import (
     nest,
 )
 from neq.config.policies import POLICIES
-from neq.config.schema import WEIGHTS_BY_NAME, Config, DataProvider
+from neq.config.schema import WEIGHTS_BY_NAME, Config, DataProvider, NetConfig
 from neq.utils.errors import UserError, shown, unknown_name
 
 
@@ -148,8 +148,20 @@ def _catalog_changes(asked: Config, overridden: Set[str]) -> tuple[dict[str, obj
         "new_num_classes": classes if entry.classes is None else entry.classes,
         "image_size": data.image_size or net.input_size,
         "mean_std": data.mean_std or net.mean_std or entry.mean_std,
+        **_network_of_file(asked.net_config, net.file),
     }
     return changes, notes
+
+
+def _network_of_file(asked: NetConfig, file: str | None) -> dict[str, object]:
+    """A network by the path of its file is recorded as the family's `file`, with the file as its weights."""
+    if file is None:
+        return {}
+    if asked.weights not in ("default", file):
+        raise UserError(
+            f"net_name {shown(asked.net_name)} and weights {shown(asked.weights)} name two starts; give one"
+        )
+    return {"net_name": f"{asked.net_name.partition(':')[0]}:file", "weights": file}
 
 
 def _dataset_and_root(data: DataProvider, overridden: Set[str]) -> tuple[str, str | None]:
