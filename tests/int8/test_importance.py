@@ -124,8 +124,8 @@ def test_the_layers_of_a_published_network_are_in_the_order_of_the_float_ones():
     floating = build_network("mcunet-in1_folded", 1000)
     floating.load_state_dict(float_weights(described))
     generator = torch.Generator().manual_seed(0)
-    smooth = F.interpolate(torch.rand(16, 3, 8, 8, generator=generator) * 2 - 1, 64, mode="bicubic").clamp(-1, 1)
-    task = OneBatch(smooth, torch.arange(16) * 60)
+    smooth = F.interpolate(torch.rand(16, 3, 8, 8, generator=generator), 64, mode="bicubic")
+    task = OneBatch((smooth * 2 - 1).clamp(-1, 1), torch.arange(16) * 60)
     ours, theirs = (by_layer(network, task) for network in (Int8Network(described), floating))
     assert stats.spearmanr(ours, theirs).statistic > 0.9
     assert float((ours / theirs).log().abs().max()) < 1.5
