@@ -41,13 +41,13 @@ HEAD_GRID = (0.2, 0.05, 0.0125)
 ADAM_GRID = (0.016, 0.004, 0.001)
 
 
-def _su(scheme: str, grid: tuple[float, ...] | None = None, **more: object) -> Cell:
-    return Cell(of_policy("SU", "frozen", scheme=scheme, unit="input_channel", **more), grid)
+def _su(scheme: str, more: Mapping[str, object], grid: tuple[float, ...] | None = None) -> Cell:
+    return Cell({**of_policy("SU", "frozen", scheme=scheme, unit="input_channel"), **more}, grid)
 
 
-def _under(policy: str, first: str, unit: str, limit: int, **more: object) -> Cell:
-    budget = {"budget": limit, "budget_unit": "bytes", "cost_aware": True}
-    return Cell(of_policy(policy, "frozen", first, unit=unit, **budget, **more))
+def _under(policy: str, first: str, unit: str, limit: int, more: Mapping[str, object]) -> Cell:
+    budget = {"budget": limit, "budget_unit": "bytes", "cost_aware": True, "unit": unit}
+    return Cell({**of_policy(policy, "frozen", first), **budget, **more})
 
 
 def cells(limits: Mapping[str, int], float_file: str) -> dict[str, Cell]:
@@ -59,22 +59,20 @@ def cells(limits: Mapping[str, int], float_file: str) -> dict[str, Cell]:
     """
     last_6, last_12 = "mcunet-in1_last_6", "mcunet-in1_last_12"
     found = {
-        "SGD, 100 kB": _su(SCHEME, HEAD_GRID, qas=False),
-        "SGD, last 6": _su(last_6, HEAD_GRID, qas=False),
-        "Adam, 100 kB": _su(SCHEME, ADAM_GRID, qas=False, optimizer_name="adam"),
+        "SGD, 100 kB": _su(SCHEME, {"qas": False}, HEAD_GRID),
+        "SGD, last 6": _su(last_6, {"qas": False}, HEAD_GRID),
+        "Adam, 100 kB": _su(SCHEME, {"qas": False, "optimizer_name": "adam"}, ADAM_GRID),
     }
-    for name, network, more in (
-        ("QAS", NETWORK, {}),
-        ("float", FLOAT, {"net_name": FLOAT, "weights": float_file}),
-    ):
+    float_network = {"net_name": FLOAT, "weights": float_file}
+    for name, network, more in (("QAS", NETWORK, {}), ("float", FLOAT, float_network)):
         own = {
-            "100 kB": _su(SCHEME, **more),
-            "last 6": _su(last_6, **more),
-            "last 12": _su(last_12, **more),
-            "full": Cell(of_policy("full", "frozen", ratio=1.0, **more)),
-            "velocity": _under("velocity", "random", "neuron", limits[network], **more),
-            "auto": _under("auto", "head", "input_channel", limits[network], **more),
-            "head": Cell(of_policy("head", "frozen", ratio=0.0, **more), HEAD_GRID),
+            "100 kB": _su(SCHEME, more),
+            "last 6": _su(last_6, more),
+            "last 12": _su(last_12, more),
+            "full": Cell({**of_policy("full", "frozen", ratio=1.0), **more}),
+            "velocity": _under("velocity", "random", "neuron", limits[network], more),
+            "auto": _under("auto", "head", "input_channel", limits[network], more),
+            "head": Cell({**of_policy("head", "frozen", ratio=0.0), **more}, HEAD_GRID),
         }
         found |= {f"{name}, {what}": cell for what, cell in own.items()}
     return found
