@@ -131,10 +131,12 @@ class _Gradients:
         for name, layer in self._layers.items():
             leaf = self._leaves[f"{name}.weight"]
             gradient = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
-            gradient = processes.sum(gradient) * scale
-            weights, gradient = (
-                each.detach().transpose(0, layer.axis).flatten(1) for each in (leaf, gradient)
-            )
+            weights, gradient = leaf.detach(), processes.sum(gradient) * scale
+            unit = layer.kind.unit(self._plan.network.get_submodule(name))
+            if unit is not None:
+                unit = self._plan.parts[f"{name}.weight"].take(unit)
+                weights, gradient = weights * unit, gradient / unit
+            weights, gradient = (each.transpose(0, layer.axis).flatten(1) for each in (weights, gradient))
             found[name] = criterion.score(weights.float(), gradient.float())
         self.clear()
         return found
