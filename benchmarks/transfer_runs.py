@@ -14,6 +14,7 @@ import torch
 from benchmarks.common import machine
 from neq.config import Resolved, resolve
 from neq.data.image_folder import open_image_folder
+from neq.data.npz import open_npz
 from neq.experiment.run import run_training
 from neq.runs import identity, read_metrics, read_summary
 from neq.training import TrainingDiverged
@@ -27,8 +28,8 @@ class Cell:
     """One way to fine-tune.
 
     Args:
-        overrides: settings of its runs, beside those that all runs share; without a budget of their own they
-            take the scheme's.
+        overrides: settings of its runs, beside those that all runs share; without a budget or scheme of their
+            own they take the scheme's.
         grid: learning rates to choose from; none: those of the report.
     """
 
@@ -65,7 +66,7 @@ class Setting:
 
     Args:
         dataset: what the data set is called in the report.
-        root: its folder of images.
+        root: its folder of images, or an .npz file of them.
         network: by its name in neq.
         weights: default, none, or a file.
         image_size: pixels a side.
@@ -109,10 +110,10 @@ class Task:
 def resolved(task: Task) -> Resolved:
     """The configuration of a run: SGD without momentum, cosine schedule, no warm-up."""
     setting, own = task.setting, task.setting.cells[task.cell].overrides
-    has_budget = not {"ratio", "budget"}.isdisjoint(own)
+    has_budget = not {"ratio", "budget", "scheme"}.isdisjoint(own)
     budget: dict[str, object] = {} if has_budget else {"scheme": setting.scheme}
     overrides = {
-        "dataset": "image_folder",
+        "dataset": _kind(setting.root),
         "root": setting.root,
         "image_size": setting.image_size,
         "base_batch_size": setting.batch_size,
@@ -131,6 +132,15 @@ def resolved(task: Task) -> Resolved:
         "resume": (task.folder / "identity.json").exists(),
     }
     return resolve({}, overrides)
+
+
+def _kind(root: str) -> str:
+    return "npz" if root.endswith(".npz") else "image_folder"
+
+
+def class_count(root: str) -> int:
+    """The number of classes in a folder or file of images."""
+    return len((open_npz if _kind(root) == "npz" else open_image_folder)(root).classes)
 
 
 def weights_identity(task: Task) -> str:
@@ -162,7 +172,7 @@ def train_task(task: Task) -> dict[str, Any]:
         if "base_lr" in summary:  # of the last search
             entry["found_lr"] = summary["base_lr"]
         entry["step_seconds"] = [epoch["step_seconds"] for epoch in epochs]
-        classes = len(open_image_folder(task.setting.root).classes)
+        classes = class_count(task.setting.root)
         # The classes' shares alone may bring the loss a little below that of guessing.
         if min(epoch["valid"]["val/loss"] for epoch in epochs) > 0.98 * math.log(classes):
             entry |= {"outcome": "diverged", "reason": f"never better than guessing among {classes} classes"}

@@ -61,7 +61,16 @@ def resolve(file_values: Mapping[str, object], overrides: Mapping[str, object]) 
     ratio = config.NEq_config.ratio
     if ratio is not None and ratio > 1:
         budget_notes.append(f"ratio {ratio} is above 1: every neuron may be updated (30 % is 0.3)")
-    return Resolved(config, (*notes, *budget_notes, *_random_start(config), *compat.notes(published, config)))
+    return Resolved(
+        config,
+        (
+            *notes,
+            *budget_notes,
+            *_random_start(config),
+            *_micro_batch_norms(config),
+            *compat.notes(published, config),
+        ),
+    )
 
 
 def _brought_by_policy(in_file: Mapping[str, object], given: Mapping[str, object]) -> dict[str, object]:
@@ -216,6 +225,20 @@ def _random_start(config: Config) -> tuple[str, ...]:
     return (
         f"norm_mode frozen is for pretrained networks, but {net.net_name} starts at random and may learn "
         f"nothing; take a {PRE_TRAINED}NAME, give --weights FILE, or --norm_mode frontier",
+    )
+
+
+def _micro_batch_norms(config: Config) -> tuple[str, ...]:
+    """A note about batch norms that see micro-batches: that is another training than with whole batches."""
+    run, batch = config.run_config, config.data_provider.base_batch_size
+    if config.NEq_config.norm_mode == "frozen":
+        return ("ghost_batch_size has no effect under norm_mode frozen",) if run.ghost_batch_size else ()
+    if run.micro_batch_size is None or run.micro_batch_size >= batch or run.ghost_batch_size:
+        return ()
+    return (
+        f"batch norms see the statistics of {run.micro_batch_size} images at a time, which trains otherwise "
+        f"than batches of {batch}; --norm_mode frozen is exact, and with --ghost_batch_size the micro-batch "
+        "changes nothing",
     )
 
 

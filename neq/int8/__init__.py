@@ -19,6 +19,7 @@ from neq.int8.int8_file import read_int8, write_int8
 from neq.int8.kind import INT8_CONV
 from neq.int8.memory_model import model_kilobytes
 from neq.int8.network import Int8Network, set_exact
+from neq.int8.onnx_file import onnx_model
 from neq.int8.qas import attach
 from neq.int8.quantize import Quantized, quantize
 from neq.int8.tiny_training import read_tiny_training
@@ -42,6 +43,7 @@ __all__ = [
     "attach",
     "float_weights",
     "model_kilobytes",
+    "onnx_model",
     "quantize",
     "read_int8",
     "read_tiny_training",

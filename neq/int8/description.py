@@ -264,8 +264,9 @@ class Description:
         return tuple(each for each in self.operations if isinstance(each, Conv))
 
     def quantization(self, name: str) -> Quantization:
-        """The quantization of an operation's result, or of the image."""
-        return next((each.output for each in self.operations if each.name == name), self.image)
+        """The quantization of an operation's result, the classifier's too, or of the image."""
+        quantized = (each for each in (*self.operations, self.head) if isinstance(each, Operation))
+        return next((each.output for each in quantized if each.name == name), self.image)
 
 
 def _result(operation: Operation | Linear, inputs: list[tuple[int, int]]) -> tuple[int, int]:

@@ -33,8 +33,12 @@ class Int8ConvKind(LayerKind):
 
     def weight(self, module: nn.Module) -> Tensor:
         """The real weight q_w s_w."""
+        return weight_codes(_conv(module).weight) * self.unit(module)
+
+    def unit(self, module: nn.Module) -> Tensor:
+        """The scale s_w of each output channel."""
         conv = _conv(module)
-        return weight_codes(conv.weight) * conv.scales.view(-1, 1, 1, 1)
+        return conv.scales.view(-1, 1, 1, 1).expand_as(conv.weight)
 
     def take(self, module: nn.Module, part: ParameterSlice) -> Tensor:
         """A copy of a slice of the weight, in units of codes."""

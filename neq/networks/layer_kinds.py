@@ -95,6 +95,13 @@ class LayerKind(ABC):
         """The values of the weight in floating point, [out, in / groups, ...], detached."""
         return _stored(module).detach()
 
+    def unit(self, module: nn.Module) -> Tensor | None:
+        """The weight that a value of 1 stands for, of the weight's shape, where values are in other units.
+
+        With it W = unit * v for the values v that an optimizer steps, and dL/dW = dL/dv / unit.
+        """
+        return None
+
     def take(self, module: nn.Module, part: ParameterSlice) -> Tensor:
         """A copy of the values of a slice of the weight, in floating point: what an optimizer steps."""
         return part.take(self.weight(module))

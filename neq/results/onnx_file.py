@@ -8,7 +8,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,33 @@ from neq.utils.errors import UserError, first_line
 from neq.utils.seeds import generator
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+INPUT, OUTPUT = "images", "logits"
 # Most that an output may differ, as a share of the largest output (of 1 where all are smaller).
 TOLERANCE = 1e-4
 IMAGES = 16
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """How the networks of a wing become ONNX.
+
+    Args:
+        export: returns the onnx.ModelProto of a network for images of this shape, from INPUT to OUTPUT.
+        tolerance: as TOLERANCE.
+        as_written: compare without the runtime's optimizations, which may round otherwise.
+    """
+
+    export: Callable[[nn.Module, Tensor], Any]
+    tolerance: float
+    as_written: bool = False
+
+
+_exporters: dict[type[nn.Module], Exporter] = {}
+
+
+def register_exporter(kind: type[nn.Module], exporter: Exporter) -> None:
+    """Sets how networks of a class are exported; all others are traced by torch."""
+    _exporters[kind] = exporter
 
 
 @dataclass(frozen=True)
@@ -82,12 +106,16 @@ def export_onnx(best: BestNetwork, path: Path, image_size: int | None = None) ->
     if images is None:
         images = torch.randn(IMAGES, 3, size, size, generator=generator(0, "onnx", size))
     expected = _outputs(best, images)
-    model = _exported(best.network, images[:2], best.config.net_config.net_name)
+    own = _exporters.get(type(best.network))
+    if own is None:
+        model = _exported(best.network, images[:2], best.config.net_config.net_name)
+    else:
+        model = own.export(best.network, images[:2])
     for key, value in _properties(best, size).items():
         model.metadata_props.add(key=key, value=value)
     content: bytes = model.SerializeToString()
-    difference = _difference(content, images, expected)
-    allowed = TOLERANCE * max(1.0, float(expected.abs().max()))
+    difference = _difference(content, images, expected, own is not None and own.as_written)
+    allowed = (TOLERANCE if own is None else own.tolerance) * max(1.0, float(expected.abs().max()))
     if not difference <= allowed:  # not a number is no agreement
         raise UserError(
             f"the ONNX file of {best.folder} gives other outputs than torch: they differ by "
@@ -122,8 +150,8 @@ def _exported(network: nn.Module, images: Tensor, net_name: str) -> Any:
                 dynamo=True,
                 verbose=False,
                 external_data=False,
-                input_names=["images"],
-                output_names=["logits"],
+                input_names=[INPUT],
+                output_names=[OUTPUT],
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
             )
         assert program is not None
@@ -134,14 +162,17 @@ def _exported(network: nn.Module, images: Tensor, net_name: str) -> Any:
         ) from error
 
 
-def _difference(content: bytes, images: Tensor, expected: Tensor) -> float:
+def _difference(content: bytes, images: Tensor, expected: Tensor, as_written: bool) -> float:
     """The largest between the file's outputs and torch's, over a batch and over its first image alone."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    if as_written:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     largest = []
     for count in (len(images), 1):
-        (outputs,) = session.run(["logits"], {"images": images[:count].numpy()})
+        (outputs,) = session.run([OUTPUT], {INPUT: images[:count].numpy()})
         assert outputs.shape == expected[:count].shape
         largest.append((torch.from_numpy(outputs) - expected[:count]).abs().max())
     return float(torch.stack(largest).max())

@@ -40,7 +40,11 @@ def batch_gradients(
     with eval_mode(network), unchanged(network), torch.enable_grad():
         loss = loss_of(forward)
         gradients = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
-    return dict(zip(weights, gradients, strict=True))
+    units = (layer.kind.unit(network.get_submodule(layer.name)) for layer in table.layers)
+    return {
+        name: gradient if unit is None else gradient / unit
+        for name, gradient, unit in zip(weights, gradients, units, strict=True)
+    }
 
 
 def detached(network: nn.Module, table: NeuronTable) -> tuple[dict[str, Tensor], Forward]:

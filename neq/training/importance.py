@@ -44,11 +44,6 @@ class Passes:
     spec: StepSpec
     groups: tuple[Selection, ...]
 
-    @property
-    def images(self) -> int:
-        """Images that are passed through at once."""
-        return self.spec.kept_together[0]
-
 
 def measure_importance(
     network: nn.Module,
@@ -86,7 +81,7 @@ def measure_importance(
         with torch.random.fork_rng(devices), torch.enable_grad():
             torch.manual_seed(seed)
             for batch in islice(task.batches(epoch, 0), count):
-                for part, share in task.micro_batches(batch, passes.images):
+                for part, share in task.micro_batches(batch, passes.spec.parts):
                     loss = loss_of(plan, part)
                     if criterion.sample == "image":
                         loss.backward()
@@ -136,10 +131,12 @@ class _Gradients:
         for name, layer in self._layers.items():
             leaf = self._leaves[f"{name}.weight"]
             gradient = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
-            gradient = processes.sum(gradient) * scale
-            weights, gradient = (
-                each.detach().transpose(0, layer.axis).flatten(1) for each in (leaf, gradient)
-            )
+            weights, gradient = leaf.detach(), processes.sum(gradient) * scale
+            unit = layer.kind.unit(self._plan.network.get_submodule(name))
+            if unit is not None:
+                unit = self._plan.parts[f"{name}.weight"].take(unit)
+                weights, gradient = weights * unit, gradient / unit
+            weights, gradient = (each.transpose(0, layer.axis).flatten(1) for each in (weights, gradient))
             found[name] = criterion.score(weights.float(), gradient.float())
         self.clear()
         return found

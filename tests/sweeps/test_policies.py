@@ -6,12 +6,14 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 
-from neq.config import load, read_yaml, scheme
+from neq.budget import CostModel, StepSpec
+from neq.config import POLICIES, load, read_yaml, scheme
 from neq.config.budget_rules import at_home
-from neq.experiment.network import check_scheme, outline
+from neq.experiment.network import check_scheme, open_network, outline
 from neq.runs import run_folder
-from neq.selection import StaticScheme, listed_parameters
+from neq.selection import SelectionState, StaticScheme, bias_layers, listed_parameters
 from neq.sweeps import cells, check_search, read_sweep
 from neq.utils.errors import UserError
 
@@ -66,7 +68,7 @@ def test_a_policy_holds(path):
             assert neq.neuron_selection == neq.initialization
 
 
-PUBLISHED = [path for path in FILES if path.parent.name not in ("policies", "digits")]
+PUBLISHED = [path for path in FILES if path.parent.name not in ("policies", "digits", "int8")]
 
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: str(path.relative_to(ROOT / "policies")))
@@ -80,9 +82,42 @@ def test_a_published_policy_has_the_published_settings(path):
         assert (run.optimizer_name, run.momentum, run.weight_decay) == ("sgd", 0, 0)
         assert run.base_lr == RATES[cell.config.net_config.net_name.removeprefix("pre_trained_")]
         assert cell.config.NEq_config.norm_mode == "train"
+    check_seeds(found)
+
+
+def check_seeds(found):
     seeds = Counter(cell.config.manual_seed for cell in found)
     assert set(seeds) == {0, 42, 100}
     assert len(set(seeds.values())) == 1
+
+
+INT8 = [path for path in FILES if path.parent.name == "int8"]
+
+
+@pytest.mark.parametrize("path", INT8, ids=lambda path: path.stem)
+def test_an_int8_policy_has_the_published_recipe(path):
+    found = cells(read_sweep(path))
+    for cell in found:
+        data, run = cell.config.data_provider, cell.config.run_config
+        assert cell.config.net_config.net_name.startswith("int8:")
+        assert (data.dataset, data.image_size, data.base_batch_size) == ("flowers", 128, 64)
+        assert (run.n_epochs, run.warmup_epochs, run.lr_schedule_name) == (50, 5, "cosine")
+        assert (run.optimizer_name, run.momentum, run.weight_decay) == ("sgd", 0, 0)
+        assert run.base_lr == 0.1 * data.base_batch_size / 256
+    check_seeds(found)
+
+
+def test_velocity_on_int8_networks_has_the_memory_of_the_scheme():
+    (budget,) = {
+        cell.config.NEq_config.budget for cell in cells(read_sweep(ROOT / "policies/int8/velocity.yaml"))
+    }
+    config = load(["--config-file", "int8", "--weights", "none"], "train")[1].config
+    network, table = open_network(config, config.data_provider.new_num_classes)
+    lists = StaticScheme.of_config(config.backward_config)
+    biases = bias_layers(table, lists)
+    model = CostModel(network, table, StepSpec.of_config(config, (64,), biases))
+    scores = POLICIES["SU"].score(SelectionState(table, network, torch.Generator(), lists))
+    assert model.step(table.selection(scores > -torch.inf)).training_bytes == budget
 
 
 def test_there_is_a_policy_for_every_study():
@@ -94,6 +129,8 @@ def test_there_is_a_policy_for_every_study():
     wanted = {f"c10/{name}" for name in c10} | {f"{folder}/{name}" for folder in sets for name in others}
     assert names == wanted | {
         "test_policy", "digits/velocity", "digits/baseline", "digits/su", "digits/memory", "digits/rates",
+        *(f"int8/{name}" for name in ("qas", "last_layers", "velocity")),
+        *(f"int8/schemes_{net}" for net in ("mcunet", "mbv2", "proxyless")),
     }  # fmt: skip
 
 
@@ -113,7 +150,7 @@ def test_the_page_says_what_is_so(tmp_path):
     found = cells(read_sweep(ROOT / "policies/test_policy.yaml"))
     assert all(f"runs/{run_folder(cell.config)}\n" in text for cell in found)
     counts = dict(re.findall(r"^\| ([\w/]+) \|.* (\d+) \|$", text, re.M))
-    assert len(counts) == 10
+    assert len(counts) == 13
     for name, count in counts.items():
         files = [path for path in FILES if str(path.with_suffix("")).endswith(name.replace("DATASET", ""))]
         assert files
