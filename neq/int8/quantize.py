@@ -32,6 +32,7 @@ from neq.int8.float_network import EVERYWHERE, FloatNetwork, FloatOperation
 from neq.int8.network import Int8Network
 from neq.int8.trace import read_network
 from neq.utils.errors import UserError
+from neq.utils.eval_mode import eval_mode
 
 # Of the images, those that agreement is measured on; the others are calibrated on.
 _HELD_OUT = 4
@@ -92,7 +93,8 @@ def quantize(
     found = read_network(network, made_for.size)
     held_out = torch.arange(len(images)) % min(_HELD_OUT, len(images)) == 0
     values = observe(found, images[~held_out], _BATCH)
-    outputs = torch.cat([found.run(batch) for batch in images[held_out].split(_BATCH)])
+    with torch.no_grad(), eval_mode(network):
+        outputs = torch.cat([network(batch) for batch in images[held_out].split(_BATCH)])
     agreements, networks = {}, {}
     for method, choose in METHODS.items():
         results = {name: quantization(*choose(each)) for name, each in _read_values(found, values).items()}

@@ -147,10 +147,15 @@ class _Reader:
                 function = _function(name, others)
                 return self._new(node, Table, x, function=function, range=FUNCTIONS[name])
             case "dropout" if not given["train"]:
-                return self.results[x]
-            case _ if name in _SAME and _is_pooled(x):
-                return self.results[x]
+                return self._same(x)
+            case _ if name in _SAME and _is_pooled(x) and _shape(node)[:2] == _shape(x)[:2]:
+                return self._same(x)
         return None
+
+    def _same(self, x: fx.Node) -> str:
+        if len(x.users) > 1:  # the others read what becomes of it by another node
+            self.was_read.add(self.results[x])
+        return self.results[x]
 
     def _conv(self, x: fx.Node, given: dict[str, Any]) -> str:
         weight = self._tensor(given["weight"])
@@ -173,11 +178,8 @@ class _Reader:
 
     def _folded(self, x: fx.Node, given: dict[str, Any]) -> str | None:
         """The convolution before a batch norm, which becomes part of it."""
-        conv = self.operations.get(self.results[x])
-        alone = len(x.users) == 1 and conv is not None and conv.name not in self.was_read
-        if conv is None or not alone or conv.kind is not Conv or conv.limits != EVERYWHERE:
-            return None
-        if given["training"] or given["running_mean"] is None:
+        conv = self._open(x, is_in_place=False)
+        if conv is None or conv.kind is not Conv or given["training"] or given["running_mean"] is None:
             return None
         mean, variance = (self._tensor(given[key]) for key in ("running_mean", "running_var"))
         scale, shift = (
@@ -192,17 +194,18 @@ class _Reader:
 
     def _clamped(self, node: fx.Node, x: fx.Node, limits: tuple[float, float], is_in_place: bool) -> str:
         """The operation before a clamp, which becomes part of it; where its result is read too, a table."""
-        before = self.operations.get(self.results[x])
-        alone = before is not None and before.name not in self.was_read and (is_in_place or len(x.users) == 1)
-        if (
-            before is not None
-            and alone
-            and before.kind in (Conv, Add, Multiply)
-            and before.limits == EVERYWHERE
-        ):
+        before = self._open(x, is_in_place)
+        if before is not None and before.kind in (Conv, Add, Multiply):
             before.limits = limits
             return before.name
         return self._new(node, Table, x, function=lambda values: values.clamp(*limits), range=limits)
+
+    def _open(self, x: fx.Node, is_in_place: bool) -> FloatOperation | None:
+        """The operation whose result a node is, where it may still change: no clamp, and no other reader."""
+        found = self.operations.get(self.results[x])
+        if found is None or found.name in self.was_read or found.limits != EVERYWHERE:
+            return None
+        return found if is_in_place or len(x.users) == 1 else None
 
     def _of_two(self, node: fx.Node, x: fx.Node, name: str, given: dict[str, Any]) -> str | None:
         other = given["other"]

@@ -95,6 +95,10 @@ OTHERS = {
         [Conv, Table, Table, Add, Pool],
     ),
     "a value before a map": (Of(lambda x: x.mean((2, 3), keepdim=True) * x), [Conv, Pool, Multiply, Pool]),
+    "a dropped map that is read too": (
+        Of(lambda x: F.dropout(x, 0.5, False).relu() + x),
+        [Conv, Table, Add, Pool],
+    ),
     "a norm without weights": (nn.BatchNorm2d(4, affine=False), [Conv, Pool]),
     "a norm of a norm": (nn.Sequential(nn.BatchNorm2d(4), nn.BatchNorm2d(4)), [Conv, Pool]),
     "nothing": (nn.Identity(), [Conv, Pool]),
@@ -149,6 +153,10 @@ REFUSED = {
     "no map of one position": (
         nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 5)),
         "no operation flatten",
+    ),
+    "one row of all images": (
+        Around(Of(lambda x: x.mean((2, 3)).flatten().view(1, 8, 1, 1)), 8),
+        "no operation flatten as in middle",
     ),
     "a branch": (Around(Of(lambda x: x if x.sum() > 0 else -x)), "cannot be traced"),
 }
