@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neq.int8.calibrate import METHODS, observe, quantization
+from neq.int8.correct import correct_biases
 from neq.int8.description import (
     HIGHEST,
     HIGHEST_BIAS,
@@ -37,6 +38,8 @@ from neq.utils.eval_mode import eval_mode
 # Of the images, those that agreement is measured on; the others are calibrated on.
 _HELD_OUT = 4
 _BATCH = 16
+# Images that biases are corrected on.
+_CORRECTED = 32
 
 
 @dataclass(frozen=True)
@@ -98,10 +101,11 @@ def quantize(
     agreements, networks = {}, {}
     for method, choose in METHODS.items():
         results = {name: quantization(*choose(each)) for name, each in _read_values(found, values).items()}
-        networks[method] = description(found, results, made_for, classes)
-        agreements[method] = agreement(Int8Network(networks[method]), images[held_out], outputs)
+        made = networks[method] = Int8Network(description(found, results, made_for, classes))
+        correct_biases(made, found, images[~held_out][:_CORRECTED])
+        agreements[method] = agreement(made, images[held_out], outputs)
     best = max(agreements, key=lambda method: agreements[method].cosine)
-    return Quantized(networks[best], best, agreements)
+    return Quantized(networks[best].describe(), best, agreements)
 
 
 @torch.no_grad()

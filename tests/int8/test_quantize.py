@@ -23,7 +23,8 @@ from neq.int8 import (
     read_tiny_training,
     write_int8,
 )
-from neq.int8.quantize import image_quantization, weight_codes
+from neq.int8.calibrate import min_max, observe, quantization
+from neq.int8.quantize import description, image_quantization, weight_codes
 from neq.int8.trace import read_network
 from neq.networks.build import build_network
 from neq.utils.errors import UserError
@@ -195,21 +196,21 @@ def test_networks_of_the_catalog_are_quantized(name, tmp_path):
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "mcunet-in1"])
 def test_every_operation_agrees_with_that_of_the_float_network(name):
     """On the codes that it reads, so that the errors of earlier operations do not matter."""
-    network = trained(build_network(name, 7, weights="none"), 48)
-    described = quantize(network, pictures(24, 48), Images(48)).network
+    original = read_network(trained(build_network(name, 7, weights="none"), 48), 48)
+    values = observe(original, pictures(24, 48))
+    described = description(original, {n: quantization(*min_max(v)) for n, v in values.items()}, Images(48))
     given, results = {}, {}
     int8 = Int8Network(described)
     for each in described.operations:
 
         def keep(module, inputs, output, name=each.name):
-            pairs = zip(inputs, module.inputs, strict=True)
-            given[name] = [x * quantization.scale for x, quantization in pairs]
+            given[name] = [x * of.scale for x, of in zip(inputs, module.inputs, strict=True)]
             results[name] = output
 
         int8.get_submodule(each.name).register_forward_hook(keep)
     with torch.no_grad():
         int8(pictures(4, 48, seed=7))
-    for each, plain in zip(described.operations, read_network(network, 48).operations, strict=True):
+    for each, plain in zip(described.operations, original.operations, strict=True):
         low, high = ((code - each.output.zero) * each.output.scale for code in (-128, 127))
         right = plain(*given[each.name]).clamp(low, high)
         error = (results[each.name] * each.output.scale - right).abs()
