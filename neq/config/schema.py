@@ -188,6 +188,12 @@ class RunSettings(Section):
     micro_batch_size: int | None = Field(
         None, ge=1, description="images that a process passes through at once, gradients adding up; none: all"
     )
+    checkpoint_segments: int = Field(
+        1, ge=1, description="segments of the network; all but the last are recomputed in backward"
+    )
+    checkpoint_cuts: Annotated[tuple[str, ...], BeforeValidator(_one_or_more)] = Field(
+        (), description="layers before which it is cut, in place of those that save most"
+    )
     ghost_batch_size: int | None = Field(
         None,
         ge=2,
