@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from neq.cli.parsing import Parser, check_new_file, count
-from neq.config import Options, find_config, parse_flags, read_yaml, resolve
+from neq.config import Options, find_config, network, parse_flags, read_yaml, resolve
 from neq.utils.errors import UserError
 
 if TYPE_CHECKING:
+    from neq.int8 import Quantized
     from neq.int8.float_start import FloatStart
     from neq.utils.console import Console
 
@@ -42,18 +43,26 @@ def command(arguments: list[str]) -> int:
         write_int8(path, found.network)
     except OSError as error:
         raise UserError(f"--output {path} cannot be written ({error.strerror})") from error
-    tried = Table("calibration", "cosine of outputs", "same class %")
-    for method, each in found.agreements.items():
-        chosen = " (chosen)" if method == found.method else ""
-        tried.add_row(f"{method}{chosen}", f"{each.cosine:.4f}", f"{100 * each.same:.1f}")
-    console.print(tried)
+    if found.agreements:
+        console.print(_tried(found))
+    else:
+        console.note(f"{own.network} is an int8 network already, which is written as it is")
     size = f"{path.stat().st_size / 1024:,.0f} KiB"
     console.lines(f"{path}: {len(found.network.convs)} int8 convolutions, {size}")
-    if start.classes:
+    if start.classes and found.agreements:
         before, after = start.accuracies(found.network, own.test_images)
         console.lines(f"top-1 of test images: {before:.1f} % in floating point, {after:.1f} % in int8")
     console.lines(f"train it: neq train --net_name int8:{path}")
     return 0
+
+
+def _tried(found: Quantized) -> Table:
+    """The methods of calibration, and how well each agrees with the float network."""
+    table = Table("calibration", "cosine of outputs", "same class %")
+    for method, each in found.agreements.items():
+        chosen = " (chosen)" if method == found.method else ""
+        table.add_row(f"{method}{chosen}", f"{each.cosine:.4f}", f"{100 * each.same:.1f}")
+    return table
 
 
 def _start(named: str, options: Options, console: Console) -> FloatStart:
@@ -67,6 +76,11 @@ def _start(named: str, options: Options, console: Console) -> FloatStart:
                 f"{folder} is a run, which has its settings; --root alone is allowed, for images that moved"
             )
         return of_run(folder, given.get("root"))
+    if given.get("net_name", named) != named:
+        raise UserError(
+            f"--net_name {given['net_name']} and {named} name two networks; leave one of them out"
+        )
+    network(named)  # raises where there is none of that name
     if "dataset" not in given:
         raise UserError("--dataset is missing, whose images are calibrated on; as in --dataset flowers")
     resolved = resolve(read_yaml(find_config(options.config_file)), {**given, "net_name": named})

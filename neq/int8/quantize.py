@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neq.int8.calibrate import METHODS, observe, quantization
+from neq.int8.correct import correct_biases
 from neq.int8.description import (
     HIGHEST,
     HIGHEST_BIAS,
@@ -32,12 +33,13 @@ from neq.int8.float_network import EVERYWHERE, FloatNetwork, FloatOperation
 from neq.int8.network import Int8Network
 from neq.int8.trace import read_network
 from neq.utils.errors import UserError
+from neq.utils.eval_mode import eval_mode
 
 # Of the images, those that agreement is measured on; the others are calibrated on.
 _HELD_OUT = 4
 _BATCH = 16
-# Names that a part of Int8Network has; a layer of that name gets another one.
-_TAKEN = {*dir(nn.Module), *vars(Int8Network), "image", "images", "classes", "steps", "head"}
+# Images that biases are corrected on.
+_CORRECTED = 32
 
 
 @dataclass(frozen=True)
@@ -94,14 +96,16 @@ def quantize(
     found = read_network(network, made_for.size)
     held_out = torch.arange(len(images)) % min(_HELD_OUT, len(images)) == 0
     values = observe(found, images[~held_out], _BATCH)
-    outputs = torch.cat([found.run(batch) for batch in images[held_out].split(_BATCH)])
+    with torch.no_grad(), eval_mode(network):
+        outputs = torch.cat([network(batch) for batch in images[held_out].split(_BATCH)])
     agreements, networks = {}, {}
     for method, choose in METHODS.items():
         results = {name: quantization(*choose(each)) for name, each in _read_values(found, values).items()}
-        networks[method] = description(found, results, made_for, classes)
-        agreements[method] = agreement(Int8Network(networks[method]), images[held_out], outputs)
+        made = networks[method] = Int8Network(description(found, results, made_for, classes))
+        correct_biases(made, found, images[~held_out][:_CORRECTED])
+        agreements[method] = agreement(made, images[held_out], outputs)
     best = max(agreements, key=lambda method: agreements[method].cosine)
-    return Quantized(networks[best], best, agreements)
+    return Quantized(networks[best].describe(), best, agreements)
 
 
 @torch.no_grad()
@@ -136,21 +140,16 @@ def description(
     Raises:
         UserError: operations that do not fit together.
     """
-    names, made = {IMAGE: IMAGE}, {IMAGE: image_quantization(made_for)}
-    operations = []
+    made, operations = {IMAGE: image_quantization(made_for)}, []
     for each in network.operations:
         given = made[each.inputs[0]]
         # The results of pooling keep the codes of its input.
         output = made[each.name] = given if each.kind in (Pool, MaxPool) else results[each.name]
-        names[each.name] = _free(each.name)
-        inputs = tuple(names[name] for name in each.inputs)
-        operations.append(_operation(each, names[each.name], inputs, given, output))
+        operations.append(_operation(each, given, output))
     head = network.head
     assert head.weight is not None
     assert head.bias is not None
-    linear = Linear(
-        _free(head.name), tuple(names[each] for each in head.inputs), head.weight.flatten(1), head.bias
-    )
+    linear = Linear(head.name, head.inputs, head.weight.flatten(1), head.bias)
     try:
         return Description(made[IMAGE], tuple(operations), linear, made_for, classes)
     except ValueError as error:
@@ -177,16 +176,15 @@ def _read_values(network: FloatNetwork, values: Mapping[str, Tensor]) -> dict[st
     }
 
 
-def _operation(
-    each: FloatOperation, name: str, inputs: tuple[str, ...], given: Quantization, output: Quantization
-) -> Operation:
+def _operation(each: FloatOperation, given: Quantization, output: Quantization) -> Operation:
+    same = each.name, each.inputs, output
     if each.kind is Conv:
         assert each.weight is not None
         assert each.bias is not None
-        return Conv(name, inputs, output, *weight_codes(each.weight, each.bias, given.scale), *each.window)
+        return Conv(*same, *weight_codes(each.weight, each.bias, given.scale), *each.window)
     if each.function is not None:
-        return Table(name, inputs, output, *_table(each, given, output))
-    return each.kind(name, inputs, output, *each.window)
+        return Table(*same, *_table(each, given, output))
+    return each.kind(*same, *each.window)
 
 
 def weight_codes(weight: Tensor, bias: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -222,8 +220,3 @@ def _table(each: FloatOperation, given: Quantization, output: Quantization) -> t
     in_range = (codes >= LOWEST) & (codes <= HIGHEST)
     table = codes.clamp(LOWEST, HIGHEST).to(torch.int8)
     return table, (slopes * in_range * given.scale / output.scale).float()
-
-
-def _free(name: str) -> str:
-    """A name that no part of an int8 network has."""
-    return f"_{name}" if name.split(".")[0] in _TAKEN else name

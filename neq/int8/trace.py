@@ -26,6 +26,7 @@ from neq.int8.description import (
     Table,
 )
 from neq.int8.float_network import EVERYWHERE, FloatNetwork, FloatOperation
+from neq.int8.network import Int8Network
 from neq.utils.errors import UserError, first_line
 from neq.utils.eval_mode import eval_mode
 
@@ -35,6 +36,8 @@ FUNCTIONS = {
     "hardsigmoid": (-3.0, 3.0),
     **dict.fromkeys(("silu", "sigmoid", "gelu", "tanh", "leaky_relu", "elu", "mish"), EVERYWHERE),
 }
+# Names that parts of an int8 network have; a layer of such a name gets another one.
+_TAKEN = {*vars(Int8Network), "image", "images", "classes", "steps", "head"}
 # Operations that leave the values of a pooled map as they are.
 _SAME = ("flatten", "view", "reshape", "squeeze", "unsqueeze", "contiguous", "clone", "alias")
 
@@ -144,10 +147,15 @@ class _Reader:
                 function = _function(name, others)
                 return self._new(node, Table, x, function=function, range=FUNCTIONS[name])
             case "dropout" if not given["train"]:
-                return self.results[x]
-            case _ if name in _SAME and _is_pooled(x):
-                return self.results[x]
+                return self._same(x)
+            case _ if name in _SAME and _is_pooled(x) and _shape(node)[:2] == _shape(x)[:2]:
+                return self._same(x)
         return None
+
+    def _same(self, x: fx.Node) -> str:
+        if len(x.users) > 1:  # the others read what becomes of it by another node
+            self.was_read.add(self.results[x])
+        return self.results[x]
 
     def _conv(self, x: fx.Node, given: dict[str, Any]) -> str:
         weight = self._tensor(given["weight"])
@@ -170,11 +178,8 @@ class _Reader:
 
     def _folded(self, x: fx.Node, given: dict[str, Any]) -> str | None:
         """The convolution before a batch norm, which becomes part of it."""
-        conv = self.operations.get(self.results[x])
-        alone = len(x.users) == 1 and conv is not None and conv.name not in self.was_read
-        if conv is None or not alone or conv.kind is not Conv or conv.limits != EVERYWHERE:
-            return None
-        if given["training"] or given["running_mean"] is None:
+        conv = self._open(x, is_in_place=False)
+        if conv is None or conv.kind is not Conv or given["training"] or given["running_mean"] is None:
             return None
         mean, variance = (self._tensor(given[key]) for key in ("running_mean", "running_var"))
         scale, shift = (
@@ -189,17 +194,18 @@ class _Reader:
 
     def _clamped(self, node: fx.Node, x: fx.Node, limits: tuple[float, float], is_in_place: bool) -> str:
         """The operation before a clamp, which becomes part of it; where its result is read too, a table."""
-        before = self.operations.get(self.results[x])
-        alone = before is not None and before.name not in self.was_read and (is_in_place or len(x.users) == 1)
-        if (
-            before is not None
-            and alone
-            and before.kind in (Conv, Add, Multiply)
-            and before.limits == EVERYWHERE
-        ):
+        before = self._open(x, is_in_place)
+        if before is not None and before.kind in (Conv, Add, Multiply):
             before.limits = limits
             return before.name
         return self._new(node, Table, x, function=lambda values: values.clamp(*limits), range=limits)
+
+    def _open(self, x: fx.Node, is_in_place: bool) -> FloatOperation | None:
+        """The operation whose result a node is, where it may still change: no clamp, and no other reader."""
+        found = self.operations.get(self.results[x])
+        if found is None or found.name in self.was_read or found.limits != EVERYWHERE:
+            return None
+        return found if is_in_place or len(x.users) == 1 else None
 
     def _of_two(self, node: fx.Node, x: fx.Node, name: str, given: dict[str, Any]) -> str | None:
         other = given["other"]
@@ -215,7 +221,7 @@ class _Reader:
 
     def _new(self, node: fx.Node, kind: type[Operation], *inputs: fx.Node, **more: Any) -> str:
         names = tuple(name for each in inputs for name in self._read(each))
-        return self._keep(FloatOperation(node.name, kind, names, **more))
+        return self._keep(FloatOperation(f"ops.{node.name}", kind, names, **more))
 
     def _read(self, x: fx.Node) -> tuple[str]:
         self.was_read.add(self.results[x])
@@ -226,7 +232,8 @@ class _Reader:
         return operation.name
 
     def _name(self, given: dict[str, Any]) -> str:
-        return self._parameter(given["weight"]).removesuffix(".weight")
+        name = self._parameter(given["weight"]).removesuffix(".weight")
+        return f"_{name}" if name.split(".")[0] in _TAKEN else name
 
     def _parameter(self, node: Any) -> str:
         signature = self.program.graph_signature

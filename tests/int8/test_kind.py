@@ -83,6 +83,27 @@ def test_the_gradients_of_a_plan_are_those_of_the_reference(network, unit, selec
         torch.testing.assert_close(leaf.grad.double(), part, rtol=1e-4, atol=1e-4 * float(part.abs().max()))
 
 
+@pytest.mark.parametrize(
+    "selection",
+    [
+        {"stem": [0, 3], "hidden": [5]},
+        {"block.squeeze": [1, 2]},
+        {"block.excite": [7], "block.expand": [0, 9]},
+    ],
+)
+def test_gradients_pass_products_tables_and_max_pooling(selection):
+    network = Int8Network(excited()).to(memory_format=torch.channels_last)
+    network.load_state_dict(latent(excited()), strict=False)
+    images_, labels = batch()
+    plan = Plan(network, neuron_table(network, SHAPE), selection)
+    F.cross_entropy(plan(images_), labels).backward()
+    right, leaves = reference(network), dict(plan.named_parameters())
+    assert {f"{name}.weight" for name in selection} <= leaves.keys()
+    for name, leaf in leaves.items():
+        part = plan.parts[name].take(right[name])
+        torch.testing.assert_close(leaf.grad.double(), part, rtol=1e-4, atol=1e-4 * float(part.abs().max()))
+
+
 @pytest.mark.parametrize("unit", ["neuron", "input_channel"])
 def test_frozen_codes_stay_bit_identical(network, unit):
     images_, labels = batch()

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,13 +10,14 @@ import safetensors.torch
 import torch
 
 from neq.cli import main
-from neq.config import network
-from neq.int8 import Int8Network, named, read_tiny_training, write_int8
+from neq.config import network, resolve, to_mapping
+from neq.int8 import Images, Int8Network, named, read_tiny_training, write_int8
 from neq.int8.named import untrained
 from neq.networks.build import build_network
 from neq.networks.weights import load_weights
+from neq.runs import identity
 from neq.utils.errors import UserError
-from tests.int8.toys import content, write
+from tests.int8.toys import content, excited, write
 
 ASSETS = Path(os.environ.get("NEQ_TEST_ASSETS", "/nowhere"))
 NAME = "int8:mcunet-in1"
@@ -90,6 +92,45 @@ def test_an_unknown_name_is_one_line(capsys):
     line = capsys.readouterr().err
     assert "'int8:resnet18' is unknown" in line
     assert "int8:mcunet-in1" in line
+
+
+def test_a_file_is_a_network_of_its_own(tmp_path):
+    path = tmp_path / "own.safetensors"
+    write_int8(path, replace(excited(), classes=()))
+    entry = network(f"int8:{path}")
+    assert (entry.file, entry.input_size, entry.mean_std.mean) == (str(path), 16, (0.5, 0.5, 0.5))
+    assert (entry.convs, entry.conv_weights) == (6, sum(each.weight.numel() for each in excited().convs))
+    write_int8(path, replace(excited(), images=Images(24)))
+    assert network(f"int8:{path}").input_size == 24  # nothing of the former file is remembered
+    with pytest.raises(UserError, match="net_name 'int8:file' needs its file; give net_name int8:FILE"):
+        build_network("int8:file", 5, weights="none")
+    pickle = write(tmp_path / "toy.pkl", content())
+    assert network(f"int8:{pickle}").convs == 6
+
+
+def test_a_file_keeps_a_classifier_of_as_many_classes(tmp_path):
+    path, there = tmp_path / "own.safetensors", excited()
+    write_int8(path, there)
+    same, other = (build_network("int8:file", count, weights=str(path)) for count in (5, 6))
+    assert torch.equal(same.fc.weight, there.head.weight)
+    assert other.fc.weight.shape == (6, 12)
+    assert not same.classes
+
+
+def test_a_run_records_a_file_as_its_weights(tmp_path):
+    path = tmp_path / "own.safetensors"
+    write_int8(path, excited())
+    once = resolve({}, {"net_name": f"int8:{path}", "dataset": "digits"}).config
+    assert (once.net_config.net_name, once.net_config.weights) == ("int8:file", str(path))
+    assert (once.data_provider.image_size, once.data_provider.mean_std.std) == (16, (0.5, 0.5, 0.5))
+    assert resolve(to_mapping(once), {}).config == once
+    before = identity(once)
+    moved = path.rename(tmp_path / "moved.safetensors")
+    again = resolve({}, {"net_name": f"int8:{moved}", "dataset": "digits"}).config
+    assert identity(again) == before
+    for weights in ("none", "other.pth"):
+        with pytest.raises(UserError, match="name two starts; give one"):
+            resolve({}, {"net_name": f"int8:{moved}", "weights": weights})
 
 
 def test_the_release_is_downloaded_once_and_checked(tmp_path, monkeypatch):

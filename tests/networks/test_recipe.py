@@ -162,3 +162,10 @@ def test_arguments_that_json_cannot_hold_are_refused():
 def test_a_name_is_registered_once():
     with pytest.raises(ValueError, match=r"transform 'toy\.factorize' is registered already"):
         register_transform("toy.factorize")(remove_hidden_channels)
+
+
+def test_a_network_that_no_name_describes_brings_its_recipe():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    own = Recipe("mcunet-in0", 3, "1", (Transform("toy.factorize", {"layer": "classifier", "rank": 2}),))
+    network.neq_recipe = lambda changed, classes: own if changed is network and classes == 3 else None
+    assert named_recipe("toy:file", network, 3) == own
