@@ -20,7 +20,7 @@ Pair = tuple[int, int]
 Window = tuple[Pair, Pair, Pair, Pair, bool]
 
 
-class _MaxPool(Function):
+class MaxPool2d(Function):
     """Max pooling over [B, C, H, W]."""
 
     @staticmethod
@@ -85,7 +85,7 @@ def max_pool(module: nn.Module) -> nn.Module:
         last = dilation[0] * (kernel[0] - 1) * input.shape[-1] + dilation[1] * (kernel[1] - 1)
         if input.dim() != 4 or not input.requires_grad or last > torch.iinfo(torch.int16).max:
             return forward(made, input)  # type: ignore[arg-type]
-        out: Tensor = _MaxPool.apply(input, window)
+        out: Tensor = MaxPool2d.apply(input, window)
         return out
 
     made.forward = pooled

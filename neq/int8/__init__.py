@@ -1,7 +1,19 @@
 """Int8 networks: their files, their arithmetic, and training them."""
 
 from neq.int8.conv import Int8Conv
-from neq.int8.description import Add, Conv, Description, Linear, Operation, Pool, Quantization
+from neq.int8.description import (
+    Add,
+    Conv,
+    Description,
+    Images,
+    Linear,
+    MaxPool,
+    Multiply,
+    Operation,
+    Pool,
+    Quantization,
+    Table,
+)
 from neq.int8.float_weights import float_weights
 from neq.int8.int8_file import read_int8, write_int8
 from neq.int8.kind import INT8_CONV
@@ -16,12 +28,16 @@ __all__ = [
     "Add",
     "Conv",
     "Description",
+    "Images",
     "Int8Conv",
     "Int8Network",
     "Linear",
+    "MaxPool",
+    "Multiply",
     "Operation",
     "Pool",
     "Quantization",
+    "Table",
     "attach",
     "float_weights",
     "model_kilobytes",

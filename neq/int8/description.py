@@ -18,6 +18,9 @@ LOWEST, HIGHEST = -128, 127
 # Codes of weights are symmetric; biases are as wide as the sums that they are added to.
 LARGEST_WEIGHT = 127
 LOWEST_BIAS, HIGHEST_BIAS = -(2**31), 2**31 - 1
+CODES = HIGHEST - LOWEST + 1
+# Of max pooling, whose backward keeps places within a window in two bytes.
+LARGEST_WINDOW = 7
 
 
 @dataclass(frozen=True)
@@ -106,17 +109,73 @@ class Add(Operation):
 
 
 @dataclass(frozen=True, eq=False)
+class Multiply(Operation):
+    """The product of two maps of one shape, or of a map and a value for each channel, [B, C, 1, 1]."""
+
+
+@dataclass(frozen=True, eq=False)
 class Pool(Operation):
-    """The mean over all positions, [B, C, 1, 1]."""
+    """The mean over all positions, [B, C, 1, 1]; its codes are those of its input."""
+
+
+@dataclass(frozen=True, eq=False)
+class MaxPool(Operation):
+    """The maximum in each window of K x K positions; its codes are those of its input.
+
+    Args:
+        kernel: K, up to 7.
+        stride, padding: of the window, in positions.
+
+    Raises:
+        ValueError: values that no window has.
+    """
+
+    kernel: int
+    stride: int
+    padding: int = 0
+
+    def __post_init__(self) -> None:
+        if (
+            not 1 <= self.kernel <= LARGEST_WINDOW
+            or self.stride < 1
+            or not 0 <= 2 * self.padding <= self.kernel
+        ):
+            raise ValueError(f"{self.name}: kernel, stride and padding are those of no window")
+
+
+@dataclass(frozen=True, eq=False)
+class Table(Operation):
+    """A function of each value, by its results for all codes: code q becomes table[q + 128].
+
+    Args:
+        table: codes, int8 [256].
+        slopes: of the function in units of codes, which the gradient is multiplied by, float32 [256].
+
+    Raises:
+        ValueError: shapes, types or values that are not those.
+    """
+
+    table: Tensor
+    slopes: Tensor
+
+    def __post_init__(self) -> None:
+        for key, dtype in (("table", torch.int8), ("slopes", torch.float32)):
+            found = getattr(self, key)
+            if found.dtype != dtype or found.shape != (CODES,):
+                raise ValueError(
+                    f"{self.name}: {key} is {found.dtype} {tuple(found.shape)}, not {dtype} (256,)"
+                )
+        if not bool(self.slopes.isfinite().all()):
+            raise ValueError(f"{self.name}: slopes are not finite")
 
 
 @dataclass(frozen=True, eq=False)
 class Linear:
-    """A classifier in floating point, on the real values of the pooled map.
+    """A classifier in floating point, on the real values of a map of one position.
 
     Args:
         name: unique in the network.
-        inputs: the name of the pool.
+        inputs: the name of the last operation.
         weight: float32 [classes, C].
         bias: float32 [classes].
 
@@ -138,13 +197,36 @@ class Linear:
 
 
 @dataclass(frozen=True)
+class Images:
+    """The images that a network was made for; by default as of tiny-training's networks.
+
+    Args:
+        size: pixels a side.
+        mean, std: that they are normalized by, for values in 0 .. 1.
+
+    Raises:
+        ValueError: values that no images have.
+    """
+
+    size: int = 128
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
+            raise ValueError(f"images of {self.size} px, mean {self.mean} and std {self.std} do not exist")
+
+
+@dataclass(frozen=True)
 class Description:
-    """An int8 network: a body that ends with a pool, and a classifier.
+    """An int8 network: a body that ends with a map of one position, and its classifier.
 
     Args:
         image: quantization of the input.
         operations: of the body, in order.
-        head: the classifier of the pooled map; a convolution of it is 1x1.
+        head: the classifier, which reads the last operation; a convolution of it is 1x1.
+        images: that it was made for.
+        classes: their names, in the order of the outputs; empty: not known.
 
     Raises:
         ValueError: operations that do not fit together.
@@ -153,6 +235,8 @@ class Description:
     image: Quantization
     operations: tuple[Operation, ...]
     head: Conv | Linear
+    images: Images = Images()
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         # Of each result: channels, and pixels of the image along a side of one pixel (0: all of them).
@@ -164,13 +248,15 @@ class Description:
                 if name not in found:
                     raise ValueError(f"{each.name} reads {name!r}, which is no earlier operation")
             found[each.name] = _result(each, [found[name] for name in each.inputs])
-            if isinstance(each, Pool) and self.quantization(each.inputs[0]) != each.output:
+            if isinstance(each, Pool | MaxPool) and self.quantization(each.inputs[0]) != each.output:
                 raise ValueError(f"{each.name} changes scale or zero point")
-        pools = [each.name for each in self.operations if isinstance(each, Pool)]
-        if [each.name for each in self.operations[-1:]] != pools or self.head.inputs != tuple(pools):
-            raise ValueError("a body ends with its only pool, whose result is what the classifier reads")
+        last = tuple(each.name for each in self.operations[-1:])
+        if self.head.inputs != last or any(found[name][1] for name in last):
+            raise ValueError("a body ends with a pooled map, which is what the classifier reads")
         if self.head.weight.shape[2:] not in ((), (1, 1)):
             raise ValueError("the classifier is not a 1x1 convolution")
+        if len(self.classes) not in (0, len(self.head.weight)):
+            raise ValueError(f"{len(self.classes)} classes have names, of {len(self.head.weight)}")
 
     @property
     def convs(self) -> tuple[Conv, ...]:
@@ -185,14 +271,15 @@ class Description:
 
 def _result(operation: Operation | Linear, inputs: list[tuple[int, int]]) -> tuple[int, int]:
     """Channels and reduction of an operation's result, given those of its inputs."""
-    if len(inputs) != (2 if isinstance(operation, Add) else 1):
+    if len(inputs) != (2 if isinstance(operation, Add | Multiply) else 1):
         raise ValueError(f"{operation.name} has {len(inputs)} inputs")
     channels, reduction = inputs[0]
-    if isinstance(operation, (Conv, Linear)):
+    if isinstance(operation, Conv | Linear):
         needed = operation.in_channels if isinstance(operation, Conv) else operation.weight.shape[1]
         if needed != channels:
             raise ValueError(f"{operation.name} is for {needed} channels, its input has {channels}")
-        return len(operation.weight), reduction * getattr(operation, "stride", 1)
-    if isinstance(operation, Add) and inputs[0] != inputs[1]:
+        channels = len(operation.weight)
+    allowed = [inputs[0], (channels, 0)] if isinstance(operation, Multiply) else [inputs[0]]
+    if inputs[-1] not in allowed:
         raise ValueError(f"the inputs of {operation.name} differ in shape")
-    return channels, 0 if isinstance(operation, Pool) else reduction
+    return channels, 0 if isinstance(operation, Pool) else reduction * getattr(operation, "stride", 1)

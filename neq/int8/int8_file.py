@@ -12,33 +12,52 @@ from torch import Tensor
 
 from neq.config.explain import expected
 from neq.config.schema import Section
-from neq.int8.description import Add, Conv, Description, Linear, Operation, Pool, Quantization
+from neq.int8.description import (
+    Add,
+    Conv,
+    Description,
+    Images,
+    Linear,
+    MaxPool,
+    Multiply,
+    Operation,
+    Pool,
+    Quantization,
+    Table,
+)
 from neq.networks.safetensors_file import checked_bytes, load_checked
 from neq.utils.atomic_files import atomic_file
 from neq.utils.errors import UserError, first_line, shown
 
 _KEY = "neq_int8"
-_TENSORS = ("weight", "bias", "scales")
+_CONV, _LINEAR, _TABLE = ("weight", "bias", "scales"), ("weight", "bias"), ("table", "slopes")
+_PLAIN: dict[str, type[Operation]] = {"add": Add, "multiply": Multiply, "pool": Pool}
 
 
 class _Operation(Section):
     """An operation, its tensors apart."""
 
-    type: Literal["conv", "add", "pool"]
+    type: Literal["conv", "table", "maxpool", "add", "multiply", "pool"]
     name: str
     inputs: tuple[str, ...]
     scale: float
     zero: int
     stride: int = 1
     groups: int = 1
+    kernel: int = 1
+    padding: int = 0
 
     def made(self, tensors: dict[str, Tensor]) -> Operation:
         """The operation; its tensors are removed from the file's."""
         given = self.name, self.inputs, Quantization(self.scale, self.zero)
-        if self.type != "conv":
-            return (Add if self.type == "add" else Pool)(*given)
-        weight, bias, scales = _taken(tensors, self.name, _TENSORS)
-        return Conv(*given, weight, bias, scales, self.stride, self.groups)
+        if self.type == "conv":
+            weight, bias, scales = _taken(tensors, self.name, _CONV)
+            return Conv(*given, weight, bias, scales, self.stride, self.groups)
+        if self.type == "table":
+            return Table(*given, *_taken(tensors, self.name, _TABLE))
+        if self.type == "maxpool":
+            return MaxPool(*given, self.kernel, self.stride, self.padding)
+        return _PLAIN[self.type](*given)
 
 
 class _Linear(Section):
@@ -50,8 +69,15 @@ class _Linear(Section):
 
     def made(self, tensors: dict[str, Tensor]) -> Linear:
         """The classifier; its tensors are removed from the file's."""
-        weight, bias = _taken(tensors, self.name, _TENSORS[:2])
-        return Linear(self.name, self.inputs, weight, bias)
+        return Linear(self.name, self.inputs, *_taken(tensors, self.name, _LINEAR))
+
+
+class _Images(Section):
+    """The images that a network was made for."""
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
 
 
 class _Structure(Section):
@@ -61,6 +87,8 @@ class _Structure(Section):
     image: tuple[float, int]
     operations: tuple[_Operation, ...]
     head: _Operation | _Linear
+    images: _Images = _Images(**vars(Images()))
+    classes: tuple[str, ...] = ()
 
 
 def write_int8(path: Path, network: Description) -> None:
@@ -71,13 +99,15 @@ def write_int8(path: Path, network: Description) -> None:
     """
     tensors: dict[str, Tensor] = {}
     for each in (*network.operations, network.head):
-        keys = [key for key in _TENSORS if hasattr(each, key)]
+        keys = [key for key in (*_CONV, *_TABLE) if hasattr(each, key)]
         tensors |= {f"{each.name}.{key}": getattr(each, key).contiguous() for key in keys}
     structure = _Structure.model_validate(
         {
             "image": (network.image.scale, network.image.zero),
             "operations": [_fields(each) for each in network.operations],
             "head": _fields(network.head),
+            "images": vars(network.images),
+            "classes": network.classes,
         }
     ).model_dump_json()
     with atomic_file(path) as file:
@@ -113,7 +143,8 @@ def read_int8(file: str | Path) -> Description:
             raise ValueError("its head is no classifier")
         if tensors:
             raise ValueError(f"{next(iter(tensors))} is of no operation")
-        return Description(Quantization(*structure.image), operations, head)
+        images = Images(**dict(structure.images))
+        return Description(Quantization(*structure.image), operations, head, images, structure.classes)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         reason = f"{'.'.join(map(str, first['loc']))}: {expected(first)}"
@@ -131,9 +162,8 @@ def _fields(operation: Operation | Linear) -> dict[str, object]:
     }
     if isinstance(operation, Operation):
         fields |= vars(operation.output)
-    if isinstance(operation, Conv):
-        fields |= {"stride": operation.stride, "groups": operation.groups}
-    return fields
+    plain = ("stride", "groups", "kernel", "padding")
+    return fields | {key: getattr(operation, key) for key in plain if hasattr(operation, key)}
 
 
 def _taken(tensors: dict[str, Tensor], name: str, keys: Sequence[str]) -> list[Tensor]:

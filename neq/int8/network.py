@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 
 from neq.int8.conv import Int8Conv
-from neq.int8.description import IMAGE, Add, Conv, Description, Linear, Operation, Pool, Quantization
+from neq.int8.description import (
+    IMAGE,
+    Add,
+    Conv,
+    Description,
+    Linear,
+    MaxPool,
+    Multiply,
+    Operation,
+    Pool,
+    Quantization,
+    Table,
+)
 from neq.int8.float_weights import float_weights
+from neq.int8.max_pool import Int8MaxPool
 from neq.int8.modules import Int8Add, Int8Image, Int8Pool, QuantizedModule
+from neq.int8.multiply import Int8Multiply
+from neq.int8.table import Int8Table
+from neq.utils.errors import UserError, shown
 
 
 class Int8Network(nn.Module):
@@ -19,10 +33,14 @@ class Int8Network(nn.Module):
 
     Args:
         network: what it computes; a classifier of codes becomes one in floating point, of the same values.
+
+    Raises:
+        UserError: an operation has a name that a module of a network cannot have.
     """
 
     def __init__(self, network: Description) -> None:
         super().__init__()
+        self.images, self.classes = network.images, network.classes
         self.image = Int8Image(network.image)
         self.steps = [(each.name, each.inputs) for each in network.operations]
         for each in network.operations:
@@ -44,18 +62,18 @@ class Int8Network(nn.Module):
             for each in set(inputs):
                 if last[each] == number:
                     del results[each]
-        pool, _ = self.steps[-1]
-        features = results[pool] * self._quantized(pool).output.scale
+        pooled, _ = self.steps[-1]
+        features = results[pooled] * self._quantized(pooled).output.scale
         return self.get_submodule(self.head)(features.flatten(1))
 
     def describe(self) -> Description:
         """The network with the codes that it has now, and its classifier."""
-        operations = [self._operation(name, inputs) for name, inputs in self.steps]
+        operations = tuple(self._operation(name, inputs) for name, inputs in self.steps)
         classifier = self.get_submodule(self.head)
         weight, bias = (getattr(classifier, key).detach().float().clone() for key in ("weight", "bias"))
-        return Description(
-            self.image.output, tuple(operations), Linear(self.head, (operations[-1].name,), weight, bias)
-        )
+        head = Linear(self.head, (operations[-1].name,), weight, bias)
+        classes = self.classes if len(self.classes) == len(bias) else ()
+        return Description(self.image.output, operations, head, self.images, classes)
 
     def _quantized(self, name: str) -> QuantizedModule:
         module = self.get_submodule(name)
@@ -65,10 +83,20 @@ class Int8Network(nn.Module):
     def _operation(self, name: str, inputs: tuple[str, ...]) -> Operation:
         module = self._quantized(name)
         given = name, inputs, module.output
-        if isinstance(module, Int8Conv):
-            geometry = module.geometry
-            return Conv(*given, *module.codes(), module.scales.clone(), geometry.stride[0], geometry.groups)
-        return (Add if isinstance(module, Int8Add) else Pool)(*given)
+        match module:
+            case Int8Conv():
+                stride, groups = module.geometry.stride[0], module.geometry.groups
+                return Conv(*given, *module.codes(), module.scales.clone(), stride, groups)
+            case Int8Table():
+                return Table(*given, module.table.clone(), module.slopes.clone())
+            case Int8MaxPool():
+                return MaxPool(*given, module.kernel, module.stride, module.padding)
+        plain = next(kind for kind, made in _PLAIN.items() if type(module) is made)
+        return plain(*given)
+
+
+# Operations that consist of their inputs and the quantization of their result.
+_PLAIN = {Add: Int8Add, Multiply: Int8Multiply, Pool: Int8Pool}
 
 
 def set_exact(network: nn.Module, exact: bool) -> None:
@@ -78,10 +106,15 @@ def set_exact(network: nn.Module, exact: bool) -> None:
             module.exact = exact
 
 
-def _module(operation: Operation, inputs: Sequence[Quantization]) -> nn.Module:
-    if isinstance(operation, Conv):
-        return Int8Conv(operation, inputs[0])
-    return (Int8Add if isinstance(operation, Add) else Int8Pool)(tuple(inputs), operation.output)
+def _module(operation: Operation, inputs: tuple[Quantization, ...]) -> nn.Module:
+    match operation:
+        case Conv():
+            return Int8Conv(operation, inputs[0])
+        case Table():
+            return Int8Table(operation, inputs[0])
+        case MaxPool():
+            return Int8MaxPool(operation, inputs[0])
+    return _PLAIN[type(operation)](inputs, operation.output)
 
 
 def _put(root: nn.Module, name: str, module: nn.Module) -> None:
@@ -89,6 +122,13 @@ def _put(root: nn.Module, name: str, module: nn.Module) -> None:
     *above, last = name.split(".")
     for part in above:
         if part not in root._modules:
+            _check_free(root, part, name)
             root.add_module(part, nn.Module())
         root = root.get_submodule(part)
+    _check_free(root, last, name)
     root.add_module(last, module)
+
+
+def _check_free(root: nn.Module, part: str, name: str) -> None:
+    if hasattr(root, part):
+        raise UserError(f"the operation {shown(name)} of an int8 network has a name that is taken; rename it")

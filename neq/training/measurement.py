@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -56,10 +58,16 @@ def measure(run: Training, progress: Progress, epoch: Epoch) -> Measured:
                 f"{task_name(run)} chooses the best epoch by {best_by!r}, but its scores are "
                 f"{', '.join(validation)}; set best_by to one of them"
             )
-        is_best = validation[best_by] > progress.best.get(f"val_{best_by}", -math.inf)
+        is_best = _is_better(validation, progress.best, best_by)
     is_due = (epoch.number + 1) % config.run_config.test_per_epochs == 0
     test = evaluate(run, "test") if is_best or is_last or is_due else None
     return Measured(velocity, validation, test, is_best)
+
+
+def _is_better(validation: Mapping[str, float], best: Mapping[str, Any], best_by: str) -> bool:
+    """Whether an epoch is the best so far: by its score, and of equal scores by the lower loss."""
+    score, former = validation[best_by], best.get(f"val_{best_by}", -math.inf)
+    return score > former or (score == former and validation.get("loss", 0) < best.get("val_loss", 0))
 
 
 def _velocity(run: Training, progress: Progress, epoch: Epoch) -> VelocityState | None:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from neq.int8 import Add, Conv, Pool
+from neq.int8 import Add, Conv, MaxPool, Multiply, Pool, Table
 
 
 def slow_conv(q_x, conv, given):
@@ -39,6 +39,18 @@ def codes(real, output):
     return np.clip(np.rint(real).astype(np.int64) + output.zero, -128, 127)
 
 
+def slow_max_pool(q_x, pool):
+    """The largest codes, window by window; positions outside of the map are in none."""
+    sides = [(side + 2 * pool.padding - pool.kernel) // pool.stride + 1 for side in q_x.shape[2:]]
+    found = np.zeros((*q_x.shape[:2], *sides), np.int64)
+    for row in range(sides[0]):
+        for column in range(sides[1]):
+            top, left = row * pool.stride - pool.padding, column * pool.stride - pool.padding
+            window = q_x[:, :, max(top, 0) : top + pool.kernel, max(left, 0) : left + pool.kernel]
+            found[:, :, row, column] = window.max((2, 3))
+    return found
+
+
 def slow_network(network, images):
     """The codes of every operation by name, for normalized images float32 [B, 3, H, W]."""
     found = {"image": codes(images.numpy() / np.float32(network.image.scale), network.image)}
@@ -50,6 +62,14 @@ def slow_network(network, images):
         elif isinstance(each, Add):
             parts = [(q - of.zero) * of.scale for q, of in zip(inputs, given, strict=True)]
             found[each.name] = codes((parts[0] + parts[1]) / each.output.scale, each.output)
+        elif isinstance(each, Multiply):
+            product = (inputs[0] - given[0].zero) * (inputs[1] - given[1].zero)
+            scale = given[0].scale * given[1].scale / each.output.scale
+            found[each.name] = codes(product * scale, each.output)
+        elif isinstance(each, Table):
+            found[each.name] = each.table.numpy().astype(np.int64)[inputs[0] + 128]
+        elif isinstance(each, MaxPool):
+            found[each.name] = slow_max_pool(inputs[0], each)
         else:
             assert isinstance(each, Pool)
             found[each.name] = codes((inputs[0] - each.output.zero).mean((2, 3), keepdims=True), each.output)
@@ -78,6 +98,13 @@ def reference_conv(x, weight, bias, conv, given):
     return clamped(sums * scale.view(-1, 1, 1), conv.output)
 
 
+def looked_up(x, table, given):
+    """The centred codes of a table, with the gradient by its slopes."""
+    place = (x.detach() + given.zero + 128).long()
+    values, slopes = table.table.double() - table.output.zero, table.slopes.double()
+    return values[place] + slopes[place] * (x - x.detach())
+
+
 def reference_network(network, images, tensors):
     """The outputs of a network for normalized images, with autograd's gradients.
 
@@ -97,10 +124,17 @@ def reference_network(network, images, tensors):
         elif isinstance(each, Add):
             real = sum(x * of.scale for x, of in zip(inputs, given, strict=True))
             found[each.name] = clamped(real / each.output.scale, each.output)
+        elif isinstance(each, Multiply):
+            scale = given[0].scale * given[1].scale / each.output.scale
+            found[each.name] = clamped(inputs[0] * inputs[1] * scale, each.output)
+        elif isinstance(each, Table):
+            found[each.name] = looked_up(inputs[0], each, given[0])
+        elif isinstance(each, MaxPool):
+            found[each.name] = F.max_pool2d(inputs[0], each.kernel, each.stride, each.padding)
         else:
             found[each.name] = straight_through(inputs[0].mean((2, 3), keepdim=True))
-    pool = network.operations[-1]
-    features = found[pool.name].flatten(1) * pool.output.scale
+    last = network.operations[-1]
+    features = found[last.name].flatten(1) * last.output.scale
     head = network.head.name
     return F.linear(features, tensors[f"{head}.weight"], tensors[f"{head}.bias"])
 

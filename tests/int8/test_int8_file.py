@@ -9,9 +9,9 @@ import safetensors.torch
 import torch
 from safetensors import safe_open
 
-from neq.int8 import Conv, read_int8, read_tiny_training, write_int8
+from neq.int8 import Images, read_int8, read_tiny_training, write_int8
 from neq.utils.errors import UserError
-from tests.int8.toys import content, write
+from tests.int8.toys import content, excited, write
 
 ASSETS = Path(os.environ.get("NEQ_TEST_ASSETS", "/nowhere"))
 
@@ -21,32 +21,47 @@ def network(folder):
 
 
 def same(one, other):
-    assert one.image == other.image
+    assert (one.image, one.images, one.classes) == (other.image, other.images, other.classes)
     assert len(one.operations) == len(other.operations)
     for a, b in zip((*one.operations, one.head), (*other.operations, other.head), strict=True):
-        assert (type(a), a.name, a.inputs, a.output) == (type(b), b.name, b.inputs, b.output)
-        if isinstance(a, Conv):
-            assert (a.stride, a.groups) == (b.stride, b.groups)
-            for key in ("weight", "bias", "scales"):
-                assert getattr(a, key).dtype == getattr(b, key).dtype
-                assert torch.equal(getattr(a, key), getattr(b, key))
+        assert type(a) is type(b)
+        for key, value in vars(a).items():
+            there = getattr(b, key)
+            if isinstance(value, torch.Tensor):
+                assert value.dtype == there.dtype
+                assert torch.equal(value, there)
+            else:
+                assert value == there
     return True
 
 
-def test_a_network_is_read_back_and_gives_the_same_bytes(tmp_path):
-    there, path = network(tmp_path), tmp_path / "a.safetensors"
+TOYS = {"residual": network, "squeeze and excitation": lambda folder: excited()}
+
+
+@pytest.mark.parametrize("toy", TOYS)
+def test_a_network_is_read_back_and_gives_the_same_bytes(toy, tmp_path):
+    there, path = TOYS[toy](tmp_path), tmp_path / "a.safetensors"
     write_int8(path, there)
     assert same(there, read_int8(path))
     before = path.read_bytes()
     write_int8(path, read_int8(path))
     assert path.read_bytes() == before
     tensors = safetensors.torch.load_file(path)
-    assert {str(tensor.dtype) for tensor in tensors.values()} == {
-        "torch.int8",
-        "torch.int32",
-        "torch.float32",
-    }
-    assert len(tensors) == 3 * 7
+    kinds = {"torch.int8", "torch.int32", "torch.float32"}
+    assert {str(tensor.dtype) for tensor in tensors.values()} == kinds
+    of_operations = [vars(each) for each in (*there.operations, there.head)]
+    assert len(tensors) == sum(
+        isinstance(value, torch.Tensor) for each in of_operations for value in each.values()
+    )
+
+
+def test_a_file_without_images_is_of_those_of_tiny_training(tmp_path):
+    write_int8(tmp_path / "a.safetensors", network(tmp_path))
+    changed(
+        tmp_path / "a.safetensors",
+        lambda structure, tensors: [structure.pop(k) for k in ("images", "classes")],
+    )
+    assert read_int8(tmp_path / "a.safetensors").images == Images()
 
 
 def changed(path, change):
@@ -89,6 +104,49 @@ WRONG = {
     ),
     "no classifier": (lambda structure, tensors: structure.pop("head"), "head is missing"),
 }
+
+
+def put(name, key, value):
+    """Sets a value of an operation of `excited`."""
+
+    def change(structure, tensors):
+        next(each for each in structure["operations"] if each["name"] == name)[key] = value
+
+    return change
+
+
+def cut(structure, tensors):
+    tensors["hidden_act.table"] = tensors["hidden_act.table"][:255].clone()
+
+
+OTHERS = {
+    "a wide window": (put("max", "kernel", 9), "max: kernel, stride and padding are those of no window"),
+    "much padding": (put("max", "padding", 2), "max: kernel, stride and padding are those of no window"),
+    "max pooling that rescales": (put("max", "scale", 1.0), "max changes scale or zero point"),
+    "factors of other shapes": (put("square", "inputs", ["image", "max"]), "the inputs of square differ"),
+    "a value before a map": (put("block.scale", "inputs", ["block.gate", "block.act"]), "differ in shape"),
+    "a short table": (cut, "hidden_act: table is torch.int8 (255,)"),
+    "slopes of NaN": (
+        lambda structure, tensors: tensors["hidden_act.slopes"].fill_(float("nan")),
+        "hidden_act: slopes are not finite",
+    ),
+    "names of some classes": (
+        lambda structure, tensors: structure["classes"].pop(),
+        "4 classes have names, of 5",
+    ),
+    "images of no size": (lambda structure, tensors: structure["images"].update(size=0), "images of 0 px"),
+    "a map for the classifier": (lambda s, t: s["operations"].pop(-3), "reads 'pool', which is no earlier"),
+}
+
+
+@pytest.mark.parametrize(("change", "reason"), OTHERS.values(), ids=OTHERS)
+def test_other_operations_are_checked_too(change, reason, tmp_path):
+    path = tmp_path / "a.safetensors"
+    write_int8(path, excited())
+    changed(path, change)
+    with pytest.raises(UserError, match=r"a\.safetensors' is no int8 network of neq") as caught:
+        read_int8(path)
+    assert reason in str(caught.value)
 
 
 @pytest.mark.parametrize(("change", "reason"), WRONG.values(), ids=WRONG)

@@ -15,7 +15,7 @@ from neq.networks import neuron_table
 from neq.selection import SelectionState, StaticScheme, previous_values, similarity, su
 from neq.training.profiling import SavedBytes
 from tests.int8.reference import latent, reference_network
-from tests.int8.toys import description, images
+from tests.int8.toys import description, excited, images
 
 SHAPE = (3, 16, 16)
 LAYERS = [
@@ -136,6 +136,26 @@ def test_its_cost_is_what_a_step_keeps(network, unit):
         with saved.counting():
             plan(images_)
         assert cost.saved_bytes == saved.total
+
+
+def test_the_cost_of_products_tables_and_max_pooling_is_what_a_step_keeps():
+    network = Int8Network(excited()).to(memory_format=torch.channels_last)
+    table = neuron_table(network, SHAPE)
+    images_, _ = batch()
+    for selection in (
+        {"stem": [0, 3]},
+        {"block.expand": [1]},
+        {"block.squeeze": [2]},
+        {"hidden": [0, 5]},
+        {},
+    ):
+        cost = CostModel(network, table, StepSpec((6,), SHAPE, "frozen"))
+        step = cost.step({name: torch.tensor(chosen) for name, chosen in selection.items()})
+        plan = Plan(network, table, selection, "frozen")
+        saved = SavedBytes([*network.parameters(), *network.buffers(), *plan.parameters()])
+        with saved.counting():
+            plan(images_).sum().backward()
+        assert step.saved_bytes == saved.total
 
 
 def test_the_first_layer_that_trains_keeps_its_chosen_inputs_and_gates_follow(network):

@@ -8,7 +8,19 @@ import zipfile
 import numpy as np
 import torch
 
-from neq.int8 import read_tiny_training
+from neq.int8 import (
+    Add,
+    Conv,
+    Description,
+    Images,
+    Linear,
+    MaxPool,
+    Multiply,
+    Pool,
+    Quantization,
+    Table,
+    read_tiny_training,
+)
 
 IMAGE = (2 / 255, 0)
 RELU6 = (6 / 255, -128)
@@ -80,3 +92,46 @@ def images(count=4, side=16, seed=0):
     """Normalized images, float32 [count, 3, side, side]; none of their codes is a matter of rounding."""
     pixels = np.random.default_rng(seed).integers(-128, 128, (count, 3, side, side))
     return torch.from_numpy((pixels * IMAGE[0]).astype(np.float32))
+
+
+def table(rng, name, source, output):
+    """A table of a function that rises and falls, with slopes of any size."""
+    values = np.clip(np.rint(np.cumsum(rng.uniform(-2, 3, 256)) - 120), -128, 127)
+    slopes = torch.from_numpy(rng.uniform(-1, 2, 256).astype(np.float32))
+    return Table(name, (source,), output, torch.from_numpy(values.astype(np.int8)), slopes)
+
+
+def excited(seed=0):
+    """A network with squeeze-and-excitation, max pooling, tables and a hidden layer of its classifier."""
+    rng = np.random.default_rng(seed)
+    image, relu, signed = Quantization(*IMAGE), Quantization(6 / 255, -128), Quantization(0.05, 7)
+    gate, product, added = Quantization(1 / 255, -128), Quantization(0.03, -3), Quantization(0.08, 4)
+
+    def made(name, source, inputs, outputs, kernel, x, y, stride=1, groups=1):
+        held = conv(rng, inputs, outputs, kernel, (x.scale, x.zero), (y.scale, y.zero), stride, groups)
+        params = held["params"]
+        tensors = (torch.from_numpy(params[key]) for key in ("weight", "bias", "w_scales"))
+        return Conv(name, (source,), y, *tensors, stride, groups)
+
+    operations = (
+        made("stem", "image", 3, 8, 3, image, relu, stride=2),
+        MaxPool("max", ("stem",), relu, 3, 2, 1),
+        made("block.expand", "max", 8, 16, 1, relu, signed),
+        table(rng, "block.act", "block.expand", product),
+        Pool("block.pool", ("block.act",), product),
+        made("block.squeeze", "block.pool", 16, 4, 1, product, relu),
+        made("block.excite", "block.squeeze", 4, 16, 1, relu, signed),
+        table(rng, "block.gate", "block.excite", gate),
+        Multiply("block.scale", ("block.act", "block.gate"), product),
+        made("block.project", "block.scale", 16, 8, 1, product, signed),
+        Add("block.add", ("max", "block.project"), added),
+        Multiply("square", ("block.add", "max"), signed),
+        Pool("pool", ("square",), signed),
+        made("hidden", "pool", 8, 12, 1, signed, signed),
+        table(rng, "hidden_act", "hidden", product),
+    )
+    weight, bias = (torch.from_numpy(rng.normal(size=shape).astype(np.float32)) for shape in ((5, 12), 5))
+    images_ = Images(16, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    return Description(
+        image, operations, Linear("fc", ("hidden_act",), weight, bias), images_, tuple("abcde")
+    )

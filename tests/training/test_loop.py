@@ -22,8 +22,8 @@ def without_times(value):
     return value
 
 
-def scored(top1):
-    return {"top1": top1, "loss": 1.0}
+def scored(top1, loss=1.0):
+    return {"top1": top1, "loss": loss}
 
 
 def poison(run, when):
@@ -181,6 +181,18 @@ def test_the_best_epoch_is_chosen_by_validation_and_its_test_figure_is_its_own(t
     assert last["test/best"] == last["test/top1"] == 99.0
     assert load_checkpoint(run.checkpoints.best)["progress"]["best"]["epoch"] == 1
     assert [report.metrics["valid"]["val/best"] for report in diary.reports] == [50, 70, 70, 70]
+
+
+def test_of_equal_scores_the_lower_validation_loss_is_best(tmp_path, monkeypatch):
+    """A few dozen validation photos tie often, mostly with an early epoch of a higher loss."""
+    figures = {
+        "validation": iter([scored(70.0, 0.9), scored(70.0, 0.5), scored(70.0, 0.6)]),
+        "test": iter([scored(10.0), scored(20.0), scored(30.0)]),
+    }
+    monkeypatch.setattr(measurement, "evaluate", lambda run, split: next(figures[split]))
+    summary, diary, _, _ = outcome(tmp_path, neuron_selection="random", n_epochs=3, test_per_epochs=100)
+    assert (summary["best_epoch"], summary["val_loss"], summary["test_top1"]) == (1, 0.5, 20.0)
+    assert ["test" in report.metrics for report in diary.reports] == [True, True, True]
 
 
 def test_without_validation_the_last_epoch_is_kept(tmp_path):
