@@ -1,5 +1,6 @@
 """The backward pass that costs what is selected."""
 
+from neq.backward.ghost_batch_norm import GhostBatches
 from neq.backward.gradient_allreduce import average_gradients
 from neq.backward.optimizer_state import NamedState, carry_optimizer_state, optimizer_state
 from neq.backward.plan import Plan
@@ -10,6 +11,7 @@ from neq.backward.trainable_layer import TrainableLayer
 
 __all__ = [
     "NORM_MODES",
+    "GhostBatches",
     "NamedState",
     "Plan",
     "StandIn",

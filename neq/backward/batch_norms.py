@@ -1,4 +1,4 @@
-"""Batch norms in a plan: on running statistics, on those of this process' images, or of all processes'."""
+"""Batch norms in a plan: on running statistics, on those of a batch, or on those of its parts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from neq.backward.module_views import shadow
-from neq.backward.sync_batch_norm import RunningStats, SyncBatchNormFunction, SyncBatchStats
+from neq.backward.sync_batch_norm import BatchSplit, RunningStats, SplitBatchNormFunction
 from neq.networks.library_layers import torch_class
 
 
@@ -53,12 +53,12 @@ class BatchStatsNorm:
     Args:
         module: the plain network's, whose running statistics are updated.
         affine: its shadow, whose weight and bias are leaves where they train.
-        batch: the batch of all processes; None: inputs are all of it.
+        batch: the batch of all processes, or groups of images; None: inputs are all of it.
     """
 
     module: _BatchNorm
     affine: nn.Module
-    batch: SyncBatchStats | None
+    batch: BatchSplit | None
 
     def running(self) -> RunningStats:
         """What the norm updates, and how; counts the batch, as torch does."""
@@ -80,12 +80,12 @@ def frozen_batch_norm(norm: FrozenNorm) -> nn.Module:
     return made
 
 
-def sync_batch_norm(norm: BatchStatsNorm) -> nn.Module:
-    """The stand-in of a batch norm that follows no convolution, on the statistics of all processes."""
+def split_batch_norm(norm: BatchStatsNorm) -> nn.Module:
+    """The stand-in of a batch norm that follows no convolution, over a batch that is split."""
     affine = norm.affine
 
     def forward(input: Tensor) -> Tensor:
-        return SyncBatchNormFunction.apply(input, affine.weight, affine.bias, norm.running(), norm.batch)
+        return SplitBatchNormFunction.apply(input, affine.weight, affine.bias, norm.running(), norm.batch)
 
     affine.forward = forward
     return affine

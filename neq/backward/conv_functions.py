@@ -21,10 +21,11 @@ from torch.autograd.function import once_differentiable
 
 from neq.backward.activations import Activation, Smooth
 from neq.backward.geometry import Geometry
+from neq.backward.ghost_batch_norm import GhostBatches
 from neq.backward.input_channels import InputChannels
 from neq.backward.output_channels import OutputChannels, layout_of
 from neq.backward.recompute import RecomputeSpec
-from neq.backward.sync_batch_norm import RunningStats, SyncBatchStats, batch_norm, batch_norm_backward
+from neq.backward.sync_batch_norm import BatchSplit, RunningStats, batch_norm, batch_norm_backward
 from neq.utils.errors import UserError
 
 # The chosen channels of a convolution's weight.
@@ -220,7 +221,7 @@ class ConvNormAct(Function):
         gamma: Tensor,
         beta: Tensor,
         running: RunningStats,
-        batch: SyncBatchStats | None,
+        batch: BatchSplit | None,
         chosen: ChosenChannels | None,
         geometry: Geometry,
         activation: Activation | None,
@@ -229,7 +230,8 @@ class ConvNormAct(Function):
         made: list[RecomputeSpec],
     ) -> Tensor:
         """Args as for `ConvAct`, and: bias [O] of the convolution; gamma and beta [O] of the norm; running:
-        the norm's running statistics; batch: the batch of all processes; None: x is all of it."""
+        the norm's running statistics; batch: the batch of all processes, or groups of x; None: x is all of
+        it."""
         y = geometry.forward(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
         if y.numel() == y.shape[1]:
             raise UserError(
@@ -248,8 +250,7 @@ class ConvNormAct(Function):
         kept = conv.keep(x, recompute) if needs_slice else ()
         ctx.save_for_backward(weight if needs_weight else None, y, gamma, beta, mean, invstd, *kept)
         if activation is not None:
-            scale = gamma.detach() * invstd
-            shift = beta.detach() - mean * scale
+            scale, shift = _scale_and_shift(gamma.detach(), beta.detach(), mean, invstd, batch, len(y))
             made.append(RecomputeSpec((y, scale, shift), partial(_activated, activation)))
         return out
 
@@ -259,8 +260,7 @@ class ConvNormAct(Function):
         weight, y, gamma, beta, mean, invstd, *kept = ctx.saved_tensors
         needs_x, needs_slice, _, needs_bias = ctx.needs_input_grad[:4]
         if ctx.activation is not None:
-            scale = gamma * invstd
-            before = _affine(y, scale, beta - mean * scale)
+            before = _affine(y, *_scale_and_shift(gamma, beta, mean, invstd, ctx.batch, len(y)))
             grad = ctx.activation.backward(grad, before)
             del before
         grad = grad.contiguous(memory_format=layout_of(y))
@@ -281,8 +281,19 @@ def _activated(activation: Activation, y: Tensor, scale: Tensor, shift: Tensor) 
     return activation.apply(_affine(y, scale, shift))
 
 
+def _scale_and_shift(
+    gamma: Tensor, beta: Tensor, mean: Tensor, invstd: Tensor, batch: BatchSplit | None, images: int
+) -> tuple[Tensor, Tensor]:
+    """s and t of the norm as a map y -> s y + t: [O], or [B, O, 1, 1] where images are normed in groups."""
+    scale = gamma * invstd
+    shift = beta - mean * scale
+    if isinstance(batch, GhostBatches):
+        return batch.by_image(scale, images), batch.by_image(shift, images)
+    return scale, shift
+
+
 def _affine(y: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """s_O y_BOPQ + t_O, in the layout of y."""
-    shape = (1, -1, 1, 1)
+    """s y_BOPQ + t, in the layout of y; s and t [O] or [B, O, 1, 1]."""
+    scale, shift = (value if value.dim() == 4 else value.view(1, -1, 1, 1) for value in (scale, shift))
     # In the norm's own precision, then rounded: as the norm computes it.
-    return torch.addcmul(shift.view(shape), y.to(scale.dtype), scale.view(shape)).to(y.dtype)
+    return torch.addcmul(shift, y.to(scale.dtype), scale).to(y.dtype)

@@ -18,7 +18,7 @@ from neq.backward.batch_norms import (
     FrozenNorm,
     frozen_batch_norm,
     is_plain_batch_norm,
-    sync_batch_norm,
+    split_batch_norm,
 )
 from neq.backward.fusion import Block, is_split, traced
 from neq.backward.max_pool import is_max_pool, max_pool
@@ -27,7 +27,7 @@ from neq.backward.recomputable import batch_stats_norm, recomputable_activation,
 from neq.backward.recompute import mark_input
 from neq.backward.stand_ins import stand_in
 from neq.backward.standalone_activation import standalone_clamp
-from neq.backward.sync_batch_norm import SyncBatchStats
+from neq.backward.sync_batch_norm import BatchSplit
 from neq.backward.trainable import checked, trainable_slices, trained_values
 from neq.backward.trainable_layer import TrainableLayer
 from neq.backward.trainable_slices import TrainableSlices
@@ -62,8 +62,9 @@ class Plan:
             output, that norm's bias too.
         saved_precision: "exact", or "bf16": inputs of layers are rounded to it where they are kept for the
             gradients of the chosen channels.
-        batch: where several processes split each batch: how batch norms get the statistics of all of it.
-            Norms with a forward of their own, and those without running statistics, see their share alone.
+        batch: where several processes split each batch: how batch norms get the statistics of all of it; or
+            groups of images that they see one by one. Norms with a forward of their own, and those without
+            running statistics, see all that the plan is called with.
 
     Attributes:
         parts: what trains: name of a parameter -> which slice of it.
@@ -81,7 +82,7 @@ class Plan:
         norm_mode: str = "frontier",
         bias_layers: Collection[str] = (),
         saved_precision: str = "exact",
-        batch: SyncBatchStats | None = None,
+        batch: BatchSplit | None = None,
     ) -> None:
         self.network = network
         self.table = table
@@ -259,7 +260,7 @@ class Plan:
         if type(module).forward is not kind.forward:
             made.__class__ = kind
         if made.training and self._batch is not None and is_plain_batch_norm(module):
-            return sync_batch_norm(BatchStatsNorm(module, made, self._batch))
+            return split_batch_norm(BatchStatsNorm(module, made, self._batch))
         if isinstance(made, (nn.LayerNorm, nn.GroupNorm)):
             return recomputable_norm(made)
         return batch_stats_norm(made) if made.training else made

@@ -1,4 +1,4 @@
-"""Batch norm whose statistics are those of a batch that is split over several processes.
+"""Batch norm whose statistics are those of a batch that is split: over several processes, or into groups.
 
 Shapes are given by letters: B images of this process, C channels, ... positions; n values a channel in the
 whole batch.
@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
+
+from neq.backward.ghost_batch_norm import GhostBatches
 
 # Running mean and variance (updated in place), momentum and eps of a norm.
 RunningStats = tuple[Tensor | None, Tensor | None, float, float]
@@ -36,8 +38,12 @@ class SyncBatchStats:
         return self.sum(values.double() * self.share)
 
 
+# What the statistics of a norm are over, if not a whole batch in this process.
+BatchSplit = SyncBatchStats | GhostBatches
+
+
 def batch_norm(
-    x: Tensor, gamma: Tensor | None, beta: Tensor | None, running: RunningStats, batch: SyncBatchStats | None
+    x: Tensor, gamma: Tensor | None, beta: Tensor | None, running: RunningStats, batch: BatchSplit | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Batch norm on batch statistics: the result, the mean [C], and the inverse deviation [C].
 
@@ -50,11 +56,14 @@ def batch_norm(
         x: [B, C, ...], more than one value a channel.
         gamma, beta: [C].
         running: the norm's running statistics.
-        batch: the batch of all processes; None: x is all of it.
+        batch: the batch of all processes, or groups of x, for which mean and inverse deviation are [G, C];
+            None: x is all of it.
 
     Source: the forward pass of SyncBatchNorm (Peng et al. 2018, MegDet, section 4.2), with sums in float64.
     """
     running_mean, running_var, momentum, eps = running
+    if isinstance(batch, GhostBatches):
+        return batch.norm(x, gamma, beta, running)
     if batch is None:
         found: tuple[Tensor, Tensor, Tensor] = torch.native_batch_norm(
             x, gamma, beta, running_mean, running_var, True, momentum, eps
@@ -82,7 +91,7 @@ def batch_norm_backward(
     mean: Tensor,
     invstd: Tensor,
     eps: float,
-    batch: SyncBatchStats | None,
+    batch: BatchSplit | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of x, gamma and beta in `batch_norm`, for a loss that is a mean over this process' share.
 
@@ -100,6 +109,8 @@ def batch_norm_backward(
         eps: of the norm.
         batch: as in `batch_norm`.
     """
+    if isinstance(batch, GhostBatches):
+        return batch.norm_backward(grad, x, gamma, mean, invstd, eps)
     if batch is None:
         found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.native_batch_norm_backward(
             grad, x, gamma, None, None, mean, invstd, True, eps, [True, True, True]
@@ -119,8 +130,8 @@ def batch_norm_backward(
     return grad_x.mul_((invstd * gamma).view(shape)).to(x.dtype), grad_gamma, grad_beta
 
 
-class SyncBatchNormFunction(Function):
-    """Batch norm that follows no convolution, over a batch that several processes split."""
+class SplitBatchNormFunction(Function):
+    """Batch norm that follows no convolution, over a batch of several processes or over groups of images."""
 
     @staticmethod
     def forward(
@@ -129,7 +140,7 @@ class SyncBatchNormFunction(Function):
         gamma: Tensor | None,
         beta: Tensor | None,
         running: RunningStats,
-        batch: SyncBatchStats,
+        batch: BatchSplit,
     ) -> Tensor:
         """Args: as `batch_norm`."""
         out, mean, invstd = batch_norm(x, gamma, beta, running, batch)

@@ -276,10 +276,9 @@ def _step(
         .contiguous(memory_format=torch.channels_last)
         for images in spec.kept_together
     ]
-    parts = -(-spec.batch_size // spec.kept_together[0])
 
     def step() -> None:
-        for _ in range(parts):
+        for _ in range(spec.parts):
             losses = []
             for images in batches:
                 with torch.autocast(device.type, torch.bfloat16, enabled=spec.precision == "bf16"):

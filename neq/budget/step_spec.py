@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from torch import nn
 
+from neq.backward.ghost_batch_norm import GhostBatches
 from neq.backward.plan import Plan
 from neq.networks.neurons import NeuronTable, Selection
 from neq.utils.errors import UserError, unknown_name
@@ -34,8 +35,9 @@ class StepSpec:
         precision: "fp32", or "bf16" for autocast around each forward pass.
         saved_precision: of the plan: "exact" or "bf16".
         bias_layers: of the plan: layers whose bias trains whole.
-        micro_batch: images of the batch that are passed through at once, gradients being accumulated; further
-            forward passes are cut into as many parts. None: the whole batch.
+        micro_batch: most images of the batch that are passed through at once, gradients being accumulated:
+            each forward pass is cut into the same number of parts. None: the whole batch.
+        ghost_batch: images of a group whose statistics batch norms see; None: those of a whole (micro-)batch.
         extra_bytes: of parameters that train beside the network's: those of a task.
         extra_saved_bytes: kept for backward beside what the forward passes keep.
         checkpoint_segments: 1; recomputation in segments is not counted.
@@ -52,15 +54,17 @@ class StepSpec:
     saved_precision: str = "exact"
     bias_layers: tuple[str, ...] = ()
     micro_batch: int | None = None
+    ghost_batch: int | None = None
     extra_bytes: int = 0
     extra_saved_bytes: int = 0
     checkpoint_segments: int = 1
 
     def __post_init__(self) -> None:
-        if not self.forwards or min(self.forwards) < 1 or (self.micro_batch or 1) < 1:
+        images = (*self.forwards, self.micro_batch, self.ghost_batch)
+        if not self.forwards or any(each is not None and each < 1 for each in images):
             raise UserError(
-                f"forwards {self.forwards} with micro_batch {self.micro_batch} are not allowed; "
-                "each needs 1 image or more"
+                f"forwards {self.forwards} with micro_batch {self.micro_batch} and ghost_batch "
+                f"{self.ghost_batch} are not allowed; each needs 1 image or more"
             )
         if self.optimizer not in STATE_PER_VALUE:
             raise unknown_name("optimizer", self.optimizer, STATE_PER_VALUE)
@@ -87,6 +91,7 @@ class StepSpec:
             settings.precision,
             neq.saved_precision,
             tuple(bias_layers),
+            ghost_batch=settings.ghost_batch_size,
         )
 
     @property
@@ -100,10 +105,14 @@ class StepSpec:
         return sum(self.forwards)
 
     @property
+    def parts(self) -> int:
+        """Micro-batches that the batch is cut into."""
+        return -(-self.batch_size // (self.micro_batch or self.batch_size))
+
+    @property
     def kept_together(self) -> tuple[int, ...]:
         """Images of each forward pass whose intermediates are kept at the same time: of one micro-batch."""
-        parts = -(-self.batch_size // (self.micro_batch or self.batch_size))
-        return tuple(-(-images // parts) for images in self.forwards)
+        return tuple(-(-images // self.parts) for images in self.forwards)
 
     def with_batch_size(self, batch_size: int) -> Self:
         """The same step with another batch; further forward passes grow or shrink with it, rounded up."""
@@ -123,7 +132,8 @@ class StepSpec:
             selection: layer name -> chosen channels, ascending.
             batch: as for `Plan`.
         """
-        return Plan(network, table, selection, self.norm_mode, self.bias_layers, self.saved_precision, batch)
+        split = batch if self.ghost_batch is None else GhostBatches(self.ghost_batch)
+        return Plan(network, table, selection, self.norm_mode, self.bias_layers, self.saved_precision, split)
 
 
 def optimizer_kind(settings: RunSettings) -> str:

@@ -73,7 +73,8 @@ class NetworkEntry(Section):
     Either `torchvision` or `timm` names a network there, or `first` (channels of the first conv) and `rows`
     (expansion, out channels, stride, kernel) are a table; `feature_mix` is the number of channels of a 1x1
     conv behind it, `folded` leaves the norms out and gives the convs a bias. Or `builder`, a
-    MODULE:FUNCTION, builds a wing's network, given net_name, weights and weights_key. As a check the file
+    MODULE:FUNCTION, builds a wing's network, given net_name, weights and weights_key; of `PREFIX:PATH`,
+    `file` is the path, which a run records as the weights of `PREFIX:file`. As a check the file
     states `convs`, their weights, and those of Linears other than the head; of a library's network that is
     not in it they are not known before it is built. `mean_std`: the input that its weights expect, where
     that is not the data set's. `zoo`: its checkpoint in MCUNet's model zoo, whose batch norms have an eps of
@@ -87,6 +88,7 @@ class NetworkEntry(Section):
     torchvision: str | None = None
     timm: str | None = None
     builder: str | None = None
+    file: str | None = None
     pretrained: bool = False
     first: Count | None = None
     rows: Annotated[tuple[Row, ...], BeforeValidator(_rows)] = ()
@@ -196,7 +198,6 @@ def schemes() -> Mapping[str, SchemeEntry]:
     return read_entries("schemes.yaml", SchemeEntry)
 
 
-@cache
 def network(name: str) -> NetworkEntry:
     """The network of that name; UserError when there is none.
 
@@ -204,11 +205,16 @@ def network(name: str) -> NetworkEntry:
         name: of the shipped file, or `torchvision:NAME` or `timm:NAME` for any network of these libraries;
             PRE_TRAINED before it asks for the library's weights. Or `PREFIX:NAME` of a wing.
     """
-    if name in networks():
-        return networks()[name]
     prefix, _, of_wing = name.partition(":")
     if prefix in _families:
         return NetworkEntry.model_validate(_families[prefix](of_wing))
+    return _network(name)
+
+
+@cache
+def _network(name: str) -> NetworkEntry:
+    if name in networks():
+        return networks()[name]
     plain = name.removeprefix(PRE_TRAINED)
     if plain in networks():
         raise UserError(

@@ -40,6 +40,8 @@ class Policy:
         may_initialize: whether it can choose the neurons of the first epoch, before anything is measured.
         settings: keys of the configuration that matter under this policy alone.
         measures_once: whether importance is measured before its first choice alone, not before each.
+        initial_steps: that the epochs before its first choice should have together; it is at least one epoch,
+            and at most three eighths of all.
         defaults: settings that choosing this policy brings where they are not given beside it.
 
     Raises:
@@ -55,6 +57,7 @@ class Policy:
     may_initialize: bool = False
     settings: tuple[str, ...] = ()
     measures_once: bool = False
+    initial_steps: int = 1
     defaults: Mapping[str, object] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
@@ -139,6 +142,8 @@ register(Policy("head", "neq.selection.head", is_static=True, may_initialize=Tru
 register(Policy("last", "neq.selection.last", is_static=True, may_initialize=True))
 _MEASURING = ("importance", "importance_batches")
 _AFTER_HEAD = {"initialization": "head", "norm_mode": "frozen"}
+# Before a head has fitted, importance is that of a random head, and a low rate is all that a search finds.
+_HEAD_STEPS = 50
 register(
     Policy(
         "auto",
@@ -146,6 +151,7 @@ register(
         is_static=True,
         needs="importance",
         settings=_MEASURING,
+        initial_steps=_HEAD_STEPS,
         defaults={**_AFTER_HEAD, "cost_aware": True},
     )
 )
@@ -157,6 +163,7 @@ for _drawing in ("trady", "medyate"):
             needs="importance",
             settings=(*_MEASURING, "layer_share"),
             measures_once=True,
+            initial_steps=_HEAD_STEPS,
             defaults=_AFTER_HEAD,
         )
     )

@@ -24,7 +24,7 @@ from neq.config.keys import (
     nest,
 )
 from neq.config.policies import POLICIES
-from neq.config.schema import WEIGHTS_BY_NAME, Config, DataProvider
+from neq.config.schema import WEIGHTS_BY_NAME, Config, DataProvider, NetConfig
 from neq.utils.errors import UserError, shown, unknown_name
 
 
@@ -61,7 +61,16 @@ def resolve(file_values: Mapping[str, object], overrides: Mapping[str, object]) 
     ratio = config.NEq_config.ratio
     if ratio is not None and ratio > 1:
         budget_notes.append(f"ratio {ratio} is above 1: every neuron may be updated (30 % is 0.3)")
-    return Resolved(config, (*notes, *budget_notes, *_random_start(config), *compat.notes(published, config)))
+    return Resolved(
+        config,
+        (
+            *notes,
+            *budget_notes,
+            *_random_start(config),
+            *_micro_batch_norms(config),
+            *compat.notes(published, config),
+        ),
+    )
 
 
 def _brought_by_policy(in_file: Mapping[str, object], given: Mapping[str, object]) -> dict[str, object]:
@@ -139,8 +148,20 @@ def _catalog_changes(asked: Config, overridden: Set[str]) -> tuple[dict[str, obj
         "new_num_classes": classes if entry.classes is None else entry.classes,
         "image_size": data.image_size or net.input_size,
         "mean_std": data.mean_std or net.mean_std or entry.mean_std,
+        **_network_of_file(asked.net_config, net.file),
     }
     return changes, notes
+
+
+def _network_of_file(asked: NetConfig, file: str | None) -> dict[str, object]:
+    """A network by the path of its file is recorded as the family's `file`, with the file as its weights."""
+    if file is None:
+        return {}
+    if asked.weights not in ("default", file):
+        raise UserError(
+            f"net_name {shown(asked.net_name)} and weights {shown(asked.weights)} name two starts; give one"
+        )
+    return {"net_name": f"{asked.net_name.partition(':')[0]}:file", "weights": file}
 
 
 def _dataset_and_root(data: DataProvider, overridden: Set[str]) -> tuple[str, str | None]:
@@ -204,6 +225,20 @@ def _random_start(config: Config) -> tuple[str, ...]:
     return (
         f"norm_mode frozen is for pretrained networks, but {net.net_name} starts at random and may learn "
         f"nothing; take a {PRE_TRAINED}NAME, give --weights FILE, or --norm_mode frontier",
+    )
+
+
+def _micro_batch_norms(config: Config) -> tuple[str, ...]:
+    """A note about batch norms that see micro-batches: that is another training than with whole batches."""
+    run, batch = config.run_config, config.data_provider.base_batch_size
+    if config.NEq_config.norm_mode == "frozen":
+        return ("ghost_batch_size has no effect under norm_mode frozen",) if run.ghost_batch_size else ()
+    if run.micro_batch_size is None or run.micro_batch_size >= batch or run.ghost_batch_size:
+        return ()
+    return (
+        f"batch norms see the statistics of {run.micro_batch_size} images at a time, which trains otherwise "
+        f"than batches of {batch}; --norm_mode frozen is exact, and with --ghost_batch_size the micro-batch "
+        "changes nothing",
     )
 
 

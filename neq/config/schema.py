@@ -182,6 +182,17 @@ class RunSettings(Section):
     )
     optimizer_name: Literal["sgd", "adam", "adamw"] = Field("sgd", description="optimizer")
     momentum: float = Field(0.0, ge=0, lt=1, description="momentum of sgd")
+    grad_clip_norm: float | None = Field(
+        None, gt=0, description="highest norm of a step's gradient, all that trains together; none: any"
+    )
+    micro_batch_size: int | None = Field(
+        None, ge=1, description="images that a process passes through at once, gradients adding up; none: all"
+    )
+    ghost_batch_size: int | None = Field(
+        None,
+        ge=2,
+        description="images whose statistics batch norms see together; none: those of a (micro-)batch",
+    )
     test_per_epochs: int = Field(
         1,
         ge=1,
@@ -220,7 +231,11 @@ class NEqConfig(Section):
     initialization: Annotated[str, OneOf(initializers)] = Field(
         "random", description="policy of the first epoch, or epochs"
     )
-    initial_epochs: int = Field(1, ge=1, description="epochs whose neurons initialization chooses")
+    initial_epochs: int | None = Field(
+        None,
+        ge=1,
+        description="epochs whose neurons initialization chooses; none: as the policy does, mostly 1",
+    )
     scheme: str | None = Field(None, description="named budget with its SU lists, or a .yaml file of one")
     ratio: float | None = Field(None, ge=0, le=10**6, description="budget as a share of all parameters")
     budget: int | None = Field(

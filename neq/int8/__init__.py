@@ -21,6 +21,7 @@ from neq.int8.memory_model import model_kilobytes
 from neq.int8.network import Int8Network, set_exact
 from neq.int8.onnx_file import onnx_model
 from neq.int8.qas import attach
+from neq.int8.quantize import Quantized, quantize
 from neq.int8.tiny_training import read_tiny_training
 
 __all__ = [
@@ -37,11 +38,13 @@ __all__ = [
     "Operation",
     "Pool",
     "Quantization",
+    "Quantized",
     "Table",
     "attach",
     "float_weights",
     "model_kilobytes",
     "onnx_model",
+    "quantize",
     "read_int8",
     "read_tiny_training",
     "set_exact",

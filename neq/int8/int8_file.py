@@ -97,6 +97,13 @@ def write_int8(path: Path, network: Description) -> None:
     Raises:
         OSError: the file cannot be written; a former one is kept.
     """
+    structure, tensors = taken_apart(network)
+    with atomic_file(path) as file:
+        file.write(checked_bytes(tensors, **{_KEY: structure}))
+
+
+def taken_apart(network: Description) -> tuple[str, dict[str, Tensor]]:
+    """An int8 network as JSON and its tensors by name."""
     tensors: dict[str, Tensor] = {}
     for each in (*network.operations, network.head):
         keys = [key for key in (*_CONV, *_TABLE) if hasattr(each, key)]
@@ -109,9 +116,25 @@ def write_int8(path: Path, network: Description) -> None:
             "images": vars(network.images),
             "classes": network.classes,
         }
-    ).model_dump_json()
-    with atomic_file(path) as file:
-        file.write(checked_bytes(tensors, **{_KEY: structure}))
+    )
+    return structure.model_dump_json(), tensors
+
+
+def put_together(written: str, tensors: dict[str, Tensor]) -> Description:
+    """The int8 network of what `taken_apart` returned.
+
+    Raises:
+        ValueError: it is none.
+    """
+    structure, left = _Structure.model_validate_json(written), dict(tensors)
+    operations = tuple(each.made(left) for each in structure.operations)
+    head = structure.head.made(left)
+    if not isinstance(head, Conv | Linear):
+        raise ValueError("its head is no classifier")
+    if left:
+        raise ValueError(f"{next(iter(left))} is of no operation")
+    images = Images(**dict(structure.images))
+    return Description(Quantization(*structure.image), operations, head, images, structure.classes)
 
 
 def is_int8_file(path: Path) -> bool:
@@ -136,15 +159,7 @@ def read_int8(file: str | Path) -> Description:
             written = (opened.metadata() or {}).get(_KEY)
         if written is None:
             raise ValueError("its metadata name no operations")
-        structure = _Structure.model_validate_json(written)
-        operations = tuple(each.made(tensors) for each in structure.operations)
-        head = structure.head.made(tensors)
-        if not isinstance(head, Conv | Linear):
-            raise ValueError("its head is no classifier")
-        if tensors:
-            raise ValueError(f"{next(iter(tensors))} is of no operation")
-        images = Images(**dict(structure.images))
-        return Description(Quantization(*structure.image), operations, head, images, structure.classes)
+        return put_together(written, tensors)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         reason = f"{'.'.join(map(str, first['loc']))}: {expected(first)}"

@@ -1,8 +1,9 @@
-"""Builds the int8 networks of the catalog, `int8:NAME`, from a file or from tiny-training's release."""
+"""Builds `int8:NAME` and `int8:FILE`, from files and from tiny-training's release."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,15 +11,16 @@ from torch import nn
 
 import neq.int8.onnx_file  # registers how it becomes ONNX
 import neq.int8.training  # noqa: F401  # registers how its optimizer steps
-from neq.config import network
+from neq.config import WEIGHTS_BY_NAME, network
 from neq.int8.description import IMAGE, Add, Conv, Description, Linear, Operation, Pool, Quantization
 from neq.int8.int8_file import is_int8_file, read_int8
 from neq.int8.network import Int8Network
+from neq.int8.rebuild import described_recipe
 from neq.int8.tiny_training import IMAGE_QUANTIZATION, read_tiny_training
 from neq.networks.downloads import cached_file, download_once, not_loaded
 from neq.networks.weights import load_weights
 from neq.utils.errors import UserError, shown
-from neq.wings.int8 import PUBLISHED
+from neq.wings.int8 import PUBLISHED, RECORDED
 
 RELEASE = (
     "https://raw.githubusercontent.com/mit-han-lab/tiny-training/"
@@ -37,30 +39,66 @@ def build(net_name: str, weights: str, weights_key: str | None) -> nn.Module:
     """An int8 network; its classifier is that of the weights.
 
     Args:
-        net_name: `int8:NAME`.
+        net_name: `int8:NAME`, or `int8:FILE`.
         weights: "default" (tiny-training's), "none" (random), or a file: of tiny-training, of `write_int8`,
-            or a run's.
+            or a run's. Of `int8:file` it is the network's own file.
         weights_key: of a checkpoint, as in `read_weights`.
 
     Raises:
         UserError: weights that are unavailable, damaged, or of another network.
     """
     name = net_name.partition(":")[2]
+    if name not in PUBLISHED:
+        return _of_file(net_name, weights if name == RECORDED else name)
     if weights == "none":
         return Int8Network(untrained(name))
     path = _published(net_name, PUBLISHED[name]) if weights == "default" else Path(weights).expanduser()
-    if path.suffix == ".pkl":
-        found = read_tiny_training(path)
-    elif is_int8_file(path):
-        found = read_int8(path)
-    else:
+    if path.suffix != ".pkl" and not is_int8_file(path):
         made = Int8Network(untrained(name))
         load_weights(made, made.head, weights, weights_key)
         return made
+    found = read_file(path)
     shapes = [[(each.name, each.weight.shape) for each in of.convs] for of in (found, untrained(name))]
     if shapes[0] != shapes[1]:
         raise UserError(f"weights {shown(weights)} are of another network than {net_name}; take another file")
     return Int8Network(found)
+
+
+def read_file(file: str | Path) -> Description:
+    """The int8 network in a file of tiny-training or of `write_int8`.
+
+    Raises:
+        UserError: no such file, a damaged one, or one of something else.
+    """
+    path = Path(file).expanduser()
+    with torch.device("cpu"):  # values are checked, which the meta device has none of
+        return read_tiny_training(path) if path.suffix == ".pkl" else read_int8(path)
+
+
+def describe_file(file: str) -> Mapping[str, object]:
+    """What the catalog says of the network in a file.
+
+    Raises:
+        UserError: as of `read_file`.
+    """
+    found = read_file(file)
+    return {
+        "file": file,
+        "input_size": found.images.size,
+        "mean_std": (found.images.mean, found.images.std),
+        "convs": len(found.convs),
+        "conv_weights": sum(each.weight.numel() for each in found.convs),
+    }
+
+
+def _of_file(net_name: str, file: str) -> nn.Module:
+    """The network in a file, which brings a recipe that needs no file."""
+    if file in WEIGHTS_BY_NAME:
+        raise UserError(f"net_name {net_name!r} needs its file; give net_name int8:FILE")
+    # Its classes are those of what it was made for, not of a run.
+    made = Int8Network(replace(read_file(file), classes=()))
+    made.neq_recipe = described_recipe  # type: ignore[assignment]
+    return made
 
 
 def untrained(name: str) -> Description:

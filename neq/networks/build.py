@@ -47,8 +47,9 @@ def build_network(
         else:
             module, _, function = entry.builder.partition(":")
             built = getattr(import_module(module), function)(net_name, weights, weights_key)
-        torch.default_generator.manual_seed(seed_for(seed, "head"))
-        replace_head(built, num_classes)
+        if entry.builder is None or weights in WEIGHTS_BY_NAME or not _has_outputs(built, num_classes):
+            torch.default_generator.manual_seed(seed_for(seed, "head"))
+            replace_head(built, num_classes)
     if entry.builder is None and weights not in WEIGHTS_BY_NAME:
         names = load_weights(built, head_name(built), weights, weights_key)
         if entry.zoo and not entry.pretrained and is_of_zoo(names):
@@ -58,6 +59,11 @@ def build_network(
                 PRE_TRAINED + net_name,
             )
     return built
+
+
+def _has_outputs(network: nn.Module, count: int) -> bool:
+    weight = network.get_submodule(head_name(network)).weight
+    return isinstance(weight, torch.Tensor) and len(weight) == count
 
 
 def _body(net_name: str, entry: NetworkEntry, pretrained: bool, num_classes: int) -> nn.Module:

@@ -76,10 +76,12 @@ def named_recipe(net_name: str, network: nn.Module, classes: int) -> Recipe:
 
     Args:
         net_name: that it was built by.
-        network: the network.
+        network: the network. Where its name does not describe it, since it was built from a file, it has an
+            attribute `neq_recipe`, a function of it and of classes.
         classes: outputs of its head.
     """
-    return Recipe(net_name, classes, head_name(network))
+    own: Callable[[nn.Module, int], Recipe] | None = getattr(network, "neq_recipe", None)
+    return Recipe(net_name, classes, head_name(network)) if own is None else own(network, classes)
 
 
 def register_transform(name: str) -> Callable[[TransformFunction], TransformFunction]:

@@ -41,10 +41,11 @@ class Classification(Task[LabelledBatch]):
         outputs = forward(images)
         return StepOutput(cross_entropy(outputs, labels), count_hits(outputs.detach(), labels))
 
-    def micro_batches(self, batch: LabelledBatch, images: int) -> Iterator[tuple[LabelledBatch, float]]:
+    def micro_batches(self, batch: LabelledBatch, parts: int) -> Iterator[tuple[LabelledBatch, float]]:
         """Consecutive images of the batch."""
-        inputs, labels = batch
-        for part in zip(inputs.split(images), labels.split(images), strict=True):
+        images, labels = batch
+        parts = min(parts, len(labels))
+        for part in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
             yield part, len(part[1]) / len(labels)
 
     def evaluate(self, network: Forward, split: str) -> Iterator[Counts]:

@@ -65,7 +65,7 @@ class Task(Protocol[Batch]):
             count all of them.
         extra_saved_bytes: bytes that the task's own modules keep for backward in a step, all processes
             together. What a loss keeps of the outputs does not count.
-        has_micro_batches: whether `micro_batches` cuts a batch into parts of any size.
+        has_micro_batches: whether `micro_batches` cuts a batch into any number of parts.
     """
 
     steps_per_epoch: int
@@ -93,14 +93,14 @@ class Task(Protocol[Batch]):
             batch: as `batches` yields it.
         """
 
-    def micro_batches(self, batch: Batch, images: int) -> Iterator[tuple[Batch, float]]:
+    def micro_batches(self, batch: Batch, parts: int) -> Iterator[tuple[Batch, float]]:
         """A batch in parts, each with its share of the batch: sum_k share_k loss_k is the batch's loss.
 
-        By default a batch is one part, of whatever size.
+        By default a batch is one part.
 
         Args:
             batch: as `batches` yields it.
-            images: of each part, at most.
+            parts: of nearly equal sizes, the largest first; fewer where there are fewer images.
         """
         yield batch, 1.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -31,13 +32,17 @@ from neq.training.distributed.collectives import SINGLE_PROCESS, ProcessGroup
 from neq.training.epoch_state import EpochState
 from neq.training.forward import NetworkForward
 from neq.training.importance import measure_importance
+from neq.training.schedule import total_epochs
 from neq.training.step_times import StepTimes, device_latency
 from neq.training.stopping import Stop
 from neq.training.tracker import Tracker
+from neq.utils.errors import UserError
 from neq.utils.seeds import generator, seed_for
 
 # What policies need measured, as progress carries it.
 _MEASURED: dict[str, type] = {"velocity": VelocityState, "importance": Importance}
+# The largest share of a run's epochs that comes before the policy's first choice, unless more are given.
+_MOST_INITIAL = 3 / 8
 
 
 @dataclass
@@ -151,12 +156,45 @@ class Training:
             allocator.choose(policy, SelectionState(self.table, self.network, stream, self.scheme))
         assert allocator.limit >= 0
 
+    def check_micro_batches(self) -> None:
+        """Checks that the task can cut its batches, into as many parts in every process.
+
+        Raises:
+            UserError: it cannot.
+        """
+        settings = self.config.run_config
+        images, group = settings.micro_batch_size, settings.ghost_batch_size
+        if images is None:
+            return
+        batch, processes = self.step_spec().batch_size, self.processes.count
+        if not self.task.has_micro_batches:
+            raise UserError(
+                f"micro_batch_size {images} is not allowed: {type(self.task).__name__} does not cut its "
+                "batches; leave it out"
+            )
+        if self.parts > batch // processes:
+            raise UserError(
+                f"micro_batch_size {images} is not allowed: {processes} processes do not share a batch of "
+                f"{batch} images evenly; take a multiple of {processes} as base_batch_size, or larger parts"
+            )
+        if group is not None and (images % group or batch % (images * processes)):
+            raise UserError(
+                f"micro_batch_size {images} is not allowed with ghost_batch_size {group} and {processes} "
+                f"process(es) for a batch of {batch} images: it must be a multiple of {group} that divides "
+                "each process' share"
+            )
+
+    @cached_property
+    def parts(self) -> int:
+        """Micro-batches of a step, as many in every process."""
+        return self.own_step(self.step_spec()).parts
+
     @cached_property
     def _allocators(self) -> dict[bool, BudgetAllocator]:
         """By whether the biases that a scheme lists train."""
         biases = bias_layers(self.table, self.scheme) if self.scheme else ()
         budget = Budget.of_config(self.config.NEq_config)
-        specs = {trained: self._step_spec(biases if trained else ()) for trained in (False, True)}
+        specs = {trained: self.step_spec(biases if trained else ()) for trained in (False, True)}
         return {
             trained: BudgetAllocator(
                 CostModel(self.network, self.table, spec), budget, partial(self._times, spec)
@@ -164,20 +202,40 @@ class Training:
             for trained, spec in specs.items()
         }
 
+    def own_step(self, spec: StepSpec, images: int | None = None) -> StepSpec:
+        """This process' part of a step.
+
+        Args:
+            spec: of all processes together.
+            images: of a batch in this process; none: its share of the run's.
+        """
+        share = spec.with_batch_size(images or -(-spec.batch_size // self.processes.count))
+        return replace(share, micro_batch=self.config.run_config.micro_batch_size)
+
     def _times(self, spec: StepSpec) -> Times:
         """The predicted times of this process' step."""
-        share = spec.with_batch_size(-(-spec.batch_size // self.processes.count))
-        model = CostModel(self.network, self.table, share)
+        model = CostModel(self.network, self.table, self.own_step(spec))
         latency = self.step_times.get(
             lambda: device_latency(model, self.device, self.config.memory), self.processes
         )
         return latency.times(model)
 
-    def _step_spec(self, biases: tuple[str, ...]) -> StepSpec:
+    def step_spec(self, biases: tuple[str, ...] = ()) -> StepSpec:
+        """The step of all processes together.
+
+        Args:
+            biases: layers whose bias trains whole.
+        """
         batch = min(self.config.data_provider.base_batch_size, self.data.counts["train"])
         spec = StepSpec.of_config(self.config, (batch,) * self.task.forwards, biases)
         extra = sum(parameter.nbytes for parameter in self.task.extra_parameters().values())
-        return replace(spec, extra_bytes=extra, extra_saved_bytes=self.task.extra_saved_bytes)
+        images = self.config.run_config.micro_batch_size
+        return replace(
+            spec,
+            micro_batch=None if images is None else images * self.processes.count,
+            extra_bytes=extra,
+            extra_saved_bytes=self.task.extra_saved_bytes,
+        )
 
     @property
     def scheme(self) -> StaticScheme | None:
@@ -196,10 +254,18 @@ class Training:
         """The policy of every epoch after the initial ones."""
         return POLICIES[self.config.NEq_config.neuron_selection]
 
+    @cached_property
+    def initial_epochs(self) -> int:
+        """The epochs whose neurons the initialization chooses."""
+        given, epochs = self.config.NEq_config.initial_epochs, total_epochs(self.config.run_config)
+        enough = math.ceil(self.main_policy.initial_steps / self.task.steps_per_epoch)
+        return min(given or max(1, min(enough, int(_MOST_INITIAL * epochs))), epochs)
+
     def policy(self, epoch: int) -> Policy:
         """The policy that chooses an epoch's neurons."""
-        neq = self.config.NEq_config
-        return POLICIES[neq.initialization] if epoch < neq.initial_epochs else self.main_policy
+        if epoch < self.initial_epochs:
+            return POLICIES[self.config.NEq_config.initialization]
+        return self.main_policy
 
 
 def choose_neurons(run: Training, progress: Progress, epoch: int) -> Allocation:
@@ -207,7 +273,7 @@ def choose_neurons(run: Training, progress: Progress, epoch: int) -> Allocation:
     policy = run.policy(epoch)
     allocator = run.allocator(policy)
     settings = run.config.NEq_config
-    later = epoch - (settings.initial_epochs if epoch >= settings.initial_epochs else 1)
+    later = epoch - (run.initial_epochs if epoch >= run.initial_epochs else 1)
     if policy.name == progress.policy and not _chooses_again(policy, settings.choose_every, later):
         assert progress.chosen is not None
         return allocator.keep(policy, progress.chosen)

@@ -44,11 +44,6 @@ class Passes:
     spec: StepSpec
     groups: tuple[Selection, ...]
 
-    @property
-    def images(self) -> int:
-        """Images that are passed through at once."""
-        return self.spec.kept_together[0]
-
 
 def measure_importance(
     network: nn.Module,
@@ -86,7 +81,7 @@ def measure_importance(
         with torch.random.fork_rng(devices), torch.enable_grad():
             torch.manual_seed(seed)
             for batch in islice(task.batches(epoch, 0), count):
-                for part, share in task.micro_batches(batch, passes.images):
+                for part, share in task.micro_batches(batch, passes.spec.parts):
                     loss = loss_of(plan, part)
                     if criterion.sample == "image":
                         loss.backward()

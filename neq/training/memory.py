@@ -86,7 +86,7 @@ def predict(run: Training, batch: int | None = None) -> PredictedMemory:
     policy = run.policy(0)
     chosen = choose_neurons(run, Progress(), 0).chosen
     selection, model = run.table.selection(chosen), run.allocator(policy).model
-    spec = model.spec.with_batch_size(batch or -(-model.spec.batch_size // run.processes.count))
+    spec = run.own_step(model.spec, batch)
     if spec != model.spec:
         model = CostModel(run.network, run.table, spec)
     cost = model.step(selection)
@@ -117,7 +117,7 @@ def predict(run: Training, batch: int | None = None) -> PredictedMemory:
         gradients=cost.gradient_bytes,
         optimizer=cost.optimizer_bytes,
         rows=_of_parts({name: part for name, part in plan.parts.items() if not part.is_whole}, tensors),
-        passing=max(spec.forwards) * passing,
+        passing=max(spec.kept_together) * passing,
         before=before,
         measuring=measuring,
     )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from neq.backward import Plan, optimizer_state
-from neq.tasks import StepOutput
+from neq.tasks import StepOutput, add_counts
 from neq.training.context import Progress, Training
 from neq.training.epoch_state import EpochState
 from neq.training.evaluation import sum_counts
@@ -111,9 +111,26 @@ def save(run: Training, progress: Progress, is_best: bool = False) -> None:
 
 
 def train_step(run: Training, epoch: Epoch, batch: object, measured: SavedBytes | None = None) -> StepOutput:
-    """Forward, backward and update for one batch."""
-    precision = run.config.run_config.precision
-    forward = NetworkForward(epoch.plan, precision, run.shared_batch, measured)
+    """Forward and backward for a batch, or for each of its micro-batches, and one update."""
+    loss, counts = torch.zeros((), device=run.device), dict[str, Tensor | int]()
+    for part, share in run.task.micro_batches(batch, run.parts):
+        output = _backward(run, epoch, part, share, measured)
+        loss, counts = loss + output.loss.detach() * share, dict(add_counts(counts, output.counts))
+        measured = None  # the first part is the largest
+    run.processes.average_gradients(epoch, run.task.share)
+    if (most := run.config.run_config.grad_clip_norm) is not None:
+        nn.utils.clip_grad_norm_(list(epoch.parameters()), most)
+    epoch.optimizer.step()
+    epoch.optimizer.zero_grad()
+    epoch.plan.write_back()
+    return StepOutput(loss, counts)
+
+
+def _backward(
+    run: Training, epoch: Epoch, batch: object, share: float, measured: SavedBytes | None
+) -> StepOutput:
+    """Adds the gradients of a micro-batch, weighted by its share of the batch."""
+    forward = NetworkForward(epoch.plan, run.config.run_config.precision, run.shared_batch, measured)
     output = run.task.step(forward, batch)
     if forward.calls > run.task.forwards:
         raise ValueError(
@@ -122,11 +139,7 @@ def train_step(run: Training, epoch: Epoch, batch: object, measured: SavedBytes 
         )
     if not output.loss.requires_grad:
         raise ValueError(f"the loss of {task_name(run)} has no graph; compute it from what forward returns")
-    output.loss.backward()
-    run.processes.average_gradients(epoch, run.task.share)
-    epoch.optimizer.step()
-    epoch.optimizer.zero_grad()
-    epoch.plan.write_back()
+    (output.loss * share).backward()
     return output
 
 
@@ -204,11 +217,10 @@ def _rate(run: Training, epoch: Epoch, step: int) -> float:
     """The learning rate of a step of an epoch."""
     settings, steps = run.config.run_config, run.task.steps_per_epoch
     is_searched_again = settings.base_lr == "auto" and run.policy(0).name != run.main_policy.name
-    first = min(run.config.NEq_config.initial_epochs, total_epochs(settings)) if is_searched_again else 0
+    first = run.initial_epochs if is_searched_again else 0
     return learning_rate(settings, epoch.base_lr, epoch.number * steps + step, steps, first)
 
 
 def _shows_the_policy(run: Training, epoch: int) -> bool:
     """Whether an epoch's neurons are chosen as most epochs' are, not by the initialization."""
-    initial = run.config.NEq_config.initial_epochs
-    return epoch >= initial or total_epochs(run.config.run_config) <= initial
+    return epoch >= run.initial_epochs or run.initial_epochs == total_epochs(run.config.run_config)

@@ -1,8 +1,9 @@
-"""Int8 networks: names `int8:NAME`, and the section `int8` of the configuration."""
+"""Int8 networks: names `int8:NAME` and `int8:FILE`, and the section `int8` of the configuration."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 
 from pydantic import Field
 
@@ -13,6 +14,9 @@ from neq.utils.errors import unknown_name
 
 # Name -> its file among those that tiny-training publishes, without the ending.
 PUBLISHED = {"mcunet-in1": "mcunet-5fps", "mbv2-w0.35": "mbv2-w0.35", "proxyless-w0.3": "proxyless-w0.3"}
+FILES = (".safetensors", ".pkl")
+# What a run records in place of a file's path, which its weights name.
+RECORDED = "file"
 
 
 class Int8Settings(Section):
@@ -22,22 +26,21 @@ class Int8Settings(Section):
 
 
 def describe(name: str) -> Mapping[str, object]:
-    """The catalog entry of `int8:NAME`.
+    """The catalog entry of `int8:NAME`, or of `int8:FILE`.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or a file that holds no int8 network.
     """
+    entry = {"input_size": 128, "mean_std": ZOO_INPUT, "pretrained": True, "builder": "neq.int8.named:build"}
+    if name == RECORDED:
+        return entry
+    if name.endswith(FILES):  # read by another module, since torch takes seconds to import
+        return {**entry, **import_module("neq.int8.named").describe_file(name)}
     if name not in PUBLISHED:
-        raise unknown_name("net_name", f"int8:{name}", [f"int8:{each}" for each in PUBLISHED])
+        known = [f"int8:{each}" for each in PUBLISHED]
+        raise unknown_name("net_name", f"int8:{name}", known, f"Or int8:FILE, a {' or '.join(FILES)} file.")
     plain = network(name)
-    return {
-        "input_size": 128,
-        "convs": plain.convs,
-        "conv_weights": plain.conv_weights,
-        "mean_std": ZOO_INPUT,
-        "pretrained": True,
-        "builder": "neq.int8.named:build",
-    }
+    return {**entry, "convs": plain.convs, "conv_weights": plain.conv_weights}
 
 
 register_family("int8", describe)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from neq.backward import SyncBatchStats
-from neq.backward.sync_batch_norm import SyncBatchNormFunction, batch_norm, batch_norm_backward
+from neq.backward.sync_batch_norm import SplitBatchNormFunction, batch_norm, batch_norm_backward
 
 SINGLE_PROCESS = SyncBatchStats(lambda values: values, 1.0)
 SHAPES = [(6, 4, 5, 3), (7, 4), (3, 4, 8)]
@@ -16,7 +16,9 @@ def results(norm, x, shared):
     x = x.clone().requires_grad_()
     running = (norm.running_mean, norm.running_var, 0.1, norm.eps)
     out = (
-        SyncBatchNormFunction.apply(x, norm.weight, norm.bias, running, SINGLE_PROCESS) if shared else norm(x)
+        SplitBatchNormFunction.apply(x, norm.weight, norm.bias, running, SINGLE_PROCESS)
+        if shared
+        else norm(x)
     )
     out.square().sum().backward()
     affine = [] if norm.weight is None else [norm.weight.grad, norm.bias.grad]

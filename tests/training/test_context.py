@@ -144,6 +144,25 @@ def test_initialization_chooses_the_first_epochs(tmp_path, initial):
     assert summary["saved_bytes"] > 0
 
 
+@pytest.mark.parametrize(
+    ("settings", "initial"),
+    [
+        ({**AUTO, "n_epochs": 2}, 1),
+        ({**AUTO, "n_epochs": 16}, 2),
+        ({**AUTO, "n_epochs": 16, "base_batch_size": 512}, 6),
+        ({**AUTO, "n_epochs": 1000, "base_batch_size": 512}, 25),
+        ({**AUTO, "n_epochs": 16, "initial_epochs": 2}, 2),
+        ({**AUTO, "n_epochs": 16, "initial_epochs": 99}, 16),
+        ({"neuron_selection": "random", "n_epochs": 16}, 1),
+    ],
+)
+def test_what_measures_importance_lets_the_head_fit_first(tmp_path, settings, initial):
+    """50 steps of it, but no more than three eighths of the run."""
+    with run_of(tmp_path, **settings) as (run, _):
+        assert run.initial_epochs == initial
+        assert run.policy(initial - 1).name == run.config.NEq_config.initialization
+
+
 @pytest.mark.parametrize(("every", "distinct"), [(1, 4), (2, 2), (9, 1)])
 def test_a_policy_chooses_again_every_so_many_epochs(tmp_path, every, distinct):
     with run_of(tmp_path, neuron_selection="random", choose_every=every, n_epochs=5) as (run, diary):

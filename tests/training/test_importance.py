@@ -27,11 +27,11 @@ class Labelled:
     def batches(self, epoch, start):
         return iter(BATCHES[start:])
 
-    def micro_batches(self, whole, images):
+    def micro_batches(self, whole, parts):
         if not self.has_micro_batches:
             yield whole, 1.0
             return
-        for part in zip(*(each.split(images) for each in whole), strict=True):
+        for part in zip(*(each.tensor_split(parts) for each in whole), strict=True):
             yield part, len(part[0]) / len(whole[0])
 
     def step(self, forward, given):
@@ -115,7 +115,7 @@ def test_no_pass_keeps_more_than_the_budget(ratio):
     seen = 0
     for group in passes.groups:
         plan = passes.spec.plan(network, allocator.model.table, group)
-        for part, _ in Labelled().micro_batches(BATCHES[0], passes.images):
+        for part, _ in Labelled().micro_batches(BATCHES[0], passes.spec.parts):
             kept = SavedBytes([*network.parameters(), *network.buffers(), *plan.parameters()])
             with kept.counting():
                 loss = plan(part[0]).sum()

@@ -101,6 +101,7 @@ CASES = {
     "frozen": (double_toy, SETTINGS),
     "frontier": (double_toy, {**SETTINGS, "norm_mode": "frontier"}),
     "train": (double_toy, {**SETTINGS, "norm_mode": "train"}),
+    "micro-batches": (double_toy, {**SETTINGS, "micro_batch_size": 5, "n_epochs": 2}),
     "mcunet frozen": (double_mcunet, MCUNET),
     "mcunet train": (double_mcunet, {**MCUNET, "norm_mode": "train", "base_batch_size": 257}),
 }
