@@ -15,7 +15,7 @@ from neq.utils.errors import UserError
 SURFACE = """
 --augmentation --base_batch_size --base_lr --budget --budget_unit --cache --cache_gib
 --checkpoint_minutes --choose_every --color_aug --config-file --cost_aware --dataset --debug --device
---dry-run --final_lr --fine_tuning --ghost_batch_size --glob_num_params --grad_clip_norm --help
+--dry-run --final_lr --fine_tuning --ghost_batch_size --glob_num_params --grad_clip_norm --head --help
 --image_size --importance --importance_batches --initial_epochs --initialization --layer_share
 --lr_schedule_name --lr_step_gamma --lr_step_size --manual_seed --manual_weight_idx --mean_std --memory
 --micro_batch_size --momentum --n_bias_update --n_epochs --n_worker --net_name --neuron_selection
