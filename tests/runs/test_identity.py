@@ -84,6 +84,7 @@ OTHER = {
     "manual_weight_idx": [3],
     "weight_update_ratio": [1],
     "qas": False,
+    "head": "quantized",
 }
 
 
