@@ -56,6 +56,12 @@ def test_nothing_given() -> None:
     assert options() == Options("transfer", {}, dry_run=False, overwrite=False, debug=False)
 
 
+@pytest.mark.parametrize("given", ["features.3,features.7", "[features.3, features.7]", "features.3"])
+def test_names_are_a_list(given: str) -> None:
+    config = load(["--checkpoint_cuts", given], "neq train")[1].config
+    assert config.run_config.checkpoint_cuts == ("features.3", "features.7")[: given.count(",") + 1]
+
+
 def test_switches_and_file() -> None:
     given = options("--dry-run", "--overwrite", "--debug", "--config-file", "my.yaml")
     assert given == Options("my.yaml", {}, dry_run=True, overwrite=True, debug=True, names_config=True)
