@@ -60,7 +60,7 @@ CELLS = {
 _CHANGED: dict[str, dict[str, object]] = {
     "momentum 0.9": {"momentum": 0.9},
     "norms frontier": {"norm_mode": "frontier"},
-    "head 3 epochs": {"initial_epochs": 3},
+    "head 1 epoch": {"initial_epochs": 1},
     "adam": {"optimizer_name": "adam"},
     "crops from 0.35": {"resize_scale": 0.35},
     "no augmentation": {"augmentation": "none"},

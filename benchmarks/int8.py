@@ -37,7 +37,7 @@ NETWORK, FLOAT, SCHEME = "int8:mcunet-in1", "mcunet-in1_folded", "mcunet-in1_sch
 # .4, .1 and .025 for 256 images, of which the published code takes .1. Without scaling codes hardly move at
 # any rate, and the classifier, which then trains alone, takes more.
 GRID = (0.05, 0.0125, 0.003125)
-HEAD_GRID = (0.2, 0.05, 0.0125)
+HEAD_GRID = (0.8, 0.2, 0.05)
 ADAM_GRID = (0.016, 0.004, 0.001)
 
 

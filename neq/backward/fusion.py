@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from neq.backward.activations import FUNCTIONS, GELU_TANH, METHODS, Activation, Clamp, activation_of
 from neq.backward.batch_norms import is_plain_batch_norm
 from neq.backward.max_pool import is_max_pool
+from neq.backward.segments import cut_points
 from neq.backward.stand_ins import stand_in
 from neq.networks.graph import graph_of, has_hooks
 from neq.networks.layer_kinds import layer_kind
@@ -81,12 +82,19 @@ class Trace:
         blocks: what was fused.
         standalone: activations that follow no convolution.
         added: modules within norms by the names that they are called by.
+        graph: of the forward.
+        cut_points: where it can be cut, as `neq.backward.segments.cut_points` returns them.
+        inexact: those of them behind a fused norm with an activation: under batch statistics a layer there
+            reads the map itself if it is cut off, not one that is recomputed, so that last digits differ.
     """
 
     forward: Callable[..., Any]
     blocks: tuple[Block, ...]
     standalone: tuple[StandaloneActivation, ...]
     added: Mapping[str, nn.Module]
+    graph: fx.Graph
+    cut_points: Mapping[str, fx.Node]
+    inexact: frozenset[str]
 
 
 # id of a network -> its state when it was traced, its trace, and what removes both with the network.
@@ -185,7 +193,16 @@ def _trace(network: nn.Module, table: NeuronTable) -> Trace:
         StandaloneActivation(activation, owners, str(node.target), readers(node))
         for node, (activation, owners) in alone.items()
     )
-    return Trace(forward, blocks, standalone, added)
+    called = {node: str(node.target) for node in graph.nodes if node.op == "call_module"} | ends
+    layers = {node: name for node, name in called.items() if name in needed}
+    points = {
+        name: node
+        for name, node in cut_points(graph, layers).items()
+        if not any(user.args[0] is node and _works_in_place(user, modules) for user in node.users)
+    }
+    recomputed = {block.placeholder for block in blocks if block.norm and block.activation}
+    inexact = frozenset(name for name, node in points.items() if node.target in recomputed)
+    return Trace(forward, blocks, standalone, added, graph, points, inexact)
 
 
 def _simplify(graph: fx.Graph, modules: dict[str, nn.Module]) -> dict[str, nn.Module]:

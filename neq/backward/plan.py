@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from types import MethodType
 from typing import Any
 
@@ -25,6 +26,7 @@ from neq.backward.max_pool import is_max_pool, max_pool
 from neq.backward.module_views import SharedAttributes, StandInParameters, shadow, view
 from neq.backward.recomputable import batch_stats_norm, recomputable_activation, recomputable_norm
 from neq.backward.recompute import mark_input
+from neq.backward.segments import Segments, cuts_at, statistics_kept
 from neq.backward.stand_ins import stand_in
 from neq.backward.standalone_activation import standalone_clamp
 from neq.backward.sync_batch_norm import BatchSplit
@@ -36,7 +38,7 @@ from neq.networks.layer_kinds import LINEAR, LayerKind
 from neq.networks.library_layers import torch_class, within
 from neq.networks.neurons import NORMS, NeuronTable, Selection
 from neq.networks.parameter_slice import ParameterSlice
-from neq.utils.errors import unknown_name
+from neq.utils.errors import UserError, unknown_name
 
 # Type that layers' inputs are kept in; None: their own.
 SAVED_PRECISIONS: dict[str, torch.dtype | None] = {"exact": None, "bf16": torch.bfloat16}
@@ -65,13 +67,16 @@ class Plan:
         batch: where several processes split each batch: how batch norms get the statistics of all of it; or
             groups of images that they see one by one. Norms with a forward of their own, and those without
             running statistics, see all that the plan is called with.
+        cuts: layers or norms before which the network is cut into segments: all but the last keep their input
+            alone and run again in backward.
 
     Attributes:
         parts: what trains: name of a parameter -> which slice of it.
         stand_ins: layer name -> the module that computes it when the plan is called.
+        segments: of the network; none where it is not cut.
 
     Raises:
-        UserError: unknown norm mode, layer, channel or precision, or a kind of layer without a stand-in.
+        UserError: unknown norm mode, layer, channel, precision or cut, or a kind of layer without a stand-in.
     """
 
     def __init__(
@@ -83,10 +88,12 @@ class Plan:
         bias_layers: Collection[str] = (),
         saved_precision: str = "exact",
         batch: BatchSplit | None = None,
+        cuts: Sequence[str] = (),
     ) -> None:
         self.network = network
         self.table = table
-        self.norm_mode, self._batch = norm_mode, batch
+        self.norm_mode, self._batch, self._cuts = norm_mode, batch, cuts
+        self.segments: Segments | None = None
         self._bias_layers, self._saved_precision = bias_layers, saved_precision
         if saved_precision not in SAVED_PRECISIONS:
             raise unknown_name("saved_precision", saved_precision, SAVED_PRECISIONS)
@@ -118,7 +125,7 @@ class Plan:
         self._leaves.reconcile()
         copied = Plan(
             copy.deepcopy(self.network, memo), self.table, self.selection, self.norm_mode, self._bias_layers,
-            self._saved_precision, self._batch,
+            self._saved_precision, self._batch, self._cuts,
         )  # fmt: skip
         for leaf, mine in zip(copied.parameters(), self.parameters(), strict=True):
             leaf.grad = None if mine.grad is None else mine.grad.clone()
@@ -143,6 +150,11 @@ class Plan:
     def _view(self, made: dict[nn.Module, nn.Module]) -> nn.Module:
         """The network as training calls it: fused where it could be traced, else layer by layer."""
         trace = traced(self.network, self.table)
+        if trace is None and self._cuts:
+            raise UserError(
+                f"{type(self.network).__name__} cannot be traced and so not be cut into segments; "
+                "leave checkpoint_segments out"
+            )
         if trace is None:
             for module in filter(is_split, made):
                 made[module] = nn.Sequential(made[module], *map(shadow, within(module)))
@@ -167,7 +179,18 @@ class Plan:
                 else standalone_clamp(alone.activation, self._is_kept(alone.readers, kinds))
             )
         root.forward = MethodType(trace.forward, root)
+        if self._cuts:
+            again = partial(self._again, root)
+            root.forward = self.segments = Segments(
+                root, trace.graph, cuts_at(trace.cut_points, self._cuts), again
+            )
         return root
+
+    @contextlib.contextmanager
+    def _again(self, root: nn.Module) -> Iterator[None]:
+        """The context in which a segment runs again."""
+        with self._attributes.shared(), self._mode, statistics_kept(self.network, root):
+            yield
 
     def _layerwise(self) -> dict[nn.Module, nn.Module]:
         """The view's own modules, each alone: selectable layers, norms and the head."""

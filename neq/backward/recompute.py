@@ -78,9 +78,10 @@ def _mark(x: Tensor) -> tuple[RecomputeSpec, int] | None:
 
 def _of_view(x: Tensor, base: Tensor, spec: RecomputeSpec) -> RecomputeSpec:
     whole, part = (base.shape, base.stride()), (x.shape, x.stride(), x.storage_offset())
+    of_base = spec.compute  # not spec, which would hold what it keeps
 
     def compute(*kept: Tensor) -> Tensor:
-        found = spec.compute(*kept)
+        found = of_base(*kept)
         if found.stride() != whole[1]:
             found = torch.empty_strided(*whole, dtype=found.dtype, device=found.device).copy_(found)
         return found.as_strided(*part)

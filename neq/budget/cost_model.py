@@ -12,8 +12,11 @@ from functools import cached_property
 
 from torch import nn
 
+from neq.backward.fusion import traced
+from neq.backward.plan import Plan
 from neq.backward.trainable import values_of
 from neq.budget.saved_tensors import Kept, fake_copy, kept_for_backward
+from neq.budget.segments import best_cuts, kept_by_segment, most_kept
 from neq.budget.step_spec import STATE_PER_VALUE, StepSpec
 from neq.networks.layer_kinds import ByteWidths
 from neq.networks.neurons import NeuronTable, Selection
@@ -87,7 +90,7 @@ class CostModel:
         Args:
             selection: layer name -> chosen channels.
         """
-        plan = self.spec.plan(self.network, self.table, selection)
+        plan = self.spec.plan(self.network, self.table, selection, cuts=self.cuts(selection))
         trained = plan.trained_values()
         values = sum(trained.values())
         passed_on = input_gradient_macs(self.table, plan.parts)
@@ -100,10 +103,32 @@ class CostModel:
             forward_macs=images * (self.table.total_macs + self.table.head_macs),
             input_gradient_macs=images * sum(passed_on.values()),
             weight_gradient_macs=images * (int(self.table.macs[chosen].sum()) + self.table.head_macs),
-            saved_bytes=kept_for_backward(plan, self.spec).bytes + self.spec.extra_saved_bytes,
+            saved_bytes=self._kept_bytes(plan) + self.spec.extra_saved_bytes,
             gradient_bytes=gradient_bytes + self.spec.extra_bytes,
             optimizer_bytes=optimizer_bytes + self.spec.extra_bytes * self._states,
         )
+
+    def cuts(self, selection: Selection) -> tuple[str, ...]:
+        """Where the step's network is cut into segments: as specified, or where it keeps least.
+
+        Args:
+            selection: layer name -> chosen channels.
+        """
+        spec = self.spec
+        if spec.checkpoint_cuts or spec.checkpoint_segments == 1:
+            return spec.checkpoint_cuts
+        if (trace := traced(self.network, self.table)) is None or not trace.cut_points:
+            return ()
+        exact = [name for name in trace.cut_points if name not in trace.inexact]
+        points = exact if exact and spec.norm_mode != "frozen" else list(trace.cut_points)
+        plan = spec.plan(self.network, self.table, selection, cuts=points)
+        return best_cuts(points, kept_by_segment(plan, spec)[0], spec.checkpoint_segments)
+
+    def _kept_bytes(self, plan: Plan) -> int:
+        """The most that a plan's step finds kept for backward at once."""
+        if plan.segments is None:
+            return kept_for_backward(plan, self.spec).bytes
+        return sum(map(most_kept, kept_by_segment(plan, self.spec)))
 
     def held_bytes(self, parts: Mapping[str, ParameterSlice]) -> tuple[int, int]:
         """Bytes of gradients, and of the optimizer's state.
@@ -133,7 +158,7 @@ class CostModel:
         return ByteWidths(width, width)
 
     def kept(self, selection: Selection) -> Kept:
-        """What the forward passes keep for backward, layer by layer.
+        """What the forward passes keep for backward where nothing is recomputed, layer by layer.
 
         Args:
             selection: layer name -> chosen channels.

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from neq.backward.trainable import trainable_slices
 from neq.budget.cost_model import CostModel, earliest_trained, input_gradient_macs
 from neq.budget.knapsack import MarginalCosts
-from neq.budget.step_spec import StepSpec
 from neq.networks.neurons import Layer, NeuronTable
 
 # What the amounts are; "passed" is work for gradients that pass a layer, "chosen" for those of weights.
@@ -250,17 +249,16 @@ def measure(
     cuda = [device] if device.type == "cuda" else []
     network = copy.deepcopy(model.plain_network).to(device)
     with torch.random.fork_rng(devices=cuda):
-        steps = [_step(network, model.table, model.spec, chosen, device) for chosen in selections]
+        steps = [_step(network, model, chosen, device) for chosen in selections]
         clock = _clock(device)
         seconds = [[_seconds(step, clock) for step in steps] for _ in range(rounds)]
     return [min(each) for each in zip(*seconds, strict=True)]
 
 
-def _step(
-    network: nn.Module, table: NeuronTable, spec: StepSpec, chosen: Tensor, device: torch.device
-) -> Callable[[], None]:
+def _step(network: nn.Module, model: CostModel, chosen: Tensor, device: torch.device) -> Callable[[], None]:
     """A step on random images that leaves the weights as they are."""
-    plan = spec.plan(network, table, table.selection(chosen))
+    spec, selection = model.spec, model.table.selection(chosen)
+    plan = spec.plan(network, model.table, selection, cuts=model.cuts(selection))
     parameters = list(plan.parameters())
     kinds: dict[str, Callable[[], torch.optim.Optimizer]] = {
         "sgd": lambda: torch.optim.SGD(parameters, lr=0.0),

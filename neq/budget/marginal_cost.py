@@ -65,7 +65,8 @@ def _byte_costs(model: CostModel, layer_of: Tensor, sizes: Tensor) -> MarginalCo
     """Of training memory; L layers have `sizes` neurons each, int64 [L]."""
     table, spec = model.table, model.spec
     none, norms = model.step({}), _norm_bytes(model, None)
-    none_kept = none.saved_bytes - spec.extra_saved_bytes
+    is_cut = spec.checkpoint_segments > 1 or spec.checkpoint_cuts
+    none_kept = model.kept({}).bytes if is_cut else none.saved_bytes - spec.extra_saved_bytes
     first = min(table.layers, key=lambda layer: layer.order)
     kept = model.kept({first.name: torch.tensor([0])})
     neuron, opening, depth = [], [], []

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from itertools import chain
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -99,6 +99,15 @@ class Kept:
         return tensor
 
 
+class Notes(Protocol):
+    """What takes note of tensors that are kept for backward; storages in `free` do not count."""
+
+    free: set[int]
+
+    def note(self, tensor: Tensor) -> Tensor:
+        """Counts a tensor, and returns it."""
+
+
 def kept_for_backward(plan: Plan, spec: StepSpec) -> Kept:
     """What the forward passes of a plan's step keep at the same time, weights and inputs apart.
 
@@ -107,10 +116,10 @@ def kept_for_backward(plan: Plan, spec: StepSpec) -> Kept:
         spec: of the step.
     """
     kept = Kept()
-    with _fake_forwards(plan.network, plan.parameters(), spec, kept) as batches, _listening(plan, kept):
+    with fake_forwards(plan.network, plan.parameters(), spec, kept) as batches, _listening(plan, kept):
         for images in batches:
             kept.begin_forward()
-            with _precision(spec, images):
+            with precision_of(spec, images):
                 plan(images)
     return kept
 
@@ -125,18 +134,18 @@ def kept_for_gradients(network: nn.Module, table: NeuronTable, spec: StepSpec) -
     """
     kept, (weights, forward) = Kept(), detached(network, table)
     whole = replace(spec, micro_batch=None)
-    with _fake_forwards(network, weights.values(), whole, kept) as batches, eval_mode(network):
+    with fake_forwards(network, weights.values(), whole, kept) as batches, eval_mode(network):
         for images in batches:
-            with _precision(spec, images):
+            with precision_of(spec, images):
                 forward(images)
     return kept.bytes
 
 
 @contextmanager
-def _fake_forwards(
-    network: nn.Module, trained: Iterable[Tensor], spec: StepSpec, kept: Kept
+def fake_forwards(
+    network: nn.Module, trained: Iterable[Tensor], spec: StepSpec, kept: Notes
 ) -> Iterator[list[Tensor]]:
-    """Notes all that forward passes inside keep, and gives their inputs, by forward pass."""
+    """Notes all that forward passes inside keep, and returns their inputs, by forward pass."""
     example = next(network.parameters())
     with example.fake_mode:  # type: ignore[attr-defined]
         batches = [
@@ -190,7 +199,7 @@ class _NormStatistics(TorchDispatchMode):
         return (out, *(each.to(widest) for each in statistics))
 
 
-def _precision(spec: StepSpec, images: Tensor) -> torch.autocast:
+def precision_of(spec: StepSpec, images: Tensor) -> torch.autocast:
     """The autocast of one forward pass: the next one casts weights anew."""
     return torch.autocast(images.device.type, torch.bfloat16, enabled=spec.precision == "bf16")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
@@ -40,10 +40,12 @@ class StepSpec:
         ghost_batch: images of a group whose statistics batch norms see; None: those of a whole (micro-)batch.
         extra_bytes: of parameters that train beside the network's: those of a task.
         extra_saved_bytes: kept for backward beside what the forward passes keep.
-        checkpoint_segments: 1; recomputation in segments is not counted.
+        checkpoint_segments: most segments of the network, cut where it keeps least: all but the last run
+            again in backward.
+        checkpoint_cuts: layers or norms to cut it before instead.
 
     Raises:
-        UserError: no images, an unknown optimizer or precision, or more than one segment.
+        UserError: no images, an unknown optimizer or precision, or no segment.
     """
 
     forwards: tuple[int, ...]
@@ -58,6 +60,7 @@ class StepSpec:
     extra_bytes: int = 0
     extra_saved_bytes: int = 0
     checkpoint_segments: int = 1
+    checkpoint_cuts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         images = (*self.forwards, self.micro_batch, self.ghost_batch)
@@ -70,8 +73,8 @@ class StepSpec:
             raise unknown_name("optimizer", self.optimizer, STATE_PER_VALUE)
         if self.precision not in PRECISIONS:
             raise unknown_name("precision", self.precision, PRECISIONS)
-        if self.checkpoint_segments != 1:
-            raise UserError(f"checkpoint_segments {self.checkpoint_segments} is not supported; allowed: 1")
+        if self.checkpoint_segments < 1:
+            raise UserError(f"checkpoint_segments {self.checkpoint_segments} is not allowed; 1 or more")
 
     @classmethod
     def of_config(cls, config: Config, forwards: tuple[int, ...], bias_layers: Collection[str] = ()) -> Self:
@@ -92,6 +95,8 @@ class StepSpec:
             neq.saved_precision,
             tuple(bias_layers),
             ghost_batch=settings.ghost_batch_size,
+            checkpoint_segments=settings.checkpoint_segments,
+            checkpoint_cuts=settings.checkpoint_cuts,
         )
 
     @property
@@ -125,15 +130,18 @@ class StepSpec:
         table: NeuronTable,
         selection: Selection,
         batch: SyncBatchStats | None = None,
+        cuts: Sequence[str] = (),
     ) -> Plan:
         """The plan whose steps these are.
 
         Args:
             selection: layer name -> chosen channels, ascending.
-            batch: as for `Plan`.
+            batch, cuts: as for `Plan`; `CostModel.cuts` returns those of the specification.
         """
         split = batch if self.ghost_batch is None else GhostBatches(self.ghost_batch)
-        return Plan(network, table, selection, self.norm_mode, self.bias_layers, self.saved_precision, split)
+        return Plan(
+            network, table, selection, self.norm_mode, self.bias_layers, self.saved_precision, split, cuts
+        )
 
 
 def optimizer_kind(settings: RunSettings) -> str:

@@ -54,6 +54,13 @@ def _one_or_more(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+def _names(value: object) -> object:
+    """The list that `first,second` stands for, with or without brackets."""
+    if isinstance(value, str):
+        return [name.strip() for name in value.strip().removeprefix("[").removesuffix("]").split(",")]
+    return value
+
+
 def mean_std_pair(value: object) -> object:
     """`[[mean...], [std...]]` as `{mean: [...], std: [...]}`."""
     if isinstance(value, (list, tuple)) and len(value) == 2:
@@ -187,6 +194,12 @@ class RunSettings(Section):
     )
     micro_batch_size: int | None = Field(
         None, ge=1, description="images that a process passes through at once, gradients adding up; none: all"
+    )
+    checkpoint_segments: int = Field(
+        1, ge=1, description="segments of the network; all but the last are recomputed in backward"
+    )
+    checkpoint_cuts: Annotated[tuple[str, ...], BeforeValidator(_names)] = Field(
+        (), description="layers before which it is cut instead, as first,second"
     )
     ghost_batch_size: int | None = Field(
         None,

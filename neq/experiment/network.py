@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -17,6 +18,16 @@ from neq.networks.neurons import NeuronTable, neuron_table
 from neq.selection import StaticScheme, listed_parameters
 from neq.utils.errors import UserError, first_line
 
+# Changes the network that a run starts from, given its configuration; or returns it as it is.
+NetworkRule = Callable[[nn.Module, Config], nn.Module]
+_rules: list[NetworkRule] = []
+
+
+def register_network_rule(rule: NetworkRule) -> None:
+    """Adds a rule that every network of a run is passed to, once it is built."""
+    if rule not in _rules:
+        _rules.append(rule)
+
 
 def open_network(config: Config, num_classes: int) -> tuple[nn.Module, NeuronTable]:
     """The network of a resolved configuration, and its neurons.
@@ -27,6 +38,8 @@ def open_network(config: Config, num_classes: int) -> tuple[nn.Module, NeuronTab
     net, size = config.net_config, config.data_provider.image_size
     assert size is not None, "image_size is resolved"
     built = build_network(net.net_name, num_classes, config.manual_seed, net.weights, net.weights_key)
+    for rule in _rules:
+        built = rule(built, config)
     unit, asked = config.NEq_config.unit, config.NEq_config.scheme
     table = _table(net.net_name, built, size, unit)
     # Schemes count output neurons; shares of input channels may round to another sum.

@@ -38,6 +38,8 @@ def model_kilobytes(
     """
     bits = 0
     for name, (given, made) in _maps(network, image_shape).items():
+        if name == network.head:
+            continue
         conv = network.get_submodule(name)
         assert isinstance(conv, Int8Conv)
         weight, bias = (parts.get(f"{name}.{key}") for key in ("weight", "bias"))
@@ -49,9 +51,8 @@ def model_kilobytes(
         if weight is not None:
             bits += _WEIGHT_BITS * values_of(network, f"{name}.weight", weight)
             bits += _INPUT_BITS * _kept_inputs(conv, weight) * given[0, 0].numel()
-    classifier = network.get_submodule(network.head)
-    assert isinstance(classifier, torch.nn.Linear)
-    return (bits + _INPUT_BITS * classifier.in_features) / 8 / 1024
+    features = network.get_parameter(f"{network.head}.weight").shape[1]
+    return (bits + _INPUT_BITS * features) / 8 / 1024
 
 
 def _kept_inputs(conv: Int8Conv, part: ParameterSlice) -> int:

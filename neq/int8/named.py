@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+import neq.int8.head  # registers the classifier of codes
 import neq.int8.onnx_file  # registers how it becomes ONNX
 import neq.int8.training  # noqa: F401  # registers how its optimizer steps
 from neq.config import WEIGHTS_BY_NAME, network

@@ -32,7 +32,8 @@ class Int8Network(nn.Module):
     Its layers are modules of the operations' names. What an operation returns is dropped after its last use.
 
     Args:
-        network: what it computes; a classifier of codes becomes one in floating point, of the same values.
+        network: what it computes; a classifier of codes becomes one in floating point, of the same values
+            (`neq.int8.head` makes one of codes of it).
 
     Raises:
         UserError: an operation has a name that a module of a network cannot have.
@@ -62,17 +63,30 @@ class Int8Network(nn.Module):
             for each in set(inputs):
                 if last[each] == number:
                     del results[each]
-        pooled, _ = self.steps[-1]
-        features = results[pooled] * self._quantized(pooled).output.scale
-        return self.get_submodule(self.head)(features.flatten(1))
+        (pooled, _), head = self.steps[-1], self.get_submodule(self.head)
+        if isinstance(head, Int8Conv):
+            return (head(results[pooled]) * head.output.scale).flatten(1)
+        outputs: Tensor = head((results[pooled] * self.quantization(pooled).scale).flatten(1))
+        return outputs
+
+    def get_classifier(self) -> nn.Module:
+        """The classifier, by the name that timm's networks have for it."""
+        return self.get_submodule(self.head)
+
+    def quantization(self, name: str) -> Quantization:
+        """The quantization of an operation's result."""
+        return self._quantized(name).output
 
     def describe(self) -> Description:
         """The network with the codes that it has now, and its classifier."""
         operations = tuple(self._operation(name, inputs) for name, inputs in self.steps)
-        classifier = self.get_submodule(self.head)
-        weight, bias = (getattr(classifier, key).detach().float().clone() for key in ("weight", "bias"))
-        head = Linear(self.head, (operations[-1].name,), weight, bias)
-        classes = self.classes if len(self.classes) == len(bias) else ()
+        classifier, inputs = self.get_submodule(self.head), (operations[-1].name,)
+        if isinstance(classifier, Int8Conv):
+            head: Conv | Linear = self._conv(self.head, inputs, classifier)
+        else:
+            tensors = (getattr(classifier, key).detach().float().clone() for key in ("weight", "bias"))
+            head = Linear(self.head, inputs, *tensors)
+        classes = self.classes if len(self.classes) == len(head.bias) else ()
         return Description(self.image.output, operations, head, self.images, classes)
 
     def _quantized(self, name: str) -> QuantizedModule:
@@ -85,14 +99,17 @@ class Int8Network(nn.Module):
         given = name, inputs, module.output
         match module:
             case Int8Conv():
-                stride, groups = module.geometry.stride[0], module.geometry.groups
-                return Conv(*given, *module.codes(), module.scales.clone(), stride, groups)
+                return self._conv(name, inputs, module)
             case Int8Table():
                 return Table(*given, module.table.clone(), module.slopes.clone())
             case Int8MaxPool():
                 return MaxPool(*given, module.kernel, module.stride, module.padding)
         plain = next(kind for kind, made in _PLAIN.items() if type(module) is made)
         return plain(*given)
+
+    def _conv(self, name: str, inputs: tuple[str, ...], module: Int8Conv) -> Conv:
+        stride, groups = module.geometry.stride[0], module.geometry.groups
+        return Conv(name, inputs, module.output, *module.codes(), module.scales.clone(), stride, groups)
 
 
 # Operations that consist of their inputs and the quantization of their result.

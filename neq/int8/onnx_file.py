@@ -15,7 +15,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from neq.int8.description import IMAGE, Add, Conv, Description, Linear, Operation, Pool, Quantization
+from neq.int8.description import (
+    IMAGE,
+    LOWEST,
+    Add,
+    Conv,
+    Description,
+    Linear,
+    MaxPool,
+    Multiply,
+    Operation,
+    Pool,
+    Quantization,
+    Table,
+)
 from neq.int8.network import Int8Network
 from neq.results.onnx_file import INPUT, OUTPUT, Exporter, register_exporter
 from neq.utils.errors import UserError
@@ -24,7 +37,10 @@ OPSET, _IR_VERSION = 17, 8
 # Most that an output may differ, as a share of the largest one. Float32 sums round to another code than ours
 # about once in 100,000 values, and layer by layer this spreads: to 4 - 8 % in the published networks.
 TOLERANCE = 0.25
-_NODES = {Conv: "Conv", Add: "Add", Pool: "GlobalAveragePool"}
+_NODES = {
+    **{Conv: "Conv", Add: "Add", Multiply: "Mul", Pool: "GlobalAveragePool", MaxPool: "MaxPool"},
+    Table: "Gather",
+}
 
 
 def onnx_model(network: Description, image_size: int) -> Any:
@@ -76,6 +92,9 @@ class _Graph:
                 f"{operation.name} is a {type(operation).__name__}, which has no ONNX form here; allowed: "
                 f"{', '.join(each.__name__ for each in _NODES)}"
             )
+        if isinstance(operation, Table):
+            self._look_up(operation)
+            return
         inputs = [self.real(name) for name in operation.inputs]
         shape: dict[str, Any] = {}
         if isinstance(operation, Conv):
@@ -89,9 +108,21 @@ class _Graph:
                 "strides": [operation.stride] * 2,
                 "pads": [(side - 1) // 2] * 4,
             }
+        elif isinstance(operation, MaxPool):
+            window = {"kernel_shape": operation.kernel, "strides": operation.stride}
+            shape = {**{key: [side] * 2 for key, side in window.items()}, "pads": [operation.padding] * 4}
         self.quantize(
             self.node(kind, f"{operation.name}.result", *inputs, **shape), operation.name, operation.output
         )
+
+    def _look_up(self, table: Table) -> None:
+        """Adds the codes that a table has for others."""
+        from onnx import TensorProto
+
+        codes = self.node("Cast", f"{table.name}.cast", *table.inputs, to=TensorProto.INT64)
+        first = self.constant(f"{table.name}.first", np.array(-LOWEST, np.int64))
+        place = self.node("Add", f"{table.name}.place", codes, first)
+        self.node("Gather", table.name, self.constant(f"{table.name}.table", table.table), place)
 
     def real(self, name: str) -> str:
         """The real values of codes; each reader has a node of its own, as runtimes expect."""

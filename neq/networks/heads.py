@@ -11,16 +11,21 @@ from neq.utils.errors import UserError
 def head_name(network: nn.Module) -> str:
     """The name of the classifier head: the last Linear in module order; without any, the last Conv2d.
 
-    Where a network names the part of it that classifies (timm's do), the head is looked for there.
+    Where a network names the part of it that classifies (timm's do), the head is looked for there; it may be
+    a module of another class then.
 
     Raises:
         UserError: the network has neither.
     """
-    inside = classifier_modules(network) or set(network.modules())
+    named = classifier_modules(network)
+    inside = named or set(network.modules())
     for kind in (nn.Linear, nn.Conv2d):
         names = [n for n, module in network.named_modules() if isinstance(module, kind) and module in inside]
         if names:
             return names[-1]
+    names = [n for n, module in network.named_modules() if module in named and has_matrix(module)]
+    if names:
+        return names[-1]
     raise UserError(f"{type(network).__name__} has no classifier head: neither a Linear nor a Conv2d")
 
 

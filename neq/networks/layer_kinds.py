@@ -39,8 +39,8 @@ class LayerKind(ABC):
 
     A layer's weight is the tensor `weight` of its module, [out, in / groups, ...], and its bias, if it has
     one, the parameter `bias`, [out]. What is implemented here fits a `weight` that is a floating-point
-    parameter; a kind that stores it otherwise (as int8 values and a scale, say) overrides `weight`, `put` and
-    `widths`.
+    parameter in the weight's units; a kind that stores it otherwise (as int8 values and a scale, say)
+    overrides `weight`, `put`, `widths` and `unit`.
 
     Attributes:
         name: unique among the registered kinds.

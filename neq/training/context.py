@@ -346,5 +346,5 @@ def make_plan(run: Training, policy: Policy, chosen: Tensor) -> Plan:
         chosen: bool [N].
     """
     shared = run.shared_batch if run.config.run_config.sync_batch_norm else None
-    spec = run.allocator(policy).model.spec
-    return spec.plan(run.network, run.table, run.table.selection(chosen), shared)
+    model, selection = run.allocator(policy).model, run.table.selection(chosen)
+    return model.spec.plan(run.network, run.table, selection, shared, model.cuts(selection))

@@ -184,7 +184,9 @@ def pass_bytes(network: nn.Module, allocator: BudgetAllocator) -> int:
 
 
 def _frozen(spec: StepSpec) -> StepSpec:
-    return replace(spec, norm_mode="frozen", optimizer="sgd", bias_layers=())
+    return replace(
+        spec, norm_mode="frozen", optimizer="sgd", bias_layers=(), checkpoint_segments=1, checkpoint_cuts=()
+    )
 
 
 def _limit(allocator: BudgetAllocator) -> int | None:

@@ -75,7 +75,13 @@ def train_steps(run: Training, progress: Progress, epoch: Epoch) -> dict[str, fl
             group["lr"] = _rate(run, epoch, state.step)
         measured = None
         if progress.saved_bytes is None and _shows_the_policy(run, epoch.number):
-            measured = SavedBytes(chain(run.network.parameters(), run.network.buffers(), epoch.parameters()))
+            if epoch.plan.segments is None:
+                measured = SavedBytes(
+                    chain(run.network.parameters(), run.network.buffers(), epoch.parameters())
+                )
+            else:  # what runs again in backward cannot be listened to
+                model = run.allocator(run.policy(epoch.number)).model
+                progress.saved_bytes = model.step(epoch.plan.selection).saved_bytes
         with clock.step():
             output = train_step(run, epoch, batch, measured)
         if measured is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
+from typing import Literal
 
 from pydantic import Field
 
@@ -23,6 +24,9 @@ class Int8Settings(Section):
     """Training of int8 networks."""
 
     qas: bool = Field(True, description="of int8 networks: quantization-aware scaling of gradients")
+    head: Literal["float", "quantized"] = Field(
+        "float", description="of int8 networks: the classifier in floating point, or of codes"
+    )
 
 
 def describe(name: str) -> Mapping[str, object]:

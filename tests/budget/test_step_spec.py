@@ -44,7 +44,7 @@ def test_a_spec_makes_the_plan_of_its_step():
         ({"forwards": (4,), "micro_batch": -1}, "micro_batch -1"),
         ({"forwards": (4,), "optimizer": "sdg"}, "optimizer 'sdg' is unknown; did you mean 'sgd'"),
         ({"forwards": (4,), "precision": "fp16"}, "precision 'fp16' is unknown"),
-        ({"forwards": (4,), "checkpoint_segments": 2}, "checkpoint_segments 2 is not supported"),
+        ({"forwards": (4,), "checkpoint_segments": 0}, "checkpoint_segments 0 is not allowed"),
     ],
 )
 def test_an_impossible_step_is_refused(given, error):

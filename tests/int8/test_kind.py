@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from neq.backward import Plan
-from neq.budget import CostModel, StepSpec, marginal_costs
+from neq.budget import Budget, BudgetAllocator, CostModel, StepSpec, marginal_costs
+from neq.budget.latency import TERMS, Latency
+from neq.config import POLICIES
 from neq.int8 import INT8_CONV, Int8Network
 from neq.networks import neuron_table
 from neq.selection import SelectionState, StaticScheme, previous_values, similarity, su
@@ -217,3 +219,25 @@ def test_a_network_with_a_changed_forward_is_left_alone(network):
     conv = network.get_submodule("first_conv")
     conv.forward = lambda x: x
     assert not INT8_CONV.matches(conv)
+
+
+@pytest.mark.parametrize("unit", ["neuron", "input_channel"])
+@pytest.mark.parametrize("budget_unit", ["parameters", "bytes", "macs", "time"])
+def test_a_budget_in_any_unit_is_filled_and_never_exceeded(network, unit, budget_unit):
+    table = neuron_table(network, SHAPE, unit=unit)
+    model = CostModel(network, table, StepSpec((6,), SHAPE, "frozen", "sgd"))
+    latency = Latency(dict.fromkeys(TERMS, 10.0), 0.0)
+    for seed, ratio in enumerate((0.4, 0.6, 0.8)):
+        budget = Budget(budget_unit, ratio=ratio)
+        allocator = BudgetAllocator(model, budget, lambda: latency.times(model))
+        state = SelectionState(table, network, torch.Generator().manual_seed(seed))
+        found = allocator.choose(POLICIES["random"], state)
+        step = model.step(table.selection(found.chosen))
+        exact = {
+            "parameters": step.parameters,
+            "bytes": step.training_bytes,
+            "macs": (step.input_gradient_macs + step.weight_gradient_macs) // 6,
+            "time": latency.times(model).of(found.chosen),
+        }
+        assert found.used == exact[budget_unit] <= found.limit < allocator.total
+        assert 0 < int(found.chosen.sum()) < len(table)

@@ -9,7 +9,19 @@ import pytest
 import torch
 
 from neq.cli import main
-from neq.int8 import Add, Int8Network, read_tiny_training
+from neq.int8 import (
+    Add,
+    Conv,
+    Description,
+    Int8Network,
+    Linear,
+    MaxPool,
+    Multiply,
+    Pool,
+    Quantization,
+    Table,
+    read_tiny_training,
+)
 from neq.int8.modules import QuantizedModule
 from neq.int8.onnx_file import TOLERANCE, onnx_model
 from neq.utils.errors import UserError
@@ -52,7 +64,7 @@ def one_by_one(model, codes):
     """The codes of every operation of a model, each of which is given these codes of the one before."""
     apart = onnx.ModelProto()
     apart.CopyFrom(model)
-    made = [node for node in apart.graph.node if node.op_type == "QuantizeLinear"]
+    made = [node for node in apart.graph.node if node.op_type in ("QuantizeLinear", "Gather")]
     for node in made:
         name = node.output[0]
         node.output[0] = f"{name}.made"
@@ -79,6 +91,39 @@ def check(network, images_):
 
 def test_the_codes_of_every_operation_are_ours(tmp_path):
     assert check(description(tmp_path), images(6)) < 0.01  # an eighth of the sums of its residual are ties
+
+
+def conv(name, source, output, shape, stride=1):
+    generator = torch.Generator().manual_seed(len(name))
+    weight = torch.randint(-127, 128, shape, generator=generator).to(torch.int8)
+    bias = torch.randint(-999, 999, shape[:1], generator=generator).to(torch.int32)
+    scales = torch.rand(shape[0], generator=generator) / 300 + 1e-3
+    return Conv(name, (source,), output, weight, bias, scales, stride)
+
+
+def test_every_operation_has_a_form():
+    """A conv, a table, max pooling, squeeze-and-excitation, a residual."""
+    real, gate = Quantization(0.037, -20), Quantization(1 / 255, -128)
+    values = torch.arange(-128, 128)
+    look_up = (values.double() * 0.9 - 3).round().clamp(-128, 127).to(torch.int8), torch.ones(256)
+    sigmoid = (torch.sigmoid(values / 20) * 255 - 128).round().to(torch.int8), torch.ones(256)
+    operations = (
+        conv("stem", "image", real, (8, 3, 3, 3), 2),
+        Table("act", ("stem",), real, *look_up),
+        MaxPool("max", ("act",), real, 3, 2, 1),
+        Pool("squeeze", ("max",), real),
+        conv("excite", "squeeze", real, (8, 8, 1, 1)),
+        Table("gate", ("excite",), gate, *sigmoid),
+        Multiply("scaled", ("max", "gate"), Quantization(0.031, 5)),
+        Add("sum", ("scaled", "max"), Quantization(0.053, -7)),
+        Multiply("squared", ("sum", "sum"), Quantization(0.11, -100)),
+        Pool("pool", ("squared",), Quantization(0.11, -100)),
+    )
+    head = Linear("classifier", ("pool",), torch.eye(5, 8), torch.zeros(5))
+    network = Description(Quantization(2 / 255, 0), operations, head)
+    assert check(network, images(4)) < 0.01
+    _, codes = codes_of(Int8Network(network), images(4))
+    assert all(len(np.unique(codes[each.name])) > 5 for each in operations)
 
 
 def test_weights_stay_int8_with_a_scale_a_channel(tmp_path):

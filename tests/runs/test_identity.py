@@ -58,6 +58,8 @@ OTHER = {
     "grad_clip_norm": 2.0,
     "micro_batch_size": 8,
     "ghost_batch_size": 4,
+    "checkpoint_segments": 3,
+    "checkpoint_cuts": ["features.3"],
     "net_name": "mbv2",
     "weights": "none",
     "weights_key": "state_dict_ema",
@@ -82,6 +84,7 @@ OTHER = {
     "manual_weight_idx": [3],
     "weight_update_ratio": [1],
     "qas": False,
+    "head": "quantized",
 }
 
 

@@ -44,6 +44,15 @@ def test_with_frozen_norms_micro_batches_change_nothing(tmp_path):
         assert found[2]["val_top1"] is not None
 
 
+def test_segments_change_nothing_but_what_is_kept(tmp_path):
+    settings = {"norm_mode": "frozen", "base_lr": 0.01, "neuron_selection": "velocity"}
+    found = trained(tmp_path / "segments", checkpoint_segments=3, **settings)
+    whole = trained(tmp_path / "whole", **settings)
+    assert torch.equal(found[0], whole[0])
+    assert all(torch.equal(value, whole[1][name]) for name, value in found[1].items())
+    assert 0 < found[2]["saved_bytes"] < whole[2]["saved_bytes"]
+
+
 @pytest.mark.slow
 def test_with_ghost_batches_micro_batches_change_nothing(tmp_path):
     settings = {"norm_mode": "train", "ghost_batch_size": 16, "base_lr": 0.01}

@@ -1,0 +1,185 @@
+"""A traced network in segments: all but the last keep their input alone, and run again in backward.
+
+Segments meet where a single tensor passes from one to the next, at the input of a layer or norm: not inside a
+residual branch, nor within what is fused. Running statistics are bit-identical to those without, and so are
+gradients, except where a cut follows a norm and its activation: there the last digits differ, since the layer
+behind reads the map itself, not one that is recomputed from the norm's input.
+
+Source: Chen et al., "Training deep nets with sublinear memory cost", 2016 (arXiv 1604.06174).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils.checkpoint import checkpoint
+
+from neq.utils.errors import UserError, unknown_name
+
+# Called before a segment with its number and its input.
+Listener = Callable[[int, Tensor], None]
+
+
+class Segments:
+    """The segments of a network, called one after another in its place.
+
+    Args:
+        root: the view of the network that the graph's modules are found in.
+        graph: of its forward.
+        starts: the nodes that hold the input of each segment but the first, in order.
+        again: returns a context for what runs again in backward.
+
+    Attributes:
+        listener: called before each segment while nothing is recomputed: the segments then keep what they
+            would without. None: they are recomputed.
+    """
+
+    def __init__(
+        self,
+        root: nn.Module,
+        graph: fx.Graph,
+        starts: Sequence[fx.Node],
+        again: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self._forwards = [MethodType(each, root) for each in _split(graph, starts)]
+        self._again = again
+        self.listener: Listener | None = None
+
+    def __call__(self, x: Tensor) -> Any:
+        """The network's result."""
+        for number, forward in enumerate(self._forwards):
+            segment = _Segment(forward)
+            if self.listener is not None:
+                self.listener(number, x)
+                x = segment(x)
+            elif number == len(self._forwards) - 1:
+                x = segment(x)
+            else:
+                x = checkpoint(
+                    segment, x, use_reentrant=False, context_fn=lambda: (nullcontext(), self._again())
+                )
+            _unmark(x)
+        return x
+
+
+class _Segment:
+    """One segment, called in forward and again in backward."""
+
+    def __init__(self, forward: Callable[[Tensor], Any]) -> None:
+        self._forward = forward
+
+    def __call__(self, x: Tensor) -> Any:
+        version = x._version
+        # An alias: what is marked on it in forward must not be found by the call in backward.
+        out = self._forward(x.view_as(x))
+        if x._version != version:
+            raise UserError("a segment changes its input in place and cannot be recomputed; cut elsewhere")
+        return out
+
+
+def _unmark(x: object) -> None:
+    """Drops what could recompute a segment's result: it is held as the next one's input."""
+    for each in (x, x._base) if isinstance(x, Tensor) else ():
+        if each is not None and hasattr(each, "_neq_recompute"):
+            del each._neq_recompute
+
+
+@contextmanager
+def statistics_kept(network: nn.Module, view: nn.Module) -> Iterator[None]:
+    """Leaves running statistics as they are while a forward pass runs again.
+
+    Args:
+        network: the plain network.
+        view: of it.
+    """
+    norms = [
+        module
+        for root in (network, view)
+        for module in root.modules()
+        if isinstance(module, nn.modules.batchnorm._NormBase)
+    ]
+    momenta = [norm.momentum for norm in norms]
+    counts = [(count, count.clone()) for norm in norms if (count := norm.num_batches_tracked) is not None]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        with torch.no_grad():
+            for count, before in counts:
+                count.copy_(before)
+
+
+def cut_points(graph: fx.Graph, layers: Mapping[fx.Node, str]) -> dict[str, fx.Node]:
+    """Where a graph can be cut: name of a layer or norm -> the node of its input, in the order of the graph.
+
+    Nothing else that was computed before a cut is read behind it.
+
+    Args:
+        graph: of a network with one input.
+        layers: the nodes that call layers and norms, and their names.
+    """
+    place = {node: number for number, node in enumerate(graph.nodes)}
+    last = {node: max((place[user] for user in node.users), default=number) for node, number in place.items()}
+    found: dict[str, fx.Node] = {}
+    for node, name in layers.items():
+        source = node.args[0] if node.args else None
+        if (
+            not isinstance(source, fx.Node)
+            or source.op in ("placeholder", "get_attr")
+            or source in found.values()
+        ):
+            continue
+        crossing = [
+            other
+            for other, number in place.items()
+            if number < place[source] < last[other] and other.op != "get_attr"
+        ]
+        if not crossing:
+            found[name] = source
+    return dict(sorted(found.items(), key=lambda item: place[item[1]]))
+
+
+def cuts_at(points: Mapping[str, fx.Node], names: Sequence[str]) -> list[fx.Node]:
+    """The nodes of named cut points, in the order of the graph.
+
+    Raises:
+        UserError: a layer before which the network cannot be cut.
+    """
+    for name in names:
+        if name not in points:
+            raise unknown_name("cut point", name, points)
+    return [node for name, node in points.items() if name in names]
+
+
+def _split(graph: fx.Graph, starts: Sequence[fx.Node]) -> list[Callable[..., Any]]:
+    """The forward of each segment, a function of a view and of the segment's input."""
+    forwards = []
+    nodes = iter(graph.nodes)
+    copies: dict[fx.Node, fx.Node] = {}
+    part = fx.Graph()
+    constants = [node for node in graph.nodes if node.op == "get_attr"]
+
+    def finished() -> Callable[..., Any]:
+        read = {str(node.target) for node in part.nodes if node.op in ("call_module", "get_attr")}
+        return type(fx.GraphModule({name: nn.Identity() for name in read}, part)).forward
+
+    for node in nodes:
+        if node.op == "get_attr" and node in copies:
+            continue
+        copies[node] = part.node_copy(node, copies.__getitem__)
+        if node in starts:
+            part.output(copies[node])
+            forwards.append(finished())
+            part, copies = fx.Graph(), {}
+            copies[node] = part.placeholder("x")
+            copies |= {each: part.node_copy(each) for each in constants}
+    forwards.append(finished())
+    return forwards
