@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -119,3 +120,10 @@ def test_runs_are_trained_recorded_and_shown(data, tmp_path, capsys):
     capsys.readouterr()
     assert main([*call, "--cells", "QAS, head"]) == 0  # nothing is left to do
     assert capsys.readouterr().out == ""
+
+
+def test_the_page_holds_exactly_what_was_measured():
+    root = Path(__file__).resolve().parents[2]
+    page = (root / "docs/int8.md").read_text()
+    between = page.partition("<!-- tables -->\n")[2].partition("<!-- end of tables -->")[0]
+    assert between.strip() == tables(Report(root / "benchmarks/int8.json"))
