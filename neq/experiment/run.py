@@ -165,7 +165,7 @@ def prepare(
     run = Training(
         config, network, table, data, Classification(data, device), device, checkpoints, processes=processes
     )
-    run.check_micro_batches()
+    run.check_step()
     if config.NEq_config.budget_unit != "time":
         _check_policies(run)
     return run

@@ -156,13 +156,16 @@ class Training:
             allocator.choose(policy, SelectionState(self.table, self.network, stream, self.scheme))
         assert allocator.limit >= 0
 
-    def check_micro_batches(self) -> None:
-        """Checks that the task can cut its batches, into as many parts in every process.
+    def check_step(self) -> None:
+        """Checks that the network can be cut into segments, and the task its batches, alike in every process.
 
         Raises:
             UserError: it cannot.
         """
         settings = self.config.run_config
+        if settings.checkpoint_cuts:
+            model = self.allocator(self.main_policy).model
+            model.spec.plan(model.network, self.table, {}, cuts=settings.checkpoint_cuts)
         images, group = settings.micro_batch_size, settings.ghost_batch_size
         if images is None:
             return

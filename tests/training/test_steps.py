@@ -104,14 +104,15 @@ class Whole(Classification):
         ({"micro_batch_size": 8}, Whole, "Whole does not cut its batches"),
         ({"micro_batch_size": 24, "ghost_batch_size": 16}, Classification, "must be a multiple of 16"),
         ({"micro_batch_size": 48, "ghost_batch_size": 16}, Classification, "must be a multiple of 16"),
+        ({"checkpoint_cuts": ["nowhere"]}, Classification, "cut point 'nowhere' is unknown"),
     ],
 )
-def test_micro_batches_that_cannot_be_are_refused(tmp_path, settings, task, message):
+def test_a_step_that_cannot_be_is_refused(tmp_path, settings, task, message):
     with (
         run_of(tmp_path, **SETTINGS, **settings, learned=task) as (run, _),
         pytest.raises(UserError) as raised,
     ):
-        run.check_micro_batches()
+        run.check_step()
     assert message in str(raised.value)
 
 
