@@ -2,6 +2,7 @@
 
 from neq.backward.ghost_batch_norm import GhostBatches
 from neq.backward.gradient_allreduce import average_gradients
+from neq.backward.image_draws import ImageDraws, has_draws
 from neq.backward.optimizer_state import NamedState, carry_optimizer_state, optimizer_state
 from neq.backward.plan import Plan
 from neq.backward.stand_ins import StandIn, register_stand_in
@@ -12,6 +13,7 @@ from neq.backward.trainable_layer import TrainableLayer
 __all__ = [
     "NORM_MODES",
     "GhostBatches",
+    "ImageDraws",
     "NamedState",
     "Plan",
     "StandIn",
@@ -19,6 +21,7 @@ __all__ = [
     "TrainableLayer",
     "average_gradients",
     "carry_optimizer_state",
+    "has_draws",
     "optimizer_state",
     "register_stand_in",
     "trainable_slices",

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils.checkpoint import checkpoint
 
+from neq.backward.image_draws import draws_again
 from neq.utils.errors import UserError, unknown_name
 
 # Called before a segment with its number and its input.
@@ -60,11 +61,18 @@ class Segments:
             elif number == len(self._forwards) - 1:
                 x = segment(x)
             else:
-                x = checkpoint(
-                    segment, x, use_reentrant=False, context_fn=lambda: (nullcontext(), self._again())
-                )
+                x = checkpoint(segment, x, use_reentrant=False, context_fn=self._contexts)
             _unmark(x)
         return x
+
+    def _contexts(self) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+        """Around a segment in forward, and in backward."""
+        return nullcontext(), self._repeated(draws_again())
+
+    @contextmanager
+    def _repeated(self, draws: AbstractContextManager[object]) -> Iterator[None]:
+        with self._again(), draws:
+            yield
 
 
 class _Segment:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neq.backward import NamedState, Plan, SyncBatchStats
+from neq.backward import NamedState, Plan, SyncBatchStats, has_draws
 from neq.budget import Allocation, Budget, BudgetAllocator, CostModel, StepSpec
 from neq.budget.latency import Times
 from neq.config import POLICIES, Config, Policy
@@ -186,6 +186,11 @@ class Training:
                 f"process(es) for a batch of {batch} images: it must be a multiple of {group} that divides "
                 "each process' share"
             )
+
+    @cached_property
+    def draws_by_image(self) -> bool:
+        """Whether the network drops values, which then depends on seed, epoch, step and image alone."""
+        return has_draws(self.network)
 
     @cached_property
     def parts(self) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from neq.backward import SyncBatchStats
+from neq.backward import ImageDraws, SyncBatchStats
 from neq.training.profiling import SavedBytes
 
 
@@ -22,9 +22,12 @@ class NetworkForward:
         precision: "fp32", or "bf16" for autocast.
         shared: how several processes share a batch; none for a process alone.
         measured: counts what the forward passes keep for backward; none: nothing is counted.
+        seeds: returns the seeds of dropout for each image of a forward pass, from the number of the pass and
+            how many images there are; none: dropout draws from torch's global generator.
 
     Attributes:
         calls: the forward passes so far.
+        images: of the first one.
     """
 
     def __init__(
@@ -33,16 +36,20 @@ class NetworkForward:
         precision: str,
         shared: SyncBatchStats | None = None,
         measured: SavedBytes | None = None,
+        seeds: Callable[[int, int], list[int]] | None = None,
     ) -> None:
         self._network = network
         self._is_bf16, self._shared, self._measured = precision == "bf16", shared, measured
-        self.calls = 0
+        self._seeds = seeds
+        self.calls = self.images = 0
 
     def __call__(self, x: Tensor) -> Tensor:
         """One forward pass."""
-        self.calls += 1
         counting = nullcontext() if self._measured is None else self._measured.counting()
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self._is_bf16), counting:
+        draws = nullcontext() if self._seeds is None else ImageDraws(self._seeds(self.calls, len(x)))
+        self.calls += 1
+        self.images = self.images or len(x)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self._is_bf16), counting, draws:
             return self._network(x)
 
     def mean(self, value: Tensor) -> Tensor:

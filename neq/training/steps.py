@@ -119,8 +119,10 @@ def save(run: Training, progress: Progress, is_best: bool = False) -> None:
 def train_step(run: Training, epoch: Epoch, batch: object, measured: SavedBytes | None = None) -> StepOutput:
     """Forward and backward for a batch, or for each of its micro-batches, and one update."""
     loss, counts = torch.zeros((), device=run.device), dict[str, Tensor | int]()
+    first = 0
     for part, share in run.task.micro_batches(batch, run.parts):
-        output = _backward(run, epoch, part, share, measured)
+        output, images = _backward(run, epoch, part, share, first, measured)
+        first += images
         loss, counts = loss + output.loss.detach() * share, dict(add_counts(counts, output.counts))
         measured = None  # the first part is the largest
     run.processes.average_gradients(epoch, run.task.share)
@@ -133,10 +135,27 @@ def train_step(run: Training, epoch: Epoch, batch: object, measured: SavedBytes 
 
 
 def _backward(
-    run: Training, epoch: Epoch, batch: object, share: float, measured: SavedBytes | None
-) -> StepOutput:
-    """Adds the gradients of a micro-batch, weighted by its share of the batch."""
-    forward = NetworkForward(epoch.plan, run.config.run_config.precision, run.shared_batch, measured)
+    run: Training, epoch: Epoch, batch: object, share: float, first: int, measured: SavedBytes | None
+) -> tuple[StepOutput, int]:
+    """Adds the gradients of a micro-batch, weighted by its share of the batch.
+
+    Args:
+        first: the number of its first image among this process' images of the batch.
+
+    Returns:
+        What the task computed, and how many images it passed through.
+    """
+
+    def seeds(call: int, images: int) -> list[int]:
+        """Of dropout: by the place of an image in the batch of all processes, which take turns."""
+        count, rank = run.processes.count, run.processes.rank
+        places = range(rank + first * count, rank + (first + images) * count, count)
+        step = ("dropout", epoch.number, epoch.state.step, call)
+        return [seed_for(run.config.manual_seed, *step, place) for place in places]
+
+    settings = run.config.run_config
+    draws = seeds if run.draws_by_image else None
+    forward = NetworkForward(epoch.plan, settings.precision, run.shared_batch, measured, draws)
     output = run.task.step(forward, batch)
     if forward.calls > run.task.forwards:
         raise ValueError(
@@ -146,7 +165,7 @@ def _backward(
     if not output.loss.requires_grad:
         raise ValueError(f"the loss of {task_name(run)} has no graph; compute it from what forward returns")
     (output.loss * share).backward()
-    return output
+    return output, forward.images
 
 
 def batches_from(run: Training, number: int) -> Iterator[Any]:
@@ -160,7 +179,7 @@ def task_name(run: Training) -> str:
 
 
 def seed_dropout(run: Training, epoch: Epoch) -> None:
-    """Dropout draws from the global generator: seeded by epoch, so that a resumed run draws the same."""
+    """Seeds the global generator by epoch, so that what draws from it draws the same in a resumed run."""
     if epoch.state.step == 0:
         other = () if run.processes.is_first else (run.processes.rank,)
         torch.manual_seed(seed_for(run.config.manual_seed, "dropout", epoch.number, *other))

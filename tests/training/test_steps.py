@@ -3,10 +3,12 @@
 import pytest
 import torch
 from torch import nn
+from torchvision.ops import StochasticDepth
 
 from neq.tasks import Classification
 from neq.training import train
 from neq.utils.errors import UserError
+from tests.toys import toy
 from tests.training.runs import run_of
 
 SETTINGS = {"neuron_selection": "random", "ratio": 0.5, "base_batch_size": 128, "n_epochs": 1}
@@ -42,6 +44,29 @@ def test_with_frozen_norms_micro_batches_change_nothing(tmp_path):
         assert_same(found, whole, 2e-4)
         assert kept_of(found) <= kept_of(whole) * largest / 128 + 512
         assert found[2]["val_top1"] is not None
+
+
+class Dropping(nn.Module):
+    """A network that drops values, maps and branches."""
+
+    def __init__(self):
+        super().__init__()
+        self.toy = toy(0, torch.float32, classes=10)
+        self.toy.hidden = nn.Sequential(nn.Dropout(0.2), self.toy.hidden)
+        self.toy.norm3 = nn.Sequential(self.toy.norm3, nn.Dropout2d(0.2), StochasticDepth(0.2, "row"))
+
+    def forward(self, x):
+        return self.toy(x)
+
+
+def test_dropout_depends_on_no_way_of_computing(tmp_path):
+    settings = {"norm_mode": "frozen", "base_lr": 0.01}
+    whole = trained(tmp_path / "whole", network=Dropping(), **settings)
+    for name, more in (("parts", {"micro_batch_size": 50}), ("segments", {"checkpoint_segments": 4})):
+        found = trained(tmp_path / name, network=Dropping(), **settings, **more)
+        assert_same(found, whole, 2e-4 if name == "parts" else 1e-6)
+    other = trained(tmp_path / "seed", network=Dropping(), **settings, manual_seed=1)
+    assert not torch.allclose(other[0], whole[0], rtol=1e-3)
 
 
 def test_segments_change_nothing_but_what_is_kept(tmp_path):
