@@ -30,7 +30,8 @@ class ImageDraws(TorchFunctionMode):
 
     def __init__(self, seeds: Sequence[int], calls: int = 0) -> None:
         super().__init__()
-        self._seeds, self._calls, self._before = seeds, calls, None
+        self._seeds, self._calls = seeds, calls
+        self._before: ImageDraws | None = None
 
     def __enter__(self) -> Self:
         self._before, ImageDraws._current = ImageDraws._current, self
