@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from neq.backward.activations import FUNCTIONS, GELU_TANH, METHODS, Activation, Clamp, activation_of
 from neq.backward.batch_norms import is_plain_batch_norm
 from neq.backward.max_pool import is_max_pool
-from neq.backward.segments import cut_points
+from neq.backward.segments import cut_points, forward_of
 from neq.backward.stand_ins import stand_in
 from neq.networks.graph import graph_of, has_hooks
 from neq.networks.layer_kinds import layer_kind
@@ -167,8 +167,7 @@ def _trace(network: nn.Module, table: NeuronTable) -> Trace:
         alone[placeholder] = activation, (modules[str(node.target)],) if node.op == "call_module" else ()
         graph.erase_node(node)
     # Only the code is needed: what it reads is found in the view that runs it.
-    read = {str(node.target) for node in graph.nodes if node.op in ("call_module", "get_attr")}
-    forward = type(fx.GraphModule({name: nn.Identity() for name in read}, graph)).forward
+    forward = forward_of(graph)
 
     def readers(node: fx.Node) -> tuple[str, ...]:
         # A result that something changes in place must not be kept for backward.

@@ -70,13 +70,12 @@ class ImageDraws(TorchFunctionMode):
 
     def _fill(self, out: Tensor, rate: float) -> Tensor:
         """Fills a tensor [B, ...] with ones at a rate, and zeros."""
-        with torch._C.DisableTorchFunction(), torch.no_grad():
-            drawn = [
-                torch.empty(out.shape[1:]).bernoulli_(rate, generator=generator(seed, "draw", self._calls))
-                for seed in self._seeds
-            ]
-            self._calls += 1
-            return out.copy_(torch.stack(drawn))
+        streams = [generator(seed, "draw", self._calls) for seed in self._seeds]
+        self._calls += 1
+        with torch.no_grad():
+            return out.copy_(
+                torch.stack([torch.empty(out.shape[1:]).bernoulli_(rate, generator=g) for g in streams])
+            )
 
 
 def draws_again() -> AbstractContextManager[object]:

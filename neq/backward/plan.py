@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from neq.backward.activations import Smooth, activation_of
 from neq.backward.attention import RecomputeMode, fuse_attention
@@ -26,7 +27,7 @@ from neq.backward.max_pool import is_max_pool, max_pool
 from neq.backward.module_views import SharedAttributes, StandInParameters, shadow, view
 from neq.backward.recomputable import batch_stats_norm, recomputable_activation, recomputable_norm
 from neq.backward.recompute import mark_input
-from neq.backward.segments import Segments, cuts_at, statistics_kept
+from neq.backward.segments import Segments, cuts_at, norms_of, statistics_kept
 from neq.backward.stand_ins import stand_in
 from neq.backward.standalone_activation import standalone_clamp
 from neq.backward.sync_batch_norm import BatchSplit
@@ -180,16 +181,16 @@ class Plan:
             )
         root.forward = MethodType(trace.forward, root)
         if self._cuts:
-            again = partial(self._again, root)
+            again = partial(self._again, norms_of(self.network, root))
             root.forward = self.segments = Segments(
                 root, trace.graph, cuts_at(trace.cut_points, self._cuts), again
             )
         return root
 
     @contextlib.contextmanager
-    def _again(self, root: nn.Module) -> Iterator[None]:
+    def _again(self, norms: Sequence[_NormBase]) -> Iterator[None]:
         """The context in which a segment runs again."""
-        with self._attributes.shared(), self._mode, statistics_kept(self.network, root):
+        with self._attributes.shared(), self._mode, statistics_kept(norms):
             yield
 
     def _layerwise(self) -> dict[nn.Module, nn.Module]:

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import checkpoint
 
 from neq.backward.image_draws import draws_again
@@ -57,11 +58,12 @@ class Segments:
             segment = _Segment(forward)
             if self.listener is not None:
                 self.listener(number, x)
-                x = segment(x)
-            elif number == len(self._forwards) - 1:
-                x = segment(x)
-            else:
-                x = checkpoint(segment, x, use_reentrant=False, context_fn=self._contexts)
+            is_kept = self.listener is not None or number == len(self._forwards) - 1
+            x = (
+                segment(x)
+                if is_kept
+                else checkpoint(segment, x, use_reentrant=False, context_fn=self._contexts)
+            )
             _unmark(x)
         return x
 
@@ -97,22 +99,23 @@ def _unmark(x: object) -> None:
             del each._neq_recompute
 
 
+def norms_of(network: nn.Module, view: nn.Module) -> list[_NormBase]:
+    """The norms of a network and of its view that may have running statistics, each once."""
+    modules = dict.fromkeys((*network.modules(), *view.modules()))
+    return [module for module in modules if isinstance(module, _NormBase)]
+
+
 @contextmanager
-def statistics_kept(network: nn.Module, view: nn.Module) -> Iterator[None]:
+def statistics_kept(norms: Sequence[_NormBase]) -> Iterator[None]:
     """Leaves running statistics as they are while a forward pass runs again.
 
     Args:
-        network: the plain network.
-        view: of it.
+        norms: as `norms_of` returns them.
     """
-    norms = [
-        module
-        for root in (network, view)
-        for module in root.modules()
-        if isinstance(module, nn.modules.batchnorm._NormBase)
-    ]
     momenta = [norm.momentum for norm in norms]
-    counts = [(count, count.clone()) for norm in norms if (count := norm.num_batches_tracked) is not None]
+    # A norm and its view have one count.
+    shared = {id(count): count for norm in norms if (count := norm.num_batches_tracked) is not None}
+    counts = [(count, count.clone()) for count in shared.values()]
     for norm in norms:
         norm.momentum = 0.0
     try:
@@ -167,27 +170,27 @@ def cuts_at(points: Mapping[str, fx.Node], names: Sequence[str]) -> list[fx.Node
     return [node for name, node in points.items() if name in names]
 
 
+def forward_of(graph: fx.Graph) -> Callable[..., Any]:
+    """The function that a graph computes; its first argument is the module whose submodules it calls."""
+    read = {str(node.target) for node in graph.nodes if node.op in ("call_module", "get_attr")}
+    return type(fx.GraphModule({name: nn.Identity() for name in read}, graph)).forward
+
+
 def _split(graph: fx.Graph, starts: Sequence[fx.Node]) -> list[Callable[..., Any]]:
     """The forward of each segment, a function of a view and of the segment's input."""
     forwards = []
-    nodes = iter(graph.nodes)
     copies: dict[fx.Node, fx.Node] = {}
     part = fx.Graph()
     constants = [node for node in graph.nodes if node.op == "get_attr"]
-
-    def finished() -> Callable[..., Any]:
-        read = {str(node.target) for node in part.nodes if node.op in ("call_module", "get_attr")}
-        return type(fx.GraphModule({name: nn.Identity() for name in read}, part)).forward
-
-    for node in nodes:
+    for node in graph.nodes:
         if node.op == "get_attr" and node in copies:
             continue
         copies[node] = part.node_copy(node, copies.__getitem__)
         if node in starts:
             part.output(copies[node])
-            forwards.append(finished())
+            forwards.append(forward_of(part))
             part, copies = fx.Graph(), {}
             copies[node] = part.placeholder("x")
             copies |= {each: part.node_copy(each) for each in constants}
-    forwards.append(finished())
+    forwards.append(forward_of(part))
     return forwards

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from neq.backward.plan import Plan
-from neq.budget.saved_tensors import fake_forwards, precision_of
+from neq.budget.saved_tensors import Kept, fake_forwards, precision_of
 from neq.budget.step_spec import StepSpec
 
 
-@dataclass
+@dataclass(frozen=True)
 class KeptBySegment:
     """What one segment keeps.
 
@@ -43,33 +43,30 @@ class KeptBySegment:
 
 @dataclass
 class _Notes:
-    """Collects what each segment of a forward pass keeps."""
+    """Collects what each segment of a forward pass keeps, and its input."""
 
     free: set[int] = field(default_factory=set)
-    segments: list[KeptBySegment] = field(default_factory=list)
-    _input: int | None = None
-    _seen: set[int] = field(default_factory=set)
-    _alive: list[torch.UntypedStorage] = field(default_factory=list)
+    inputs: list[torch.UntypedStorage] = field(default_factory=list)
+    parts: list[Kept] = field(default_factory=list)
 
     def begin(self, number: int, x: Tensor) -> None:
         """A segment begins."""
-        storage = x.untyped_storage()
-        self._alive.append(storage)
-        is_free = storage._cdata in self.free
-        self._input = None if is_free else storage._cdata
-        self.segments.append(KeptBySegment(0 if is_free else storage.nbytes()))
+        self.inputs.append(x.untyped_storage())
+        before = {key for part in self.parts for key in part.storages}
+        self.parts.append(Kept(self.free | before - {self.inputs[-1]._cdata}))
 
     def note(self, tensor: Tensor) -> Tensor:
         """Counts a tensor's storage once."""
-        storage = tensor.untyped_storage()
-        key = storage._cdata
-        if key == self._input:
-            self.segments[-1].reads_input = True
-        elif key not in self._seen and key not in self.free:
-            self._seen.add(key)
-            self._alive.append(storage)
-            self.segments[-1].inner += storage.nbytes()
-        return tensor
+        return self.parts[-1].note(tensor)
+
+    def segments(self) -> list[KeptBySegment]:
+        """What was collected."""
+        found = []
+        for x, part in zip(self.inputs, self.parts, strict=True):
+            size = 0 if x._cdata in self.free else x.nbytes()
+            reads_input = x._cdata in part.storages
+            found.append(KeptBySegment(size, reads_input, part.bytes - (size if reads_input else 0)))
+        return found
 
 
 def kept_by_segment(plan: Plan, spec: StepSpec) -> list[list[KeptBySegment]]:
@@ -84,10 +81,10 @@ def kept_by_segment(plan: Plan, spec: StepSpec) -> list[list[KeptBySegment]]:
     plan.segments.listener = notes.begin
     with fake_forwards(plan.network, plan.parameters(), spec, notes) as batches:
         for images in batches:
-            notes.segments = []
+            notes.inputs, notes.parts = [], []
             with precision_of(spec, images):
                 plan(images)
-            found.append(notes.segments)
+            found.append(notes.segments())
     return found
 
 
