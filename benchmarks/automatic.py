@@ -14,15 +14,13 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 from benchmarks.automatic_table import tables
-from benchmarks.common import at_least, run_benchmark
-from benchmarks.transfer import lacking, settle
-from benchmarks.transfer_report import Report, check_output, report_to_write
-from benchmarks.transfer_runs import FULL_FROZEN, FULL_TRAIN, SU_FROZEN, Cell, Setting, of_policy, train_task
+from benchmarks.common import at_least
+from benchmarks.photo_sets import add_arguments, parsed, run_reported, train_lacking
+from benchmarks.transfer_report import Report
+from benchmarks.transfer_runs import FULL_FROZEN, FULL_TRAIN, SU_FROZEN, Cell, Setting, of_policy
 from neq.cli.parsing import Parser
-from neq.utils.errors import UserError, unknown_name
 
 SETS = ("flowers12", "caltech101", "dtd10", "trashnet6", "gtsrb20", "food20_64px")
 GRID = (0.05, 0.025, 0.0125)
@@ -81,27 +79,14 @@ def parse(argv: list[str]) -> argparse.Namespace:
         UserError: wrong ones.
     """
     parser = Parser(prog="python -m benchmarks.automatic", description=__doc__.split("\n")[0])
-    parser.add_argument("--table", action="store_true", help="print the tables of --output, train nothing")
-    parser.add_argument("--data", type=Path, help="folder of the sets")
+    add_arguments(parser, SETS, Setting.image_size, "automatic.json")
     parser.add_argument("--weights", default=Setting.weights, help="default, none, or a file")
-    parser.add_argument("--sets", default=",".join(SETS), help=f"some of {', '.join(SETS)}")
-    parser.add_argument("--cells", default="", help="with ; between them; by default all but recipe, ...")
-    parser.add_argument("--seeds", type=at_least(1), default=3, help="number of seeds")
+    parser.add_argument(
+        "--cells", default=";".join(CELLS), help="with ; between them; by default all but recipe, ..."
+    )
     parser.add_argument("--network", default=Setting.network)
     parser.add_argument("--epochs", type=at_least(1), default=Setting.epochs)
-    parser.add_argument("--image-size", type=at_least(8), default=Setting.image_size)
-    parser.add_argument("--output", type=Path, default=Path("automatic.json"), help="a JSON file")
-    given = parser.parse_args(argv)
-    given.cells = [name.strip() for name in given.cells.split(";")] if given.cells else list(CELLS)
-    given.sets = given.sets.split(",")
-    for key, names, known in (("cell", given.cells, CELLS | RECIPES), ("set", given.sets, SETS)):
-        for name in names:
-            if name not in known:
-                raise unknown_name(key, name, known)
-    check_output(given.output)
-    if not given.table and given.data is None:
-        raise UserError("--data is missing: the folder of the sets; see --help")
-    return given
+    return parsed(parser, argv, SETS, CELLS | RECIPES)
 
 
 def train(report: Report, given: argparse.Namespace) -> None:
@@ -117,24 +102,12 @@ def train(report: Report, given: argparse.Namespace) -> None:
                 epochs=given.epochs,
                 cells=CELLS | RECIPES,
             )
-            settle(report, setting, given.cells, 0, GRID)
-            for task in lacking(report, setting, given.cells, seed, 0, GRID):
-                print(*task.key, sep="  ", flush=True)
-                report.add(train_task(task))
+            train_lacking(report, setting, given.cells, seed, GRID)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns the exit code."""
-
-    def command(arguments: list[str]) -> None:
-        given = parse(arguments)
-        if given.table:
-            print(tables(Report(given.output)))
-            return
-        with report_to_write(given.output) as report:
-            train(report, given)
-
-    return run_benchmark(command, argv)
+    return run_reported(parse, train, tables, argv)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.transfer_report import Report
-from benchmarks.transfer_table import NOTHING, accuracy, chosen_rate, has_diverged, markdown, paired
+from benchmarks.transfer_table import (
+    NOTHING,
+    accuracy,
+    chosen_rate,
+    has_diverged,
+    markdown,
+    paired,
+    rates_kept,
+)
 
 # What the others are compared with, and what it is called: the better of full fine-tuning's norm modes by
 # validation, each at its best rate.
@@ -77,21 +85,5 @@ def _notes(report: Report) -> str:
         f"{diverged} of them diverged, on {'; '.join(machines)}. Test top-1 of the best epoch by validation, "
         "mean and standard deviation over seeds. Differences: mean over the pairs (set, seed) in per cent "
         "points, with its 95 % paired t interval. full: the better norm mode of full fine-tuning at its best "
-        f"rate, both by validation. {_rates(report)}"
+        f"rate, both by validation. {rates_kept(report)}"
     )
-
-
-def _rates(report: Report) -> str:
-    """The learning rates that the cells with a grid keep, by set; * where it is an end of what was tried."""
-    tried: dict[tuple[str, str], set[float]] = {}
-    for run in report.runs:
-        if run["base_lr"] != "auto" and run["seed"] == report.settings["grid_seed"]:
-            tried.setdefault((run["cell"], run["dataset"]), set()).add(run["base_lr"])
-    kept: dict[str, list[str]] = {}
-    for (cell, name), rates in tried.items():
-        rate = chosen_rate(report.runs, name, cell, report.settings["grid_seed"])
-        if rate is not None:
-            end = "*" if rate in (min(rates), max(rates)) else ""
-            kept.setdefault(cell, []).append(f"{rate}{end} on {name}")
-    texts = (f"{cell} {', '.join(places)}" for cell, places in kept.items())
-    return f"Rates kept (* an end of those tried): {'; '.join(texts)}."

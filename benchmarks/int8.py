@@ -15,21 +15,21 @@ import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.torch import save_file
 
-from benchmarks.common import at_least, run_benchmark
+from benchmarks.common import at_least
 from benchmarks.int8_memory import step_memory, training_memory
 from benchmarks.int8_table import tables
-from benchmarks.transfer import lacking, settle
-from benchmarks.transfer_report import Report, check_output, report_to_write
-from benchmarks.transfer_runs import Cell, Setting, Task, of_policy, resolved, train_task
+from benchmarks.photo_sets import add_arguments, parsed, run_reported, train_lacking
+from benchmarks.transfer_report import Report
+from benchmarks.transfer_runs import Cell, Setting, Task, of_policy, resolved
 from neq.cli.parsing import Parser
 from neq.int8 import Int8Network, float_weights
 from neq.networks.build import build_network
 from neq.utils.atomic_files import atomic_file
-from neq.utils.errors import UserError, unknown_name
 
 SETS = ("flowers12", "cifar10", "dtd10", "caltech101")
 ARCHIVE, IMAGES = "cifar10_subset.npz", {"train": 1000, "test": 500}
@@ -88,26 +88,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
         UserError: wrong ones.
     """
     parser = Parser(prog="python -m benchmarks.int8", description=__doc__.split("\n")[0])
-    parser.add_argument("--table", action="store_true", help="print the table of --output, train nothing")
-    parser.add_argument("--data", type=Path, help="folder of the sets")
+    add_arguments(parser, SETS, 128, "int8.json")
     parser.add_argument("--weights", default="default", help="default, none, or a file of int8:mcunet-in1")
-    parser.add_argument("--sets", default=",".join(SETS), help=f"some of {', '.join(SETS)}")
     parser.add_argument("--cells", default=";".join(NAMES), help="with ; between them")
-    parser.add_argument("--seeds", type=at_least(1), default=3, help="number of seeds")
     parser.add_argument("--epochs", type=at_least(1), default=18, help="after those of warm-up, a ninth")
-    parser.add_argument("--image-size", type=at_least(8), default=128)
-    parser.add_argument("--output", type=Path, default=Path("int8.json"), help="a JSON file; runs beside it")
-    given = parser.parse_args(argv)
-    given.cells = [name.strip() for name in given.cells.split(";")]
-    given.sets = given.sets.split(",")
-    for key, names, known in (("cell", given.cells, NAMES), ("set", given.sets, SETS)):
-        for name in names:
-            if name not in known:
-                raise unknown_name(key, name, known)
-    check_output(given.output)
-    if not given.table and given.data is None:
-        raise UserError("--data is missing: the folder of the sets; see --help")
-    return given
+    return parsed(parser, argv, SETS, NAMES)
 
 
 def setting_of(given: argparse.Namespace, name: str, folder: Path) -> Setting:
@@ -165,25 +150,16 @@ def train(report: Report, given: argparse.Namespace) -> None:
     settings = [setting_of(given, name, folder) for name in given.sets]
     for seed in range(given.seeds):
         for setting in settings:
-            settle(report, setting, given.cells, 0, GRID)
-            for task in lacking(report, setting, given.cells, seed, 0, GRID):
-                print(*task.key, sep="  ", flush=True)
-                entry = train_task(task)
-                report.add({**entry, **training_memory(task, entry["saved_bytes"])})
+            train_lacking(report, setting, given.cells, seed, GRID, _memory)
+
+
+def _memory(task: Task, entry: dict[str, Any]) -> dict[str, Any]:
+    return training_memory(task, entry["saved_bytes"])
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns the exit code."""
-
-    def command(arguments: list[str]) -> None:
-        given = parse(arguments)
-        if given.table:
-            print(tables(Report(given.output)))
-            return
-        with report_to_write(given.output) as report:
-            train(report, given)
-
-    return run_benchmark(command, argv)
+    return run_reported(parse, train, tables, argv)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from benchmarks.transfer_report import Report
-from benchmarks.transfer_table import NOTHING, accuracy, chosen_rate, has_diverged, markdown
+from benchmarks.transfer_table import NOTHING, accuracy, chosen_rate, has_diverged, markdown, rates_kept
 
 Run = dict[str, Any]
 
@@ -30,7 +30,7 @@ def tables(report: Report) -> str:
         rows.append([cell, *top1, *_costs(shown)])
     heads = ["cell", *(f"{name}: top-1 %" for name in sets), "kB, published model"]
     heads += ["kB kept, measured", "kB of training, measured", "seconds a step"]
-    return "\n".join([*markdown(heads, rows), "", _notes(report, rates)])
+    return "\n".join([*markdown(heads, rows), "", _notes(report)])
 
 
 def _costs(runs: Sequence[Run]) -> list[str]:
@@ -51,7 +51,7 @@ def _mean(values: Iterable[float | None], form: str) -> str:
     return form.format(statistics.fmean(known)) if known else NOTHING
 
 
-def _notes(report: Report, rates: dict[tuple[str, str], Any]) -> str:
+def _notes(report: Report) -> str:
     settings, runs = report.settings, report.runs
     machines = {f"{of['cpu']}, torch {of['torch']}": None for of in (run["machine"] for run in runs)}
     seeds = sorted({run["seed"] for run in runs})
@@ -63,21 +63,5 @@ def _notes(report: Report, rates: dict[tuple[str, str], Any]) -> str:
         f"{'; '.join(machines)}, one thread. Test top-1 of the best epoch by validation, mean and standard "
         "deviation over seeds. Kilobytes of 1,024 bytes, of training with one photo of the first set; "
         "measured: kept for backward by a step, divided by its photos, and with gradients and optimizer "
-        f"state. Seconds: the fastest epoch of each run, median. {_rates(report, rates)}"
+        f"state. Seconds: the fastest epoch of each run, median. {rates_kept(report, ':')}"
     )
-
-
-def _rates(report: Report, rates: dict[tuple[str, str], Any]) -> str:
-    """The learning rates that cells keep, by set; * where it is an end of what was tried."""
-    tried: dict[tuple[str, str], list[float]] = {}
-    for run in report.runs:
-        if run["seed"] == report.settings["grid_seed"]:
-            tried.setdefault((run["dataset"], run["cell"]), []).append(run["base_lr"])
-    kept: dict[str, list[str]] = {}
-    for (name, cell), rate in rates.items():
-        if rate is not None:
-            of = tried[name, cell]
-            end = "*" if rate in (min(of), max(of)) else ""
-            kept.setdefault(cell, []).append(f"{rate}{end} on {name}")
-    texts = (f"{cell}: {', '.join(places)}" for cell, places in kept.items())
-    return f"Rates kept (* an end of those tried): {'; '.join(texts)}."

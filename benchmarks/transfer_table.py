@@ -166,6 +166,27 @@ def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *rows)]
 
 
+def rates_kept(report: Report, behind: str = "") -> str:
+    """The learning rates that the cells with a grid keep, by set; * where it is an end of what was tried.
+
+    Args:
+        report: of the runs.
+        behind: put behind the name of a cell.
+    """
+    tried: dict[tuple[str, str], set[float]] = {}
+    for run in report.runs:
+        if run["base_lr"] != "auto" and run["seed"] == report.settings["grid_seed"]:
+            tried.setdefault((run["cell"], run["dataset"]), set()).add(run["base_lr"])
+    kept: dict[str, list[str]] = {}
+    for (cell, name), rates in tried.items():
+        rate = chosen_rate(report.runs, name, cell, report.settings["grid_seed"])
+        if rate is not None:
+            end = "*" if rate in (min(rates), max(rates)) else ""
+            kept.setdefault(cell, []).append(f"{rate}{end} on {name}")
+    texts = (f"{cell}{behind} {', '.join(places)}" for cell, places in kept.items())
+    return f"Rates kept (* an end of those tried): {'; '.join(texts)}."
+
+
 def _of(runs: Iterable[Run], dataset: str, cell: str) -> list[Run]:
     return [run for run in runs if run["dataset"] == dataset and run["cell"] == cell]
 
