@@ -76,6 +76,8 @@ class CostModel:
         self.plain_network = network
         self.table = table
         self.spec = spec
+        # Of the selection asked for last: its cost, its plan and its record ask in turn.
+        self._last_cuts: tuple[bytes, tuple[str, ...]] | None = None
         self._states = STATE_PER_VALUE[spec.optimizer]
         self._kinds = {layer.name: layer.kind for layer in table.layers} | {table.head: table.head_kind}
 
@@ -121,8 +123,12 @@ class CostModel:
             return ()
         exact = [name for name in trace.cut_points if name not in trace.inexact]
         points = exact if exact and spec.norm_mode != "frozen" else list(trace.cut_points)
-        plan = spec.plan(self.network, self.table, selection, cuts=points)
-        return best_cuts(points, kept_by_segment(plan, spec)[0], spec.checkpoint_segments)
+        key = self.table.mask(selection).numpy().tobytes()
+        if self._last_cuts is None or self._last_cuts[0] != key:
+            plan = spec.plan(self.network, self.table, selection, cuts=points)
+            found = best_cuts(points, kept_by_segment(plan, spec)[0], spec.checkpoint_segments)
+            self._last_cuts = key, found
+        return self._last_cuts[1]
 
     def _kept_bytes(self, plan: Plan) -> int:
         """The most that a plan's step finds kept for backward at once."""
