@@ -24,7 +24,7 @@ def photo(height: int = 32, width: int = 32, seed: int = 0) -> np.ndarray:
     random = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
     waves = np.stack([np.sin(x / 5), np.cos(y / 7), np.sin((x + y) / 9)], -1)
-    return np.uint8(128 + 70 * waves + random.normal(0, 8, (height, width, 3)))
+    return (128 + 70 * waves + random.normal(0, 8, (height, width, 3))).astype(np.uint8)
 
 
 def photos(count: int = 6):
