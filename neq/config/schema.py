@@ -134,6 +134,9 @@ class DataProvider(Section):
     )
     color_aug: float = Field(0.4, ge=0, le=1, description="strength of the colour jitter")
     base_batch_size: int = Field(32, ge=1, description="images per training step")
+    test_batch_size: int | None = Field(
+        None, ge=1, description="images that an evaluation passes through at once; none: base_batch_size"
+    )
     n_worker: int = Field(
         0, ge=0, description="loader processes; 0 loads in the main process", json_schema_extra=NOT_IDENTITY
     )

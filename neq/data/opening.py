@@ -71,6 +71,7 @@ class Data:
         source, self.skipped = check_images(source, settings.on_bad_image)
         self._parts = split(source, settings, seed)
         self._batch_size = settings.base_batch_size
+        self._test_batch_size = settings.test_batch_size or settings.base_batch_size
         self._seed = seed
         self._device = device
         self._size, self._rank, self._processes = size, rank, processes
@@ -136,7 +137,7 @@ class Data:
             its share; together the ranks get every image once.
         """
         assert self.counts[name], f"this run has no {name} split"
-        return self._batches(eval_keys(self._parts[name], self._batch_size))
+        return self._batches(eval_keys(self._parts[name], self._test_batch_size))
 
     def whole_batches(self, name: Literal["validation", "test"], images: int) -> Iterator[Batch]:
         """Every image of a split once, in batches that one rank each gets whole: for statistics of batches.

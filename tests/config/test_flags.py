@@ -21,10 +21,10 @@ SURFACE = """
 --mean_std --memory --micro_batch_size --momentum --n_bias_update --n_epochs --n_worker --net_name
 --neuron_selection --new_num_classes --no_wd_keys --norm_mode --objective --on_bad_image --optimizer_name
 --overwrite --precision --project_name --qas --ratio --resize_scale --resume --root --run_dir
---saved_precision --scheme --sync_batch_norm --test_per_epochs --total_num_params --train_head --unit
---use_validation --use_validation_for_velocity --validation_percentage --velocity_images --velocity_mu
---velocity_rule --wandb_sweep --warmup_epochs --warmup_lr --weight_decay --weight_update_ratio --weights
---weights_key -h
+--saved_precision --scheme --sync_batch_norm --test_batch_size --test_per_epochs --total_num_params
+--train_head --unit --use_validation --use_validation_for_velocity --validation_percentage
+--velocity_images --velocity_mu --velocity_rule --wandb_sweep --warmup_epochs --warmup_lr --weight_decay
+--weight_update_ratio --weights --weights_key -h
 """
 
 

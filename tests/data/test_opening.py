@@ -91,6 +91,13 @@ def test_a_small_training_split_is_one_batch() -> None:
     assert [len(labels) for _, labels in data.train_batches(0)] == [1149]
 
 
+def test_an_evaluation_has_batches_of_its_own() -> None:
+    plain, small = digits(), digits(test_batch_size=5)
+    assert [len(labels) for _, labels in small.eval_batches("test")] == [5] * 72
+    assert torch.equal(*(torch.cat([x for x, _ in data.eval_batches("test")]) for data in (plain, small)))
+    assert [len(labels) for _, labels in small.train_batches(0)] == [32] * small.steps_per_epoch
+
+
 def test_a_training_batch_of_one_is_refused() -> None:
     with pytest.raises(UserError, match=r"base_batch_size 1, 1149 training images.*raise base_batch_size"):
         digits(base_batch_size=1)

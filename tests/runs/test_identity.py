@@ -52,6 +52,7 @@ OTHER = {
     "no_wd_keys": [],
     "optimizer_name": "adam",
     "momentum": 0.5,
+    "test_batch_size": 6,
     "test_per_epochs": 2,
     "precision": "bf16",
     "checkpoint_minutes": 3.5,
