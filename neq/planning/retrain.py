@@ -192,7 +192,10 @@ def _top1(network: nn.Module, config: Config, of: Config) -> float:
         config: says how the network is evaluated.
         of: says on what.
     """
-    config = config.model_copy(update={"data_provider": of.data_provider})
+    images = of.data_provider
+    if images.cache != "disk":  # each image is read once
+        images = images.model_copy(update={"cache": "none"})
+    config = config.model_copy(update={"data_provider": images})
     device = pick_device(config.device)
     network.to(device).to(memory_format=torch.channels_last)
     with ExitStack() as closed:
@@ -200,7 +203,7 @@ def _top1(network: nn.Module, config: Config, of: Config) -> float:
         def open_set(settings: DataProvider) -> Data:
             return closed.enter_context(_opened(config, settings))
 
-        inputs = TaskInputs(config, open_set(config.data_provider), device, network, open_set, no_notes)
+        inputs = TaskInputs(config, open_set(images), device, network, open_set, no_notes)
         task = task_class(config.objective).of_run(inputs)
         return task.scores(count(network, task, "test", config.run_config.precision))["top1"]
 

@@ -125,9 +125,9 @@ def open_record(sequence: TaskSequence, folder: Path) -> SequenceRecord:
 
 def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     """The first setting of a stage that differs."""
-    key = next(key for key in sorted({*there, *here}) if there.get(key) != here.get(key))
     stage = there.get("name")
-    if not here:
-        return f"{stage} is not in this file"
+    if stage != here.get("name"):
+        return f"{stage} is not in its place in this file"
+    key = next(key for key in sorted({*there, *here}) if there.get(key) != here.get(key))
     values: Sequence[str] = [shown(each.get(key, "its default")) for each in (there, here)]
     return f"{stage}: {key} is {values[0]} there, {values[1]} here"
