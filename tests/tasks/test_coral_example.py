@@ -216,7 +216,7 @@ def test_as_an_objective_it_opens_its_target_and_counts_it_into_the_runs_identit
 def test_neq_cost_counts_both_forward_passes_of_the_objective(capsys):
     cost = {}
     for objective in ("classification", "coral"):
-        assert command(["cost", "--objective", objective, "--neuron_selection", "full", "--ratio", "1"]) == 0
+        assert command(["cost", "--objective", objective, "--net_name", "resnet20", "--ratio", "1"]) == 0
         lines = capsys.readouterr().out.splitlines()
         line = next(line for line in lines if "bytes kept for backward" in line)
         cost[objective] = int(re.findall(r"[\d,]+", line)[0].replace(",", ""))
