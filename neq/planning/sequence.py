@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from neq.config import OBJECTIVES, POLICIES, Config, Resolved, find_config, read_yaml, resolve
+from neq.config import OBJECTIVES, POLICIES, Config, Resolved, configs_folder, find_config, read_yaml, resolve
 from neq.config.catalog import is_pretrained
 from neq.config.flags import default_config
 from neq.config.keys import flatten_overrides
@@ -94,6 +94,20 @@ class TaskSequence:
     def _resolved(self, settings: Settings, weights: Path | None = None) -> Resolved:
         start = {} if weights is None else {"weights": str(weights), "weights_key": None}
         return resolve(self._base, {**_layered(_layered(self.common, settings), self.flags), **start})
+
+
+def find_sequence(name: str) -> Path:
+    """The path of a file, or of a shipped sequence by its name.
+
+    Raises:
+        UserError: there is no such sequence.
+    """
+    if name.endswith((".yaml", ".yml")) or os.path.isfile(name):
+        return Path(name)
+    shipped = {path.stem: path for path in (configs_folder() / "retraining").glob("*.yaml")}
+    if name not in shipped:
+        raise unknown_name("sequence", name, shipped, "Give one of these names or the path of a .yaml file.")
+    return shipped[name]
 
 
 def read_sequence(

@@ -61,7 +61,7 @@ def test_first_and_second_call(file: Path, capsys: pytest.CaptureFixture[str]) -
     ("arguments", "text"),
     [
         (["nowhere.yaml"], "'nowhere.yaml' does not exist"),
-        ([], "SEQUENCE.yaml"),
+        ([], "SEQUENCE"),
         (["shift.yaml", "--overwrite"], "--overwrite is not allowed"),
         (["shift.yaml", "--dry-run"], "--dry-run is not allowed"),
         (["shift.yaml", "--run_dir", "x"], "--run_dir is not allowed: the sequence decides it"),
