@@ -153,9 +153,11 @@ def _sequence(given: Settings, stem: str, flags: Settings, config_file: str | No
     file = config_file or given.get("config_file") or default_config({**common, **of_source, **flags})
     if not isinstance(file, str):
         raise UserError(f"config_file {shown(file)} is not allowed: a name or a path is expected")
-    name, rate = given.get("name", stem), _share(given.get("store_rate"), "store_rate", most=1)
+    name, rate = given.get("name"), _share(given.get("store_rate"), "store_rate", most=1)
+    if name is not None and not (isinstance(name, str) and _NAME.fullmatch(name)):
+        raise UserError(f"name {shown(name)} is not allowed: letters, digits and . _ + - are expected")
     numbered = tuple(replace(stage, name=f"{at:02}_{stage.name}") for at, stage in enumerate(stages))
-    return TaskSequence(str(name), file, common, numbered, flags, rate)
+    return TaskSequence(name or stem, file, common, numbered, flags, rate)
 
 
 def _task(given: dict[str, object], number: int, common: Settings) -> list[Stage]:

@@ -105,6 +105,7 @@ MISTAKES: dict[str, dict[str, Any]] = {
         "tasks": [{"name": "a", "labelled": 0.5}, {"name": "a_unlabelled", "corruption": "fog:1"}]
     },
     "name 'a/b' of task 1 is not allowed": {"tasks": [{"name": "a/b"}]},
+    "name '../a' is not allowed: letters, digits": {"name": "../a"},
     "name 'source' of task 1 is not allowed": {"tasks": [{"name": "source"}]},
     "task 1: labelled 1 is not allowed: a share above 0 and below 1": {"tasks": [{"labelled": 1}]},
     "task 1: labelled True is not allowed": {"tasks": [{"labelled": True}]},
