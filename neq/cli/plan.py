@@ -1,0 +1,153 @@
+"""`neq plan`: how a run fits a device's memory and a deadline, as a table and a file that `neq train` takes."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shlex
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from neq.cli.parsing import Parser, check_new_file, seconds, size
+from neq.config import Options, find_config, parse_flags, read_yaml
+from neq.config.flags import default_config
+from neq.planning.configurations import SELECTING
+from neq.utils.console import figures_table
+from neq.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from neq.planning.device_plan import DevicePlan, PlannedRow
+
+# What the plan decides itself, or a run that is not planned yet does not have.
+REFUSED = ("run_dir", "resume", "checkpoint_cuts", "test_batch_size")
+# Rows of the table without --all.
+SHOWN = 12
+
+
+def command(arguments: list[str]) -> int:
+    """Prints and writes a plan; returns the exit code.
+
+    Args:
+        arguments: "plan", then options, and flags as of `neq train`.
+    """
+    own, run = plan_options("neq plan", arguments[1:])
+    if own.out is not None:
+        check_new_file("--out", own.out, own.force)
+    from neq.planning.planning import plan_run
+    from neq.utils.console import Console
+
+    console = Console(highlight=False)
+    base, overrides = planned_settings(run)
+    plan = plan_run(base, overrides, own.limits, console.note)
+    console.print(plan_table(plan, None if own.all else SHOWN))
+    for line in struck_lines(plan):
+        console.lines(line)
+    if own.out is not None:
+        plan.write(own.out)
+        console.lines(f"{own.out}: the plan; run it by", f"  {_train_command(arguments[1:], own.out)}")
+    return 0
+
+
+def plan_options(prog: str, flags: list[str]) -> tuple[argparse.Namespace, Options]:
+    """The options of a plan, with `limits` made of them, and those of its run.
+
+    Args:
+        prog: the command.
+        flags: of the command line.
+    """
+    from neq.planning.rules import Limits
+
+    own, rest = _parser(prog).parse_known_args(flags)
+    run = parse_flags(rest, prog)
+    for name in REFUSED:
+        if name in run.overrides:
+            raise UserError(f"--{name} is not allowed: the plan decides it; leave it out")
+    if run.dry_run or run.overwrite:
+        raise UserError("--dry-run and --overwrite are not allowed; a plan trains nothing")
+    own.limits = Limits(own.memory, math.inf if own.deadline is None else own.deadline)
+    return own, run
+
+
+def planned_settings(run: Options) -> tuple[dict[str, object], dict[str, object]]:
+    """The file that the planned run starts from, and its overrides: the policy auto where none is given."""
+    overrides = dict(run.overrides)
+    file = run.config_file if run.names_config else default_config(overrides)
+    if not run.names_config and overrides.keys().isdisjoint(SELECTING):
+        overrides["neuron_selection"] = "auto"
+    return dict(read_yaml(find_config(file))), overrides
+
+
+def plan_table(plan: DevicePlan, most: int | None) -> Table:
+    """The survivors, the one that runs first, then what is struck, with its reason.
+
+    Args:
+        plan: to show.
+        most: rows; None: all.
+    """
+    limits = plan.limits
+    title = f"plans within {limits.memory / 2**20:,.1f} MiB"
+    title += "" if limits.deadline == math.inf else f" and {limits.deadline:,.0f} s"
+    headings = ("trains", "norms", "saved", "images", "segments", "memory", "MiB", "s", "")
+    table = figures_table("", headings, title)
+    struck = [number for number, row in enumerate(plan.rows) if row.reason]
+    for number in [*plan.order, *struck][:most]:
+        table.add_row(str(number), *_cells(plan, plan.rows[number], number == plan.number))
+    return table
+
+
+def struck_lines(plan: DevicePlan) -> list[str]:
+    """How many configurations each rule strikes."""
+    counts = Counter(row.reason.partition(":")[0] for row in plan.rows if row.reason)
+    rules = {
+        "R1": "need more memory",
+        "R2": "take longer",
+        "R3": "are replaced by others that learn the same",
+        "R4": "need more than others that need too much",
+    }
+    struck = ", ".join(f"{counts[rule]} {what}" for rule, what in rules.items() if counts[rule])
+    return [f"{len(plan.rows)} configurations, {len(plan.order)} survive" + (f"; {struck}" if struck else "")]
+
+
+def _cells(plan: DevicePlan, row: PlannedRow, is_chosen: bool) -> list[str]:
+    settings = row.settings
+    norms = str(settings["norm_mode"])
+    if (ghost := settings.get("ghost_batch_size")) is not None:
+        norms += f", {ghost}"
+    return [
+        "as set" if row.share is None else f"{row.share:.0%}",
+        norms,
+        str(settings["saved_precision"]),
+        str(settings.get("micro_batch_size", "all")),
+        str(1 + len(settings.get("checkpoint_cuts", ()))),
+        str(settings["memory"]),
+        "" if row.peak is None else f"{row.peak / 2**20:,.1f}",
+        "" if row.seconds is None else f"{row.seconds:,.0f}",
+        "runs" if is_chosen else row.reason,
+    ]
+
+
+def _train_command(flags: list[str], out: Path) -> str:
+    """The command that trains under the plan: the same flags, the plan in place of its options."""
+    _, rest = _parser("neq plan").parse_known_args(flags)
+    return shlex.join(["neq", "train", "--plan", str(out), *rest])
+
+
+def _parser(prog: str) -> Parser:
+    parser = Parser(
+        prog=prog,
+        usage=f"{prog} --memory SIZE [--deadline TIME] [--out FILE] [--all] [--KEY VALUE ...]",
+        description="Compare the ways to run a training within a memory limit and a deadline: what trains, "
+        "how many images pass through at once, where the network is cut and recomputed, on which statistics, "
+        "in which precision. Further flags are those of neq train, and stay as they are given.",
+    )
+    add = parser.add_argument
+    add("--memory", type=size, required=True, metavar="SIZE",
+        help="that training may add to the process beside Python, libraries and images, as 256MiB")  # fmt: skip
+    add("--deadline", type=seconds, metavar="TIME", help="of the whole run, as 90s, 10min, 2h (default: none)")
+    add("--out", type=Path, metavar="FILE", help="write the plan as JSON")
+    add("--all", action="store_true", help=f"print all configurations, not {SHOWN}")
+    add("--force", action="store_true", help="replace FILE")
+    return parser
