@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from pathlib import Path
 from typing import Any, NoReturn
@@ -50,6 +51,17 @@ class Parser(argparse.ArgumentParser):
         self.add_argument(
             "--workers", type=_count_or_auto, default=1, metavar="N|auto",
             help="runs at a time; auto: as many as cores and the memory of the first run allow (default: 1)",
+        )  # fmt: skip
+
+    def add_limits(self, required: bool = True) -> None:
+        """Adds --memory, bytes, and --deadline, seconds, infinite by default."""
+        self.add_argument(
+            "--memory", type=size, required=required, metavar="SIZE",
+            help="that training may add to the process beside Python, libraries and images, as 256MiB",
+        )  # fmt: skip
+        self.add_argument(
+            "--deadline", type=seconds, default=math.inf, metavar="TIME",
+            help="of the whole run, as 90s, 10min, 2h (default: none)",
         )  # fmt: skip
 
     def add_config_file(self) -> None:

@@ -1,8 +1,7 @@
-"""`neq plan`: how a run fits a device's memory and a deadline, as a table and a file that `neq train` takes."""
+"""`neq plan`: how a run fits a memory limit and a deadline, as a table and a file that `neq train` takes."""
 
 from __future__ import annotations
 
-import argparse
 import math
 import shlex
 from collections import Counter
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from neq.cli.parsing import Parser, check_new_file, seconds, size
+from neq.cli.parsing import Parser, check_new_file
 from neq.config import Options, find_config, parse_flags, read_yaml
 from neq.config.flags import default_config
 from neq.planning.configurations import SELECTING
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
 # What the plan decides itself, or a run that is not planned yet does not have.
 REFUSED = ("run_dir", "resume", "checkpoint_cuts", "test_batch_size")
+TRAIN = ("neq", "train", "--plan")
 # Rows of the table without --all.
 SHOWN = 12
 
@@ -33,42 +33,43 @@ def command(arguments: list[str]) -> int:
     Args:
         arguments: "plan", then options, and flags as of `neq train`.
     """
-    own, run = plan_options("neq plan", arguments[1:])
+    own, flags = _parser().parse_known_args(arguments[1:])
+    run = run_options("neq plan", flags)
     if own.out is not None:
         check_new_file("--out", own.out, own.force)
     from neq.planning.planning import plan_run
+    from neq.planning.rules import Limits
     from neq.utils.console import Console
 
     console = Console(highlight=False)
     base, overrides = planned_settings(run)
-    plan = plan_run(base, overrides, own.limits, console.note)
+    plan = plan_run(base, overrides, Limits(own.memory, own.deadline), console.note)
     console.print(plan_table(plan, None if own.all else SHOWN))
     for line in struck_lines(plan):
         console.lines(line)
     if own.out is not None:
         plan.write(own.out)
-        console.lines(f"{own.out}: the plan; run it by", f"  {_train_command(arguments[1:], own.out)}")
+        console.lines(f"{own.out}: the plan; run it by", f"  {shlex.join([*TRAIN, str(own.out), *flags])}")
     return 0
 
 
-def plan_options(prog: str, flags: list[str]) -> tuple[argparse.Namespace, Options]:
-    """The options of a plan, with `limits` made of them, and those of its run.
+def run_options(prog: str, flags: list[str]) -> Options:
+    """The options of the run that is planned.
 
     Args:
         prog: the command.
-        flags: of the command line.
-    """
-    from neq.planning.rules import Limits
+        flags: of the run.
 
-    own, rest = _parser(prog).parse_known_args(flags)
-    run = parse_flags(rest, prog)
+    Raises:
+        UserError: a mistake in them, or what the plan decides.
+    """
+    run = parse_flags(flags, prog)
     for name in REFUSED:
         if name in run.overrides:
             raise UserError(f"--{name} is not allowed: the plan decides it; leave it out")
     if run.dry_run or run.overwrite:
-        raise UserError("--dry-run and --overwrite are not allowed; a plan trains nothing")
-    own.limits = Limits(own.memory, math.inf if own.deadline is None else own.deadline)
-    return own, run
+        raise UserError("--dry-run and --overwrite are not allowed with a plan; leave them out")
+    return run
 
 
 def planned_settings(run: Options) -> tuple[dict[str, object], dict[str, object]]:
@@ -129,24 +130,16 @@ def _cells(plan: DevicePlan, row: PlannedRow, is_chosen: bool) -> list[str]:
     ]
 
 
-def _train_command(flags: list[str], out: Path) -> str:
-    """The command that trains under the plan: the same flags, the plan in place of its options."""
-    _, rest = _parser("neq plan").parse_known_args(flags)
-    return shlex.join(["neq", "train", "--plan", str(out), *rest])
-
-
-def _parser(prog: str) -> Parser:
+def _parser() -> Parser:
     parser = Parser(
-        prog=prog,
-        usage=f"{prog} --memory SIZE [--deadline TIME] [--out FILE] [--all] [--KEY VALUE ...]",
+        prog="neq plan",
+        usage="neq plan --memory SIZE [--deadline TIME] [--out FILE] [--all] [--KEY VALUE ...]",
         description="Compare the ways to run a training within a memory limit and a deadline: what trains, "
         "how many images pass through at once, where the network is cut and recomputed, on which statistics, "
         "in which precision. Further flags are those of neq train, and stay as they are given.",
     )
+    parser.add_limits()
     add = parser.add_argument
-    add("--memory", type=size, required=True, metavar="SIZE",
-        help="that training may add to the process beside Python, libraries and images, as 256MiB")  # fmt: skip
-    add("--deadline", type=seconds, metavar="TIME", help="of the whole run, as 90s, 10min, 2h (default: none)")
     add("--out", type=Path, metavar="FILE", help="write the plan as JSON")
     add("--all", action="store_true", help=f"print all configurations, not {SHOWN}")
     add("--force", action="store_true", help="replace FILE")

@@ -91,7 +91,8 @@ class Space:
         saved_precisions: the same.
         segments: numbers of them.
         memories: memory settings, preferred ones first.
-        micro_batches: sizes, which norms may see; none: halves of the batch down to one image, and multiples of a ghost batch.
+        micro_batches: sizes, whose statistics norms may see; none: halves of the batch down to one image, and
+            the ghost batches.
     """
 
     batch_size: int
@@ -161,7 +162,7 @@ def space_of(config: Config, given: Collection[str], batch_size: int, can_give_b
     """
     run, neq = config.run_config, config.NEq_config
     fixed: dict[str, Any] = {}
-    if not given.isdisjoint(SELECTING):
+    if any(name in given for name in SELECTING):
         fixed["shares"] = (None,)
     if "saved_precision" in given:
         fixed["saved_precisions"] = (neq.saved_precision,)
