@@ -86,6 +86,11 @@ class CostModel:
         """The network without its values."""
         return fake_copy(self.plain_network)
 
+    @property
+    def head_gradient_macs(self) -> int:
+        """Multiply-accumulates of the head's weight gradient for one image; 0 where it does not train."""
+        return self.table.head_macs if self.spec.train_head else 0
+
     def step(self, selection: Selection) -> StepCost:
         """What a step costs.
 
@@ -104,7 +109,7 @@ class CostModel:
             values=values,
             forward_macs=images * (self.table.total_macs + self.table.head_macs),
             input_gradient_macs=images * sum(passed_on.values()),
-            weight_gradient_macs=images * (int(self.table.macs[chosen].sum()) + self.table.head_macs),
+            weight_gradient_macs=images * (int(self.table.macs[chosen].sum()) + self.head_gradient_macs),
             saved_bytes=self._kept_bytes(plan) + self.spec.extra_saved_bytes,
             gradient_bytes=gradient_bytes + self.spec.extra_bytes,
             optimizer_bytes=optimizer_bytes + self.spec.extra_bytes * self._states,

@@ -23,6 +23,7 @@ from pydantic import (
 from pydantic.config import JsonDict
 from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError, core_schema
 
+from neq.config.objectives import OBJECTIVES
 from neq.config.policies import POLICIES, initializers
 
 NormMode = Literal["train", "frontier", "frozen"]
@@ -291,6 +292,7 @@ class NEqConfig(Section):
         "published", description="velocity of the paper, or of its code"
     )
     norm_mode: NormMode = Field("frontier", description="which norms train, on which statistics")
+    train_head: bool = Field(True, description="train the classifier head, outside the budget")
 
 
 class BackwardConfig(Section):
@@ -311,6 +313,9 @@ class Config(Section):
         None, description="folder of the run; none: runs/...", json_schema_extra=NOT_IDENTITY
     )
     manual_seed: int = Field(0, ge=0, lt=2**63, description="seed of every random stream")
+    objective: Annotated[str, OneOf(lambda: OBJECTIVES)] = Field(
+        "classification", description="what is learned: labels, or the entropy of outputs without them"
+    )
     resume: bool = Field(
         False, description="continue the run that the folder holds", json_schema_extra=NOT_IDENTITY
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Literal, Self, TypeVar
 
+import numpy as np
 import torch
 from torchvision.transforms import v2
 
@@ -20,6 +21,7 @@ from neq.data.sources import Source
 from neq.data.splits import split, velocity_note
 from neq.data.transforms import eval_transform, normalization, train_transform
 from neq.utils.errors import UserError
+from neq.utils.seeds import generator
 
 CPU = torch.device("cpu")
 T = TypeVar("T")
@@ -136,6 +138,25 @@ class Data:
         """
         assert self.counts[name], f"this run has no {name} split"
         return self._batches(eval_keys(self._parts[name], self._test_batch_size))
+
+    def whole_batches(self, name: Literal["validation", "test"], images: int) -> Iterator[Batch]:
+        """Every image of a split once, in batches that one rank each gets whole: for statistics of batches.
+
+        The order is a random one, the same for every seed: images in folders are sorted by class.
+
+        Args:
+            name: as of `eval_batches`.
+            images: the most of a batch; all are of nearly equal sizes.
+
+        Yields:
+            As `eval_batches`.
+        """
+        part = self._parts[name]
+        order = torch.randperm(len(part), generator=generator(0, "whole batches")).numpy()
+        batches = np.array_split(part[order], -(-len(part) // images))
+        plan: list[list[Key]] = [[(None, int(index)) for index in batch] for batch in batches]
+        self.fill_cache()
+        return map(self._finished, self._loader.batches(plan[self._rank :: self._processes]))
 
     def velocity_images(self) -> torch.Tensor:
         """The images for velocities, transformed as for evaluation: float32 [n, 3, S, S].
