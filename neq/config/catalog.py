@@ -116,9 +116,12 @@ class DatasetEntry(Section):
 
     `kind`: how its files arrive. `opener`: the function that opens it, as MODULE:FUNCTION (root -> data set).
     `needs`: the files of a complete copy, as paths with `*` below the data folder, and the number of each.
+    `corruptions`: the function that opens it under a corruption, where these are published as files, as
+    MODULE:FUNCTION (root, corruption -> data set).
     """
 
     opener: str
+    corruptions: str | None = None
     kind: Literal["builtin", "download", "manual", "own"] = "own"
     classes: Annotated[int, Field(ge=2)] | None = None
     augmentation: Augmentation

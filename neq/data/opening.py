@@ -18,7 +18,7 @@ from neq.data.copies import copies_note
 from neq.data.loading import Batch, Images, Key, Loader, eval_keys, train_keys
 from neq.data.registry import open_source
 from neq.data.sources import Source
-from neq.data.splits import split, velocity_note
+from neq.data.splits import resplit, split, velocity_note
 from neq.data.transforms import eval_transform, normalization, train_transform
 from neq.utils.errors import UserError
 from neq.utils.seeds import generator
@@ -199,6 +199,19 @@ class Data:
         self.close()
 
 
+def run_source(settings: DataProvider) -> Source:
+    """The data set of a run: by name, under its corruption, in its splits; downloaded first if needed.
+
+    Args:
+        settings: the run's data settings.
+
+    Raises:
+        UserError: the data set or the corruption is unknown, or the data cannot be downloaded, read or split.
+    """
+    source = open_source(settings.dataset, settings.root, settings.corruption)
+    return resplit(source, settings.split_shares, settings.split_of) if settings.split_shares else source
+
+
 def open_data(
     settings: DataProvider,
     entry: DatasetEntry,
@@ -221,7 +234,7 @@ def open_data(
     Raises:
         UserError: the data set is unknown, cannot be downloaded, read or split.
     """
-    source = open_source(settings.dataset, settings.root)
+    source = run_source(settings)
     augmentation = settings.augmentation or entry.augmentation
     mean_std = settings.mean_std or entry.mean_std
     return Data(source, settings, augmentation, mean_std, seed, device, rank, processes)
