@@ -75,6 +75,7 @@ def _train(path: Path, run: Options, flags: list[str]) -> int:
         give_back_at_once()  # before torch is imported
     from neq.cli.progress import ProgressDisplay
     from neq.cli.train import conclude
+    from neq.experiment.memory_report import OutOfMemory
     from neq.experiment.run import run_training
     from neq.experiment.time_limit import Deadline
     from neq.planning.limit import MemoryExceeded, MemoryLimit
@@ -95,8 +96,8 @@ def _train(path: Path, run: Options, flags: list[str]) -> int:
                 opened=limit.open_data,
                 stopping=stop_on_signals,
             )
-    except MemoryExceeded as error:
-        plan = plan.exceeded(error.used)
+    except (MemoryExceeded, OutOfMemory) as error:
+        plan = plan.exceeded(max(limit.used, limits.memory))
         plan.write(path)
         console.warn(str(error))
         if len(plan.hits) >= MOST_HITS:

@@ -31,7 +31,7 @@ class MemoryExceeded(RuntimeError):
 
 
 class MemoryLimit:
-    """A tracker that ends a run, saved where its last checkpoint stands, whose memory exceeds a limit.
+    """A tracker that ends a run whose memory exceeds a limit; what its last checkpoint holds is kept.
 
     What counts is the rise of the process' most resident memory, or on CUDA of torch's peak allocation, since
     the data was opened: network, training state and steps, but not Python, libraries and images in memory.
@@ -57,6 +57,10 @@ class MemoryLimit:
             gc.collect()
             forget_peak_memory(self._device)
             self._start, _ = peak_memory(self._device)
+            if self._device.type == "cuda":  # torch raises where more is asked for
+                _, total = torch.cuda.mem_get_info(self._device)
+                share = min(1.0, (self._start + self._limit) / total)
+                torch.cuda.set_per_process_memory_fraction(share, self._device)
             yield data
 
     def step(self, epoch: int, step: int, steps: int) -> None:
