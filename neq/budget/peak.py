@@ -113,7 +113,9 @@ class StepProfile:
         starts = [n for n in range(len(self.units)) if not n or points is None or self.names[n - 1] in points]
         by_start = {start: dict(of_pass.segments_from(start)) for start in starts}
         end = len(self.units)
-        best: dict[int, tuple[int, tuple[int, ...]]] = {start: (by_start[start][end].peak, ()) for start in starts}
+        best: dict[int, tuple[int, tuple[int, ...]]] = {
+            start: (by_start[start][end].peak, ()) for start in starts
+        }
         for _ in range(1, segments):
             more = dict(best)
             for start in starts:

@@ -220,13 +220,23 @@ class _Watch(TorchDispatchMode):
                     before.plus(notes.input) if (has_input if is_cut else made) else before
                     for _, has_input in of
                 ]
-                return _largest(m._replace(size=m.size.plus(o, -1)) for (m, _), o in zip(of, own, strict=True))
+                return _largest(
+                    m._replace(size=m.size.plus(o, -1)) for (m, _), o in zip(of, own, strict=True)
+                )
 
             found.append(
                 Unit(
-                    notes.input, made, read, read or notes.is_recomputed, notes.inner, notes.gradients,
-                    moments(notes.forward, False), moments(notes.backward, False),
-                    moments(notes.forward, True), moments(notes.backward, True), tuple(notes.layers),
+                    notes.input,
+                    made,
+                    read,
+                    read or notes.is_recomputed,
+                    notes.inner,
+                    notes.gradients,
+                    moments(notes.forward, False),
+                    moments(notes.backward, False),
+                    moments(notes.forward, True),
+                    moments(notes.backward, True),
+                    tuple(notes.layers),
                 )  # fmt: skip
             )
             before = before.plus(notes.inner)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from collections import Counter
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from neq.cli.parsing import Parser, check_new_file
-from neq.config import Options, find_config, parse_flags, read_yaml
+from neq.config import PRE_TRAINED, Options, find_config, parse_flags, read_yaml
+from neq.config.catalog import is_pretrained
 from neq.config.flags import default_config
 from neq.planning.configurations import SELECTING
 from neq.utils.console import figures_table
@@ -43,7 +45,7 @@ def command(arguments: list[str]) -> int:
 
     console = Console(highlight=False)
     base, overrides = planned_settings(run)
-    plan = plan_run(base, overrides, Limits(own.memory, own.deadline), console.note)
+    plan = plan_run(base, overrides, run.overrides.keys(), Limits(own.memory, own.deadline), console.note)
     console.print(plan_table(plan, None if own.all else SHOWN))
     for line in struck_lines(plan):
         console.lines(line)
@@ -78,6 +80,9 @@ def planned_settings(run: Options) -> tuple[dict[str, object], dict[str, object]
     file = run.config_file if run.names_config else default_config(overrides)
     if not run.names_config and overrides.keys().isdisjoint(SELECTING):
         overrides["neuron_selection"] = "auto"
+        net, weights = overrides.get("net_name") or PRE_TRAINED, overrides.get("weights") or "default"
+        if not is_pretrained(str(net), str(weights)):  # frozen norms, which auto brings, would learn nothing
+            overrides.setdefault("norm_mode", "frontier")
     return dict(read_yaml(find_config(file))), overrides
 
 
@@ -93,23 +98,26 @@ def plan_table(plan: DevicePlan, most: int | None) -> Table:
     title += "" if limits.deadline == math.inf else f" and {limits.deadline:,.0f} s"
     headings = ("trains", "norms", "saved", "images", "segments", "memory", "MiB", "s", "")
     table = figures_table("", headings, title)
-    struck = [number for number, row in enumerate(plan.rows) if row.reason]
+    struck = sorted(
+        (number for number, row in enumerate(plan.rows) if row.reason),
+        key=lambda number: plan.rows[number].reason[:2] in ("R3", "R4"),
+    )
     for number in [*plan.order, *struck][:most]:
         table.add_row(str(number), *_cells(plan, plan.rows[number], number == plan.number))
     return table
 
 
 def struck_lines(plan: DevicePlan) -> list[str]:
-    """How many configurations each rule strikes."""
+    """How many configurations survive, and how many each rule strikes."""
     counts = Counter(row.reason.partition(":")[0] for row in plan.rows if row.reason)
     rules = {
         "R1": "need more memory",
         "R2": "take longer",
-        "R3": "are replaced by others that learn the same",
-        "R4": "need more than others that need too much",
+        "R3": "learn the same as another row, which needs neither more memory nor more time",
+        "R4": "need more memory than another row, which needs too much",
     }
-    struck = ", ".join(f"{counts[rule]} {what}" for rule, what in rules.items() if counts[rule])
-    return [f"{len(plan.rows)} configurations, {len(plan.order)} survive" + (f"; {struck}" if struck else "")]
+    struck = [f"  {rule}: {counts[rule]} {what}" for rule, what in rules.items() if counts[rule]]
+    return [f"{len(plan.rows)} configurations, {len(plan.order)} of which survive", *struck]
 
 
 def _cells(plan: DevicePlan, row: PlannedRow, is_chosen: bool) -> list[str]:
@@ -126,8 +134,15 @@ def _cells(plan: DevicePlan, row: PlannedRow, is_chosen: bool) -> list[str]:
         str(settings["memory"]),
         "" if row.peak is None else f"{row.peak / 2**20:,.1f}",
         "" if row.seconds is None else f"{row.seconds:,.0f}",
-        "runs" if is_chosen else row.reason,
+        "runs" if is_chosen else _rule(row),
     ]
+
+
+def _rule(row: PlannedRow) -> str:
+    """The rule that strikes a row, and the row that makes it do so."""
+    rule, _, reason = row.reason.partition(": ")
+    by = re.match(r"row (\d+)", reason)
+    return rule if by is None else f"{rule} ({by[1]})"
 
 
 def _parser() -> Parser:

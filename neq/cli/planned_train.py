@@ -60,7 +60,7 @@ def _made(run: Options, limits: Limits) -> Path:
     from neq.utils.console import Console
 
     console = Console()
-    plan = plan_run(base, overrides, limits, console.note, RUNS)
+    plan = plan_run(base, overrides, run.overrides.keys(), limits, console.note, RUNS)
     path.parent.mkdir(parents=True, exist_ok=True)
     plan.write(path)
     console.note(f"{path}: {len(plan.rows)} configurations, {len(plan.order)} of which fit")

@@ -1,4 +1,4 @@
-"""What a configuration of a run needs: memory by the profile of its step, time by the device's latency model."""
+"""What a configuration of a run needs: memory by its step's profile, time by the device's latency model."""
 
 from __future__ import annotations
 
@@ -9,14 +9,23 @@ from typing import Any
 
 from torch import Tensor
 
-from neq.budget import CostModel, Latency
-from neq.config import Config
-from neq.planning.configurations import Configuration, settings_of
+from neq.backward.fusion import traced
+from neq.budget import CostModel, StepSpec
+from neq.budget.latency import Times
+from neq.budget.peak import StepProfile
+from neq.config import Config, resolve
+from neq.experiment.time_limit import durations
+from neq.planning.configurations import Configuration, Learning, settings_of
 from neq.planning.rules import Estimate
-from neq.training import Training
+from neq.training import Progress, Training, choose_neurons, total_epochs
+from neq.training.memory import process_bytes
+from neq.training.step_times import device_latency
 
 # The neurons that stand for those which a policy will choose once it has measured them: the last ones.
-_STAND_IN = {"neuron_selection": "last", "initialization": "last", "cost_aware": False, "scheme": None}
+_STAND_IN = {"neuron_selection": "last", "initialization": "last", "cost_aware": False}
+
+# How much longer a step takes under the memory setting "tight" (docs/reliability.md: 1.07 to 2.06 times).
+_TIGHT_STEP = 1.4
 
 
 @dataclass(frozen=True)
@@ -25,15 +34,18 @@ class _Learned:
 
     Args:
         config: of the run, neither cut nor accumulated.
-        run: the same with the policy that stands for the run's.
-        model: of its step.
-        chosen: its neurons, bool [N].
+        chosen: its neurons, or those that stand for them, bool [N].
+        profile: of its step.
+        fixed_bytes: of gradients and optimizer state.
+        step_seconds, pass_seconds: of a step of the whole batch, and of one in which the head alone trains.
     """
 
     config: Config
-    run: Training
-    model: CostModel
     chosen: Tensor
+    profile: StepProfile
+    fixed_bytes: int
+    step_seconds: float
+    pass_seconds: float
 
 
 class Estimator:
@@ -43,30 +55,96 @@ class Estimator:
         run: opened, of the settings below.
         base: the file that it starts from.
         overrides: settings that are given.
-        latency: of the step on the device.
     """
 
-    def __init__(
-        self, run: Training, base: Mapping[str, object], overrides: Mapping[str, object], latency: Latency
-    ) -> None:
-        self._run, self._base, self._overrides, self._latency = run, base, dict(overrides), latency
+    def __init__(self, run: Training, base: Mapping[str, object], overrides: Mapping[str, object]) -> None:
+        self._run, self._base, self._overrides = run, base, dict(overrides)
+        self._batch = run.step_spec().batch_size
         self._learned = lru_cache(maxsize=None)(self._learn)
+        self._cuts = lru_cache(maxsize=None)(self._cut)
 
     def __call__(self, configuration: Configuration) -> Estimate:
         """The estimate of a configuration."""
-        learned = self._learned(configuration.learning)
-        spec = replace(learned.model.spec, micro_batch=configuration.micro_batch)
-        ...
+        learned, images = self._learned(configuration.learning), configuration.micro_batch
+        cuts = self._cuts(configuration.learning, images, configuration.segments)
+        profile, accumulates = learned.profile, images < self._batch
+        passes = (images,) * self._run.task.forwards
+        batch = sum(passes) * self._image_bytes
+        peak = profile.held + batch * (self._batch // images) + profile.peak(passes, cuts, accumulates)
+        work = profile.work(passes, cuts)
+        step = learned.step_seconds + learned.pass_seconds * work.again / work.forward
+        step *= _TIGHT_STEP if configuration.memory == "tight" else 1.0
+        image = learned.pass_seconds / self._batch
+        total = durations(self._run, learned.config, step, image)
+        return Estimate(
+            process_bytes(peak, self._run.device, configuration.memory),
+            total.total(total_epochs(learned.config.run_config)),
+            cuts,
+        )
 
     def settings(self, configuration: Configuration, cuts: tuple[str, ...]) -> dict[str, Any]:
-        """The settings of the run under a configuration, its budget among them."""
-        learned = self._learned(configuration.learning)
+        """The settings of the run under a configuration, its budget among them.
+
+        Args:
+            cuts: of its estimate.
+        """
         settings = settings_of(configuration, self._batch, cuts)
         if configuration.learning.share is not None:
-            spec = replace(
-                learned.model.spec, micro_batch=settings.get("micro_batch_size"), checkpoint_cuts=tuple(cuts)
-            )
-            model = CostModel(self._run.network, self._run.table, spec)
-            cost = model.step(self._run.table.selection(learned.chosen))
-            settings |= {"budget": cost.training_bytes, "budget_unit": "bytes"}
+            learned = self._learned(configuration.learning)
+            passes = (configuration.micro_batch,) * self._run.task.forwards
+            kept = learned.profile.kept(passes, cuts) + self._run.task.extra_saved_bytes
+            settings |= {"budget": kept + learned.fixed_bytes, "budget_unit": "bytes"}
         return settings
+
+    @property
+    def _image_bytes(self) -> int:
+        """Of an image in float32 and its label."""
+        channels, height, width = self._run.step_spec().image_shape
+        return 4 * channels * height * width + 8
+
+    def _cut(self, learning: Learning, images: int, segments: int) -> tuple[str, ...]:
+        if segments == 1:
+            return ()
+        learned, trace = self._learned(learning), traced(self._run.network, self._run.table)
+        points = None
+        if trace is not None and learning.norm_rule.norm_mode != "frozen":
+            points = [name for name in trace.cut_points if name not in trace.inexact] or None
+        return learned.profile.best_cuts(images, segments, images < self._batch, points=points)
+
+    def _learn(self, learning: Learning) -> _Learned:
+        own: dict[str, object] = {
+            "norm_mode": learning.norm_rule.norm_mode,
+            "saved_precision": learning.saved_precision,
+            "ghost_batch_size": learning.norm_rule.ghost_batch,
+        }
+        config = resolve(self._base, {**self._overrides, **own}).config
+        policy = self._run.main_policy
+        if learning.share is not None:
+            share = {"ratio": learning.share, "budget": None, "budget_unit": "macs", "scheme": None}
+            own |= _STAND_IN | share
+        elif not policy.may_initialize:
+            own |= _STAND_IN
+        else:
+            own["initialization"] = policy.name
+        run = replace(self._run, config=resolve(self._base, {**self._overrides, **own}).config)
+        allocator = run.allocator(run.main_policy)
+        spec = replace(allocator.model.spec, micro_batch=None, checkpoint_segments=1, checkpoint_cuts=())
+        model = CostModel(run.network, run.table, spec)
+        chosen = choose_neurons(run, Progress(), 0).chosen
+        selection = run.table.selection(chosen)
+        cost = model.step(selection)
+        times = self._times(spec)
+        return _Learned(
+            config,
+            chosen,
+            model.profile(selection),
+            cost.gradient_bytes + cost.optimizer_bytes,
+            times.of(chosen) / 1e9,
+            times.costs.base / 1e9,
+        )
+
+    def _times(self, spec: StepSpec) -> Times:
+        """The times of a step; precision and groups hardly change them."""
+        spec = replace(spec, saved_precision="exact", ghost_batch=None)
+        model = CostModel(self._run.network, self._run.table, spec)
+        return device_latency(model, self._run.device, "fast").times(model)
