@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from neq.backward.fusion import traced
-from neq.budget import CostModel, StepSpec
+from neq.budget import StepSpec
 from neq.budget.latency import Times
 from neq.budget.peak import StepProfile
 from neq.config import Config, resolve
@@ -60,7 +60,10 @@ class Estimator:
     def __init__(self, run: Training, base: Mapping[str, object], overrides: Mapping[str, object]) -> None:
         self._run, self._base, self._overrides = run, base, dict(overrides)
         self._batch = run.step_spec().batch_size
+        self._model = run.allocator(run.main_policy).model
         self._learned = lru_cache(maxsize=None)(self._learn)
+        self._selected = lru_cache(maxsize=None)(self._select)
+        self._times = lru_cache(maxsize=None)(self._predict)
         self._cuts = lru_cache(maxsize=None)(self._cut)
 
     def __call__(self, configuration: Configuration) -> Estimate:
@@ -112,39 +115,44 @@ class Estimator:
         return learned.profile.best_cuts(images, segments, images < self._batch, points=points)
 
     def _learn(self, learning: Learning) -> _Learned:
-        own: dict[str, object] = {
-            "norm_mode": learning.norm_rule.norm_mode,
+        rule = learning.norm_rule
+        own = {
+            "norm_mode": rule.norm_mode,
             "saved_precision": learning.saved_precision,
-            "ghost_batch_size": learning.norm_rule.ghost_batch,
+            "ghost_batch_size": rule.ghost_batch,
         }
         config = resolve(self._base, {**self._overrides, **own}).config
-        policy = self._run.main_policy
-        if learning.share is not None:
-            share = {"ratio": learning.share, "budget": None, "budget_unit": "macs", "scheme": None}
-            own |= _STAND_IN | share
-        elif not policy.may_initialize:
-            own |= _STAND_IN
-        else:
-            own["initialization"] = policy.name
-        run = replace(self._run, config=resolve(self._base, {**self._overrides, **own}).config)
-        allocator = run.allocator(run.main_policy)
-        spec = replace(allocator.model.spec, micro_batch=None, checkpoint_segments=1, checkpoint_cuts=())
-        model = CostModel(run.network, run.table, spec)
-        chosen = choose_neurons(run, Progress(), 0).chosen
-        selection = run.table.selection(chosen)
-        cost = model.step(selection)
-        times = self._times(spec)
+        chosen, spec = self._selected(learning.share)
+        model = self._model.with_spec(
+            replace(
+                spec,
+                norm_mode=rule.norm_mode,
+                saved_precision=learning.saved_precision,
+                ghost_batch=rule.ghost_batch,
+            )
+        )
+        selection = model.table.selection(chosen)
+        held = model.held_bytes(model.spec.trainable_slices(model.network, model.table, selection))
+        times = self._times(rule.norm_mode)
         return _Learned(
-            config,
-            chosen,
-            model.profile(selection),
-            cost.gradient_bytes + cost.optimizer_bytes,
-            times.of(chosen) / 1e9,
-            times.costs.base / 1e9,
+            config, chosen, model.profile(selection), sum(held), times.of(chosen) / 1e9, times.costs.base / 1e9
         )
 
-    def _times(self, spec: StepSpec) -> Times:
-        """The times of a step; precision and groups hardly change them."""
-        spec = replace(spec, saved_precision="exact", ghost_batch=None)
-        model = CostModel(self._run.network, self._run.table, spec)
+    def _select(self, share: float | None) -> tuple[Tensor, StepSpec]:
+        """The neurons of a share, or of the run's own settings, bool [N], and their step."""
+        policy, own = self._run.main_policy, dict[str, object](_STAND_IN)
+        if share is not None:
+            own |= {"ratio": share, "budget": None, "budget_unit": "macs", "scheme": None}
+        elif policy.may_initialize:
+            own = {"initialization": policy.name}
+        run = replace(self._run, config=resolve(self._base, {**self._overrides, **own}).config)
+        allocation = choose_neurons(run, Progress(), 0)
+        spec = run.allocator(run.policy(0)).model.spec
+        return allocation.chosen, replace(spec, micro_batch=None, checkpoint_segments=1, checkpoint_cuts=())
+
+    def _predict(self, norm_mode: str) -> Times:
+        """The times of a step; precision and groups of norms hardly change them."""
+        spec = replace(self._run.step_spec(), norm_mode=norm_mode, saved_precision="exact", ghost_batch=None)
+        spec = replace(spec, micro_batch=None, checkpoint_segments=1, checkpoint_cuts=())
+        model = self._model.with_spec(spec)
         return device_latency(model, self._run.device, "fast").times(model)
