@@ -135,7 +135,12 @@ class Estimator:
         held = model.held_bytes(model.spec.trainable_slices(model.network, model.table, selection))
         times = self._times(rule.norm_mode)
         return _Learned(
-            config, chosen, model.profile(selection), sum(held), times.of(chosen) / 1e9, times.costs.base / 1e9
+            config,
+            chosen,
+            model.profile(selection),
+            sum(held),
+            times.of(chosen) / 1e9,
+            times.costs.base / 1e9,
         )
 
     def _select(self, share: float | None) -> tuple[Tensor, StepSpec]:

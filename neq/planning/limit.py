@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from neq.budget import Budget, BudgetAllocator, CostModel, StepSpec
 from neq.data import Data
 from neq.experiment.run import open_run_data
+from neq.networks.neurons import neuron_table
 from neq.training import EpochReport, forget_peak_memory, peak_memory
 
 
@@ -81,10 +83,15 @@ class MemoryLimit:
 
 
 def _load_libraries(device: torch.device) -> None:
-    """Takes a tiny step, so that libraries which are loaded on first use do not count."""
-    network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 1))
+    """Predicts and takes a tiny step, so that libraries which are loaded on first use do not count."""
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 2))
     network.to(device).to(memory_format=torch.channels_last)
-    images = torch.zeros(2, 3, 16, 16, device=device).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
-    network(images).sum().backward()
+    table = neuron_table(network, (3, 8, 8))
+    model = CostModel(network, table, StepSpec((2,), (3, 8, 8)))
+    everything = BudgetAllocator(model, Budget("bytes", ratio=0.9)).limit
+    assert everything
+    plan = model.spec.plan(network, table, {})
+    images = torch.zeros(2, 3, 8, 8, device=device).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(plan.parameters(), lr=0.0)
+    plan(images).sum().backward()
     optimizer.step()
