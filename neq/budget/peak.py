@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations, pairwise
 from typing import NamedTuple
 
 from neq.budget.step_trace import Moment, Unit
@@ -94,10 +95,10 @@ class StepProfile:
         scratch: float = 1.0,
         points: Sequence[str] | None = None,
     ) -> tuple[str, ...]:
-        """The cuts of the lowest peak, in no more segments than a number; the fewest that have it.
+        """The cuts of the lowest peak, in no more segments than a number; of those with it the least work.
 
-        With p(i, j) the peak of a segment of units i .. j - 1 and b(i, j) what is held of its input, the least
-        that units i to the end reach in c segments is
+        With p(i, j) the peak of a segment of units i .. j - 1 and b(i, j) what is held of its input, the
+        least that units i to the end reach in c segments is
 
             h(i, c) = min over j of max(p(i, j), b(i, j) + h(j, c - 1)),
 
@@ -109,26 +110,24 @@ class StepProfile:
             accumulates, scratch: as for `peak`.
             points: names among which to choose; None: all.
         """
-        of_pass = self._pass(images, accumulates, scratch)
-        starts = [n for n in range(len(self.units)) if not n or points is None or self.names[n - 1] in points]
+        of_pass, end = self._pass(images, accumulates, scratch), len(self.units)
+        starts = [n for n in range(end) if not n or points is None or self.names[n - 1] in points]
         by_start = {start: dict(of_pass.segments_from(start)) for start in starts}
-        end = len(self.units)
-        best: dict[int, tuple[int, tuple[int, ...]]] = {
-            start: (by_start[start][end].peak, ()) for start in starts
-        }
+        # Peak, multiply-accumulates that run again, and cuts.
+        best: dict[int, tuple[int, int, tuple[int, ...]]]
+        best = {start: (by_start[start][end].peak, 0, ()) for start in starts}
         for _ in range(1, segments):
             more = dict(best)
-            for start in starts:
-                for cut in starts:
-                    if cut > start:
-                        segment = by_start[start][cut]
-                        peak = max(segment.peak, segment.held + best[cut][0])
-                        if peak < more[start][0]:
-                            more[start] = peak, (cut, *best[cut][1])
+            for start, cut in combinations(starts, 2):
+                segment, (peak, again, cuts) = by_start[start][cut], best[cut]
+                if segment.trains:
+                    again += sum(self.forward_macs[start:cut])
+                found = max(segment.peak, segment.held + peak), again, (cut, *cuts)
+                more[start] = min(more[start], found, key=lambda each: each[:2])
             if more == best:
                 break
             best = more
-        return tuple(self.names[cut - 1] for cut in best[0][1])
+        return tuple(self.names[cut - 1] for cut in best[0][2])
 
     def work(self, images: Sequence[int], cuts: Sequence[str] = ()) -> Work:
         """The multiply-accumulates of forward passes and of their backward.
@@ -139,7 +138,7 @@ class StepProfile:
         starts, count = self._starts(cuts), sum(images)
         again = sum(
             sum(self.forward_macs[start:end])
-            for start, end in zip(starts, starts[1:], strict=False)
+            for start, end in pairwise(starts)
             if any(unit.backward for unit in self.units[start:end])
         )
         return Work(count * sum(self.forward_macs), count * sum(self.backward_macs), count * again)
@@ -158,6 +157,7 @@ class _Segment(NamedTuple):
     peak: int
     held: int
     inner: int
+    trains: bool
 
 
 class _Pass:
@@ -207,4 +207,4 @@ class _Pass:
             else:
                 held, again = given * trains, (self._inputs[end] + self._complete[end]) * trains
                 result = self._inputs[end] * self._units[end].made
-            yield end, _Segment(max(given + forward + again, held + backward), held, inner + result)
+            yield end, _Segment(max(given + forward + again, held + backward), held, inner + result, trains)

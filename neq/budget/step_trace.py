@@ -51,6 +51,9 @@ class Size(NamedTuple):
         return self.fixed - (-self.images * images // REFERENCE) + self.group * groups
 
 
+_NOTHING = Size()
+
+
 class Moment(NamedTuple):
     """What is there while an operation runs.
 
@@ -126,10 +129,10 @@ def trace_step(
 class _Notes:
     """What is collected of a unit: its input's storage, size, and whether it is recomputed unless cut."""
 
-    key: int | None = None
-    input: Size = Size()
+    key: int = 0
+    input: Size = _NOTHING
     is_recomputed: bool = False
-    inner: Size = Size()
+    inner: Size = _NOTHING
     gradients: int = 0
     # Moments with all that is there, and whether the input is.
     forward: set[tuple[Moment, bool]] = field(default_factory=set)
@@ -145,7 +148,7 @@ class _Watch(TorchDispatchMode):
         self.free: set[int] = set()
         self.is_noting = self.is_forward = True
         self._notes, self._now = [_Notes()], 0
-        self._held, self._done = Size(), 0
+        self._held, self._done = _NOTHING, 0
         # Storages that are there: a number of each, since addresses are used again, and its size.
         self._numbers, self._sizes, self._count = dict[int, int](), dict[int, Size](), 0
         # Number of a storage that is kept for backward -> the units that keep it, and its size.
@@ -207,23 +210,16 @@ class _Watch(TorchDispatchMode):
 
     def units(self) -> list[Unit]:
         """What was followed."""
-        keepers = [self._keepers.pop(notes.key, (set(), Size()))[0] for notes in self._notes]  # type: ignore[arg-type]
+        nobody = set[int](), _NOTHING
+        keepers = [self._keepers.pop(notes.key, nobody)[0] for notes in self._notes]
         for by, size in self._keepers.values():
             first = self._notes[min(by)]
             first.inner = first.inner.plus(size)
-        found, before = [], Size()
+        found, before = [], _NOTHING
         for number, (notes, by) in enumerate(zip(self._notes, keepers, strict=True)):
             made, read = min(by, default=number) < number, max(by, default=-1) >= number
-
-            def moments(of: set[tuple[Moment, bool]], is_cut: bool) -> tuple[Moment, ...]:
-                own = [
-                    before.plus(notes.input) if (has_input if is_cut else made) else before
-                    for _, has_input in of
-                ]
-                return _largest(
-                    m._replace(size=m.size.plus(o, -1)) for (m, _), o in zip(of, own, strict=True)
-                )
-
+            with_input = before.plus(notes.input)
+            uncut = with_input if made else before
             found.append(
                 Unit(
                     notes.input,
@@ -232,15 +228,14 @@ class _Watch(TorchDispatchMode):
                     read or notes.is_recomputed,
                     notes.inner,
                     notes.gradients,
-                    moments(notes.forward, False),
-                    moments(notes.backward, False),
-                    moments(notes.forward, True),
-                    moments(notes.backward, True),
+                    _without(notes.forward, uncut),
+                    _without(notes.backward, uncut),
+                    _without(notes.forward, before, with_input),
+                    _without(notes.backward, before, with_input),
                     tuple(notes.layers),
-                )  # fmt: skip
+                )
             )
-            before = before.plus(notes.inner)
-            before = before.plus(notes.input) if made or read else before
+            before = (with_input if made or read else before).plus(notes.inner)
         return found
 
     def _called(self, name: str, *_: Any) -> None:
@@ -251,8 +246,9 @@ class _Watch(TorchDispatchMode):
         self._done += leaf.grad.nbytes
         self._notes[self._now].gradients += leaf.grad.nbytes
 
-    def _key(self, tensor: Tensor) -> int | None:
-        return self._numbers.get(tensor.untyped_storage()._cdata)
+    def _key(self, tensor: Tensor) -> int:
+        """The number of its storage; 0 where that was there before the step."""
+        return self._numbers.get(tensor.untyped_storage()._cdata, 0)
 
     def _add(self, storage: torch.UntypedStorage) -> None:
         address = storage._cdata
@@ -265,6 +261,16 @@ class _Watch(TorchDispatchMode):
 
     def _remove(self, address: int) -> None:
         self._held = self._held.plus(self._sizes.pop(self._numbers.pop(address)), -1)
+
+
+def _without(
+    moments: Iterable[tuple[Moment, bool]], other: Size, if_input: Size | None = None
+) -> tuple[Moment, ...]:
+    """The largest moments less what does not belong to a unit; `if_input`: that where its input is there."""
+    return _largest(
+        moment._replace(size=moment.size.plus(if_input if if_input and has_input else other, -1))
+        for moment, has_input in moments
+    )
 
 
 def _largest(moments: Iterable[Moment]) -> tuple[Moment, ...]:
@@ -300,7 +306,7 @@ def _size(bytes_: int) -> Size:
 def _copied(func: Any, args: tuple[Any, ...]) -> Size:
     """Bytes of the copies of its first argument that an operation of torch's works on."""
     is_copied = func in _COPYING and args[0].device.type == "cpu"
-    return _size(args[0].numel() * args[0].element_size()) if is_copied else Size()
+    return _size(args[0].numel() * args[0].element_size()) if is_copied else _NOTHING
 
 
 _COPYING = {
