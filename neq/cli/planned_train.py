@@ -121,9 +121,8 @@ def _planned(plan: DevicePlan, path: Path, run: Options) -> Config:
     asked = plain_identity(resolve(base, overrides).config)
     other = [key for key in sorted({*asked, *plan.run}) if asked.get(key) != plan.run.get(key)]
     if other:
-        raise UserError(
-            f"{path} is the plan of another run: {', '.join(other)} differ; make one with neq plan"
-        )
+        differing = ", ".join(other)
+        raise UserError(f"{path} is the plan of another run ({differing} differ); make one with neq plan")
     config = resolve(base, {**overrides, **plan.chosen.settings}).config
     return config.model_copy(update={"resume": find_run(config, RUNS).state == "unfinished"})
 

@@ -24,6 +24,8 @@ from neq.training.step_times import device_latency
 # The neurons that stand for those which a policy will choose once it has measured them: the last ones.
 _STAND_IN = {"neuron_selection": "last", "initialization": "last", "cost_aware": False}
 
+# What building, tracing and predicting a network takes beside its tensors, bytes.
+_BESIDE_TENSORS = 32 * 2**20
 # How much longer a step takes under the memory setting "tight" (docs/reliability.md: 1.07 to 2.06 times).
 _TIGHT_STEP = 1.4
 
@@ -80,7 +82,7 @@ class Estimator:
         image = learned.pass_seconds / self._batch
         total = durations(self._run, learned.config, step, image)
         return Estimate(
-            process_bytes(peak, self._run.device, configuration.memory),
+            process_bytes(peak, self._run.device, configuration.memory) + _BESIDE_TENSORS,
             total.total(total_epochs(learned.config.run_config)),
             cuts,
         )
