@@ -126,7 +126,26 @@ class Data:
         """
         return self._batches(train_keys(self._parts["train"], self._batch_size, self._seed, epoch)[first:])
 
-    def eval_batches(self, name: Literal["validation", "test"]) -> Iterator[Batch]:
+    def unlabelled_batches(self, epoch: int | None, first: int = 0) -> Iterator[Batch]:
+        """Images of all splits together, without their labels; one pass at a time, as of `train_batches`.
+
+        Args:
+            epoch: from 0: batches of training images; None: every image once, in order, as for evaluation.
+            first: number of the first batch.
+
+        Yields:
+            Images float32 [B, 3, S, S] and their numbers in the data set, int64 [B]; of each rank its share.
+        """
+        every = np.sort(np.concatenate([*self._parts.values()]))
+        if epoch is None:
+            plan = eval_keys(every, self._test_batch_size)[first:]
+        else:
+            plan = train_keys(every, self._batch_size, self._seed, epoch)[first:]
+        shares = filter(None, map(self._local, plan))
+        numbers = (torch.tensor([index for _, index in keys]) for keys in shares)
+        return ((images, own) for (images, _), own in zip(self._batches(plan), numbers, strict=True))
+
+    def eval_batches(self, name: Literal["validation", "test", "train", "velocity"]) -> Iterator[Batch]:
         """Every image of a split exactly once, in a fixed order.
 
         Args:
