@@ -30,15 +30,13 @@ class Pair:
     """A batch of each domain.
 
     Args:
-        source: images [B, 3, S, S].
-        labels: of them, int64 [B].
-        target: images [B, 3, S, S].
+        images: [2B, 3, S, S], those of the source first.
+        labels: of the source, int64 [B].
         progress: of the run before the step, 0 .. 1.
     """
 
-    source: Tensor
+    images: Tensor
     labels: Tensor
-    target: Tensor
     progress: float
 
 
@@ -69,15 +67,16 @@ class Aligned(Adaptation):
         source = self.domains.source_batches(epoch * self.steps_per_epoch + start)
         target = self.domains.target_batches(epoch, start)
         for number, (unlabelled, _) in enumerate(target, start):
-            yield Pair(*next(source), unlabelled, self.progress(epoch, number))
+            images, labels = next(source)
+            yield Pair(torch.cat([images, unlabelled]), labels, self.progress(epoch, number))
 
     def step(self, forward: Forward, batch: Pair) -> StepOutput:
         """Counts images and hits of the source."""
         with HeadInputs(self._head) as kept:
             if self.settings.domain_norms == "joint":
-                outputs = forward(torch.cat([batch.source, batch.target]))
+                outputs = forward(batch.images)
             else:
-                outputs = torch.cat([forward(batch.source), forward(batch.target)])
+                outputs = torch.cat([forward(images) for images in batch.images.chunk(2)])
         of_source = outputs[: len(batch.labels)]
         loss = cross_entropy(of_source, batch.labels)
         if self._weight:

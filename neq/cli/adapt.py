@@ -64,8 +64,8 @@ def _domain(flag: str, named: str) -> tuple[str, str | None]:
     if named.endswith(".npz"):
         return "npz", named
     raise UserError(
-        f"--{flag} {shown(named)} is neither a folder nor a data set by name; allowed: a folder with CLASS/* or "
-        "train/CLASS/* and test/CLASS/*, an .npz file, or a name that neq datasets lists"
+        f"--{flag} {shown(named)} is neither a folder nor a data set by name; allowed: a folder with "
+        "CLASS/* or train/CLASS/* and test/CLASS/*, an .npz file, or a name that neq datasets lists"
     )
 
 
@@ -73,8 +73,8 @@ def _parser() -> Parser:
     parser = Parser(
         prog="neq adapt",
         usage="neq adapt --source DIR|NAME --target DIR|NAME [--method NAME] [--resume] [--KEY VALUE ...]",
-        description="Train a network on a labelled source domain and adapt it to a target domain whose labels "
-        "are only tested on. Classes are matched by name. Further flags are those of neq train; their "
+        description="Train a network on a labelled source domain and adapt it to a target domain whose "
+        "labels are only tested on. Classes are matched by name. Further flags are those of neq train; their "
         f"defaults: configuration {CONFIG!r}.",
     )
     add = parser.add_argument

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
@@ -18,6 +19,7 @@ from neq.networks.neurons import neuron_table
 from neq.tasks import TaskInputs, task_class
 from neq.training import Checkpoints, Training
 from neq.training.distributed import SINGLE_PROCESS, ProcessGroup
+from neq.utils.errors import UserError
 from tests.toys import toy
 from tests.training.runs import BASE, Diary
 
@@ -82,3 +84,10 @@ def adaptation(
         table, diary = neuron_table(network, (3, size, size)), Diary()
         checkpoints = Checkpoints(folder, writes=processes.is_first)
         yield Training(config, network, table, data, task, cpu, checkpoints, (diary,), processes), diary
+
+
+def refusal(*arguments: Any, **settings: Any) -> str:
+    """The error of an adaptation that cannot be opened."""
+    with pytest.raises(UserError) as caught, adaptation(*arguments, **settings):
+        pass
+    return str(caught.value)
