@@ -42,6 +42,7 @@ CELLS: dict[str, Mapping[str, object]] = {
     "mixed": {},
     "adabn": {**_SHORT, "train_head": False, "n_epochs": 1},
     "shot": {"train_head": False},
+    "bbse": {},
     "ddc": {},
     "coral": {},
     "dan": {},
@@ -52,7 +53,7 @@ CELLS: dict[str, Mapping[str, object]] = {
     "mcc": {},
     "labelled": {},
 }
-FROM_SOURCE = ("adabn", "shot")
+FROM_SOURCE = ("adabn", "shot", "bbse")
 KEPT = ("test_top1", "test_top1_all", "saved_bytes", "step_seconds", "epochs")
 
 

@@ -36,6 +36,7 @@ METHODS: dict[str, tuple[str, Mapping[str, object]]] = {
     "mdd": ("neq.adaptation.mdd:Mdd", {}),
     "mixed": ("neq.adaptation.mixed:Mixed", {}),
     "source": ("neq.adaptation.supervised:SourceOnly", {}),
+    "bbse": ("neq.adaptation.label_shift:LabelShift", {}),
     "labelled": ("neq.adaptation.supervised:LabelledTarget", {}),
     "shot": ("neq.adaptation.source_free:SourceFree", {"train_head": False}),
     "adabn": ("neq.adaptation.adabn:AdaBn", _NOTHING),
@@ -68,11 +69,11 @@ class AdaptationSettings(Section):
 
 register_section("adaptation", AdaptationSettings)
 for _name, (_place, _defaults) in METHODS.items():
-    _is_compared = _place.rpartition(":")[2] not in ("SourceOnly", "LabelledTarget", "SourceFree", "AdaBn")
+    _is_own_task = _name in ("source", "labelled", "bbse", "shot", "adabn")
     register_objective(
         Objective(
             PREFIX + _name,
-            "neq.adaptation.aligned:Aligned" if _is_compared else _place,
+            _place if _is_own_task else "neq.adaptation.aligned:Aligned",
             defaults={"use_validation": False, **_defaults},
             trains=_name != "adabn",
         )

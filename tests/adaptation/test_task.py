@@ -14,7 +14,7 @@ from tests.adaptation.runs import adaptation, domains, refusal
 from tests.toys import batch, toy
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", sorted(METHODS.keys() - {"bbse"}))  # which needs a trained network
 def test_every_method_runs_for_a_round(tmp_path, method):
     nothing = {"neuron_selection": "none", "initialization": "none"} if method == "adabn" else {}
     with adaptation(tmp_path, method, domains(tmp_path), n_epochs=1, **nothing) as (run, diary):
