@@ -1,7 +1,7 @@
 """Label shift as a run (BBSE): cross entropy on the source, its classes weighted as the target has them.
 
-The weights are those of `neq.adaptation.reweighting`, from the network that the run starts from: its confusion
-on the source's test split, and its predictions on the target.
+The weights are those of `neq.adaptation.reweighting`, from the network that the run starts from: its
+confusion on the source's test split, and its predictions on the target.
 """
 
 from __future__ import annotations
