@@ -13,7 +13,7 @@ from functools import cache
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 
 from neq.backward.output_channels import layout_of
 
@@ -66,18 +66,20 @@ def _in_memory_order(x: Tensor, layout: torch.memory_format) -> Tensor:
 
 
 def _pieces(flat: Tensor) -> Iterator[tuple[int, int]]:
-    size = _PIECE if flat.device.type == "cpu" and not isinstance(flat, FakeTensor) else max(1, len(flat))
-    for start in range(0, len(flat), size):
+    size = _PIECE if flat.device.type == "cpu" else max(1, len(flat))
+    end = min(size, len(flat)) if isinstance(flat, FakeTensor) else len(flat)  # one shows what all need
+    for start in range(0, end, size):
         yield start, min(start + size, len(flat))
 
 
 @cache
 def _table(device: torch.device) -> Tensor:
     """For every byte the eight truth values that it was packed from, as int64 [256]."""
-    values = torch.arange(256 * 8, dtype=torch.int64).view(256, 8)
-    number, place = values // 8, values % 8
-    spread = (number >> (place if _packs_upwards() else 7 - place)) & 1
-    return spread.to(torch.uint8).view(torch.int64).flatten().to(device)
+    with unset_fake_temporarily():  # the first call may be one without values
+        values = torch.arange(256 * 8, dtype=torch.int64).view(256, 8)
+        number, place = values // 8, values % 8
+        spread = (number >> (place if _packs_upwards() else 7 - place)) & 1
+        return spread.to(torch.uint8).view(torch.int64).flatten().to(device)
 
 
 def _packs_upwards() -> bool:

@@ -23,7 +23,6 @@ from torch.utils.checkpoint import checkpoint
 from neq.backward.image_draws import draws_again
 from neq.utils.errors import UserError, unknown_name
 
-# Called before a segment with its number and its input.
 Listener = Callable[[int, Tensor], None]
 
 
@@ -37,8 +36,8 @@ class Segments:
         again: returns a context for what runs again in backward.
 
     Attributes:
-        listener: called before each segment while nothing is recomputed: the segments then keep what they
-            would without. None: they are recomputed.
+        listener: called before each segment with its number and input, in a network that computes and keeps
+            what it would without cuts. None: segments are recomputed.
     """
 
     def __init__(
@@ -54,18 +53,21 @@ class Segments:
 
     def __call__(self, x: Tensor) -> Any:
         """The network's result."""
-        for number, forward in enumerate(self._forwards):
-            segment = _Segment(forward)
-            if self.listener is not None:
-                self.listener(number, x)
-            is_kept = self.listener is not None or number == len(self._forwards) - 1
-            x = (
-                segment(x)
-                if is_kept
-                else checkpoint(segment, x, use_reentrant=False, context_fn=self._contexts)
-            )
+        if self.listener is not None:
+            return self._listened(self.listener, x)
+        for forward in self._forwards[:-1]:
+            x = checkpoint(_Segment(forward), x, use_reentrant=False, context_fn=self._contexts)
             _unmark(x)
-        return x
+        return _Segment(self._forwards[-1])(x)
+
+    def _listened(self, listener: Listener, x: Tensor) -> Any:
+        """The network's result, as if it were not cut: nothing is held but by what reads it."""
+        passed = [x]
+        del x
+        for number, forward in enumerate(self._forwards):
+            listener(number, passed[0])
+            passed.append(forward(passed.pop()))
+        return passed[0]
 
     def _contexts(self) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
         """Around a segment in forward, and in backward."""

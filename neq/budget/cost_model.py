@@ -6,18 +6,20 @@ fake tensors, exact for every norm mode, network and precision.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 from torch import nn
 
 from neq.backward.fusion import traced
 from neq.backward.plan import Plan
 from neq.backward.trainable import values_of
+from neq.budget.peak import StepProfile
 from neq.budget.saved_tensors import Kept, fake_copy, kept_for_backward
-from neq.budget.segments import best_cuts, kept_by_segment, most_kept
 from neq.budget.step_spec import STATE_PER_VALUE, StepSpec
+from neq.budget.step_trace import trace_step
 from neq.networks.layer_kinds import ByteWidths
 from neq.networks.neurons import NeuronTable, Selection
 from neq.networks.parameter_slice import ParameterSlice, named_tensor
@@ -77,7 +79,7 @@ class CostModel:
         self.table = table
         self.spec = spec
         # Of the selection asked for last: its cost, its plan and its record ask in turn.
-        self._last_cuts: tuple[bytes, tuple[str, ...]] | None = None
+        self._last_profile: tuple[bytes, StepProfile] | None = None
         self._states = STATE_PER_VALUE[spec.optimizer]
         self._kinds = {layer.name: layer.kind for layer in table.layers} | {table.head: table.head_kind}
 
@@ -85,6 +87,16 @@ class CostModel:
     def network(self) -> nn.Module:
         """The network without its values."""
         return fake_copy(self.plain_network)
+
+    def with_spec(self, spec: StepSpec) -> CostModel:
+        """The cost of the same network's steps under another specification.
+
+        Args:
+            spec: of the step.
+        """
+        other = CostModel(self.plain_network, self.table, spec)
+        other.network = self.network
+        return other
 
     @property
     def head_gradient_macs(self) -> int:
@@ -97,7 +109,8 @@ class CostModel:
         Args:
             selection: layer name -> chosen channels.
         """
-        plan = self.spec.plan(self.network, self.table, selection, cuts=self.cuts(selection))
+        cuts = self.cuts(selection)
+        plan = self.spec.plan(self.network, self.table, selection, cuts=cuts)
         trained = plan.trained_values()
         values = sum(trained.values())
         passed_on = input_gradient_macs(self.table, plan.parts)
@@ -110,13 +123,13 @@ class CostModel:
             forward_macs=images * (self.table.total_macs + self.table.head_macs),
             input_gradient_macs=images * sum(passed_on.values()),
             weight_gradient_macs=images * (int(self.table.macs[chosen].sum()) + self.head_gradient_macs),
-            saved_bytes=self._kept_bytes(plan) + self.spec.extra_saved_bytes,
+            saved_bytes=self._kept_bytes(plan, cuts) + self.spec.extra_saved_bytes,
             gradient_bytes=gradient_bytes + self.spec.extra_bytes,
             optimizer_bytes=optimizer_bytes + self.spec.extra_bytes * self._states,
         )
 
     def cuts(self, selection: Selection) -> tuple[str, ...]:
-        """Where the step's network is cut into segments: as specified, or where it keeps least.
+        """Where the step's network is cut into segments: as specified, or where its peak is lowest.
 
         Args:
             selection: layer name -> chosen channels.
@@ -127,19 +140,50 @@ class CostModel:
         if (trace := traced(self.network, self.table)) is None or not trace.cut_points:
             return ()
         exact = [name for name in trace.cut_points if name not in trace.inexact]
-        points = exact if exact and spec.norm_mode != "frozen" else list(trace.cut_points)
-        key = self.table.mask(selection).numpy().tobytes()
-        if self._last_cuts is None or self._last_cuts[0] != key:
-            plan = spec.plan(self.network, self.table, selection, cuts=points)
-            found = best_cuts(points, kept_by_segment(plan, spec)[0], spec.checkpoint_segments)
-            self._last_cuts = key, found
-        return self._last_cuts[1]
+        points = exact if exact and spec.norm_mode != "frozen" else None
+        profile = self.profile(selection)
+        return profile.best_cuts(
+            max(spec.kept_together), spec.checkpoint_segments, spec.parts > 1, points=points
+        )
 
-    def _kept_bytes(self, plan: Plan) -> int:
+    def profile(self, selection: Selection) -> StepProfile:
+        """Memory and work of steps of any batch, micro-batch and cuts.
+
+        Args:
+            selection: layer name -> chosen channels.
+        """
+        key = self.table.mask(selection).numpy().tobytes()
+        if self._last_profile is None or self._last_profile[0] != key:
+            self._last_profile = key, self._profile(selection)
+        return self._last_profile[1]
+
+    def _profile(self, selection: Selection) -> StepProfile:
+        table, spec, trace = self.table, self.spec, traced(self.network, self.table)
+        names = () if trace is None else tuple(trace.cut_points)
+        units = trace_step(self.network, table, selection, spec, names)
+        parts = spec.trainable_slices(self.network, table, selection)
+        rows, _ = self.held_bytes({name: part for name, part in parts.items() if not part.is_whole})
+        tensors = chain(self.network.parameters(), self.network.buffers())
+        held = rows + self.held_bytes(parts)[1] + sum(each.nbytes for each in tensors)
+        forward = {layer.name: layer.neurons * layer.macs for layer in table.layers}
+        passed = input_gradient_macs(table, parts)
+        chosen = {layer.name: len(selection.get(layer.name, ())) * layer.macs for layer in table.layers}
+        first = {name: n for n, unit in reversed(list(enumerate(units))) for name in unit.layers}
+        macs = [[0, 0] for _ in units]
+        for name in forward:
+            macs[first[name]][0] += forward[name]
+            macs[first[name]][1] += passed[name] + chosen[name]
+        macs[-1][0] += table.head_macs
+        macs[-1][1] += self.head_gradient_macs + passed[table.head]
+        return StepProfile(
+            tuple(units), names, spec.ghost_batch, held, *(tuple(each) for each in zip(*macs, strict=True))
+        )
+
+    def _kept_bytes(self, plan: Plan, cuts: Sequence[str]) -> int:
         """The most that a plan's step finds kept for backward at once."""
-        if plan.segments is None:
+        if not cuts:
             return kept_for_backward(plan, self.spec).bytes
-        return sum(map(most_kept, kept_by_segment(plan, self.spec)))
+        return self.profile(plan.selection).kept(self.spec.kept_together, cuts)
 
     def held_bytes(self, parts: Mapping[str, ParameterSlice]) -> tuple[int, int]:
         """Bytes of gradients, and of the optimizer's state.

@@ -16,7 +16,7 @@ from neq.networks.parameter_slice import ParameterSlice
 from neq.utils.errors import UserError, unknown_name
 
 if TYPE_CHECKING:  # the cost of a step needs no configuration
-    from neq.backward.sync_batch_norm import SyncBatchStats
+    from neq.backward.sync_batch_norm import BatchSplit
     from neq.config import Config, RunSettings
 
 # Values of state that an optimizer keeps for each value that trains.
@@ -134,7 +134,7 @@ class StepSpec:
         network: nn.Module,
         table: NeuronTable,
         selection: Selection,
-        batch: SyncBatchStats | None = None,
+        batch: BatchSplit | None = None,
         cuts: Sequence[str] = (),
     ) -> Plan:
         """The plan whose steps these are.

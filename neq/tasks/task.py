@@ -88,8 +88,8 @@ class Task(Protocol[Batch]):
         steps_per_epoch: training batches of an epoch.
         share: of each training batch, the part that this process has, above 0; all of them together 1.
         best_by: the score of the validation split that the best epoch has the highest of.
-        forwards: calls of `forward` in a step, each with at most a batch of the run, unless `passes` returns
-            otherwise. Cost model and budget count all of them.
+        forwards: batches of the run that a step passes through, one in each call of `forward` unless `passes`
+            returns otherwise. Cost model and budget count all of them.
         extra_saved_bytes: bytes that the task's own modules keep for backward in a step, all processes
             together. What a loss keeps of the outputs does not count.
         has_micro_batches: whether `micro_batches` cuts a batch into any number of parts.

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from neq.config.keys import KEYS, config_model, flatten_config, nest
 from neq.config.resolve import resolve
 from neq.config.schema import Config, DataProvider, NEqConfig, NetConfig
-from neq.runs.identity import FINGERPRINT, PATH_KEYS, default_settings, identity, run_folder
+from neq.runs.identity import FINGERPRINT, PATH_KEYS, default_settings, fingerprint, identity, run_folder
 from neq.utils.errors import UserError
 
 CONFIG = resolve({"NEq_config": {"ratio": 0.3}}, {}).config
@@ -266,3 +266,10 @@ def test_parts_are_safe_folder_names(name: str) -> None:
         for part in parts
     )
     assert not any(part.startswith(".") for part in parts)
+
+
+def test_the_fingerprint_of_a_run_is_that_of_all_its_data_sets() -> None:
+    assert fingerprint(["a"]) == fingerprint(["a", None]) == "a"
+    assert fingerprint([None]) is fingerprint([None, None]) is None
+    several = [fingerprint(sets) for sets in (["a", "b"], ["b", "a"], ["a", "c"], [None, "b"], ["b", None])]
+    assert len(set(several)) == 5
