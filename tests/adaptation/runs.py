@@ -44,7 +44,7 @@ def domains(folder: Path, images: int = 150, labels: np.ndarray | None = None) -
 def write(path: Path, x: np.ndarray, y: np.ndarray) -> str:
     """A file of images whose last fifth is the test split."""
     cut = len(x) * 4 // 5
-    arrays = {"x_train": x[:cut], "y_train": y[:cut], "x_test": x[cut:], "y_test": y[cut:]}
+    arrays: dict[str, Any] = {"x_train": x[:cut], "y_train": y[:cut], "x_test": x[cut:], "y_test": y[cut:]}
     np.savez(path, **arrays)
     return str(path)
 

@@ -72,6 +72,7 @@ def outcome(folder, files, stop=None):
         return without_times(summary), metrics, weights
 
 
+@pytest.mark.slow
 def test_dann_resumes_bit_for_bit_after_an_epoch_and_in_mid_epoch(tmp_path):
     files = domains(tmp_path, images=100)
     whole = outcome(tmp_path / "whole", files)
