@@ -88,8 +88,8 @@ class Task(Protocol[Batch]):
         steps_per_epoch: training batches of an epoch.
         share: of each training batch, the part that this process has, above 0; all of them together 1.
         best_by: the score of the validation split that the best epoch has the highest of.
-        forwards: batches of the run that a step passes through, in as many calls of `forward` or in fewer
-            with several of them as one. Cost model and budget count all of them.
+        forwards: batches of the run that a step passes through, one in each call of `forward` unless `passes`
+            returns otherwise. Cost model and budget count all of them.
         extra_saved_bytes: bytes that the task's own modules keep for backward in a step, all processes
             together. What a loss keeps of the outputs does not count.
         has_micro_batches: whether `micro_batches` cuts a batch into any number of parts.
@@ -122,6 +122,15 @@ class Task(Protocol[Batch]):
         """
         return network
 
+    @classmethod
+    def passes(cls, config: Config) -> tuple[int, ...]:
+        """The batches of images in each forward pass of a step; by default one in each of `forwards` passes.
+
+        Args:
+            config: of the run.
+        """
+        return (1,) * cls.forwards
+
     @abstractmethod
     def batches(self, epoch: int, start: int) -> Iterator[Batch]:
         """The training batches of an epoch, on the device; the same ones whenever they are asked for.
@@ -136,7 +145,7 @@ class Task(Protocol[Batch]):
         """Loss and counts of a batch. A policy that needs gradients calls it before an epoch too.
 
         Args:
-            forward: to be called `forwards` times.
+            forward: to be called once for each of `passes`.
             batch: as `batches` yields it.
         """
 
