@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 
 from benchmarks.transfer_runs import Task, class_count, resolved
-from neq.backward import trainable_slices
 from neq.budget import CostModel, StepSpec
 from neq.config import POLICIES, Config
 from neq.experiment.network import open_network
@@ -35,7 +34,7 @@ class _Steps:
         if not isinstance(self.network, Int8Network):
             return None
         spec = self.spec
-        parts = trainable_slices(self.network, self.table, selection, spec.norm_mode, spec.bias_layers)
+        parts = spec.trainable_slices(self.network, self.table, selection)
         return model_kilobytes(self.network, parts, spec.image_shape)
 
 

@@ -1,7 +1,10 @@
 """A task of one's own: labelled source images, unlabelled target images, and a CORAL loss between them.
 
 The second loader and the second forward pass are all it adds: plan, budget, checkpoints and processes are the
-loop's. Source: Sun and Saenko, Deep CORAL: Correlation Alignment for Deep Domain Adaptation, 2016, eq. 1-3.
+loop's. As an objective, `neq.train(objective="coral", dataset="image_folder", root="photos")` adapts to the
+images in photos-target.
+
+Source: Sun and Saenko, Deep CORAL: Correlation Alignment for Deep Domain Adaptation, 2016, eq. 1-3.
 """
 
 from __future__ import annotations
@@ -11,8 +14,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from neq.config import Objective, register_objective
 from neq.data import Data
-from neq.tasks import Classification, Counts, Forward, StepOutput, Task
+from neq.tasks import Classification, Counts, Forward, StepOutput, Task, TaskInputs
 from neq.tasks.classification import LabelledBatch, count_hits, cross_entropy
 
 
@@ -35,6 +39,13 @@ class Coral(Task[tuple[LabelledBatch, Tensor]]):
         self._source, self._target = Classification(source, device), target
         self._device, self._weight = device, weight
         self.steps_per_epoch, self.share = source.steps_per_epoch, source.share
+
+    @classmethod
+    def of_run(cls, inputs: TaskInputs) -> Coral:
+        """From the run's data set to the folder beside it, ROOT-target."""
+        settings = inputs.config.data_provider
+        target = inputs.open_data(settings.model_copy(update={"root": f"{settings.root}-target"}))
+        return cls(inputs.data, target, inputs.device)
 
     def batches(self, epoch: int, start: int) -> Iterator[tuple[LabelledBatch, Tensor]]:
         """Source batches, each with the next target batch."""
@@ -75,3 +86,6 @@ class Coral(Task[tuple[LabelledBatch, Tensor]]):
 def coral(source: Tensor, target: Tensor) -> Tensor:
     """||C_S - C_T||_F^2 / (4 d^2) of two covariances [d, d]."""
     return (source - target).square().sum() / (4 * len(source) ** 2)
+
+
+register_objective(Objective("coral", f"{__name__}:{Coral.__name__}"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeGuard
 
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from neq.backward.module_views import shadow
+from neq.backward.segments import statistics_kept
 from neq.backward.sync_batch_norm import BatchSplit, RunningStats, SplitBatchNormFunction
 from neq.networks.library_layers import torch_class
 
@@ -89,6 +92,30 @@ def split_batch_norm(norm: BatchStatsNorm) -> nn.Module:
 
     affine.forward = forward
     return affine
+
+
+def batch_norms(network: nn.Module) -> list[_BatchNorm]:
+    """The batch norms of a network that have running statistics."""
+    return [
+        each for each in network.modules() if isinstance(each, _BatchNorm) and each.running_var is not None
+    ]
+
+
+@contextmanager
+def on_batch_statistics(network: nn.Module) -> Iterator[None]:
+    """Inside, the batch norms of a network in eval mode use the statistics of each batch.
+
+    Running statistics stay as they are.
+    """
+    norms = batch_norms(network)
+    with statistics_kept(norms):
+        for norm in norms:
+            norm.training = True
+        try:
+            yield
+        finally:
+            for norm in norms:
+                norm.training = False
 
 
 def is_plain_batch_norm(module: nn.Module) -> TypeGuard[_BatchNorm]:

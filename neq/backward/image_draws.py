@@ -86,4 +86,18 @@ def draws_again() -> AbstractContextManager[object]:
 
 def has_draws(network: nn.Module) -> bool:
     """Whether a network has modules that drop values, or whole branches."""
-    return any("drop" in type(module).__name__.lower() for module in network.modules())
+    return any(_drops(module) for module in network.modules())
+
+
+def stop_draws(network: nn.Module) -> None:
+    """Sets the rates of all modules that drop values, or whole branches, to 0; the network is changed."""
+    for module in network.modules():
+        for rate in ("p", "drop_prob") if _drops(module) else ():
+            if hasattr(module, rate):
+                setattr(module, rate, 0.0)
+        if isinstance(module, nn.MultiheadAttention):
+            module.dropout = 0.0
+
+
+def _drops(module: nn.Module) -> bool:
+    return "drop" in type(module).__name__.lower()

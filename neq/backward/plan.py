@@ -35,7 +35,7 @@ from neq.backward.trainable import checked, trainable_slices, trained_values
 from neq.backward.trainable_layer import TrainableLayer
 from neq.backward.trainable_slices import TrainableSlices
 from neq.networks.graph import has_hooks
-from neq.networks.layer_kinds import LINEAR, LayerKind
+from neq.networks.layer_kinds import LINEAR, WHOLE, LayerKind
 from neq.networks.library_layers import torch_class, within
 from neq.networks.neurons import NORMS, NeuronTable, Selection
 from neq.networks.parameter_slice import ParameterSlice
@@ -57,7 +57,7 @@ class Plan:
         network: any module; its tensors are used in place. What trains does so whatever requires_grad was;
             gradients left on parameters that do not train are dropped.
         table: its neurons.
-        selection: layer name -> chosen channels, ascending. The head always trains.
+        selection: layer name -> chosen channels, ascending.
         norm_mode: "train" (batch statistics, all affines train), "frontier" (batch statistics; affines train
             from the earliest chosen layer on, in the order of calls), or "frozen" (running statistics,
             affines frozen).
@@ -70,6 +70,7 @@ class Plan:
             running statistics, see all that the plan is called with.
         cuts: layers or norms before which the network is cut into segments: all but the last keep their input
             alone and run again in backward.
+        train_head: whether the head trains, as a whole.
 
     Attributes:
         parts: what trains: name of a parameter -> which slice of it.
@@ -90,17 +91,19 @@ class Plan:
         saved_precision: str = "exact",
         batch: BatchSplit | None = None,
         cuts: Sequence[str] = (),
+        train_head: bool = True,
     ) -> None:
         self.network = network
         self.table = table
         self.norm_mode, self._batch, self._cuts = norm_mode, batch, cuts
+        self._train_head = train_head
         self.segments: Segments | None = None
         self._bias_layers, self._saved_precision = bias_layers, saved_precision
         if saved_precision not in SAVED_PRECISIONS:
             raise unknown_name("saved_precision", saved_precision, SAVED_PRECISIONS)
         self._saved_dtype = SAVED_PRECISIONS[saved_precision]
         self.selection = checked(table, selection)
-        self.parts = trainable_slices(network, table, self.selection, norm_mode, bias_layers)
+        self.parts = trainable_slices(network, table, self.selection, norm_mode, bias_layers, train_head)
         self._leaves = TrainableSlices(network, self.parts)
         self.stand_ins: dict[str, nn.Module] = {}
         made = self._layerwise()
@@ -126,7 +129,7 @@ class Plan:
         self._leaves.reconcile()
         copied = Plan(
             copy.deepcopy(self.network, memo), self.table, self.selection, self.norm_mode, self._bias_layers,
-            self._saved_precision, self._batch, self._cuts,
+            self._saved_precision, self._batch, self._cuts, self._train_head,
         )  # fmt: skip
         for leaf, mine in zip(copied.parameters(), self.parameters(), strict=True):
             leaf.grad = None if mine.grad is None else mine.grad.clone()
@@ -209,8 +212,9 @@ class Plan:
             if isinstance(activation, Smooth) and not getattr(module, "inplace", False):
                 made[module] = recomputable_activation(shadow(module), activation)
         head = self.network.get_submodule(self.table.head)
-        trains = self._trains(self.table.head, head, None)
-        made[head] = stand_in(self.table.head_kind).build(head, trains)
+        if self._train_head or self.table.head_kind is not WHOLE:  # of which a view freezes all within
+            trains = self._trains(self.table.head, head, None)
+            made[head] = stand_in(self.table.head_kind).build(head, trains)
         for name, module in self.network.named_modules():
             if module in made:  # read elsewhere too, they are whole
                 vars(made[module])["_parameters"] = self._parameters(name, module)

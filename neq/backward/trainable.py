@@ -22,6 +22,7 @@ def trainable_slices(
     selection: Selection,
     norm_mode: str,
     bias_layers: Collection[str] = (),
+    train_head: bool = True,
 ) -> dict[str, ParameterSlice]:
     """The network's parameters that train, by name, and which slice of each.
 
@@ -33,9 +34,11 @@ def trainable_slices(
             "frozen" (none).
         bias_layers: layers whose bias trains whole; in norm mode "frozen", where a norm takes the layer's
             output, that norm's bias too.
+        train_head: whether the head trains, as a whole.
 
     Raises:
-        UserError: unknown norm mode, layer or channel, or a head that shares a tensor with another module.
+        UserError: unknown norm mode, layer or channel, or a head that trains and shares a tensor with another
+            module.
     """
     if norm_mode not in NORM_MODES:
         raise unknown_name("norm_mode", norm_mode, NORM_MODES)
@@ -66,7 +69,9 @@ def trainable_slices(
         trains = norm_mode == "train" or table.norm_order.get(name, -1) > frontier
         if isinstance(module, NORMS) and trains and norm_mode != "frozen":
             parts |= _own(name, module)
-    return _each_once(network, table, parts | _of_head(network, table))
+    if train_head:
+        parts |= _of_head(network, table)
+    return _each_once(network, table, parts)
 
 
 def _each_once(
@@ -77,7 +82,7 @@ def _each_once(
     Such a tensor trains only where it trains whole in all of them, as it would move in all of them.
 
     Raises:
-        UserError: the head shares a tensor with another module.
+        UserError: the head trains and shares a tensor with another module.
     """
     names: dict[int, list[str]] = {}
     for owner, module in network.named_modules():
@@ -86,10 +91,10 @@ def _each_once(
                 names.setdefault(id(tensor), []).append(f"{owner}.{key}" if owner else key)
     order = {layer.name: layer.order for layer in table.layers} | dict(table.norm_order)
     for shared in (each for each in names.values() if len(each) > 1):
-        within = [name.startswith(f"{table.head}.") for name in shared]
-        if all(within):
+        of_head = [name for name in shared if name.startswith(f"{table.head}.")]
+        if len(of_head) == len(shared):
             continue
-        if any(within):
+        if not parts.keys().isdisjoint(of_head):
             raise UserError(
                 f"{' and '.join(shared)} are one tensor, which would train with the head; give the head a "
                 "tensor of its own"

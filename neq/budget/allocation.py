@@ -76,9 +76,8 @@ class BudgetAllocator:
         if self.costs.base > limit:
             spec = self.model.spec
             _, height, width = spec.image_shape
-            always = "trains: head and norms"
-            if self.unit == "time":
-                always = "runs: the forward pass, head and norms"
+            always = "head and norms" if spec.train_head else "norms"
+            always = f"runs: the forward pass, {always}" if self.unit == "time" else f"trains: {always}"
             least, given = (amount_shown(amount, self.unit) for amount in (self.costs.base, limit))
             raise UserError(
                 f"a budget of {given} is less than what always {always} need {least} "

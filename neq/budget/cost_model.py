@@ -15,7 +15,7 @@ from torch import nn
 
 from neq.backward.fusion import traced
 from neq.backward.plan import Plan
-from neq.backward.trainable import trainable_slices, values_of
+from neq.backward.trainable import values_of
 from neq.budget.peak import StepProfile
 from neq.budget.saved_tensors import Kept, fake_copy, kept_for_backward
 from neq.budget.step_spec import STATE_PER_VALUE, StepSpec
@@ -88,6 +88,11 @@ class CostModel:
         """The network without its values."""
         return fake_copy(self.plain_network)
 
+    @property
+    def head_gradient_macs(self) -> int:
+        """Multiply-accumulates of the head's weight gradient for one image; 0 where it does not train."""
+        return self.table.head_macs if self.spec.train_head else 0
+
     def step(self, selection: Selection) -> StepCost:
         """What a step costs.
 
@@ -107,7 +112,7 @@ class CostModel:
             values=values,
             forward_macs=images * (self.table.total_macs + self.table.head_macs),
             input_gradient_macs=images * sum(passed_on.values()),
-            weight_gradient_macs=images * (int(self.table.macs[chosen].sum()) + self.table.head_macs),
+            weight_gradient_macs=images * (int(self.table.macs[chosen].sum()) + self.head_gradient_macs),
             saved_bytes=self._kept_bytes(plan, cuts) + self.spec.extra_saved_bytes,
             gradient_bytes=gradient_bytes + self.spec.extra_bytes,
             optimizer_bytes=optimizer_bytes + self.spec.extra_bytes * self._states,
@@ -146,7 +151,7 @@ class CostModel:
         table, spec, trace = self.table, self.spec, traced(self.network, self.table)
         names = () if trace is None else tuple(trace.cut_points)
         units = trace_step(self.network, table, selection, spec, names)
-        parts = trainable_slices(self.network, table, selection, spec.norm_mode, spec.bias_layers)
+        parts = spec.trainable_slices(self.network, table, selection)
         rows, _ = self.held_bytes({name: part for name, part in parts.items() if not part.is_whole})
         tensors = chain(self.network.parameters(), self.network.buffers())
         held = rows + self.held_bytes(parts)[1] + sum(each.nbytes for each in tensors)
@@ -159,7 +164,7 @@ class CostModel:
             macs[first[name]][0] += forward[name]
             macs[first[name]][1] += passed[name] + chosen[name]
         macs[-1][0] += table.head_macs
-        macs[-1][1] += table.head_macs + passed[table.head]
+        macs[-1][1] += self.head_gradient_macs + passed[table.head]
         return StepProfile(
             tuple(units), names, spec.ghost_batch, held, *(tuple(each) for each in zip(*macs, strict=True))
         )

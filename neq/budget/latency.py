@@ -21,7 +21,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neq.backward.trainable import trainable_slices
 from neq.budget.cost_model import CostModel, earliest_trained, input_gradient_macs
 from neq.budget.knapsack import MarginalCosts
 from neq.networks.neurons import Layer, NeuronTable
@@ -313,7 +312,7 @@ def _passed(model: CostModel, chosen: Layer | None) -> dict[str, float]:
     """What the gradient passes if one neuron of a layer, or none at all, is chosen."""
     table, spec = model.table, model.spec
     selection = {} if chosen is None else {chosen.name: torch.tensor([0])}
-    parts = trainable_slices(model.network, table, selection, spec.norm_mode, spec.bias_layers)
+    parts = spec.trainable_slices(model.network, table, selection)
     macs, start = input_gradient_macs(table, parts), earliest_trained(table, parts)
     found = dict.fromkeys(TERMS, 0.0) | {"step": 1}
     for layer in table.layers:

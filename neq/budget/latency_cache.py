@@ -28,8 +28,9 @@ def kept_latency(model: CostModel, device: torch.device, folder: Path, *more: ob
         folder: of the files; it need not exist.
         more: whatever else changes the time of a step.
     """
-    # Biases that train beside hardly take time: one model serves every policy.
-    model = CostModel(model.plain_network, model.table, replace(model.spec, bias_layers=()))
+    # Biases that train beside hardly take time, nor does the head: one model serves every policy.
+    spec = replace(model.spec, bias_layers=(), train_head=True)
+    model = CostModel(model.plain_network, model.table, spec)
     path = folder / f"{_key(model, device, *more)}.json"
     with _locked(path.with_suffix(".lock")):
         with contextlib.suppress(OSError, ValueError, RecursionError):  # a damaged file is measured anew

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from neq.backward.recompute import was_recomputable
-from neq.backward.trainable import trainable_slices
 from neq.budget.cost_model import CostModel, input_gradient_macs
 from neq.budget.knapsack import MarginalCosts
 from neq.budget.step_spec import StepSpec
@@ -42,7 +41,7 @@ def marginal_costs(model: CostModel, unit: str) -> MarginalCosts:
             layer,
             torch.zeros_like(sizes),
             torch.tensor(depth).clamp(min=0) * passes,
-            (base + table.head_macs) * passes,
+            (base + model.head_gradient_macs) * passes,
         )
     assert unit == "bytes", unit
     return _byte_costs(model, layer, sizes)
@@ -51,9 +50,7 @@ def marginal_costs(model: CostModel, unit: str) -> MarginalCosts:
 def _parts(model: CostModel, chosen: Layer | None) -> dict[str, ParameterSlice]:
     """What trains if one neuron of a layer, or none at all, is chosen."""
     selection = {} if chosen is None else {chosen.name: torch.tensor([0])}
-    return trainable_slices(
-        model.network, model.table, selection, model.spec.norm_mode, model.spec.bias_layers
-    )
+    return model.spec.trainable_slices(model.network, model.table, selection)
 
 
 def _passed_on(model: CostModel, chosen: Layer | None) -> int:

@@ -10,7 +10,9 @@ from torch import nn
 
 from neq.backward.ghost_batch_norm import GhostBatches
 from neq.backward.plan import Plan
+from neq.backward.trainable import trainable_slices
 from neq.networks.neurons import NeuronTable, Selection
+from neq.networks.parameter_slice import ParameterSlice
 from neq.utils.errors import UserError, unknown_name
 
 if TYPE_CHECKING:  # the cost of a step needs no configuration
@@ -40,9 +42,10 @@ class StepSpec:
         ghost_batch: images of a group whose statistics batch norms see; None: those of a whole (micro-)batch.
         extra_bytes: of parameters that train beside the network's: those of a task.
         extra_saved_bytes: kept for backward beside what the forward passes keep.
-        checkpoint_segments: most segments of the network, cut where it keeps least: all but the last run
-            again in backward.
+        checkpoint_segments: most segments of the network, cut where the step's peak is lowest: all but the
+            last run again in backward.
         checkpoint_cuts: layers or norms to cut it before instead.
+        train_head: of the plan: whether the head trains.
 
     Raises:
         UserError: no images, an unknown optimizer or precision, or no segment.
@@ -61,6 +64,7 @@ class StepSpec:
     extra_saved_bytes: int = 0
     checkpoint_segments: int = 1
     checkpoint_cuts: tuple[str, ...] = ()
+    train_head: bool = True
 
     def __post_init__(self) -> None:
         images = (*self.forwards, self.micro_batch, self.ghost_batch)
@@ -97,6 +101,7 @@ class StepSpec:
             ghost_batch=settings.ghost_batch_size,
             checkpoint_segments=settings.checkpoint_segments,
             checkpoint_cuts=settings.checkpoint_cuts,
+            train_head=neq.train_head,
         )
 
     @property
@@ -140,8 +145,15 @@ class StepSpec:
         """
         split = batch if self.ghost_batch is None else GhostBatches(self.ghost_batch)
         return Plan(
-            network, table, selection, self.norm_mode, self.bias_layers, self.saved_precision, split, cuts
-        )
+            network, table, selection, self.norm_mode, self.bias_layers, self.saved_precision, split, cuts,
+            self.train_head,
+        )  # fmt: skip
+
+    def trainable_slices(
+        self, network: nn.Module, table: NeuronTable, selection: Selection
+    ) -> dict[str, ParameterSlice]:
+        """What trains in such a step, as `neq.backward.trainable_slices` returns it."""
+        return trainable_slices(network, table, selection, self.norm_mode, self.bias_layers, self.train_head)
 
 
 def optimizer_kind(settings: RunSettings) -> str:

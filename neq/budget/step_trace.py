@@ -121,7 +121,8 @@ def trace_step(
         loss = F.cross_entropy(out.float(), out.new_zeros(len(out), dtype=torch.long))
         del out
         watch.is_forward = False
-        loss.backward()
+        if loss.requires_grad:
+            loss.backward()
     return watch.units()
 
 

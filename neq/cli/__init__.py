@@ -17,6 +17,7 @@ COMMANDS: Commands = {
         "neq.cli.sweep",
         "run the cells of a sweep file, without any account; sweep status FILE",
     ),
+    "retrain": ("neq.cli.retrain", "train a network on one shifted task after another: neq retrain FILE"),
     "scheme-search": ("neq.cli.scheme_search", "search the layers and shares to train within a budget"),
     "cells": ("neq.cli.cells", "list the cells of a sweep file and which of them are done"),
     "results": ("neq.cli.results", "what came out of sweeps: an Excel book, the best network, pictures"),
@@ -45,7 +46,7 @@ def _stopped(command: str, argv: list[str]) -> str:
     """The line after SIGINT or SIGTERM: what continues where something was saved."""
     if command == "train" and not {"--dry-run", "--dry_run"} & {*argv}:
         return RUN_STOPPED
-    return SWEEP_STOPPED if command in ("fit", "sweep", "scheme-search") else "stopped"
+    return SWEEP_STOPPED if command in ("fit", "sweep", "retrain", "scheme-search") else "stopped"
 
 
 def _dispatch(arguments: list[str]) -> int:

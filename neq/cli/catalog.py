@@ -73,7 +73,7 @@ def _networks(names: list[str]) -> Table:
 
 # How a data set comes to be there.
 _KINDS = {"builtin": "built in", "download": "downloaded", "manual": "put there by hand", "own": "your files"}
-_OWN = {"image_folder": "--root FOLDER", "npz": "--dataset npz:FILE"}
+_OWN = {"image_folder": "--root FOLDER", "cifar10c": "--root FOLDER", "npz": "--dataset npz:FILE"}
 
 
 def _datasets() -> Table:

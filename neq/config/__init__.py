@@ -16,6 +16,7 @@ from neq.config.catalog import (
 )
 from neq.config.flags import Options, load, parse_flags
 from neq.config.keys import config_model, register_section, section_of
+from neq.config.objectives import OBJECTIVES, Objective, register_objective
 from neq.config.policies import POLICIES, Policy, register
 from neq.config.reading import configs_folder, find_config, read_yaml
 from neq.config.resolve import Resolved, resolve, stored_config
@@ -33,6 +34,7 @@ from neq.config.wandb_values import in_wandb_sweep, own_flags, wandb_values
 from neq.config.writing import to_mapping, to_yaml
 
 __all__ = [
+    "OBJECTIVES",
     "POLICIES",
     "PRE_TRAINED",
     "WEIGHTS_BY_NAME",
@@ -43,6 +45,7 @@ __all__ = [
     "MeanStd",
     "NEqConfig",
     "NetworkEntry",
+    "Objective",
     "Options",
     "Policy",
     "PolicyName",
@@ -62,6 +65,7 @@ __all__ = [
     "parse_flags",
     "read_yaml",
     "register",
+    "register_objective",
     "register_section",
     "resolve",
     "scheme",

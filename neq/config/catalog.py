@@ -72,13 +72,13 @@ class NetworkEntry(Section):
 
     Either `torchvision` or `timm` names a network there, or `first` (channels of the first conv) and `rows`
     (expansion, out channels, stride, kernel) are a table; `feature_mix` is the number of channels of a 1x1
-    conv behind it, `folded` leaves the norms out and gives the convs a bias. Or `builder`, a
-    MODULE:FUNCTION, builds a wing's network, given net_name, weights and weights_key; of `PREFIX:PATH`,
-    `file` is the path, which a run records as the weights of `PREFIX:file`. As a check the file
-    states `convs`, their weights, and those of Linears other than the head; of a library's network that is
-    not in it they are not known before it is built. `mean_std`: the input that its weights expect, where
-    that is not the data set's. `zoo`: its checkpoint in MCUNet's model zoo, whose batch norms have an eps of
-    `zoo_eps`.
+    conv behind it, `folded` leaves the norms out and gives the convs a bias. Or `cifar_blocks` is the number
+    of blocks in each stage of a CIFAR resnet. Or `builder`, a MODULE:FUNCTION, builds a wing's network,
+    given net_name, weights and weights_key; of `PREFIX:PATH`, `file` is the path, which a run records as the
+    weights of `PREFIX:file`. As a check the file states `convs`, their weights, and those of Linears other
+    than the head; of a library's network that is not in it they are not known before it is built.
+    `mean_std`: the input that its weights expect, where that is not the data set's. `zoo`: its checkpoint in
+    MCUNet's model zoo, whose batch norms have an eps of `zoo_eps`.
     """
 
     input_size: Count
@@ -89,6 +89,7 @@ class NetworkEntry(Section):
     timm: str | None = None
     builder: str | None = None
     file: str | None = None
+    cifar_blocks: Count | None = None
     pretrained: bool = False
     first: Count | None = None
     rows: Annotated[tuple[Row, ...], BeforeValidator(_rows)] = ()
@@ -100,9 +101,11 @@ class NetworkEntry(Section):
 
     @model_validator(mode="after")
     def _built_one_way(self) -> NetworkEntry:
-        ways = (self.torchvision, self.timm, self.builder, self.first)
+        ways = (self.torchvision, self.timm, self.builder, self.cifar_blocks, self.first)
         if sum(way is not None for way in ways) != 1 or (self.first is None) != (not self.rows):
-            raise ValueError("a network is built from torchvision, from timm, or from first and rows")
+            raise ValueError(
+                "a network is built from torchvision, from timm, from cifar_blocks, or from first and rows"
+            )
         return self
 
     @property
@@ -116,9 +119,12 @@ class DatasetEntry(Section):
 
     `kind`: how its files arrive. `opener`: the function that opens it, as MODULE:FUNCTION (root -> data set).
     `needs`: the files of a complete copy, as paths with `*` below the data folder, and the number of each.
+    `corruptions`: the function that opens it under a corruption, where these are published as files, as
+    MODULE:FUNCTION (root, corruption -> data set).
     """
 
     opener: str
+    corruptions: str | None = None
     kind: Literal["builtin", "download", "manual", "own"] = "own"
     classes: Annotated[int, Field(ge=2)] | None = None
     augmentation: Augmentation

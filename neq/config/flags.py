@@ -57,7 +57,7 @@ def _metavar(key: Key) -> str:
     if key.choices and float not in types:
         return "{" + ",".join(key.choices) + "}"
     kinds = {bool: "0|1", int: "INTEGER", float: "NUMBER", str: "TEXT"}
-    return "|".join((next(name for kind, name in kinds.items() if kind in types), *key.choices))
+    return "|".join((next((name for kind, name in kinds.items() if kind in types), "LIST"), *key.choices))
 
 
 def build_parser(prog: str, defaults: Mapping[str, object]) -> argparse.ArgumentParser:

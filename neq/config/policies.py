@@ -43,6 +43,7 @@ class Policy:
         initial_steps: that the epochs before its first choice should have together; it is at least one epoch,
             and at most three eighths of all.
         defaults: settings that choosing this policy brings where they are not given beside it.
+        chooses: whether it ever chooses a neuron.
 
     Raises:
         ValueError: it may initialize, but needs what is measured during training.
@@ -59,6 +60,7 @@ class Policy:
     measures_once: bool = False
     initial_steps: int = 1
     defaults: Mapping[str, object] = field(default_factory=dict, hash=False)
+    chooses: bool = True
 
     def __post_init__(self) -> None:
         if self.may_initialize and self.needs in _MEASURED:
@@ -138,7 +140,7 @@ register(
 register(Policy("random", "neq.selection.random", may_initialize=True))
 register(Policy("full", "neq.selection.full", is_static=True, may_initialize=True))
 register(Policy("taylor", "neq.selection.taylor", needs="gradients"))
-register(Policy("head", "neq.selection.head", is_static=True, may_initialize=True))
+register(Policy("head", "neq.selection.head", is_static=True, may_initialize=True, chooses=False))
 register(Policy("last", "neq.selection.last", is_static=True, may_initialize=True))
 _MEASURING = ("importance", "importance_batches")
 _AFTER_HEAD = {"initialization": "head", "norm_mode": "frozen"}
@@ -167,3 +169,13 @@ for _drawing in ("trady", "medyate"):
             defaults=_AFTER_HEAD,
         )
     )
+register(
+    Policy(
+        "none",
+        "neq.selection.head",
+        is_static=True,
+        may_initialize=True,
+        defaults={"initialization": "none", "train_head": False},
+        chooses=False,
+    )
+)

@@ -23,7 +23,8 @@ from neq.config.keys import (
     flatten_overrides,
     nest,
 )
-from neq.config.policies import POLICIES
+from neq.config.objectives import OBJECTIVES, Objective
+from neq.config.policies import POLICIES, Policy
 from neq.config.schema import WEIGHTS_BY_NAME, Config, DataProvider, NetConfig
 from neq.utils.errors import UserError, shown, unknown_name
 
@@ -49,8 +50,7 @@ def resolve(file_values: Mapping[str, object], overrides: Mapping[str, object]) 
     """
     given = spelled_out(flatten_overrides(overrides))
     overridden = frozenset(name for name, value in given.items() if value is not None)
-    in_file = spelled_out(flatten_file(file_values))
-    flat = {**in_file, **given, **_brought_by_policy(in_file, given)}
+    flat = _with_defaults(spelled_out(flatten_file(file_values)), given)
     published = _published({name: flat.pop(name) for name in PUBLISHED if name in flat})
     asked = _validated(flat)
     changes, notes = _catalog_changes(asked, overridden)
@@ -73,12 +73,25 @@ def resolve(file_values: Mapping[str, object], overrides: Mapping[str, object]) 
     )
 
 
-def _brought_by_policy(in_file: Mapping[str, object], given: Mapping[str, object]) -> dict[str, object]:
-    """The settings that the policy brings: those that are not given in the same place as its name."""
-    beside = given if given.get("neuron_selection") is not None else {**in_file, **given}
-    policy = POLICIES.get(str(beside.get("neuron_selection")))
-    defaults = {} if policy is None else policy.defaults
-    return {key: value for key, value in defaults.items() if key not in beside}
+def _with_defaults(in_file: Mapping[str, object], given: Mapping[str, object]) -> dict[str, object]:
+    """File and overrides as one, with what objective and policy bring where it is not given beside them.
+
+    A name among the overrides goes before all of the file, one in the file only before what is not given.
+    """
+    registries: tuple[tuple[str, Mapping[str, Objective | Policy]], ...] = (
+        ("objective", OBJECTIVES),
+        ("neuron_selection", POLICIES),
+    )
+    for key, registry in registries:
+        is_override = given.get(key) is not None
+        beside = given if is_override else {**in_file, **given}
+        named = registry.get(str(beside.get(key)))
+        brought = {} if named is None else {k: v for k, v in named.defaults.items() if k not in beside}
+        if is_override:
+            given = {**given, **brought}
+        else:
+            in_file = {**in_file, **brought}
+    return {**in_file, **given}
 
 
 def stored_config(values: Mapping[str, object]) -> Config:
@@ -200,6 +213,7 @@ def _check_together(config: Config) -> None:
                 f"{key} {name!r} does not rank by unit {neq.unit!r}; take unit "
                 f"{POLICIES[name].units[0]!r}, or one of {', '.join(able)}"
             )
+    _check_what_trains(config)
     if run.base_lr == "auto" and not data.use_validation:
         raise UserError(
             "base_lr 'auto' compares rates on validation images, which use_validation false leaves out; "
@@ -215,6 +229,27 @@ def _check_together(config: Config) -> None:
             f"lr_step_size {shown(list(run.lr_step_size))} is not allowed: "
             "lr_schedule_name 'gamma_step' needs one number, the epochs between steps"
         )
+
+
+def _check_what_trains(config: Config) -> None:
+    """Checks that something of the network trains, or nothing, as the objective asks; else UserError."""
+    neq, trains = config.NEq_config, OBJECTIVES[config.objective].trains
+    chooses = any(POLICIES[name].chooses for name in (neq.neuron_selection, neq.initialization))
+    if trains == (chooses or neq.train_head or neq.norm_mode == "train"):
+        return
+    settings = (
+        f"neuron_selection {neq.neuron_selection!r}, initialization {neq.initialization!r}, train_head "
+        f"{str(neq.train_head).lower()} and norm_mode {neq.norm_mode!r}"
+    )
+    if trains:
+        raise UserError(
+            f"nothing trains with {settings}; take train_head true, norm_mode 'train' or another "
+            "neuron_selection, or an objective that trains nothing, as 'statistics'"
+        )
+    raise UserError(
+        f"objective {config.objective!r} trains nothing, which {settings} would; leave them out, or take "
+        "another objective"
+    )
 
 
 def _random_start(config: Config) -> tuple[str, ...]:

@@ -7,11 +7,14 @@ no section; a wing adds a section of its own by `register_section`.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -23,6 +26,7 @@ from pydantic import (
 from pydantic.config import JsonDict
 from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError, core_schema
 
+from neq.config.objectives import OBJECTIVES
 from neq.config.policies import POLICIES, initializers
 
 NormMode = Literal["train", "frontier", "frozen"]
@@ -47,6 +51,24 @@ def _holds_bool(value: object) -> bool:
     if isinstance(value, (list, tuple)):
         return any(map(_holds_bool, value))
     return isinstance(value, bool)
+
+
+def _with_severity(corruption: str | None) -> str | None:
+    if corruption is not None and not re.fullmatch(r"[a-z0-9_]+:[1-5]", corruption):
+        raise ValueError("a name and a severity from 1 to 5 are expected, as gaussian_noise:3")
+    return corruption
+
+
+def _sums_to_1(shares: tuple[float, ...] | None) -> tuple[float, ...] | None:
+    if shares is not None and (min(shares) <= 0 or not math.isclose(sum(shares), 1)):
+        raise ValueError("three shares above 0 that sum to 1 are expected, as [.3, .2, .5]")
+    return shares
+
+
+def _ascends(part: tuple[float, float]) -> tuple[float, float]:
+    if part[0] >= part[1]:
+        raise ValueError("two ascending shares from 0 to 1 are expected, as [0, .3]")
+    return part
 
 
 def _one_or_more(value: object) -> object:
@@ -91,7 +113,8 @@ class OneOf:
 PolicyName = Annotated[str, OneOf(lambda: POLICIES)]
 Epochs = Annotated[int, Field(ge=1)]
 Indices = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_dash_list)]
-Shares = Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], BeforeValidator(_dash_list)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Shares = Annotated[tuple[Share, ...], BeforeValidator(_dash_list)]
 
 
 class Section(BaseModel):
@@ -125,6 +148,22 @@ class DataProvider(Section):
         description="folder of the data set; none: data in $NEQ_CACHE, else in ~/.cache/neq",
         json_schema_extra=NOT_IDENTITY,
     )
+    corruption: Annotated[str | None, AfterValidator(_with_severity)] = Field(
+        None, description="of all images: NAME:SEVERITY, as gaussian_noise:3"
+    )
+    split_shares: Annotated[
+        tuple[Share, Share, Share] | None, BeforeValidator(_dash_list), AfterValidator(_sums_to_1)
+    ] = Field(
+        None,
+        description="shares of the images that train, validate and test, the same ones for every seed; none: "
+        "the data set's own splits",
+    )
+    split_of: Literal["all", "test"] = Field(
+        "all", description="which images split_shares divides: all, or those of the official test split"
+    )
+    train_part: Annotated[tuple[Share, Share], BeforeValidator(_dash_list), AfterValidator(_ascends)] = Field(
+        (0.0, 1.0), description="part of the training images that is trained on, in a fixed order, as 0-.3"
+    )
     image_size: int | None = Field(
         None, ge=8, le=4096, description="pixels a side; none: the network's own input size"
     )
@@ -133,6 +172,9 @@ class DataProvider(Section):
     )
     color_aug: float = Field(0.4, ge=0, le=1, description="strength of the colour jitter")
     base_batch_size: int = Field(32, ge=1, description="images per training step")
+    test_batch_size: int | None = Field(
+        None, ge=1, description="images that an evaluation passes through at once; none: base_batch_size"
+    )
     n_worker: int = Field(
         0, ge=0, description="loader processes; 0 loads in the main process", json_schema_extra=NOT_IDENTITY
     )
@@ -288,6 +330,7 @@ class NEqConfig(Section):
         "published", description="velocity of the paper, or of its code"
     )
     norm_mode: NormMode = Field("frontier", description="which norms train, on which statistics")
+    train_head: bool = Field(True, description="train the classifier head, outside the budget")
 
 
 class BackwardConfig(Section):
@@ -308,6 +351,9 @@ class Config(Section):
         None, description="folder of the run; none: runs/...", json_schema_extra=NOT_IDENTITY
     )
     manual_seed: int = Field(0, ge=0, lt=2**63, description="seed of every random stream")
+    objective: Annotated[str, OneOf(lambda: OBJECTIVES)] = Field(
+        "classification", description="what is learned: labels, or the entropy of outputs without them"
+    )
     resume: bool = Field(
         False, description="continue the run that the folder holds", json_schema_extra=NOT_IDENTITY
     )

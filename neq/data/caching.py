@@ -173,7 +173,7 @@ class CachePlan:
             evaluated = MemoryCache(resized, self.resized, self.limit)
             return MemoryCache(source.image, self.decoded, self.limit - evaluated.size), evaluated
         if self.kind == "disk":
-            folder, free = _disk_folder(source.files, self.limit, self.expected)
+            folder, free = _disk_folder(source, self.limit, self.expected)
             quota = DiskQuota(free // (n_worker + 1))  # an equal share for this and each loader process
             decoded = DiskCache(source.image, folder / "decoded", quota)
             return decoded, DiskCache(resized, folder / name, quota)
@@ -223,18 +223,19 @@ def _decoded_bytes(files: Sequence[str], count: int) -> int:
     return round(count * sum(sizes) / max(1, len(sizes)))
 
 
-def _disk_folder(files: Sequence[str], limit: int, expected: int) -> tuple[Path, int]:
+def _disk_folder(source: Source, limit: int, expected: int) -> tuple[Path, int]:
     """The folder of a data set's cached images, and the bytes that may be added to it.
 
     The least recently used data sets are removed until this one fits.
 
     Args:
-        files: of the data set.
+        source: the data set, of files.
         limit: bytes of all cached data sets.
         expected: bytes of this one.
     """
     base = cache_folder() / "decoded"
-    own = base / file_stamp(files, PIL.__version__, torchvision.__version__)
+    variant = (source.variant,) if source.variant else ()
+    own = base / file_stamp(source.files, PIL.__version__, torchvision.__version__, *variant)
     with contextlib.suppress(OSError):
         own.mkdir(parents=True, exist_ok=True)
         os.utime(own)

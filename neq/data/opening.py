@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Literal, Self, TypeVar
 
+import numpy as np
 import torch
 from torchvision.transforms import v2
 
@@ -17,9 +18,10 @@ from neq.data.copies import copies_note
 from neq.data.loading import Batch, Images, Key, Loader, eval_keys, train_keys
 from neq.data.registry import open_source
 from neq.data.sources import Source
-from neq.data.splits import split, velocity_note
+from neq.data.splits import resplit, split, velocity_note
 from neq.data.transforms import eval_transform, normalization, train_transform
 from neq.utils.errors import UserError
+from neq.utils.seeds import generator
 
 CPU = torch.device("cpu")
 T = TypeVar("T")
@@ -69,6 +71,7 @@ class Data:
         source, self.skipped = check_images(source, settings.on_bad_image)
         self._parts = split(source, settings, seed)
         self._batch_size = settings.base_batch_size
+        self._test_batch_size = settings.test_batch_size or settings.base_batch_size
         self._seed = seed
         self._device = device
         self._size, self._rank, self._processes = size, rank, processes
@@ -134,7 +137,26 @@ class Data:
             its share; together the ranks get every image once.
         """
         assert self.counts[name], f"this run has no {name} split"
-        return self._batches(eval_keys(self._parts[name], self._batch_size))
+        return self._batches(eval_keys(self._parts[name], self._test_batch_size))
+
+    def whole_batches(self, name: Literal["validation", "test"], images: int) -> Iterator[Batch]:
+        """Every image of a split once, in batches that one rank each gets whole: for statistics of batches.
+
+        The order is a random one, the same for every seed: images in folders are sorted by class.
+
+        Args:
+            name: as of `eval_batches`.
+            images: the most of a batch; all are of nearly equal sizes.
+
+        Yields:
+            As `eval_batches`.
+        """
+        part = self._parts[name]
+        order = torch.randperm(len(part), generator=generator(0, "whole batches")).numpy()
+        batches = np.array_split(part[order], -(-len(part) // images))
+        plan: list[list[Key]] = [[(None, int(index)) for index in batch] for batch in batches]
+        self.fill_cache()
+        return map(self._finished, self._loader.batches(plan[self._rank :: self._processes]))
 
     def velocity_images(self) -> torch.Tensor:
         """The images for velocities, transformed as for evaluation: float32 [n, 3, S, S].
@@ -177,6 +199,19 @@ class Data:
         self.close()
 
 
+def run_source(settings: DataProvider) -> Source:
+    """The data set of a run: by name, under its corruption, in its splits; downloaded first if needed.
+
+    Args:
+        settings: the run's data settings.
+
+    Raises:
+        UserError: the data set or the corruption is unknown, or the data cannot be downloaded, read or split.
+    """
+    source = open_source(settings.dataset, settings.root, settings.corruption)
+    return resplit(source, settings.split_shares, settings.split_of) if settings.split_shares else source
+
+
 def open_data(
     settings: DataProvider,
     entry: DatasetEntry,
@@ -199,7 +234,7 @@ def open_data(
     Raises:
         UserError: the data set is unknown, cannot be downloaded, read or split.
     """
-    source = open_source(settings.dataset, settings.root)
+    source = run_source(settings)
     augmentation = settings.augmentation or entry.augmentation
     mean_std = settings.mean_std or entry.mean_std
     return Data(source, settings, augmentation, mean_std, seed, device, rank, processes)

@@ -32,6 +32,7 @@ class Source:
         fingerprint: identifies this copy of the images; None if there is only one.
         notes: lines for the user about how the data was read.
         files: the file of image i; empty if the images are in memory.
+        variant: what `image` does to a file beyond decoding it; files are cached apart for each.
     """
 
     classes: tuple[str, ...]
@@ -41,6 +42,7 @@ class Source:
     fingerprint: str | None = None
     notes: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    variant: str = ""
 
 
 def source_of_arrays(

@@ -8,6 +8,7 @@ seed.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import ceil
 
 import numpy as np
@@ -33,8 +34,8 @@ def split(source: Source, settings: DataProvider, seed: int) -> dict[str, np.nda
 
     Args:
         source: the data set.
-        settings: `use_validation`, `validation_percentage`, `use_validation_for_velocity` and
-            `velocity_images` are read.
+        settings: `use_validation`, `validation_percentage`, `use_validation_for_velocity`,
+            `velocity_images` and `train_part` are read.
         seed: the run's seed.
 
     Returns:
@@ -61,11 +62,38 @@ def split(source: Source, settings: DataProvider, seed: int) -> dict[str, np.nda
     elif validation is None:
         share = settings.validation_percentage
         train, validation = _cut("validation", train, labels, share, seed_for(seed, "validation"))
+    train = _part(train, labels, settings.train_part)
     parts = {"train": train, "validation": validation, "test": test}
     pool = "validation" if settings.use_validation and settings.use_validation_for_velocity else "train"
     parts[pool], parts["velocity"] = _draw(pool, parts[pool], settings.velocity_images, seed)
     _check(parts, source, settings)
     return {name: np.sort(part).astype(np.int64) for name, part in parts.items()}
+
+
+def resplit(source: Source, shares: tuple[float, float, float], of: str) -> Source:
+    """A data set with other splits, stratified and the same for every seed.
+
+    Sets that list the same photos in the same order, such as one set under several corruptions, get the same
+    photos in each split.
+
+    Args:
+        source: the data set.
+        shares: of train, validation and test; they sum to 1.
+        of: "all" divides all images, "test" those of the official test split; the others are left out.
+
+    Raises:
+        UserError: there is no official test split, or too few images.
+    """
+    images = np.arange(len(source.labels))
+    if of == "test":
+        if "test" not in source.official:
+            raise UserError("split_of 'test' needs an official test split, which this data set has not")
+        images = source.official["test"]
+    _, validation_share, test_share = shares
+    rest, test = _cut("test", images, source.labels, test_share, _TEST_SEED)
+    share = validation_share / (1 - test_share)
+    train, validation = _cut("validation", rest, source.labels, share, seed_for(0, "validation"))
+    return replace(source, official={"train": train, "validation": validation, "test": test})
 
 
 def velocity_note(counts: Mapping[str, int], settings: DataProvider) -> str | None:
@@ -108,6 +136,18 @@ def _cut(
         stratify=labels[indices] if by_class else None,
     )
     return kept, cut
+
+
+def _part(indices: np.ndarray, labels: np.ndarray, part: tuple[float, float]) -> np.ndarray:
+    """The images from one share to another, of each class, in an order that is the same for every seed."""
+    if part == (0, 1):
+        return indices
+    order = torch.randperm(len(indices), generator=generator(0, "part")).numpy()
+    mixed = np.sort(indices)[order]
+    of_class = [mixed[labels[mixed] == label] for label in np.unique(labels[mixed])]
+    return np.concatenate(
+        [each[round(part[0] * len(each)) : round(part[1] * len(each))] for each in of_class]
+    )
 
 
 def _draw(pool: str, indices: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -10,13 +10,13 @@ import torch
 from rich.table import Table
 from torch import nn
 
-from neq.backward import trainable_slices
 from neq.budget import Budget, BudgetAllocator, CostModel, StepSpec, amount_shown, marginal_costs
 from neq.budget.cost_model import input_gradient_macs
 from neq.config import Config, Policy
 from neq.experiment.network import open_network
 from neq.networks.parameter_slice import ParameterSlice
 from neq.selection import SelectionState, StaticScheme, bias_layers
+from neq.tasks import task_class
 from neq.training.step_times import device_latency, step_time_line
 from neq.utils.console import figures_table, short
 from neq.utils.device import pick_device
@@ -46,7 +46,7 @@ def cost_report(config: Config, policy: Policy) -> list[Table]:
     network.to(memory_format=torch.channels_last)
     scheme = StaticScheme.of_config(config.backward_config)
     biases = bias_layers(table, scheme) if scheme is not None and policy.trains_biases else ()
-    spec = StepSpec.of_config(config, (batch,), biases)
+    spec = StepSpec.of_config(config, (batch,) * task_class(config.objective).forwards, biases)
     model = CostModel(network, table, spec)
     latency = None
     if neq.budget_unit == "time":
@@ -58,7 +58,7 @@ def cost_report(config: Config, policy: Policy) -> list[Table]:
     selection = table.selection(choice.chosen)
     ours = model.step(selection)
     everything = table.selection(torch.ones(len(table), dtype=torch.bool))
-    stock = replace(spec, norm_mode="train", saved_precision="exact", bias_layers=())
+    stock = replace(spec, norm_mode="train", saved_precision="exact", bias_layers=(), train_head=True)
     full = CostModel(network, table, stock).step(everything)
 
     by_layer = figures_table(
@@ -69,7 +69,7 @@ def cost_report(config: Config, policy: Policy) -> list[Table]:
         ),
         f"{config.net_config.net_name}, {size} px, batch {batch}: a step by layer",
     )
-    parts = trainable_slices(network, table, selection, neq.norm_mode, biases)
+    parts = spec.trainable_slices(network, table, selection)
     passed_on = input_gradient_macs(table, parts)
     marginal, kept = marginal_costs(model, "bytes"), model.kept(selection).bytes_by_layer()
     for number, layer in enumerate(table.layers):
@@ -105,7 +105,7 @@ def cost_report(config: Config, policy: Policy) -> list[Table]:
         "bytes of optimizer state": (ours.optimizer_bytes, full.optimizer_bytes),
         "bytes of training memory": (ours.training_bytes, full.training_bytes),
     }
-    all_parts = trainable_slices(network, table, everything, stock.norm_mode)
+    all_parts = stock.trainable_slices(network, table, everything)
     for more in _rows:
         found, of_all = (more(network, trained, spec) for trained in (parts, all_parts))
         rows |= {name: (found[name], of_all[name]) for name in found}

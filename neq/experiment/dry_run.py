@@ -40,7 +40,7 @@ def describe(run: Training, record: RunRecord, identity: dict[str, Any]) -> list
     lines = [
         to_yaml(run.config).rstrip(),
         "",
-        f"images: {counts}; {run.data.steps_per_epoch} steps an epoch, {epochs} epochs",
+        f"images: {counts}; {run.task.steps_per_epoch} steps an epoch, {epochs} epochs",
         f"network: {len(table):,} selectable neurons in {len(table.layers)} layers, "
         f"{table.total_parameters:,} parameters, {table.total_macs:,} MACs an image forward; "
         f"head {table.head} outside",

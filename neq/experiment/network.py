@@ -16,6 +16,7 @@ from neq.networks.build import build_network
 from neq.networks.heads import head_name
 from neq.networks.neurons import NeuronTable, neuron_table
 from neq.selection import StaticScheme, listed_parameters
+from neq.tasks import task_class
 from neq.utils.errors import UserError, first_line
 
 # Changes the network that a run starts from, given its configuration; or returns it as it is.
@@ -40,6 +41,7 @@ def open_network(config: Config, num_classes: int) -> tuple[nn.Module, NeuronTab
     built = build_network(net.net_name, num_classes, config.manual_seed, net.weights, net.weights_key)
     for rule in _rules:
         built = rule(built, config)
+    built = task_class(config.objective).prepared(built, config)
     unit, asked = config.NEq_config.unit, config.NEq_config.scheme
     table = _table(net.net_name, built, size, unit)
     # Schemes count output neurons; shares of input channels may round to another sum.

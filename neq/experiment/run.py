@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,15 +29,15 @@ from neq.runs import (
     SweepCell,
     WandbMirror,
     current_environment,
+    fingerprint,
     identity,
     run_folder,
     wandb_cell,
     why_no_wandb,
 )
 from neq.runs.layout import CONFIG
-from neq.tasks import Classification
+from neq.tasks import TaskInputs, task_class
 from neq.training import Checkpoints, Progress, Stop, Stopped, Tracker, Training, restore, train
-from neq.training.distributed import ProcessGroup
 from neq.training.distributed.process_group import process_group
 from neq.utils.device import pick_device
 from neq.utils.errors import UserError
@@ -126,7 +126,7 @@ def dry_run(config: Config, *, runs: Path = RUNS, notes: Notes = no_notes) -> li
         UserError: a mistake in the configuration.
     """
     with open_run(config, runs, notes, open_run_data) as (run, record):
-        return describe(run, record, identity(config, run.data.fingerprint))
+        return describe(run, record, identity(config, run.fingerprint))
 
 
 @contextmanager
@@ -134,41 +134,38 @@ def open_run(
     config: Config, runs: Path, notes: Notes, opened: OpenData
 ) -> Iterator[tuple[Training, RunRecord]]:
     """Opens the data and builds the network of a run; writes nothing."""
-    with process_group() as processes:
+    with process_group() as processes, ExitStack() as closed:
         device = pick_device(config.device, processes.local_rank, processes.local_count)
-        share = (processes.rank, processes.count)
-        with processes.first_alone("data"):
-            opening = opened(config.data_provider, config.manual_seed, device, *share)
-        with opening as data:
-            for line in data.notes:
+        sets: list[Data] = []
+
+        def open_set(settings: DataProvider) -> Data:
+            opening = opened(settings, config.manual_seed, device, processes.rank, processes.count)
+            sets.append(closed.enter_context(opening))
+            for line in sets[-1].notes:
                 notes(line)
-            record = RunRecord(_folder(config, data, runs))
-            with processes.first_alone("network"):
-                run = prepare(config, data, device, record, processes)
-            if run.table.unselectable:
-                notes(f"not selectable, stays frozen: {unselectable(run.network, run.table)}")
-            yield run, record
+            return sets[-1]
 
-
-def prepare(
-    config: Config, data: Data, device: torch.device, record: RunRecord, processes: ProcessGroup
-) -> Training:
-    """Builds the network and its table, and checks that the policies fit them; writes nothing.
-
-    Raises:
-        UserError: a network that is not available, or a scheme that does not fit it or the budget.
-    """
-    network, table = open_network(config, len(data.classes))
-    network.to(device).to(memory_format=torch.channels_last)
-    named = str(run_folder(config, data.fingerprint))
-    checkpoints = Checkpoints(record.checkpoints, writes=processes.is_first, run=named)
-    run = Training(
-        config, network, table, data, Classification(data, device), device, checkpoints, processes=processes
-    )
-    run.check_step()
-    if config.NEq_config.budget_unit != "time":
-        _check_policies(run)
-    return run
+        with processes.first_alone("data"):
+            data = open_set(config.data_provider)
+        with processes.first_alone("network"):
+            network, table = open_network(config, len(data.classes))
+            network.to(device).to(memory_format=torch.channels_last)
+            inputs = TaskInputs(config, data, device, network, open_set, notes)
+            task = task_class(config.objective).of_run(inputs)
+            found = fingerprint([each.fingerprint for each in sets])
+            record = RunRecord(_folder(config, found, runs))
+            named = str(run_folder(config, found))
+            checkpoints = Checkpoints(record.checkpoints, writes=processes.is_first, run=named)
+            run = Training(
+                config, network, table, data, task, device, checkpoints,
+                processes=processes, fingerprint=found,
+            )  # fmt: skip
+            run.check_step()
+            if config.NEq_config.budget_unit != "time":
+                _check_policies(run)
+        if table.unselectable:
+            notes(f"not selectable, stays frozen: {unselectable(network, table)}")
+        yield run, record
 
 
 def _check_policies(run: Training) -> None:
@@ -183,14 +180,11 @@ def _check_times(run: Training, fresh: bool, notes: Notes) -> None:
         _check_policies(run)
 
 
-def _folder(config: Config, data: Data, runs: Path) -> Path:
+def _folder(config: Config, images: str | None, runs: Path) -> Path:
     """The folder of the run; not among its own images, which would change their fingerprint."""
-    if config.run_dir:
-        folder = Path(config.run_dir).expanduser()
-    else:
-        folder = runs / run_folder(config, data.fingerprint)
+    folder = Path(config.run_dir).expanduser() if config.run_dir else runs / run_folder(config, images)
     root = config.data_provider.root
-    of_files = data.fingerprint is not None and root is not None
+    of_files = images is not None and root is not None
     if of_files and folder.resolve().is_relative_to(Path(str(root)).expanduser().resolve()):
         raise UserError(f"run_dir {folder} lies inside the images of root {root}; give another --run-dir")
     return folder
@@ -206,7 +200,7 @@ def _lead(
 ) -> None:
     """Trains in the first process, which alone writes the run's folder."""
     config, folder = run.config, record.folder
-    named = identity(config, run.data.fingerprint)
+    named = identity(config, run.fingerprint)
     record.check(named, config.resume, overwrite)
     cell = cell or wandb_cell()
     if record.is_finished() and not overwrite:
@@ -255,7 +249,7 @@ def _start_or_resume(
         notes(f"nothing to resume in {record.folder}: starts from the beginning")
     # Where and how the run was started is not what it is: the record repeats it anywhere.
     config = run.config.model_copy(update={"run_dir": None, "resume": False})
-    named = identity(config, run.data.fingerprint)
+    named = identity(config, run.fingerprint)
     header = RecordHeader(stretches=(Stretch(environment),), sweeps=() if cell is None else (cell,))
     record.start(to_yaml(config), named, run.table, run.data.classes, header)
     recipe = named_recipe(config.net_config.net_name, run.network, len(run.data.classes))

@@ -11,7 +11,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neq.config import POLICIES, Config, Options, find_config, parse_flags, read_yaml, register, resolve
+from neq.config import (
+    OBJECTIVES,
+    POLICIES,
+    Config,
+    Options,
+    find_config,
+    parse_flags,
+    read_yaml,
+    register,
+    register_objective,
+    resolve,
+)
 from neq.config.keys import find_key
 from neq.experiment.experiment import Notes, Report, RunFailed, RunResult
 from neq.runs import RunLocation, RunRecord, SweepCell, find_run, read_metrics
@@ -61,15 +72,18 @@ class TrainingExperiment:
         return {"overrides": self.options.overrides, "base": self._base}
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is pickled to a worker: policies that this process registered travel along."""
-        return {**vars(self), "_opened": None, "policies": tuple(POLICIES.values())}
+        """What is pickled to a worker: policies and objectives that this process registered travel along."""
+        registered = {"policies": tuple(POLICIES.values()), "objectives": tuple(OBJECTIVES.values())}
+        return {**vars(self), "_opened": None, **registered}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        # The user's main module, imported here anew, may have registered them already.
         for policy in state.pop("policies"):
-            if (
-                policy.name not in POLICIES
-            ):  # the user's main module, imported here anew, may have registered it
+            if policy.name not in POLICIES:
                 register(policy)
+        for objective in state.pop("objectives"):
+            if objective.name not in OBJECTIVES:
+                register_objective(objective)
         vars(self).update(state)
 
     def check_parameters(self, names: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from neq.config import WEIGHTS_BY_NAME, Config, dataset
-from neq.data import Source, open_source
+from neq.data import Source, run_source
 from neq.data.splits import split
 from neq.data.transforms import eval_transform, normalization
 from neq.int8.description import Description, Images
@@ -104,7 +104,7 @@ def of_run(folder: Path, root: object = None) -> FloatStart:
     settings = best.config.data_provider
     if root is not None:
         settings = settings.model_copy(update={"root": str(root)})
-    source = open_source(settings.dataset, settings.root)
+    source = run_source(settings)
     if len(source.classes) != len(best.classes):
         raise UserError(
             f"the images of {settings.dataset} have {len(source.classes)} classes, the network of {folder} "
@@ -124,7 +124,7 @@ def of_name(config: Config) -> FloatStart:
         UserError: a network or data that is not available.
     """
     settings, net = config.data_provider, config.net_config
-    source = open_source(settings.dataset, settings.root)
+    source = run_source(settings)
     network = build_network(
         net.net_name, len(source.classes), config.manual_seed, net.weights, net.weights_key
     )

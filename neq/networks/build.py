@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from neq.config import PRE_TRAINED, WEIGHTS_BY_NAME, NetworkEntry, network
+from neq.networks.cifar_resnet import CifarResNet
 from neq.networks.from_torchvision import torchvision_network
 from neq.networks.heads import head_name, replace_head
 from neq.networks.mcunet import EPS, MCUNet, is_of_zoo
@@ -74,6 +75,8 @@ def _body(net_name: str, entry: NetworkEntry, pretrained: bool, num_classes: int
         from neq.networks.from_timm import timm_network
 
         return timm_network(net_name, entry.timm, pretrained)
+    if entry.cifar_blocks is not None:
+        return CifarResNet(entry.cifar_blocks, num_classes)
     assert entry.first is not None, "the catalog checks that a network is built in one way"
     classes = CLASSES if pretrained else num_classes
     eps = entry.zoo_eps if entry.pretrained else EPS

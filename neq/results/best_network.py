@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 
 from neq.config import Config, DatasetEntry, MeanStd, dataset
 from neq.config.paths import data_folder
-from neq.data import open_source
+from neq.data import run_source
 from neq.data.splits import split
 from neq.data.transforms import eval_transform, normalization
 from neq.networks.build import build_network
@@ -127,7 +127,7 @@ def sample_images(best: BestNetwork, count: int, image_size: int | None = None) 
         return None
     resizing, normalize = best.resizing(image_size), normalization(best.mean_std)
     try:
-        source = open_source(settings.dataset, settings.root)
+        source = run_source(settings)
         numbers = split(source, settings, best.config.manual_seed)["test"]
         chosen = numbers[:: max(1, len(numbers) // count)][:count]
         images = [resizing(source.image(int(number))) for number in chosen]

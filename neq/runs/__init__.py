@@ -5,7 +5,7 @@ Nothing here imports torch, so that runs are listed at once; what trains passes 
 
 from neq.runs.environment import Environment, current_environment, differences, differences_line
 from neq.runs.find_run import RunLocation, find_run
-from neq.runs.identity import identity, run_folder
+from neq.runs.identity import fingerprint, identity, run_folder
 from neq.runs.record import RunIsBusy, RunRecord
 from neq.runs.record_header import RecordHeader, Stretch, SweepCell
 from neq.runs.selection_file import read_selection
@@ -26,6 +26,7 @@ __all__ = [
     "differences",
     "differences_line",
     "find_run",
+    "fingerprint",
     "identity",
     "load_run",
     "read_metrics",

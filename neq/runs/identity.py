@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -46,6 +47,16 @@ def identity(config: Config, data_fingerprint: str | None = None) -> dict[str, o
     if data_fingerprint is not None:
         chosen[FINGERPRINT] = data_fingerprint
     return chosen
+
+
+def fingerprint(sets: Sequence[str | None]) -> str | None:
+    """The fingerprint of all images of a run.
+
+    Args:
+        sets: that of each data set, None where its name identifies it; the run's own first.
+    """
+    own, *further = sets
+    return own if not any(further) else hashlib.sha256(repr(sets).encode()).hexdigest()
 
 
 def plain_identity(config: Config) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""What a training step learns: the protocol of a task, and classification as the first one."""
+"""What a training step learns: the protocol of a task, and the tasks of the core."""
 
 from neq.tasks.classification import Classification
-from neq.tasks.task import Counts, Forward, StepOutput, Task, add_counts
+from neq.tasks.task import Counts, Forward, StepOutput, Task, TaskInputs, add_counts, task_class
 
 __all__ = [
     "Classification",
@@ -9,5 +9,7 @@ __all__ = [
     "Forward",
     "StepOutput",
     "Task",
+    "TaskInputs",
     "add_counts",
+    "task_class",
 ]

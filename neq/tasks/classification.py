@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Literal, cast
+from typing import Literal, Self, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from neq.data import Data
-from neq.tasks.task import Counts, Forward, StepOutput, Task
+from neq.tasks.task import Counts, Forward, StepOutput, Task, TaskInputs
 
 # Images [B, 3, H, W] and labels int64 [B].
 LabelledBatch = tuple[Tensor, Tensor]
@@ -31,9 +31,14 @@ class Classification(Task[LabelledBatch]):
         self._data, self._device = data, device
         self.steps_per_epoch, self.share = data.steps_per_epoch, data.share
 
+    @classmethod
+    def of_run(cls, inputs: TaskInputs) -> Self:
+        """Classification of the run's data."""
+        return cls(inputs.data, inputs.device)
+
     def batches(self, epoch: int, start: int) -> Iterator[LabelledBatch]:
         """Labelled training batches."""
-        return _on_device(self._data.train_batches(epoch, start), self._device)
+        return on_device(self._data.train_batches(epoch, start), self._device)
 
     def step(self, forward: Forward, batch: LabelledBatch) -> StepOutput:
         """Cross entropy of the outputs; counts images and hits."""
@@ -51,7 +56,7 @@ class Classification(Task[LabelledBatch]):
     def evaluate(self, network: Forward, split: str) -> Iterator[Counts]:
         """Counts images, hits and the sum of their losses."""
         batches = self._data.eval_batches(cast(Literal["validation", "test"], split))
-        for images, labels in _on_device(batches, self._device):
+        for images, labels in on_device(batches, self._device):
             outputs = network(images)
             loss = cross_entropy(outputs, labels, "sum").double()
             yield {**count_hits(outputs, labels), "loss": loss}
@@ -100,7 +105,8 @@ def classification_scores(counts: Counts) -> dict[str, float]:
     return scores
 
 
-def _on_device(batches: Iterable[LabelledBatch], device: torch.device) -> Iterator[LabelledBatch]:
+def on_device(batches: Iterable[LabelledBatch], device: torch.device) -> Iterator[LabelledBatch]:
+    """Batches moved to a device, images in channels_last."""
     for images, labels in batches:
         yield (
             images.to(device, memory_format=torch.channels_last, non_blocking=True),

@@ -8,11 +8,16 @@ up the counts, and `Forward.mean` averages what the loss needs of the whole batc
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from importlib import import_module
+from typing import Any, Protocol, Self, TypeVar
 
+import torch
 from torch import Tensor, nn
+
+from neq.config import OBJECTIVES, Config, DataProvider
+from neq.data import Data
 
 Batch = TypeVar("Batch")
 # Sums over images, by name, such as images and hits: values add up over batches and processes.
@@ -54,6 +59,28 @@ class StepOutput:
     counts: Counts
 
 
+@dataclass(frozen=True)
+class TaskInputs:
+    """What the task of a run is made from.
+
+    Args:
+        config: resolved.
+        data: the run's data set.
+        device: where batches go.
+        network: the plain network, on the device.
+        open_data: opens a further data set for this process, with the run's seed; it is closed with the run,
+            and its images are part of the run's identity as those of `data` are.
+        notes: called with each line for the user.
+    """
+
+    config: Config
+    data: Data
+    device: torch.device
+    network: nn.Module
+    open_data: Callable[[DataProvider], Data]
+    notes: Callable[[str], object] = lambda line: None
+
+
 class Task(Protocol[Batch]):
     """What a run learns. Subclass it: what has a default here may be left out.
 
@@ -61,8 +88,8 @@ class Task(Protocol[Batch]):
         steps_per_epoch: training batches of an epoch.
         share: of each training batch, the part that this process has, above 0; all of them together 1.
         best_by: the score of the validation split that the best epoch has the highest of.
-        forwards: calls of `forward` in a step, each with at most a batch of the run. Cost model and budget
-            count all of them.
+        forwards: batches of the run that a step passes through, in as many calls of `forward` or in fewer
+            with several of them as one. Cost model and budget count all of them.
         extra_saved_bytes: bytes that the task's own modules keep for backward in a step, all processes
             together. What a loss keeps of the outputs does not count.
         has_micro_batches: whether `micro_batches` cuts a batch into any number of parts.
@@ -74,6 +101,25 @@ class Task(Protocol[Batch]):
     forwards: int = 1
     extra_saved_bytes: int = 0
     has_micro_batches: bool = False
+
+    @classmethod
+    def of_run(cls, inputs: TaskInputs) -> Self:
+        """The task of a run that names it as its objective (`neq.config.register_objective`).
+
+        Raises:
+            UserError: the configuration, the data or the network does not fit the task.
+        """
+        raise NotImplementedError(f"{cls.__name__} is no objective of a run: it has no of_run")
+
+    @classmethod
+    def prepared(cls, network: nn.Module, config: Config) -> nn.Module:
+        """The network that the task trains, from the one that the run's settings name; by default that one.
+
+        Args:
+            network: may be changed in place.
+            config: of the run.
+        """
+        return network
 
     @abstractmethod
     def batches(self, epoch: int, start: int) -> Iterator[Batch]:
@@ -141,6 +187,17 @@ class Task(Protocol[Batch]):
         """
         if state:
             raise ValueError(f"the task has no state, the checkpoint has {', '.join(state)}")
+
+
+def task_class(objective: str) -> type[Task[Any]]:
+    """The class of an objective's task.
+
+    Args:
+        objective: a name of `neq.config.OBJECTIVES`.
+    """
+    module, _, name = OBJECTIVES[objective].task.partition(":")
+    found: type[Task[Any]] = getattr(import_module(module), name)
+    return found
 
 
 def add_counts(totals: Counts, counts: Counts) -> Counts:

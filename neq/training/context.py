@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from neq.backward import NamedState, Plan, SyncBatchStats, has_draws
 from neq.budget import Allocation, Budget, BudgetAllocator, CostModel, StepSpec
 from neq.budget.latency import Times
-from neq.config import POLICIES, Config, Policy
+from neq.config import OBJECTIVES, POLICIES, Config, Policy
 from neq.data import Data
 from neq.networks.neurons import NeuronTable
 from neq.selection import (
@@ -125,6 +125,8 @@ class Training:
         stop: checked after every step.
         step_times: by which a budget in time is filled.
         notes: called with each line for the user.
+        fingerprint: of the run's images, those that the task opened among them; None: their names identify
+            them.
     """
 
     config: Config
@@ -139,6 +141,7 @@ class Training:
     stop: Stop = field(default_factory=Stop)
     step_times: StepTimes = field(default_factory=StepTimes)
     notes: Callable[[str], object] = lambda line: None
+    fingerprint: str | None = None
 
     def allocator(self, policy: Policy) -> BudgetAllocator:
         """The run's budget on a step under a policy."""
@@ -148,9 +151,16 @@ class Training:
         """Checks that a policy fits the network and the budget.
 
         Raises:
-            UserError: lists that fit neither, or a budget below what always trains.
+            UserError: lists that fit neither, a budget below what always trains, or nothing that trains.
         """
         allocator = self.allocator(policy)
+        if not policy.chooses and OBJECTIVES[self.config.objective].trains:
+            always = allocator.model.spec.trainable_slices(self.network, self.table, {})
+            if not always and not self.task.extra_parameters():
+                raise UserError(
+                    f"nothing of {self.config.net_config.net_name} trains with neuron_selection "
+                    f"{policy.name!r}: it has no norms; take another neuron_selection, or train_head true"
+                )
         if policy.needs == "lists":
             stream = generator(self.config.manual_seed, "selection", 0)
             allocator.choose(policy, SelectionState(self.table, self.network, stream, self.scheme))

@@ -53,7 +53,8 @@ def _optimizer(plan: Plan, settings: RunSettings, extra: Iterable[nn.Parameter])
         {"params": free, "weight_decay": 0.0},
         {"params": list(extra), "weight_decay": settings.weight_decay},
     ]
-    groups = [group for group in groups if group["params"]]
+    # One empty group where nothing trains.
+    groups = [group for group in groups if group["params"]] or groups[:1]
     if settings.optimizer_name == "sgd":
         return torch.optim.SGD(groups, momentum=settings.momentum)
     if settings.optimizer_name == "adam":

@@ -162,9 +162,10 @@ def _backward(
             f"{task_name(run)} calls forward {forward.calls} times in a step, but its forwards is "
             f"{run.task.forwards}; set forwards, so that the budget counts all of them"
         )
-    if not output.loss.requires_grad:
+    if output.loss.requires_grad:
+        (output.loss * share).backward()
+    elif next(epoch.parameters(), None) is not None:
         raise ValueError(f"the loss of {task_name(run)} has no graph; compute it from what forward returns")
-    (output.loss * share).backward()
     return output, forward.images
 
 

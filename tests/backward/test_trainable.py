@@ -134,3 +134,17 @@ def test_a_head_that_shares_a_tensor_is_refused():
     network = TiedHead()
     with pytest.raises(UserError, match=r"hidden\.weight and head\.weight are one tensor"):
         Plan(network, neuron_table(network, SHAPE), {"stem": [0]})
+
+
+def test_the_head_may_be_left_out():
+    network = toy()
+    slices = trainable_slices(network, neuron_table(network, SHAPE), {}, "train", train_head=False)
+    norms = ("norm1", "norm2", "norm3")
+    assert slices.keys() == {f"{norm}.{key}" for norm in norms for key in ("weight", "bias")}
+    tied = TiedHead()
+    table = neuron_table(tied, SHAPE)
+    assert not trainable_slices(tied, table, {}, "train", train_head=False)
+    assert trainable_slices(tied, table, {"stem": [1]}, "train", train_head=False).keys() == {
+        "stem.weight",
+        "stem.bias",
+    }

@@ -5,11 +5,11 @@ from itertools import chain
 import pytest
 import torch
 
-from neq.backward import Plan
+from neq.backward import Plan, stop_draws
 from neq.budget import CostModel, StepSpec, marginal_costs
 from neq.budget.knapsack import MarginalCosts, fill_by_rank
 from neq.networks.build import build_network
-from neq.networks.neurons import neuron_table
+from neq.networks.neurons import NORMS, neuron_table
 from neq.training.profiling import SavedBytes
 from neq.utils.errors import UserError
 from tests.toys import NETWORKS
@@ -41,6 +41,30 @@ def test_predicted_saved_bytes_are_the_measured_ones(name, norm_mode, share):
         plan(images)
     assert predicted == pytest.approx(saved.total, rel=0.05, abs=64)
     assert predicted > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "norm_mode"),
+    [("mobilenet_v2", "train"), *(("resnet18", norm_mode) for norm_mode in ("train", "frontier", "frozen"))],
+)
+def test_without_the_head_what_is_kept_is_predicted_exactly(name, norm_mode):
+    network = NETWORKS[name](num_classes=10).to(memory_format=torch.channels_last)
+    stop_draws(network)
+    table = neuron_table(network, (3, 32, 32))
+    spec = StepSpec((4,), (3, 32, 32), norm_mode, "adam", train_head=False)
+    cost, plan = CostModel(network, table, spec).step({}), spec.plan(network, table, {})
+    images = torch.randn(4, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    saved = SavedBytes(chain(network.parameters(), network.buffers(), plan.parameters(), [images]))
+    with saved.counting():
+        plan(images)
+    norms = sum(p.numel() for m in network.modules() if isinstance(m, NORMS) for p in m.parameters())
+    trained = norms if norm_mode == "train" else 0
+    assert cost.saved_bytes == saved.total
+    assert (cost.saved_bytes > 0) is (cost.input_gradient_macs > 0) is bool(trained)
+    assert (cost.values, cost.gradient_bytes, cost.optimizer_bytes) == (trained, 4 * trained, 8 * trained)
+    assert (cost.parameters, cost.weight_gradient_macs) == (0, 0)
+    for unit, base in {"bytes": cost.training_bytes, "macs": cost.backward_macs // 4}.items():
+        assert marginal_costs(CostModel(network, table, spec), unit).base == base
 
 
 def test_operations_and_bytes_in_closed_form():

@@ -224,6 +224,8 @@ BAD = {
     "no velocity images": (["--velocity_images", "0"], "velocity_images 0"),
     "SU without lists": (["--neuron_selection", "SU"], "SU"),
     "SU on another network": (["--scheme", "mbv2_scheme_1", "--initialization", "SU"], "is of mbv2, of"),
+    "an unknown objective": (["--objective", "tents"], "did you mean 'tent'"),
+    "nothing that trains": (["--objective", "tent", "--norm_mode", "frozen"], "nothing trains with"),
     "missing folder": (["--dataset", "image_folder", "--root", "nowhere"], "nowhere"),
     "folder without root": (["--dataset", "image_folder"], "--root"),
     "a value alone": (["digits"], "digits"),

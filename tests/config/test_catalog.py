@@ -159,7 +159,7 @@ def test_lists_of_an_su_scheme() -> None:
         ("a: {manual_weight_idx: 1, weight_update_ratio: 1, ratio: 1}", SchemeEntry, "states the network"),
         ("a: {torchvision: resnet18}", NetworkEntry, "input_size is missing"),
         ("a: {input_size: 32, first: 8, rows: '1,2,3'}", NetworkEntry, "a value is missing"),
-        ("a: {input_size: 32}", NetworkEntry, "is built from torchvision, from timm, or from first and rows"),
+        ("a: {input_size: 32}", NetworkEntry, "is built from torchvision, from timm, from cifar_blocks"),
         ("a: {input_size: 32, first: 8}", NetworkEntry, "first and rows"),
         ("a: {input_size: 32, timm: x, torchvision: y}", NetworkEntry, "from torchvision, from timm"),
         ("a: 3", DatasetEntry, "keys with values"),

@@ -54,6 +54,25 @@ def test_evaluation_sees_every_image_once() -> None:
         assert len(torch.unique(torch.cat([images for images, _ in batches]), dim=0)) == data.counts[name]
 
 
+def test_whole_batches_are_of_all_classes_and_the_same_for_every_seed_and_number_of_processes(
+    tmp_path: Path,
+) -> None:
+    data = photos(tmp_path, on_bad_image="error")
+    batches = list(data.whole_batches("test", 5))
+    assert [len(labels) for _, labels in batches] == [4, 4]
+    assert all(set(labels.tolist()) == {0, 1} for _, labels in batches)
+    seen = torch.cat([images for images, _ in batches])
+    assert len(torch.unique(seen, dim=0)) == data.counts["test"] == 8
+    settings = {"dataset": "image_folder", "root": str(tmp_path), "image_size": 12, "velocity_images": 2}
+    provider = DataProvider(**settings, base_batch_size=8)
+    ranks = [open_data(provider, PHOTOS, 7, rank=rank, processes=3) for rank in range(3)]
+    shared = [list(each.whole_batches("test", 5)) for each in ranks]
+    assert [len(each) for each in shared] == [1, 1, 0]
+    for (images, labels), of_rank in zip(batches, shared, strict=False):
+        assert torch.equal(images, of_rank[0][0])
+        assert torch.equal(labels, of_rank[0][1])
+
+
 def test_image_folder_batches_are_the_same_for_every_number_of_workers(tmp_path: Path) -> None:
     alone = photos(tmp_path)
     batches = {0: [*alone.train_batches(3), *alone.eval_batches("test")]}
@@ -89,6 +108,13 @@ def test_a_small_training_split_is_one_batch() -> None:
     data = digits(base_batch_size=5000)
     assert data.steps_per_epoch == 1
     assert [len(labels) for _, labels in data.train_batches(0)] == [1149]
+
+
+def test_an_evaluation_has_batches_of_its_own() -> None:
+    plain, small = digits(), digits(test_batch_size=5)
+    assert [len(labels) for _, labels in small.eval_batches("test")] == [5] * 72
+    assert torch.equal(*(torch.cat([x for x, _ in data.eval_batches("test")]) for data in (plain, small)))
+    assert [len(labels) for _, labels in small.train_batches(0)] == [32] * small.steps_per_epoch
 
 
 def test_a_training_batch_of_one_is_refused() -> None:

@@ -4,7 +4,7 @@ import torch
 
 from neq.config.schema import DataProvider
 from neq.data.sources import Source, Split
-from neq.data.splits import split, velocity_note
+from neq.data.splits import resplit, split, velocity_note
 from neq.utils.errors import UserError
 
 
@@ -36,6 +36,43 @@ def test_splits_are_disjoint_and_complete(use_validation: bool, from_validation:
     expected["velocity"] = 10
     expected["validation" if use_validation and from_validation else "train"] -= 10
     assert sizes == expected
+
+
+def test_shares_of_all_photos_are_the_same_for_every_seed_and_list_of_images() -> None:
+    """As under another corruption: only the labels decide."""
+    source = made(100, 200, official={"train": np.arange(200), "test": np.arange(200, 300)})
+    divided = resplit(source, (0.3, 0.2, 0.5), "all")
+    zero, one = (split(divided, DataProvider(velocity_images=1), seed) for seed in (0, 1))
+    assert [len(zero[name]) for name in ("train", "validation", "velocity", "test")] == [90, 59, 1, 150]
+    assert all(np.bincount(source.labels[zero[name]])[0] in (19, 20, 30, 50) for name in ("train", "test"))
+    assert sorted(np.concatenate(list(zero.values()))) == list(range(300))
+    assert same(zero["train"], one["train"])
+    assert same(zero["test"], one["test"])
+    assert set(zero["validation"]) | set(zero["velocity"]) == set(one["validation"]) | set(one["velocity"])
+
+
+def test_shares_of_the_official_test_split_leave_the_others_out() -> None:
+    source = made(100, 200, official={"train": np.arange(200), "test": np.arange(200, 300)})
+    parts = split(resplit(source, (0.3, 0.2, 0.5), "test"), DataProvider(velocity_images=1), 0)
+    assert sorted(np.concatenate(list(parts.values()))) == list(range(200, 300))
+    with pytest.raises(UserError, match="needs an official test split"):
+        resplit(made(10, 10), (0.3, 0.2, 0.5), "test")
+
+
+def test_parts_of_training_are_disjoint_and_complete_for_every_seed() -> None:
+    source = made(33, 77)
+    whole = split(source, DataProvider(), 0)
+
+    def part(first: float, last: float, seed: int = 0) -> dict[str, np.ndarray]:
+        return split(source, DataProvider(train_part=(first, last)), seed)
+
+    first, rest = part(0, 0.3), part(0.3, 1)
+    assert not set(first["train"]) & set(rest["train"])
+    assert same(np.union1d(first["train"], rest["train"]), whole["train"])
+    assert all(same(first[name], whole[name]) for name in ("validation", "velocity", "test"))
+    counts = np.bincount(source.labels[first["train"]])
+    assert np.abs(counts - 0.3 * np.bincount(source.labels[whole["train"]])).max() <= 0.5
+    assert same(first["train"], part(0, 0.3)["train"])
 
 
 def test_every_class_is_cut_alike() -> None:

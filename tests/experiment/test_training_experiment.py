@@ -3,7 +3,7 @@ import pickle
 
 import pytest
 
-from neq.config import Policy, policies, register
+from neq.config import Objective, Policy, objectives, policies, register, register_objective
 from neq.experiment.experiment import open_experiment, program_name, programs
 from neq.experiment.training_experiment import DEFAULT_METRIC, TrainingExperiment, by_name
 from neq.runs.metrics import epoch_keys
@@ -50,6 +50,16 @@ def test_policies_that_were_registered_travel_to_the_workers(monkeypatch):
     experiment = pickle.loads(pickled)
     assert "largest" in policies._REGISTRY
     assert experiment.settings["overrides"] == {"n_epochs": 3}
+
+
+def test_objectives_that_were_registered_travel_to_the_workers(monkeypatch):
+    monkeypatch.setattr(objectives, "_REGISTRY", dict(objectives._REGISTRY))
+    monkeypatch.setattr("neq.experiment.training_experiment.OBJECTIVES", objectives._REGISTRY)
+    register_objective(Objective("largest", "tests.nowhere:Task"))
+    pickled = pickle.dumps(TrainingExperiment())
+    del objectives._REGISTRY["largest"]
+    pickle.loads(pickled)
+    assert "largest" in objectives._REGISTRY
 
 
 def test_what_a_cell_must_not_set():

@@ -56,7 +56,7 @@ def test_images_of_other_classes_are_refused(tiny_run, tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 255, (12, 16, 16, 3), dtype=np.uint8), np.arange(12) % 3
     np.savez(tmp_path / "other.npz", x=x, y=y)
-    monkeypatch.setattr("neq.int8.float_start.open_source", lambda name, root: _opened(root))
+    monkeypatch.setattr("neq.int8.float_start.run_source", lambda settings: _opened(settings.root))
     with pytest.raises(UserError, match=r"have 3 classes, the network of .* 10; give the images"):
         of_run(tiny_run, tmp_path / "other.npz")
 

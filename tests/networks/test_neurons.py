@@ -249,6 +249,24 @@ def test_the_classifier_trains_whatever_its_class(make, norm_mode):
         assert not torch.equal(value, before[name]), name
 
 
+@pytest.mark.parametrize(
+    "make",
+    [lambda: OwnLinear(4, 5), lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 5))],
+    ids=["own forward", "weight_norm"],
+)
+def test_a_frozen_classifier_of_any_class_gets_no_gradient(make):
+    torch.manual_seed(0)
+    network = WithClassifier(make())
+    table, images = neuron_table(network, SHAPE), torch.randn(4, *SHAPE)
+    plan = Plan(network, table, {"hidden": [1]}, "train", train_head=False)
+    assert plan.trained_values()["head"] == 0
+    out = plan(images)
+    torch.testing.assert_close(out, network(images))
+    out.square().sum().backward()
+    assert all(value.grad is None for value in network.classifier.parameters())
+    assert all(value.grad is not None for value in plan.parameters())
+
+
 def test_a_network_says_where_its_classifier_is():
     network = Naming(nn.Sequential(OwnLinear(4, 4), nn.ReLU(), nn.Linear(4, 5)), after=nn.Linear(5, 5))
     with pytest.raises(UserError, match=r"classifier 'classifier.0' would never train: a OwnLinear"):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from neq.config.keys import KEYS, config_model, flatten_config, nest
 from neq.config.resolve import resolve
 from neq.config.schema import Config, DataProvider, NEqConfig, NetConfig
-from neq.runs.identity import FINGERPRINT, PATH_KEYS, default_settings, identity, run_folder
+from neq.runs.identity import FINGERPRINT, PATH_KEYS, default_settings, fingerprint, identity, run_folder
 from neq.utils.errors import UserError
 
 CONFIG = resolve({"NEq_config": {"ratio": 0.3}}, {}).config
@@ -19,11 +19,16 @@ OTHER = {
     "project_name": "other",
     "run_dir": "elsewhere",
     "manual_seed": 5,
+    "objective": "tent",
     "resume": True,
     "device": "cpu",
     "memory": "tight",
     "dataset": "image_folder",
     "root": "elsewhere",
+    "corruption": "fog:2",
+    "split_shares": [0.5, 0.2, 0.3],
+    "split_of": "test",
+    "train_part": [0, 0.5],
     "image_size": 40,
     "resize_scale": 0.5,
     "color_aug": 0.1,
@@ -51,6 +56,7 @@ OTHER = {
     "no_wd_keys": [],
     "optimizer_name": "adam",
     "momentum": 0.5,
+    "test_batch_size": 6,
     "test_per_epochs": 2,
     "precision": "bf16",
     "checkpoint_minutes": 3.5,
@@ -80,6 +86,7 @@ OTHER = {
     "velocity_mu": 0.25,
     "velocity_rule": "reference",
     "norm_mode": "frozen",
+    "train_head": False,
     "n_bias_update": 3,
     "manual_weight_idx": [3],
     "weight_update_ratio": [1],
@@ -252,3 +259,10 @@ def test_parts_are_safe_folder_names(name: str) -> None:
         for part in parts
     )
     assert not any(part.startswith(".") for part in parts)
+
+
+def test_the_fingerprint_of_a_run_is_that_of_all_its_data_sets() -> None:
+    assert fingerprint(["a"]) == fingerprint(["a", None]) == "a"
+    assert fingerprint([None]) is fingerprint([None, None]) is None
+    several = [fingerprint(sets) for sets in (["a", "b"], ["b", "a"], ["a", "c"], [None, "b"], ["b", None])]
+    assert len(set(several)) == 5

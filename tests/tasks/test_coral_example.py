@@ -1,15 +1,22 @@
 """A task with a second loader and a second forward pass, from examples/, trains through the loop."""
 
+import json
+import re
 from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
+from PIL import Image
 
+import neq
 from examples.coral_task import Coral, coral
 from neq.budget import CostModel
+from neq.cli.cost import command
 from neq.config import dataset, resolve
 from neq.data import open_data
+from neq.experiment.run import open_run, open_run_data
+from neq.runs.identity import FINGERPRINT
 from neq.training import Stopped, predict, restore, train
 from neq.training.distributed import SINGLE_PROCESS
 from neq.training.profiling import SavedBytes
@@ -173,3 +180,44 @@ def test_the_distance_is_that_of_the_paper():
         torch.testing.assert_close(covariance, torch.cov(x.T))
     expected = (torch.cov(source.T) - torch.cov(target.T)).pow(2).sum() / (4 * 4**2)
     torch.testing.assert_close(coral(*covariances), expected)
+
+
+def folders(root):
+    """Two classes of noise as image folders, and lighter ones beside them."""
+    for folder, light in ((root, 0), (root.with_name(f"{root.name}-target"), 60)):
+        for number, name in enumerate(("dark", "light")):
+            (folder / name).mkdir(parents=True)
+            for image in range(20):
+                noise = Image.effect_noise((16, 16), 40)
+                grey = noise.point(lambda value, add=light + 60 * number: value // 2 + add)
+                grey.save(folder / name / f"{image}.png")
+
+
+def test_as_an_objective_it_opens_its_target_and_counts_it_into_the_runs_identity(tmp_path):
+    folders(tmp_path / "photos")
+    settings = {
+        **{"objective": "coral", "dataset": "image_folder", "root": tmp_path / "photos", "image_size": 16},
+        **{"n_epochs": 1, "warmup_epochs": 0, "base_batch_size": 8, "velocity_images": 2, "ratio": 0.1},
+        **{"neuron_selection": "random", "augmentation": "none", "base_lr": 0.01, "device": "cpu"},
+    }
+    run = neq.train("transfer", runs=tmp_path, **settings)
+    assert run.config.objective == "coral"
+    assert run.metrics[0]["test"]["test/top1"] >= 0
+    assert neq.train("transfer", runs=tmp_path, **settings).folder == run.folder  # finished, so not trained
+    alone = neq.train("transfer", runs=tmp_path, **{**settings, "objective": "classification"})
+    prints = [json.loads((each.folder / "identity.json").read_text())[FINGERPRINT] for each in (run, alone)]
+    assert prints[0] != prints[1]
+    (tmp_path / "photos-target" / "dark" / "0.png").unlink()
+    config = resolve({}, {**settings, "root": str(settings["root"])}).config
+    with open_run(config, tmp_path, print, open_run_data) as (_, record):
+        assert record.folder != run.folder
+
+
+def test_neq_cost_counts_both_forward_passes_of_the_objective(capsys):
+    cost = {}
+    for objective in ("classification", "coral"):
+        assert command(["cost", "--objective", objective, "--net_name", "resnet20", "--ratio", "1"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        line = next(line for line in lines if "bytes kept for backward" in line)
+        cost[objective] = int(re.findall(r"[\d,]+", line)[0].replace(",", ""))
+    assert cost["coral"] == 2 * cost["classification"]

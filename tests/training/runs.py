@@ -14,7 +14,7 @@ from torch import nn
 from neq.config import dataset, resolve
 from neq.data import Data, open_data
 from neq.networks.neurons import neuron_table
-from neq.tasks import Classification, Task
+from neq.tasks import Task, TaskInputs, task_class
 from neq.training import Checkpoints, EpochReport, Training, train
 from neq.training.distributed import SINGLE_PROCESS, ProcessGroup
 from tests.toys import toy
@@ -73,10 +73,10 @@ def run_of(
     folder: Path,
     processes: ProcessGroup = SINGLE_PROCESS,
     network: nn.Module | None = None,
-    learned: Callable[[Data, torch.device], Task[Any]] = Classification,
+    learned: Callable[[Data, torch.device], Task[Any]] | None = None,
     **settings: Any,
 ) -> Iterator[tuple[Training, Diary]]:
-    """A run of a network and a task, by default the toy and classification, and its diary."""
+    """A run of a network and a task, by default the toy and that of the objective, and its diary."""
     if settings.get("budget") is not None:
         settings.setdefault("ratio", None)
     config = resolve({}, {**BASE, **settings}).config
@@ -89,5 +89,9 @@ def run_of(
         assert size is not None
         table = neuron_table(network, (3, size, size))
         checkpoints = Checkpoints(folder, writes=processes.is_first)
-        task = learned(data, cpu)
+        if learned is None:
+            inputs = TaskInputs(config, data, cpu, network, lambda settings: data)
+            task = task_class(config.objective).of_run(inputs)
+        else:
+            task = learned(data, cpu)
         yield Training(config, network, table, data, task, cpu, checkpoints, (diary,), processes), diary

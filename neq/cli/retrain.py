@@ -1,0 +1,86 @@
+"""`neq retrain`: a network trained on one shifted task after another."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from neq.cli.parsing import Parser
+from neq.config import Config, Options, parse_flags
+from neq.utils.errors import UserError
+from neq.utils.exit_codes import Terminated
+from neq.utils.launch_env import launch_rank
+
+if TYPE_CHECKING:
+    from neq.cli.progress import ProgressDisplay
+    from neq.planning.sequence import Stage
+
+
+def command(arguments: list[str]) -> int:
+    """Retrains a network on a sequence of tasks; returns the exit code.
+
+    Args:
+        arguments: "retrain", then the file, options, and flags as of `neq train`.
+    """
+    own, run = _options(arguments[1:])
+    from neq.planning.sequence import read_sequence
+
+    sequence = read_sequence(own.file, run.overrides, run.config_file if run.names_config else None)
+    out = own.out.expanduser() if own.out else Path("retrained") / sequence.name
+
+    from neq.cli.progress import ProgressDisplay
+    from neq.planning.retrain import retrain
+    from neq.planning.sequence_record import RECORD, TABLE
+    from neq.training import stop_on_signals, total_epochs
+    from neq.utils.console import Console, figures_table
+
+    console = Console()
+
+    @contextmanager
+    def follow(stage: Stage, config: Config) -> Iterator[ProgressDisplay]:
+        with ProgressDisplay(console, total_epochs(config.run_config)) as display:
+            yield display
+
+    try:
+        record = retrain(sequence, out, follow=follow, notes=console.note, stopping=stop_on_signals)
+    except (KeyboardInterrupt, Terminated) as error:
+        raise type(error)("stopped and saved; run the same command again to continue") from None
+    header, *rows = record.rows()
+    table = figures_table("top-1 in %", header[1:], title="test photos of each task")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    for stage in record.stages:
+        if stage.stored is not None:
+            console.lines(
+                f"{out / stage.stored['file']}: {stage.stored['bytes']:,} bytes, "
+                f"{stage.stored['top1']:.2f} % after reloading"
+            )
+    console.lines(f"{out}: a folder for each run, {RECORD} and {TABLE}")
+    return 0
+
+
+def _options(arguments: list[str]) -> tuple[argparse.Namespace, Options]:
+    """The command's own options, and those of its runs."""
+    parser = Parser(
+        prog="neq retrain",
+        usage="neq retrain SEQUENCE.yaml [--out DIR] [--KEY VALUE ...]",
+        description="Train a network on one task after another, as in policies/retraining/: corruptions of a "
+        "data set, or several data sets with the same classes. After each task it is evaluated on all tasks "
+        "so far. Run the same command again to continue. Further flags are those of neq train, for all runs.",
+    )
+    parser.add_argument("file", type=Path, metavar="SEQUENCE.yaml", help="tasks in order")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder of the sequence (default: retrained/NAME)"
+    )
+    own, rest = parser.parse_known_args(arguments)
+    run = parse_flags(rest, "neq retrain")
+    for switch, is_given in (("--dry-run", run.dry_run), ("--overwrite", run.overwrite)):
+        if is_given:
+            raise UserError(f"{switch} is not allowed; give another --out, or take neq train")
+    if launch_rank().count > 1:
+        raise UserError("neq retrain runs in one process; start it without torchrun")
+    return own, run

@@ -1,0 +1,1 @@
+"""Retraining under a device's limits: which configuration of a training step to run."""

@@ -1,0 +1,141 @@
+"""The configurations of a training step that a plan chooses among: what trains, and how it is kept.
+
+Two configurations with the same selection, norm rule and saved precision learn the same; micro-batch, cuts
+and memory setting change only what that costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, Literal
+
+NormMode = Literal["train", "frontier", "frozen"]
+
+
+@dataclass(frozen=True)
+class NormRule:
+    """Which images batch norms see the statistics of.
+
+    Args:
+        norm_mode: of the run.
+        ghost_batch: images of a group; None: those that pass through at once.
+    """
+
+    norm_mode: NormMode
+    ghost_batch: int | None = None
+
+    def admits(self, micro_batch: int, batch_size: int) -> bool:
+        """Whether a micro-batch learns what the whole batch does: it is that, or norms do not see it.
+
+        Args:
+            micro_batch, batch_size: in images.
+        """
+        if self.ghost_batch is not None:
+            return micro_batch % self.ghost_batch == 0 and batch_size % micro_batch == 0
+        return self.norm_mode == "frozen" or micro_batch == batch_size
+
+    def __str__(self) -> str:
+        return self.norm_mode if self.ghost_batch is None else f"{self.norm_mode}, ghost {self.ghost_batch}"
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What a configuration learns: only costs within one of these can be compared.
+
+    Args:
+        share: of the work of full training's backward pass that the selection does, 0 to 1; None: the
+            selection is the one that the run's settings name.
+        norm_rule: of its batch norms.
+        saved_precision: "exact" or "bf16".
+    """
+
+    share: float | None
+    norm_rule: NormRule
+    saved_precision: str = "exact"
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One way to run a training step.
+
+    Args:
+        learning: what it learns.
+        micro_batch: images that pass through at once.
+        segments: most segments that the network is cut into.
+        memory: "fast" or "tight".
+    """
+
+    learning: Learning
+    micro_batch: int
+    segments: int = 1
+    memory: str = "fast"
+
+
+@dataclass(frozen=True)
+class Space:
+    """The configurations that are compared.
+
+    Args:
+        batch_size: images of a step.
+        shares: of Learning, highest first; (None,): the run's own selection.
+        norm_rules: preferred ones first.
+        saved_precisions: the same.
+        segments: numbers of them.
+        memories: memory settings, preferred ones first.
+        micro_batches: sizes; none: halves of the batch down to one image, and multiples of a ghost batch.
+    """
+
+    batch_size: int
+    shares: Sequence[float | None] = (1.0, 0.5, 0.25, 0.1, 0.03)
+    norm_rules: Sequence[NormRule] = (NormRule("frozen"),)
+    saved_precisions: Sequence[str] = ("exact", "bf16")
+    segments: Sequence[int] = (1, 2, 3, 4, 6)
+    memories: Sequence[str] = ("fast", "tight")
+    micro_batches: Sequence[int] = ()
+
+    @property
+    def learnings(self) -> Iterator[Learning]:
+        """What the configurations learn, the preferred first: large shares, then by the given orders."""
+        for share, rule, precision in product(self.shares, self.norm_rules, self.saved_precisions):
+            yield Learning(share, rule, precision)
+
+    def configurations(self, learning: Learning) -> Iterator[Configuration]:
+        """Those that learn one thing, large micro-batches and few segments first."""
+        sizes = [size for size in self._sizes() if learning.norm_rule.admits(size, self.batch_size)]
+        for size, count, memory in product(sizes, self.segments, self.memories):
+            yield Configuration(learning, size, count, memory)
+
+    def _sizes(self) -> list[int]:
+        """Micro-batches, the largest first."""
+        if self.micro_batches:
+            return sorted(self.micro_batches, reverse=True)
+        sizes = {self.batch_size}
+        while (least := min(sizes)) > 1:
+            sizes.add(-(-least // 2))
+        for rule in self.norm_rules:
+            if rule.ghost_batch is not None:
+                sizes.add(rule.ghost_batch)
+        return sorted(sizes, reverse=True)
+
+
+def settings_of(configuration: Configuration, batch_size: int, cuts: Sequence[str]) -> dict[str, Any]:
+    """The run's settings that a configuration stands for, the budget apart.
+
+    Args:
+        cuts: layers that its segments begin at.
+    """
+    learning = configuration.learning
+    settings: dict[str, Any] = {
+        "norm_mode": learning.norm_rule.norm_mode,
+        "saved_precision": learning.saved_precision,
+        "memory": configuration.memory,
+    }
+    if learning.norm_rule.ghost_batch is not None:
+        settings["ghost_batch_size"] = learning.norm_rule.ghost_batch
+    if configuration.micro_batch < batch_size:
+        settings["micro_batch_size"] = configuration.micro_batch
+    if cuts:
+        settings["checkpoint_cuts"] = list(cuts)
+    return settings
