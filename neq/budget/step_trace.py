@@ -80,6 +80,7 @@ class Unit:
         gradients: bytes of the gradients that become complete in the unit's backward.
         forward, backward: its moments where the network is not cut before it.
         forward_cut, backward_cut: where it is; without its input.
+        forward_bytes, backward_bytes: of all tensors that are made in it.
         layers: those called in it.
     """
 
@@ -93,6 +94,8 @@ class Unit:
     backward: tuple[Moment, ...]
     forward_cut: tuple[Moment, ...]
     backward_cut: tuple[Moment, ...]
+    forward_bytes: Size
+    backward_bytes: Size
     layers: tuple[str, ...]
 
 
@@ -135,6 +138,8 @@ class _Notes:
     is_recomputed: bool = False
     inner: Size = _NOTHING
     gradients: int = 0
+    # Of tensors made, forward and backward.
+    bytes: list[Size] = field(default_factory=lambda: [_NOTHING, _NOTHING])
     # Moments with all that is there, and whether the input is.
     forward: set[tuple[Moment, bool]] = field(default_factory=set)
     backward: set[tuple[Moment, bool]] = field(default_factory=set)
@@ -233,6 +238,8 @@ class _Watch(TorchDispatchMode):
                     _without(notes.backward, uncut),
                     _without(notes.forward, before, with_input),
                     _without(notes.backward, before, with_input),
+                    notes.bytes[0],
+                    notes.bytes[1],
                     tuple(notes.layers),
                 )
             )
@@ -258,6 +265,8 @@ class _Watch(TorchDispatchMode):
             self._numbers[address] = self._count
             self._sizes[self._count] = _size(storage.nbytes())
             self._held = self._held.plus(self._sizes[self._count])
+            made = self._notes[self._now].bytes
+            made[not self.is_forward] = made[not self.is_forward].plus(self._sizes[self._count])
             weakref.finalize(storage, self._remove, address)
 
     def _remove(self, address: int) -> None:
