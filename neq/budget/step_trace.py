@@ -340,9 +340,9 @@ def _scratch(func: Any, args: tuple[Any, ...]) -> int:
         return 0
     own = int(weight.numel()) * int(weight.element_size())
     out_channels, in_channels = len(weight) // groups, weight.shape[1]
-    is_depthwise = out_channels == in_channels == 1
-    if is_depthwise and all(k <= size for k, size in zip(weight.shape[2:], x.shape[2:], strict=True)):
-        return own * (1 + makes_weight)
+    fits = all(k <= size for k, size in zip(weight.shape[2:], x.shape[2:], strict=True))
+    if groups > 1 and (not makes_weight or (out_channels == in_channels == 1 and fits)):
+        return own * (1 + makes_weight)  # groups are computed one by one
     in_blocks = own * _blocks(out_channels) * _blocks(in_channels) // (out_channels * in_channels)
     return in_blocks + own * makes_weight
 
