@@ -88,6 +88,16 @@ class CostModel:
         """The network without its values."""
         return fake_copy(self.plain_network)
 
+    def with_spec(self, spec: StepSpec) -> CostModel:
+        """The cost of the same network's steps under another specification.
+
+        Args:
+            spec: of the step.
+        """
+        other = CostModel(self.plain_network, self.table, spec)
+        other.network = self.network
+        return other
+
     @property
     def head_gradient_macs(self) -> int:
         """Multiply-accumulates of the head's weight gradient for one image; 0 where it does not train."""
