@@ -9,6 +9,7 @@ how the time of one kind of step depends on single neurons; this one holds acros
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
@@ -36,6 +37,10 @@ class StepTime:
     of_mac: float
     of_byte: float
     error: float
+
+    def __post_init__(self) -> None:
+        if not all(isinstance(value, float) and 0 <= value < math.inf for value in vars(self).values()):
+            raise ValueError("the time of a step has coefficients that are no times")
 
     @classmethod
     def fit(cls, steps: Sequence[tuple[int, Work]], seconds: Sequence[float]) -> Self:
