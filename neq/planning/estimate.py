@@ -63,6 +63,7 @@ class Estimator:
         self._run, self._base, self._overrides = run, base, dict(overrides)
         self._batch = run.step_spec().batch_size
         self._model = run.allocator(run.main_policy).model
+        self._estimate = lru_cache(maxsize=None)(self._made)
         self._learned = lru_cache(maxsize=None)(self._learn)
         self._selected = lru_cache(maxsize=None)(self._select)
         self._times = lru_cache(maxsize=None)(self._predict)
@@ -70,6 +71,9 @@ class Estimator:
 
     def __call__(self, configuration: Configuration) -> Estimate:
         """The estimate of a configuration."""
+        return self._estimate(configuration)
+
+    def _made(self, configuration: Configuration) -> Estimate:
         learned, images = self._learned(configuration.learning), configuration.micro_batch
         cuts = self._cuts(configuration.learning, images, configuration.segments)
         profile, accumulates = learned.profile, images < self._batch
