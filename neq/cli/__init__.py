@@ -13,6 +13,7 @@ COMMANDS: Commands = {
     "train": ("neq.cli.train", "train one run under a budget; neq train --help lists every setting"),
     "adapt": ("neq.cli.adapt", "train on a labelled source domain, adapt to an unlabelled target domain"),
     "fit": ("neq.cli.fit", "fine-tune a network to a folder of photos: neq fit PHOTOS"),
+    "plan": ("neq.cli.plan", "how a run fits a memory limit and a deadline: neq plan --memory SIZE"),
     "cost": ("neq.cli.cost", "what a training step costs, without training; flags as of train"),
     "sweep": (
         "neq.cli.sweep",

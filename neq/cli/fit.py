@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import math
-import re
 import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from neq.cli.parsing import Parser
+from neq.cli.parsing import Parser, seconds
 from neq.config import Config, Options, find_config, parse_flags, read_yaml, resolve
 from neq.config.flags import PHOTOS_CONFIG
 from neq.runs.layout import IDENTITY
@@ -20,9 +19,8 @@ from neq.utils.exit_codes import Terminated
 if TYPE_CHECKING:
     from neq.utils.console import Console
 
-_UNITS = {"s": 1, "min": 60, "h": 3600}
 # Flags of neq train that the command gives itself.
-REFUSED = ("dataset", "root", "run_dir", "resume", "budget", "ratio", "budget_unit", "scheme")
+REFUSED = ("dataset", "root", "run_dir", "resume", "budget", "ratio", "budget_unit", "scheme", "objective")
 # The copy of the best network, in the folder of the run.
 NETWORK = "network"
 
@@ -147,14 +145,6 @@ def _parser() -> Parser:
     add("--memory", metavar="SIZE",
         help="training memory of a step: what is kept for backward, gradients, optimizer state "
         "(as 64MiB; default: 5MiB)")  # fmt: skip
-    add("--time", type=_seconds, metavar="TIME", help="of the whole command, as 10min, 90s, 2h: fewer epochs")
+    add("--time", type=seconds, metavar="TIME", help="of the whole command, as 10min, 90s, 2h: fewer epochs")
     add("--out", type=Path, metavar="DIR", help="folder of the run (default: fitted/NAME of the photos)")
     return parser
-
-
-def _seconds(text: str) -> float:
-    """The seconds of `10min`, `90s` or `1.5h`."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*([a-z]+)", text)
-    if found is None or found[2] not in _UNITS or not float(found[1]):
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: a time is expected, as 90s, 10min or 2h")
-    return float(found[1]) * _UNITS[found[2]]

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import math
+import re
 from pathlib import Path
 from typing import Any, NoReturn
 
+from neq.config.budget_rules import SIZES
 from neq.utils.errors import UserError
+
+_TIMES = {"s": 1, "min": 60, "h": 3600}
 
 
 class Parser(argparse.ArgumentParser):
@@ -46,6 +51,17 @@ class Parser(argparse.ArgumentParser):
         self.add_argument(
             "--workers", type=_count_or_auto, default=1, metavar="N|auto",
             help="runs at a time; auto: as many as cores and the memory of the first run allow (default: 1)",
+        )  # fmt: skip
+
+    def add_limits(self, required: bool = True) -> None:
+        """Adds --memory, bytes, and --deadline, seconds, infinite by default."""
+        self.add_argument(
+            "--memory", type=size, required=required, metavar="SIZE",
+            help="that training may add to the process beside Python, libraries and images, as 256MiB",
+        )  # fmt: skip
+        self.add_argument(
+            "--deadline", type=seconds, default=math.inf, metavar="TIME",
+            help="of the whole run, as 90s, 10min, 2h (default: none)",
         )  # fmt: skip
 
     def add_config_file(self) -> None:
@@ -97,6 +113,24 @@ def count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not allowed: a whole number from 1 on is expected")
     return int(text)
+
+
+def seconds(text: str) -> float:
+    """The seconds of `10min`, `90s` or `1.5h`, as argparse reads them."""
+    return _amount(text, _TIMES, "a time is expected, as 90s, 10min or 2h")
+
+
+def size(text: str) -> int:
+    """The bytes of `256MiB`, as argparse reads them."""
+    return round(_amount(text, SIZES, "a size is expected, as 256MiB or 1.5GiB"))
+
+
+def _amount(text: str, units: dict[str, int], expected: str) -> float:
+    """A number above 0 with its unit, in the smallest one."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*([A-Za-z]+)", text)
+    if found is None or found[2] not in units or not float(found[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: {expected}")
+    return float(found[1]) * units[found[2]]
 
 
 def _count_or_auto(text: str) -> int | None:

@@ -26,9 +26,11 @@ def command(arguments: list[str]) -> int:
         arguments: "retrain", then the file, options, and flags as of `neq train`.
     """
     own, run = _options(arguments[1:])
-    from neq.planning.sequence import read_sequence
+    from neq.planning.sequence import find_sequence, read_sequence
 
-    sequence = read_sequence(own.file, run.overrides, run.config_file if run.names_config else None)
+    sequence = read_sequence(
+        find_sequence(own.sequence), run.overrides, run.config_file if run.names_config else None
+    )
     out = own.out.expanduser() if own.out else Path("retrained") / sequence.name
 
     from neq.cli.progress import ProgressDisplay
@@ -49,7 +51,8 @@ def command(arguments: list[str]) -> int:
     except (KeyboardInterrupt, Terminated) as error:
         raise type(error)("stopped and saved; run the same command again to continue") from None
     header, *rows = record.rows()
-    table = figures_table("top-1 in %", header[1:], title="test photos of each task")
+    headings = [name.replace("_", "_ ") for name in header[1:]]  # lines break at spaces
+    table = figures_table("top-1 in %", headings, title="test photos of each task")
     for row in rows:
         table.add_row(*row)
     console.print(table)
@@ -67,12 +70,14 @@ def _options(arguments: list[str]) -> tuple[argparse.Namespace, Options]:
     """The command's own options, and those of its runs."""
     parser = Parser(
         prog="neq retrain",
-        usage="neq retrain SEQUENCE.yaml [--out DIR] [--KEY VALUE ...]",
-        description="Train a network on one task after another, as in policies/retraining/: corruptions of a "
+        usage="neq retrain SEQUENCE [--out DIR] [--KEY VALUE ...]",
+        description="Train a network on one task after another, as shifts arrive: corruptions of a "
         "data set, or several data sets with the same classes. After each task it is evaluated on all tasks "
         "so far. Run the same command again to continue. Further flags are those of neq train, for all runs.",
     )
-    parser.add_argument("file", type=Path, metavar="SEQUENCE.yaml", help="tasks in order")
+    parser.add_argument(
+        "sequence", metavar="SEQUENCE", help="a file of tasks in order, or the name of a shipped one"
+    )
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder of the sequence (default: retrained/NAME)"
     )

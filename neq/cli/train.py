@@ -22,6 +22,10 @@ def command(arguments: list[str]) -> int:
     Args:
         arguments: "train", then flags.
     """
+    if any(flag == "--plan" or flag.startswith("--plan=") for flag in arguments):
+        from neq.cli import planned_train
+
+        return planned_train.command(arguments)
     return train_from(partial(_read, arguments[1:]))
 
 
@@ -76,10 +80,10 @@ def _train(options: Options, resolved: Resolved) -> None:
             stopping=stop_on_signals,
         )
     if launch_rank().rank == 0:
-        _conclude(console, folder)
+        conclude(console, folder)
 
 
-def _conclude(console: Console, folder: Path) -> None:
+def conclude(console: Console, folder: Path) -> None:
     """Draws the run's pictures; prints its summary and its folder."""
     from neq.cli.run_pictures import draw_missing
     from neq.results import summary_table

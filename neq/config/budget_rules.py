@@ -22,13 +22,13 @@ from neq.config.schema import BudgetUnit, Config
 from neq.utils.errors import UserError, shown
 
 _MULTIPLES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
-_SIZES = {
+SIZES = {
     **{"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9},
     **{"KiB": 2**10, "MiB": 2**20, "GiB": 2**30},
 }
 # Suffix of an amount -> the unit that it implies, what such an amount is called, and how many of the unit.
 _AMOUNTS = {
-    **{suffix: ("bytes", "a size", times) for suffix, times in _SIZES.items()},
+    **{suffix: ("bytes", "a size", times) for suffix, times in SIZES.items()},
     "ms": ("time", "a time", 10**6),
 }
 _SHARES = {"%": None, **{f"%{unit}": unit for unit in get_args(BudgetUnit)}}

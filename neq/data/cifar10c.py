@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ def open_cifar10c(root: str | None) -> Source:
 
 
 def open_corrupted(root: str | None, corruption: str) -> Source:
-    """The photos under one corruption, in the order of CIFAR-10's test split.
+    """The photos under one corruption, all of them test photos, in the order of CIFAR-10's test split.
 
     Args:
         root: the folder of the files; `~` is expanded.
@@ -56,7 +57,8 @@ def open_corrupted(root: str | None, corruption: str) -> Source:
     pixels, numbers = np.array(images[at]), labels[at].astype(np.int64)
     digest = hashlib.sha256(pixels.data)
     digest.update(numbers.data)
-    return source_of_arrays(CLASSES, {"train": (pixels, numbers)}, digest.hexdigest())
+    source = source_of_arrays(CLASSES, {"test": (pixels, numbers)}, digest.hexdigest())
+    return replace(source, official={"test": np.arange(count)})
 
 
 def _read(path: Path) -> np.ndarray:

@@ -124,7 +124,7 @@ def _cut(
     if not 0 < count < len(indices):
         raise UserError(
             f"the {name} split would take {count} of {len(indices)} images, which leaves an empty split; "
-            + ("change validation_percentage or " if name == "validation" else "")
+            + ("give other split_shares or validation_percentage, or " if name == "validation" else "")
             + "add images."
         )
     sizes = np.unique(labels[indices], return_counts=True)[1]

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from neq.config import Config, resolve, to_mapping
+from neq.config import POLICIES, Config, resolve, to_mapping
 from neq.experiment.run import Notes, StopEarly, open_run, open_run_data
 from neq.training import EpochReport, Progress, Training, choose_neurons, make_plan
 from neq.training.epoch_state import EpochState
@@ -39,6 +39,10 @@ class Durations:
     start: float
     epoch: float
 
+    def total(self, epochs: int) -> float:
+        """Seconds of a run of so many epochs, with a reserve for all that is not counted."""
+        return (self.start + epochs * self.epoch) / (1 - _RESERVE)
+
     def epochs(self, seconds: float) -> int:
         """The most epochs that fit.
 
@@ -50,7 +54,7 @@ class Durations:
         """
         found = int((seconds * (1 - _RESERVE) - self.start) / self.epoch)
         if found < LEAST_EPOCHS:
-            least = (self.start + LEAST_EPOCHS * self.epoch) / (1 - _RESERVE)
+            least = self.total(LEAST_EPOCHS)
             raise UserError(
                 f"{seconds:.0f} s are not enough: {LEAST_EPOCHS} epochs take about {least:.0f} s here, "
                 f"{self.start:.0f} s of them before the first; give more time, fewer images or a --base_lr"
@@ -103,12 +107,26 @@ def measure_durations(config: Config, runs: Path, notes: Notes) -> Durations:
         started = time.perf_counter()
         evaluate(run, "validation")
         evaluation = time.perf_counter() - started
-        steps, evaluations = search_cost(config.run_config, run.task.steps_per_epoch)
-        searches = 0 if isinstance(config.run_config.base_lr, float) else _SEARCHES
-        start = searches * (steps * step + evaluations * evaluation) + _IMPORTANCE_STEPS * step
-        # An epoch that is the best so far is tested, and each may be.
-        test = evaluation * run.data.counts["test"] / run.data.counts["validation"]
-        return Durations(start, run.task.steps_per_epoch * step + evaluation + test)
+        return durations(run, config, step, evaluation / run.data.counts["validation"])
+
+
+def durations(run: Training, config: Config, step: float, image: float) -> Durations:
+    """The durations of a run, by those of its parts.
+
+    Args:
+        run: with its data and its task.
+        config: that it would train by.
+        step: seconds of a training step.
+        image: seconds of an image in an evaluation.
+    """
+    settings, policy = config.run_config, POLICIES[config.NEq_config.neuron_selection]
+    steps, evaluations = search_cost(settings, run.task.steps_per_epoch)
+    searches = 0 if isinstance(settings.base_lr, float) else _SEARCHES
+    evaluation, test = (image * run.data.counts[split] for split in ("validation", "test"))
+    importance = _IMPORTANCE_STEPS * step if policy.needs == "importance" else 0.0
+    start = searches * (steps * step + evaluations * evaluation) + importance
+    # An epoch that is the best so far is tested, and each may be.
+    return Durations(start, run.task.steps_per_epoch * step + evaluation + test)
 
 
 def _step_seconds(run: Training) -> float:

@@ -6,12 +6,19 @@ and memory setting change only what that costs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal
 
+from neq.config import Config
+from neq.config.catalog import is_pretrained
+
 NormMode = Literal["train", "frontier", "frozen"]
+# Settings that fix what trains: a plan then compares no shares.
+SELECTING = ("neuron_selection", "budget", "ratio", "scheme", "manual_weight_idx", "weight_update_ratio")
+# Images of ghost batches that are compared, where the user names none.
+GHOSTS = (32, 16)
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,8 @@ class Space:
         saved_precisions: the same.
         segments: numbers of them.
         memories: memory settings, preferred ones first.
-        micro_batches: sizes; none: halves of the batch down to one image, and multiples of a ghost batch.
+        micro_batches: sizes, whose statistics norms may see; none: halves of the batch down to one image, and
+            the ghost batches.
     """
 
     batch_size: int
@@ -103,7 +111,9 @@ class Space:
 
     def configurations(self, learning: Learning) -> Iterator[Configuration]:
         """Those that learn one thing, large micro-batches and few segments first."""
-        sizes = [size for size in self._sizes() if learning.norm_rule.admits(size, self.batch_size)]
+        rule = learning.norm_rule
+        is_asked_for = bool(self.micro_batches) and rule.ghost_batch is None
+        sizes = [size for size in self._sizes() if is_asked_for or rule.admits(size, self.batch_size)]
         for size, count, memory in product(sizes, self.segments, self.memories):
             yield Configuration(learning, size, count, memory)
 
@@ -139,3 +149,47 @@ def settings_of(configuration: Configuration, batch_size: int, cuts: Sequence[st
     if cuts:
         settings["checkpoint_cuts"] = list(cuts)
     return settings
+
+
+def space_of(config: Config, given: Collection[str], batch_size: int, can_give_back: bool) -> Space:
+    """The configurations that the flags of a run leave open.
+
+    Args:
+        config: resolved.
+        given: the settings that were given, which stay as they are.
+        batch_size: images of a step.
+        can_give_back: whether the memory setting "tight" is available.
+    """
+    run, neq = config.run_config, config.NEq_config
+    fixed: dict[str, Any] = {}
+    if any(name in given for name in SELECTING):
+        fixed["shares"] = (None,)
+    if "saved_precision" in given:
+        fixed["saved_precisions"] = (neq.saved_precision,)
+    if "checkpoint_segments" in given:
+        fixed["segments"] = (run.checkpoint_segments,)
+    if "micro_batch_size" in given and run.micro_batch_size is not None:
+        fixed["micro_batches"] = (min(run.micro_batch_size, batch_size),)
+    return Space(
+        batch_size,
+        norm_rules=tuple(_norm_rules(config, given, batch_size)),
+        memories=("fast", "tight") if can_give_back else ("fast",),
+        **fixed,
+    )
+
+
+def _norm_rules(config: Config, given: Collection[str], batch_size: int) -> Iterator[NormRule]:
+    """Frozen norms first, where they have statistics of images; groups behind whole batches."""
+    own, ghost = config.NEq_config.norm_mode, config.run_config.ghost_batch_size
+    is_trained = is_pretrained(config.net_config.net_name, config.net_config.weights)
+    if own == "frozen" or (is_trained and "norm_mode" not in given and ghost is None):
+        yield NormRule("frozen")
+        if "norm_mode" in given or not is_trained:
+            return
+    mode: NormMode = "frontier" if own == "frozen" else own
+    if ghost is not None:
+        yield NormRule(mode, ghost)
+        return
+    yield NormRule(mode)
+    if batch_size > 1 and "micro_batch_size" not in given:
+        yield from (NormRule(mode, size) for size in GHOSTS if size < batch_size and batch_size % size == 0)

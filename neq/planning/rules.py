@@ -62,12 +62,14 @@ class Row:
     Args:
         configuration: what was judged.
         estimate: None: not made, since one that needs less is too large.
-        reason: why it is struck; empty: it survives.
+        rule: that strikes it; empty: it survives.
+        by: the configuration that makes the rule do so, under R3 and R4.
     """
 
     configuration: Configuration
     estimate: Estimate | None
-    reason: str = ""
+    rule: str = ""
+    by: Configuration | None = None
 
 
 def judge(
@@ -89,16 +91,16 @@ def judge(
     for each in sorted(configurations, key=lambda one: (one.learning.share or 0, one.micro_batch)):
         smaller = next((one for one in too_large if _needs_less(one, each, batch_size)), None)
         if smaller is not None:
-            rows[each] = Row(each, None, f"R4: {_against(smaller, each)} is too large already")
+            rows[each] = Row(each, None, "R4", smaller)
             continue
         found = estimate(each)
-        reason = ""
+        rule = ""
         if found.peak > limits.memory:
             too_large.append(each)
-            reason = f"R1: needs {_mib(found.peak)} of {_mib(limits.memory)}"
+            rule = "R1"
         elif found.seconds > limits.deadline:
-            reason = f"R2: takes {found.seconds:,.3g} s of {limits.deadline:,.3g} s"
-        rows[each] = Row(each, found, reason)
+            rule = "R2"
+        rows[each] = Row(each, found, rule)
     replaced = {row.configuration: row for row in _without_replaced(rows.values())}
     return [replaced[each] for each in configurations]
 
@@ -116,7 +118,7 @@ def choose(rows: Sequence[Row], space: Space) -> list[Row]:
         assert row.estimate is not None
         return order[row.configuration.learning], row.estimate.seconds, row.estimate.peak
 
-    return sorted((row for row in rows if not row.reason), key=preference)
+    return sorted((row for row in rows if not row.rule), key=preference)
 
 
 def check_any(rows: Sequence[Row], limits: Limits) -> None:
@@ -125,7 +127,7 @@ def check_any(rows: Sequence[Row], limits: Limits) -> None:
     Raises:
         UserError: none; the message names the least that one needs.
     """
-    if any(not row.reason for row in rows):
+    if any(not row.rule for row in rows):
         return
     made = [row.estimate for row in rows if row.estimate is not None]
     fitting = [each for each in made if each.peak <= limits.memory]
@@ -154,16 +156,6 @@ def _needs_less(one: Configuration, other: Configuration, batch_size: int) -> bo
     return is_ordered and (mine.share or 0) <= (theirs.share or 0)
 
 
-def _against(smaller: Configuration, larger: Configuration) -> str:
-    """What one has less of than another."""
-    parts = []
-    if smaller.micro_batch != larger.micro_batch:
-        parts.append(f"a micro-batch of {smaller.micro_batch}")
-    if smaller.learning.share != larger.learning.share:
-        parts.append(f"a share of {smaller.learning.share:g}")
-    return " and ".join(parts)
-
-
 def _without_replaced(judged: Iterable[Row]) -> list[Row]:
     """R3: strikes the rows that another one of the same learning replaces; of equal ones the first stays."""
     rows = sorted(judged, key=lambda row: (row.configuration.segments, row.configuration.memory))
@@ -171,13 +163,10 @@ def _without_replaced(judged: Iterable[Row]) -> list[Row]:
     found = []
     for row in sorted(rows, key=_needs):
         kept = best.setdefault(row.configuration.learning, [])
-        by = None if row.reason else next((one for one in kept if _replaces(one, row)), None)
+        by = None if row.rule else next((one for one in kept if _replaces(one, row)), None)
         if by is not None:
-            what = by.configuration
-            cut = "" if what.segments == 1 else f" in {what.segments} segments"
-            how = f"{what.micro_batch} images at a time{cut}, {what.memory}"
-            row = Row(row.configuration, row.estimate, f"R3: {how}, needs neither more memory nor more time")
-        elif not row.reason:
+            row = Row(row.configuration, row.estimate, "R3", by.configuration)
+        elif not row.rule:
             kept.append(row)
         found.append(row)
     return found

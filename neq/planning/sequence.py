@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from neq.config import OBJECTIVES, POLICIES, Config, Resolved, find_config, read_yaml, resolve
+from neq.config import OBJECTIVES, POLICIES, Config, Resolved, configs_folder, find_config, read_yaml, resolve
 from neq.config.catalog import is_pretrained
 from neq.config.flags import default_config
 from neq.config.keys import flatten_overrides
@@ -96,6 +96,20 @@ class TaskSequence:
         return resolve(self._base, {**_layered(_layered(self.common, settings), self.flags), **start})
 
 
+def find_sequence(name: str) -> Path:
+    """The path of a file, or of a shipped sequence by its name.
+
+    Raises:
+        UserError: there is no such sequence.
+    """
+    if name.endswith((".yaml", ".yml")) or os.path.isfile(name):
+        return Path(name)
+    shipped = {path.stem: path for path in (configs_folder() / "retraining").glob("*.yaml")}
+    if name not in shipped:
+        raise unknown_name("sequence", name, shipped, "Give one of these names or the path of a .yaml file.")
+    return shipped[name]
+
+
 def read_sequence(
     path: str | os.PathLike[str], flags: Settings | None = None, config_file: str | None = None
 ) -> TaskSequence:
@@ -139,9 +153,11 @@ def _sequence(given: Settings, stem: str, flags: Settings, config_file: str | No
     file = config_file or given.get("config_file") or default_config({**common, **of_source, **flags})
     if not isinstance(file, str):
         raise UserError(f"config_file {shown(file)} is not allowed: a name or a path is expected")
-    name, rate = given.get("name", stem), _share(given.get("store_rate"), "store_rate", most=1)
+    name, rate = given.get("name"), _share(given.get("store_rate"), "store_rate", most=1)
+    if name is not None and not (isinstance(name, str) and _NAME.fullmatch(name)):
+        raise UserError(f"name {shown(name)} is not allowed: letters, digits and . _ + - are expected")
     numbered = tuple(replace(stage, name=f"{at:02}_{stage.name}") for at, stage in enumerate(stages))
-    return TaskSequence(str(name), file, common, numbered, flags, rate)
+    return TaskSequence(name or stem, file, common, numbered, flags, rate)
 
 
 def _task(given: dict[str, object], number: int, common: Settings) -> list[Stage]:

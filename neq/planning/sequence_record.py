@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from neq.planning.sequence import TaskSequence
 from neq.runs.identity import plain_identity
 from neq.runs.stored_run import read_object
@@ -109,13 +111,13 @@ def open_record(sequence: TaskSequence, folder: Path) -> SequenceRecord:
     if content.pop("format", None) != FORMAT:
         raise UserError(f"{path} is in a format that this version of neq does not read ({FORMAT})")
     try:
-        stages = [StageResult(**stage) for stage in content.pop("stages")]
-        record = SequenceRecord(folder, stages=stages, **content)
-    except (TypeError, KeyError) as error:
-        raise UserError(f"{path} is damaged ({error}); put it back, or give another --out") from None
+        record = TypeAdapter(SequenceRecord).validate_python({**content, "folder": folder})
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        raise UserError(f"{path} is damaged ({where}); put it back, or give another --out") from None
     for number, former in enumerate(record.plan):
         now = plan[number] if number < len(plan) else {}
-        if former != now and (number < len(stages) or (folder / str(former.get("name"))).exists()):
+        if former != now and (number < len(record.stages) or (folder / str(former.get("name"))).exists()):
             raise UserError(
                 f"--out {folder} holds another sequence ({_difference(former, now)}); give another"
             )

@@ -109,7 +109,8 @@ class Task(Protocol[Batch]):
         Raises:
             UserError: the configuration, the data or the network does not fit the task.
         """
-        raise NotImplementedError(f"{cls.__name__} is no objective of a run: it has no of_run")
+        name = cls.__name__  # a body of more than a raise: a subclass may leave it out
+        raise NotImplementedError(f"{name} is no objective of a run: it has no of_run")
 
     @classmethod
     def prepared(cls, network: nn.Module, config: Config) -> nn.Module:

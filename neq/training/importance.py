@@ -2,7 +2,8 @@
 
 A full backward pass would need the memory that the budget is there to save. So the gradients are measured by
 plans in norm mode frozen that select a group of layers each, on micro-batches: all that such a pass keeps is
-known beforehand (`CostModel`), and groups and micro-batches are chosen so that it stays below the limit.
+known beforehand (`CostModel`), and groups and micro-batches are chosen so that it stays below the limit;
+micro-batches are never larger than those of the run's steps.
 Neurons that no selection within the budget could hold are not measured.
 """
 
@@ -164,7 +165,7 @@ def plan_passes(network: nn.Module, allocator: BudgetAllocator, per_image: bool,
         costs = marginal_costs(CostModel(network, table, spec), "bytes")
         kept = int((costs.depth + costs.opening)[costs.layer[wanted].unique()].max())
         images = int(spec.batch_size * (limit - costs.base) * _SHARE_KEPT // max(1, kept))
-        spec = replace(spec, micro_batch=min(max(1, images), spec.batch_size))
+        spec = replace(spec, micro_batch=min(max(1, images), spec.micro_batch or spec.batch_size))
     return Passes(spec, _groups(CostModel(network, table, spec), wanted, limit))
 
 

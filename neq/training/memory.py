@@ -134,6 +134,18 @@ def taken(run: Training, memory: str | None = None) -> int:
     return int(predict(run).peak * times) + bytes_more
 
 
+def process_bytes(tensors: int, device: torch.device, memory: str) -> int:
+    """The most bytes that a process needs for tensors.
+
+    Args:
+        tensors: bytes of them.
+        device: that trains.
+        memory: "fast" or "tight".
+    """
+    times, bytes_more = _TAKEN_ON_CUDA if device.type == "cuda" else _TAKEN[memory]
+    return int(tensors * times) + bytes_more
+
+
 def _taken(run: Training, memory: str | None = None) -> tuple[float, int]:
     return _TAKEN_ON_CUDA if run.device.type == "cuda" else _TAKEN[memory or run.config.memory]
 

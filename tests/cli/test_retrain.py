@@ -57,11 +57,26 @@ def test_first_and_second_call(file: Path, capsys: pytest.CaptureFixture[str]) -
     assert len(error.splitlines()) == 1
 
 
+@pytest.mark.slow
+def test_the_shipped_sequence_of_digits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = ["--net_name", "toy:net", "--n_epochs", "1", "--image_size", "8"]
+    assert main(["retrain", "digits_corrupted", *flags]) == 0
+    record = json.loads(Path("retrained/digits_corrupted/sequence.json").read_text())
+    objectives = [stage["objective"] for stage in record["stages"]]
+    assert objectives == [*["classification"] * 3, "tent", "tent"]
+    out = capsys.readouterr().out
+    for stage in record["stages"]:
+        assert f"{stage['stored']['bytes']:,} bytes, {stage['stored']['top1']:.2f} % after reloading" in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
         (["nowhere.yaml"], "'nowhere.yaml' does not exist"),
-        ([], "SEQUENCE.yaml"),
+        ([], "SEQUENCE"),
         (["shift.yaml", "--overwrite"], "--overwrite is not allowed"),
         (["shift.yaml", "--dry-run"], "--dry-run is not allowed"),
         (["shift.yaml", "--run_dir", "x"], "--run_dir is not allowed: the sequence decides it"),

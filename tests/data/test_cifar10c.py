@@ -47,10 +47,14 @@ def test_its_photos_are_split_as_the_test_split_of_cifar_10(
     c10 = source_of_arrays("0123456789", {"train": (clean[:20], labels()[:20]), "test": (clean, labels())})
     monkeypatch.setattr("neq.data.torchvision_sets.open_c10", lambda root: c10)
     of_c10 = run_source(DataProvider(dataset="c10", split_of="test", **shares)).official
-    settings = DataProvider(dataset="cifar10c", root=str(archive), corruption="snow:2", **shares)
-    of_snow = run_source(settings).official
-    for name, part in of_snow.items():
-        assert np.array_equal(of_c10[name], part + 20)
+    for split_of in ("test", "all"):
+        settings = DataProvider(
+            dataset="cifar10c", root=str(archive), corruption="snow:2", split_of=split_of, **shares
+        )
+        of_snow = run_source(settings).official
+        assert set(of_snow) == {"train", "validation", "test"}
+        for name, part in of_snow.items():
+            assert np.array_equal(of_c10[name], part + 20)
 
 
 def test_mistakes(archive: Path, tmp_path: Path) -> None:

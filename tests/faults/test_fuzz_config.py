@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from neq.cli import COMMANDS
 from neq.config import configs_folder, load, read_yaml, resolve
 from neq.config.keys import KEYS, SECTIONS
+from neq.planning.sequence import read_sequence
 from neq.sweeps import cells, check_search, read_sweep
 from neq.sweeps.queue import sweep_name
 from tests.faults.hostile import FUZZ, WORDS, refusal, refused, run_refused
@@ -28,6 +29,7 @@ SWEEPS = [
     path.read_text()
     for path in (POLICIES / "test_policy.yaml", *sorted((POLICIES / "digits").glob("*.yaml")))
 ]
+SEQUENCES = [path.read_text() for path in sorted((configs_folder() / "retraining").glob("*.yaml"))]
 VALUES: tuple[object, ...] = (
     *(None, True, False, 0, -1, 1, 10**90, -(10**90), 1e308, -1e308, 1e-320, float("inf"), float("nan"), 0.5),
     *([], [None], [[1]], {}, {"a": 1}, [1] * 1000, ["x"], *WORDS),
@@ -73,6 +75,15 @@ def test_mutated_configurations(place, seed):
         path.write_bytes(mutated(WHOLE[at % len(WHOLE)], 1000 * seed + at).encode("utf-8", "surrogatepass"))
         taken += refusal(load, ["--config-file", str(path)], "neq train") is None
     assert 0 < taken < 40  # else the mutations are too weak or too wild to say much
+
+
+def test_mutated_sequences_of_tasks(place):
+    path = place / "sequence.yaml"
+    taken = 0
+    for at in range(60):
+        path.write_bytes(mutated(SEQUENCES[at % len(SEQUENCES)], at).encode("utf-8", "surrogatepass"))
+        taken += refusal(read_sequence, path) is None
+    assert 0 < taken < 60
 
 
 @limited(FUZZ, max_examples=250)

@@ -7,12 +7,12 @@ import pytest
 
 import tests.planning.toy_network  # noqa: F401  (registers toy:NAME)
 from neq.config.writing import flow_value
-from neq.planning.sequence import TaskSequence, read_sequence
+from neq.planning.sequence import TaskSequence, find_sequence, read_sequence
 from neq.utils.errors import UserError
 
 COMMON = {"dataset": "digits", "net_name": "toy:net", "ratio": 0.5, "n_epochs": 7, "base_lr": 0.3}
 TASKS = [{"corruption": "fog:2"}, {"name": "noise", "corruption": "gaussian_noise:5"}]
-POLICIES = Path(__file__).resolve().parents[2] / "policies" / "retraining"
+SHIPPED = ("cifar10_corrupted", "digits_corrupted", "pacs")
 
 
 @pytest.fixture
@@ -105,6 +105,7 @@ MISTAKES: dict[str, dict[str, Any]] = {
         "tasks": [{"name": "a", "labelled": 0.5}, {"name": "a_unlabelled", "corruption": "fog:1"}]
     },
     "name 'a/b' of task 1 is not allowed": {"tasks": [{"name": "a/b"}]},
+    "name '../a' is not allowed: letters, digits": {"name": "../a"},
     "name 'source' of task 1 is not allowed": {"tasks": [{"name": "source"}]},
     "task 1: labelled 1 is not allowed: a share above 0 and below 1": {"tasks": [{"labelled": 1}]},
     "task 1: labelled True is not allowed": {"tasks": [{"labelled": True}]},
@@ -142,7 +143,19 @@ def test_flags_that_would_make_one_task_of_several(write) -> None:
     assert write({"dataset": "mnist"}).config(write().stages[1]).config.data_provider.dataset == "mnist"
 
 
-@pytest.mark.parametrize("file", sorted(POLICIES.glob("*.yaml")), ids=lambda path: path.stem)
-def test_shipped_sequences_are_read(file: Path) -> None:
-    sequence = read_sequence(file)
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_sequences_are_read(name: str) -> None:
+    file = find_sequence(name)
+    flags = {"weights": str(file)} if name == "cifar10_corrupted" else {}  # any file stands for trained ones
+    sequence = read_sequence(file, flags)
+    assert sequence.name == name
     assert len(sequence.stages) >= 4
+    assert {path.stem for path in file.parent.iterdir()} == set(SHIPPED)
+
+
+def test_a_sequence_that_is_not_shipped() -> None:
+    with pytest.raises(
+        UserError, match="sequence 'digit_corrupted' is unknown; did you mean 'digits_corrupted'"
+    ):
+        find_sequence("digit_corrupted")
+    assert find_sequence("elsewhere/mine.yaml") == Path("elsewhere/mine.yaml")

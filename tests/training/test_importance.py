@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -125,6 +126,17 @@ def test_no_pass_keeps_more_than_the_budget(ratio):
             seen += 1
     assert seen
     assert pass_bytes(network, allocator) == allocator.limit
+
+
+@pytest.mark.parametrize("budget", [EVERYTHING, Budget("bytes", ratio=9.0)])
+def test_no_pass_has_more_images_than_a_micro_batch_of_the_run(budget):
+    network = toy()
+    allocator = allocator_of(network, budget)
+    model = allocator.model
+    assert plan_passes(network, allocator, per_image=False, can_split=True).spec.kept_together[0] > 2
+    cut = CostModel(network, model.table, replace(model.spec, micro_batch=2))
+    passes = plan_passes(network, BudgetAllocator(cut, budget), per_image=False, can_split=True)
+    assert 1 <= passes.spec.kept_together[0] <= 2
 
 
 def test_what_no_selection_can_hold_is_not_measured():

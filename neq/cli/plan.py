@@ -1,0 +1,161 @@
+"""`neq plan`: how a run fits a memory limit and a deadline, as a table and a file that `neq train` takes."""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from neq.cli.parsing import Parser, check_new_file
+from neq.config import PRE_TRAINED, Options, find_config, parse_flags, read_yaml
+from neq.config.catalog import is_pretrained
+from neq.config.flags import default_config
+from neq.planning.configurations import SELECTING
+from neq.utils.console import figures_table
+from neq.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from neq.planning.device_plan import DevicePlan, PlannedRow
+
+# What the plan decides itself, or a run that is not planned yet does not have.
+REFUSED = ("run_dir", "resume", "checkpoint_cuts", "test_batch_size")
+TRAIN = ("neq", "train", "--plan")
+# Rows of the table without --all.
+SHOWN = 12
+
+
+def command(arguments: list[str]) -> int:
+    """Prints and writes a plan; returns the exit code.
+
+    Args:
+        arguments: "plan", then options, and flags as of `neq train`.
+    """
+    own, flags = _parser().parse_known_args(arguments[1:])
+    run = run_options("neq plan", flags)
+    if own.out is not None:
+        check_new_file("--out", own.out, own.force)
+    from neq.planning.planning import plan_run
+    from neq.planning.rules import Limits
+    from neq.utils.console import Console
+
+    console = Console(highlight=False)
+    base, overrides = planned_settings(run)
+    plan = plan_run(base, overrides, run.overrides.keys(), Limits(own.memory, own.deadline), console.note)
+    console.print(plan_table(plan, None if own.all else SHOWN))
+    for line in struck_lines(plan):
+        console.lines(line)
+    if own.out is not None:
+        plan.write(own.out)
+        console.lines(f"{own.out}: the plan; run it by", f"  {shlex.join([*TRAIN, str(own.out), *flags])}")
+    return 0
+
+
+def run_options(prog: str, flags: list[str]) -> Options:
+    """The options of the run that is planned.
+
+    Args:
+        prog: the command.
+        flags: of the run.
+
+    Raises:
+        UserError: a mistake in them, or what the plan decides.
+    """
+    run = parse_flags(flags, prog)
+    for name in REFUSED:
+        if name in run.overrides:
+            raise UserError(f"--{name} is not allowed: the plan decides it; leave it out")
+    if run.dry_run or run.overwrite:
+        raise UserError("--dry-run and --overwrite are not allowed with a plan; leave them out")
+    return run
+
+
+def planned_settings(run: Options) -> tuple[dict[str, object], dict[str, object]]:
+    """The file that the planned run starts from, and its overrides: the policy auto where none is given."""
+    overrides = dict(run.overrides)
+    file = run.config_file if run.names_config else default_config(overrides)
+    if not run.names_config and overrides.keys().isdisjoint(SELECTING):
+        overrides["neuron_selection"] = "auto"
+        net, weights = overrides.get("net_name") or PRE_TRAINED, overrides.get("weights") or "default"
+        if not is_pretrained(str(net), str(weights)):  # frozen norms, which auto brings, would learn nothing
+            overrides.setdefault("norm_mode", "frontier")
+    return dict(read_yaml(find_config(file))), overrides
+
+
+def plan_table(plan: DevicePlan, most: int | None) -> Table:
+    """The survivors, the one that runs first, then what is struck, with its reason.
+
+    Args:
+        plan: to show.
+        most: rows; None: all.
+    """
+    limits = plan.limits
+    title = f"plans within {limits.memory / 2**20:,.1f} MiB"
+    title += "" if limits.deadline == math.inf else f" and {limits.deadline:,.0f} s"
+    headings = ("trains", "norms", "saved", "images", "segments", "memory", "MiB", "s", "")
+    table = figures_table("", headings, title)
+    struck = sorted(
+        (number for number, row in enumerate(plan.rows) if row.reason),
+        key=lambda number: plan.rows[number].reason[:2] in ("R3", "R4"),
+    )
+    for number in [*plan.order, *struck][:most]:
+        table.add_row(str(number), *_cells(plan, plan.rows[number], number == plan.number))
+    return table
+
+
+def struck_lines(plan: DevicePlan) -> list[str]:
+    """How many configurations survive, and how many each rule strikes."""
+    counts = Counter(row.reason.partition(":")[0] for row in plan.rows if row.reason)
+    rules = {
+        "R1": "need more memory",
+        "R2": "take longer",
+        "R3": "learn the same as another row, which needs neither more memory nor more time",
+        "R4": "need more memory than another row, which needs too much",
+    }
+    struck = [f"  {rule}: {counts[rule]} {what}" for rule, what in rules.items() if counts[rule]]
+    return [f"{len(plan.rows)} configurations, {len(plan.order)} of which survive", *struck]
+
+
+def _cells(plan: DevicePlan, row: PlannedRow, is_chosen: bool) -> list[str]:
+    settings = row.settings
+    norms = str(settings["norm_mode"])
+    if (ghost := settings.get("ghost_batch_size")) is not None:
+        norms += f", {ghost}"
+    return [
+        "as set" if row.share is None else f"{row.share:.0%}",
+        norms,
+        str(settings["saved_precision"]),
+        str(settings.get("micro_batch_size", "all")),
+        str(1 + len(settings.get("checkpoint_cuts", ()))),
+        str(settings["memory"]),
+        "" if row.peak is None else f"{row.peak / 2**20:,.1f}",
+        "" if row.seconds is None else f"{row.seconds:,.0f}",
+        "runs" if is_chosen else _rule(row),
+    ]
+
+
+def _rule(row: PlannedRow) -> str:
+    """The rule that strikes a row, and the row that makes it do so."""
+    rule, _, reason = row.reason.partition(": ")
+    by = re.match(r"row (\d+)", reason)
+    return rule if by is None else f"{rule} ({by[1]})"
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="neq plan",
+        usage="neq plan --memory SIZE [--deadline TIME] [--out FILE] [--all] [--KEY VALUE ...]",
+        description="Compare the ways to run a training within a memory limit and a deadline: what trains, "
+        "how many images pass through at once, where the network is cut and recomputed, on which statistics, "
+        "in which precision. Further flags are those of neq train, and stay as they are given.",
+    )
+    parser.add_limits()
+    add = parser.add_argument
+    add("--out", type=Path, metavar="FILE", help="write the plan as JSON")
+    add("--all", action="store_true", help=f"print all configurations, not {SHOWN}")
+    add("--force", action="store_true", help="replace FILE")
+    return parser

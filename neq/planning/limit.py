@@ -1,0 +1,97 @@
+"""A hard limit on the memory that a training adds to its process, checked after every step."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from neq.budget import Budget, BudgetAllocator, CostModel, StepSpec
+from neq.data import Data
+from neq.experiment.run import open_run_data
+from neq.networks.neurons import neuron_table
+from neq.training import EpochReport, forget_peak_memory, peak_memory
+
+
+class MemoryExceeded(RuntimeError):
+    """A training has taken more memory than its limit.
+
+    Args:
+        used: bytes that it took at most.
+        limit: bytes that it may take.
+    """
+
+    def __init__(self, used: int, limit: int) -> None:
+        super().__init__(
+            f"training took {used / 2**20:,.1f} MiB of the {limit / 2**20:,.1f} MiB that it may take"
+        )
+        self.used, self.limit = used, limit
+
+
+class MemoryLimit:
+    """A tracker that ends a run whose memory exceeds a limit; what its last checkpoint holds is kept.
+
+    What counts is the rise of the process' most resident memory, or on CUDA of torch's peak allocation, since
+    the data was opened: network, training state and steps, but not Python, libraries and images in memory.
+
+    Args:
+        limit: in bytes.
+        device: that trains.
+
+    Attributes:
+        used: bytes at most so far.
+    """
+
+    def __init__(self, limit: int, device: torch.device) -> None:
+        self._limit, self._device = limit, device
+        self._start = self.used = 0
+
+    @contextmanager
+    def open_data(self, *arguments: Any) -> Iterator[Data]:
+        """`open_run_data`; what the process holds then is where counting starts."""
+        _load_libraries(self._device)
+        with open_run_data(*arguments) as data:
+            data.fill_cache()
+            gc.collect()
+            forget_peak_memory(self._device)
+            self._start, _ = peak_memory(self._device)
+            if self._device.type == "cuda":  # torch raises where more is asked for
+                _, total = torch.cuda.mem_get_info(self._device)
+                share = min(1.0, (self._start + self._limit) / total)
+                torch.cuda.set_per_process_memory_fraction(share, self._device)
+            yield data
+
+    def step(self, epoch: int, step: int, steps: int) -> None:
+        """Raises MemoryExceeded if the limit is."""
+        self._check()
+
+    def epoch(self, report: EpochReport) -> None:
+        """The same after an evaluation."""
+        self._check()
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Does nothing."""
+
+    def _check(self) -> None:
+        self.used = max(self.used, peak_memory(self._device)[0] - self._start)
+        if self.used > self._limit:
+            raise MemoryExceeded(self.used, self._limit)
+
+
+def _load_libraries(device: torch.device) -> None:
+    """Predicts and takes a tiny step, so that libraries which are loaded on first use do not count."""
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 2))
+    network.to(device).to(memory_format=torch.channels_last)
+    table = neuron_table(network, (3, 8, 8))
+    model = CostModel(network, table, StepSpec((2,), (3, 8, 8)))
+    everything = BudgetAllocator(model, Budget("bytes", ratio=0.9)).limit
+    assert everything
+    plan = model.spec.plan(network, table, {})
+    images = torch.zeros(2, 3, 8, 8, device=device).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(plan.parameters(), lr=0.0)
+    plan(images).sum().backward()
+    optimizer.step()

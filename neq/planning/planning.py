@@ -1,0 +1,119 @@
+"""Planning a run: its configurations estimated, judged, and written down as settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from neq.config import resolve
+from neq.experiment.run import RUNS, open_run, open_run_data
+from neq.planning.configurations import Configuration, Space, space_of
+from neq.planning.device_plan import DevicePlan, PlannedRow
+from neq.planning.estimate import Estimator
+from neq.planning.rules import Limits, Row, check_any, choose, judge
+from neq.runs.identity import plain_identity
+from neq.training import Training
+from neq.utils.malloc import can_give_back
+
+
+def plan_run(
+    base: Mapping[str, object],
+    overrides: Mapping[str, object],
+    given: Collection[str],
+    limits: Limits,
+    notes: Callable[[str], None],
+    runs: Path = RUNS,
+) -> DevicePlan:
+    """The plan of a run; nothing is trained but the few steps that its time is predicted from, on a copy.
+
+    Args:
+        base: the file that the run starts from.
+        overrides: settings of the run.
+        given: those of them that the plan does not change.
+        limits: of the run.
+        notes: called with each line for the user.
+        runs: folder of all runs.
+
+    Raises:
+        UserError: a mistake in the configuration, or limits below what any configuration needs.
+    """
+    with open_planner(base, overrides, given, notes, runs) as planner:
+        return planner.plan(limits)
+
+
+@contextmanager
+def open_planner(
+    base: Mapping[str, object],
+    overrides: Mapping[str, object],
+    given: Collection[str],
+    notes: Callable[[str], None],
+    runs: Path = RUNS,
+) -> Iterator[Planner]:
+    """Opens the data and builds the network of a run that is to be planned.
+
+    Args:
+        base, overrides, given, notes, runs: as of `plan_run`.
+    """
+    resolved = resolve(base, overrides)
+    for line in resolved.notes:
+        notes(line)
+    with open_run(resolved.config, runs, notes, open_run_data) as (run, _):
+        tight = run.device.type == "cpu" and can_give_back()
+        space = space_of(resolved.config, given, run.step_spec().batch_size, tight)
+        yield Planner(run, Estimator(run, base, overrides), space)
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Plans one run for any limits; each configuration is estimated once.
+
+    Args:
+        run: opened.
+        estimator: of it.
+        space: the configurations that are compared.
+    """
+
+    run: Training
+    estimator: Estimator
+    space: Space
+
+    def plan(self, limits: Limits) -> DevicePlan:
+        """The plan within limits.
+
+        Raises:
+            UserError: they are below what any configuration needs.
+        """
+        space, run = self.space, self.run
+        configurations = [each for learning in space.learnings for each in space.configurations(learning)]
+        rows = judge(configurations, self.estimator, limits, space.batch_size)
+        check_any(rows, limits)
+        numbers = {row.configuration: number for number, row in enumerate(rows)}
+        return DevicePlan(
+            run=plain_identity(run.config),
+            limits=limits,
+            device=f"{run.device.type}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+            rows=tuple(_planned(self.estimator, row, limits, numbers) for row in rows),
+            order=tuple(numbers[row.configuration] for row in choose(rows, space)),
+        )
+
+
+def _planned(
+    estimator: Estimator, row: Row, limits: Limits, numbers: Mapping[Configuration, int]
+) -> PlannedRow:
+    """A row as settings, and its reason in words."""
+    found = row.estimate
+    peak, seconds = (None, None) if found is None else (found.peak, found.seconds)
+    by = "" if row.by is None else f"row {numbers[row.by]}"
+    reasons = {
+        "R1": f"needs {0 if peak is None else peak:,} of {limits.memory:,} bytes",
+        "R2": f"takes {0 if seconds is None else seconds:,.1f} of {limits.deadline:,.1f} s",
+        "R3": f"{by} learns the same, and needs neither more memory nor more time",
+        "R4": f"{by}, with fewer images at a time or neurons, needs too much memory",
+    }
+    settings = estimator.settings(row.configuration, () if found is None else found.cuts)
+    reason = f"{row.rule}: {reasons[row.rule]}" if row.rule else ""
+    return PlannedRow(settings, row.configuration.learning.share, peak, seconds, reason)

@@ -1,0 +1,121 @@
+"""The accuracy profiler: which of the plans that fit gains most on validation in the same short time.
+
+Each plan trains from the same network for equal time, evaluation included. Its gain is that of validation
+top-1 per second; one within the noise of the split counts as none, and of gains that noise does not tell
+apart the plan with the least memory wins.
+
+Source: Xu et al., MPOptimizer, FGCS 164 (2025) 107600 (gain per second of each memory configuration).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from neq.budget import Allocation
+from neq.training import Training, make_plan
+from neq.training.epoch_state import EpochState
+from neq.training.evaluation import evaluate
+from neq.training.optimizer import make_optimizer
+from neq.training.rate_search import grid
+from neq.training.steps import Epoch, batches_from, is_finite, seed_dropout, train_step
+
+MOST_PROBES = 8
+# The most of a deadline that all probes take.
+SHARE = 0.15
+# Steps whose losses are kept, more than a probe can take.
+_MOST_STEPS = 100_000
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What a plan gained.
+
+    Args:
+        before, after: validation top-1, 0 to 1.
+        seconds: that it took.
+        images: of the validation split.
+        peak: predicted bytes of the plan.
+    """
+
+    before: float
+    after: float
+    seconds: float
+    images: int
+    peak: int
+
+    @property
+    def noise(self) -> float:
+        """The standard error of a top-1 p on n images, sqrt(p (1 - p) / n), of that after."""
+        return math.sqrt(self.after * (1 - self.after) / self.images)
+
+    @property
+    def rate(self) -> float:
+        """Gain per second; 0 within the noise."""
+        gain = self.after - self.before
+        return gain / self.seconds if gain > self.noise else 0.0
+
+
+def best_plan(gains: Mapping[int, Gain]) -> int:
+    """The number of the plan to run: the highest rate, or the least memory within its standard error.
+
+    Args:
+        gains: by number, in the order of preference.
+    """
+    best = max(gains.values(), key=lambda gain: gain.rate)
+    least = best.rate - best.noise / best.seconds
+    tied = [number for number, gain in gains.items() if gain.rate >= least]
+    return min(tied, key=lambda number: gains[number].peak)
+
+
+def probe(run: Training, choice: Allocation, seconds: float, peak: int) -> Gain:
+    """Trains for a time and evaluates; network and random streams are left as they were.
+
+    Args:
+        run: with the settings of the plan.
+        choice: the neurons that train.
+        seconds: for steps and evaluation.
+        peak: predicted bytes of the plan.
+    """
+    with _unchanged(run.network, run.device):
+        before = evaluate(run, "validation")["top1"] / 100
+        started = time.perf_counter()
+        after = before if not _trained(run, choice, seconds) else evaluate(run, "validation")["top1"] / 100
+        took = time.perf_counter() - started
+    return Gain(before, after, took, run.data.counts["validation"], peak)
+
+
+def _trained(run: Training, choice: Allocation, seconds: float) -> bool:
+    """Trains for a time; whether the network is finite then."""
+    plan, extra = make_plan(run, run.main_policy, choice.chosen), run.task.extra_parameters()
+    settings = run.config.run_config
+    rates = grid(settings)
+    rate = rates[len(rates) // 2] if settings.base_lr == "auto" else float(settings.base_lr)
+    optimizer = make_optimizer(plan, run.config, extra.values())
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    epoch = Epoch(0, EpochState.start(choice, _MOST_STEPS, run.device), plan, optimizer, extra, rate)
+    seed_dropout(run, epoch)
+    end = time.perf_counter() + seconds
+    for batch in batches_from(run, 0):
+        epoch.state.add(train_step(run, epoch, batch))
+        if time.perf_counter() >= end or epoch.state.step == _MOST_STEPS:
+            break
+    return is_finite(run, epoch)
+
+
+@contextmanager
+def _unchanged(network: nn.Module, device: torch.device) -> Iterator[None]:
+    """Leaves a network and the random streams as they were before the block."""
+    kept: dict[str, Tensor] = {name: value.clone() for name, value in network.state_dict().items()}
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield
+    finally:
+        network.load_state_dict(kept)

@@ -1,0 +1,158 @@
+"""`neq plan` and `neq train --plan`."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from neq.budget import Latency
+from neq.cli import main
+from neq.planning.device_plan import DevicePlan
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN = ["--net_name=mcunet-in0", "--dataset=digits", "--image_size=16", "--base_batch_size=16"]
+SHORT = [*RUN, "--n_epochs=1", "--warmup_epochs=0", "--base_lr=.05", "--device=cpu"]
+
+FULL = ["--neuron_selection=full", "--initialization=full", "--norm_mode=train"]
+EXACT = ["--checkpoint_segments=1", "--saved_precision=exact"]
+
+
+@pytest.fixture(autouse=True)
+def _quick(tmp_path, monkeypatch):
+    """An empty folder, and a latency model that is not measured."""
+    monkeypatch.chdir(tmp_path)
+    model = Latency({"step": 5e6, "dense_macs_chosen": 0.01, "dense_macs_passed": 0.01}, 0.1)
+    monkeypatch.setattr("neq.planning.estimate.device_latency", lambda *arguments: model)
+
+
+def plan(*flags, memory="1GiB"):
+    return main(["plan", f"--memory={memory}", *SHORT, *flags])
+
+
+@pytest.mark.slow
+def test_the_table_and_the_file_of_a_plan(capsys):
+    assert plan("--norm_mode=frontier", "--saved_precision=exact", "--out=plan.json") == 0
+    out = capsys.readouterr().out
+    assert "plans within 1,024.0 MiB" in out
+    assert " runs" in out
+    assert "neq train --plan plan.json --net_name=mcunet-in0" in out
+    found = DevicePlan.read(Path("plan.json"))
+    assert found.chosen.share == 1.0
+    assert found.chosen.settings["budget_unit"] == "bytes"
+    assert all(row.reason[:2] in ("", "R1", "R3", "R4") for row in found.rows)
+    assert f"{len(found.rows)} configurations, {len(found.order)} of which survive" in out
+    # Micro-batches need no more than whole batches, and a smaller share no more than a larger one.
+    peaks = {
+        (row.share, row.settings.get("micro_batch_size", 16)): row.peak
+        for row in found.rows
+        if row.settings["memory"] == "fast" and "checkpoint_cuts" not in row.settings
+    }
+    assert peaks[1.0, 16] >= peaks[0.25, 16] >= peaks[0.03, 16]
+    assert plan("--out=plan.json") == 2  # it exists
+    assert "plan.json exists; --force replaces it" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_given_settings_stay(capsys):
+    fixed = [*FULL, "--checkpoint_segments=1", "--micro_batch_size=4", "--saved_precision=bf16"]
+    assert plan(*fixed, "--out=plan.json") == 0
+    rows = DevicePlan.read(Path("plan.json")).rows
+    assert {row.settings["micro_batch_size"] for row in rows} == {4}
+    assert {row.settings["norm_mode"] for row in rows} == {"train"}
+    assert {row.settings["saved_precision"] for row in rows} == {"bf16"}
+    assert {row.share for row in rows} == {None}
+    assert not any("budget" in row.settings or "checkpoint_cuts" in row.settings for row in rows)
+
+
+@pytest.mark.slow
+def test_limits_that_nothing_meets_name_the_least(capsys):
+    flags = ["--norm_mode=frontier", "--saved_precision=exact", "--ghost_batch_size=8"]
+    assert plan(*flags, memory="1MiB") == 2
+    assert "a memory limit of 1.0 MiB is less than the " in capsys.readouterr().err
+    assert plan(*flags, "--deadline=.01s") == 2
+    error = capsys.readouterr().err
+    assert "a deadline of 0 s is less than the " in error
+    assert "take fewer --n_epochs" in error
+
+
+@pytest.mark.parametrize(
+    ("flags", "error"),
+    [
+        ([], "the following arguments are required: --memory"),
+        (["--memory=0MiB"], "'0MiB' is not allowed: a size is expected, as 256MiB"),
+        (["--memory=256"], "'256' is not allowed: a size is expected"),
+        (["--memory=1GiB", "--deadline=0"], "'0' is not allowed: a time is expected"),
+        (["--memory=1GiB", "--run_dir=x"], "--run_dir is not allowed: the plan decides it"),
+        (["--memory=1GiB", "--dry-run"], "--dry-run and --overwrite are not allowed with a plan"),
+        (["--memory=1GiB", "--out=no/plan.json"], "the folder no does not exist"),
+        (["--memory=1GiB", "--net_nam=mbv2"], "flag '--net_nam' is unknown"),
+    ],
+)
+def test_wrong_input_of_a_plan(flags, error, capsys):
+    assert main(["plan", *flags]) == 2
+    assert error in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "error"),
+    [
+        (["--plan=auto"], "--plan auto needs the limit that it is for; give --memory SIZE"),
+        (["--plan=none.json"], "none.json"),
+        (["--plan=none.json", "--memory=1GiB"], "--memory and --deadline are those of none.json"),
+        (["--plan=none.json", "--overwrite"], "are not allowed with a plan"),
+        (["--plan"], "expected one argument"),
+    ],
+)
+def test_wrong_input_of_a_planned_run(flags, error, capsys):
+    assert main(["train", *flags]) == 2
+    assert error in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
+def small_plan(limit):
+    """The plan of a short run with two rows, as neq plan writes it."""
+    assert plan(*FULL, *EXACT, "--out=plan.json") == 0
+    content = json.loads(Path("plan.json").read_text())
+    content["limits"]["memory"] = limit
+    first, second = content["rows"][:2]
+    content["rows"] = [first, {**second, "peak": first["peak"] // 2, "reason": ""}]
+    content["order"] = [0, 1]
+    Path("plan.json").write_text(json.dumps(content))
+
+
+def train(*flags):
+    command = [sys.executable, "-m", "neq", "train", "--plan", "plan.json", *SHORT, *flags]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run([*command, *FULL, *EXACT], env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_a_run_under_a_plan(tmp_path):
+    small_plan(2**33)
+    done = train()
+    assert done.returncode == 0, done.stderr
+    assert "plan 0, " in done.stdout
+    assert "of 8,192.0 MiB" in done.stdout
+    (summary,) = tmp_path.glob("runs/**/summary.json")
+    before = summary.read_bytes()
+    assert train().returncode == 0  # finished: nothing is trained
+    assert summary.read_bytes() == before
+    other = train("--weight_decay=.1")
+    assert other.returncode == 2
+    assert "is the plan of another run (weight_decay differ)" in other.stderr
+
+
+@pytest.mark.slow
+def test_a_run_above_the_limit_takes_the_next_plan_once(tmp_path):
+    small_plan(1)
+    done = train()
+    assert done.returncode == 2
+    assert "plan 0, " in done.stdout
+    assert "plan 1, " in done.stdout
+    assert "2 plans have exceeded the limit; raise --memory" in done.stderr
+    hits = json.loads(Path("plan.json").read_text())["hits"]
+    assert [hit["row"] for hit in hits] == [0, 1]
+    assert all(hit["used"] > 1 for hit in hits)
