@@ -21,6 +21,7 @@ from neq.utils.errors import UserError
 
 if TYPE_CHECKING:
     from neq.planning.device_plan import DevicePlan, PlannedRow
+    from neq.planning.probing import Gain
 
 # What the plan decides itself, or a run that is not planned yet does not have.
 REFUSED = ("run_dir", "resume", "checkpoint_cuts", "test_batch_size")
@@ -37,18 +38,27 @@ def command(arguments: list[str]) -> int:
     """
     own, flags = _parser().parse_known_args(arguments[1:])
     run = run_options("neq plan", flags)
+    if own.probe and own.deadline == math.inf:
+        raise UserError("--probe takes a share of the deadline; give --deadline TIME, as 10min")
     if own.out is not None:
         check_new_file("--out", own.out, own.force)
-    from neq.planning.planning import plan_run
+    from neq.planning.planning import open_planner
     from neq.planning.rules import Limits
     from neq.utils.console import Console
 
     console = Console(highlight=False)
     base, overrides = planned_settings(run)
-    plan = plan_run(base, overrides, run.overrides.keys(), Limits(own.memory, own.deadline), console.note)
+    gains: dict[int, Gain] = {}
+    with open_planner(base, overrides, run.overrides.keys(), console.note) as planner:
+        plan = planner.plan(Limits(own.memory, own.deadline))
+        if own.probe:
+            plan, gains = planner.probe(plan)
     console.print(plan_table(plan, None if own.all else SHOWN))
     for line in struck_lines(plan):
         console.lines(line)
+    for number, gain in gains.items():
+        top1 = f"{gain.before:.2%} to {gain.after:.2%} validation top-1 in {gain.seconds:.0f} s"
+        console.lines(f"  probe of row {number}: {top1}")
     if own.out is not None:
         plan.write(own.out)
         console.lines(f"{own.out}: the plan; run it by", f"  {shlex.join([*TRAIN, str(own.out), *flags])}")
@@ -156,6 +166,7 @@ def _parser() -> Parser:
     parser.add_limits()
     add = parser.add_argument
     add("--out", type=Path, metavar="FILE", help="write the plan as JSON")
+    add("--probe", action="store_true", help="train all that can be learned for a short time, to compare it")
     add("--all", action="store_true", help=f"print all configurations, not {SHOWN}")
     add("--force", action="store_true", help="replace FILE")
     return parser

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from neq.budget import StepSpec
+from neq.budget import Allocation, StepSpec
 from neq.budget.latency_cache import kept_step_time
 from neq.budget.peak import StepProfile, Work
 from neq.budget.scratch import kept_scratch
@@ -95,6 +95,15 @@ class Estimator:
             total.total(total_epochs(learned.config.run_config)),
             cuts,
         )
+
+    def variant(self, settings: Mapping[str, object]) -> Training:
+        """The run under the settings of a plan."""
+        return replace(self._run, config=resolve(self._base, {**self._overrides, **settings}).config)
+
+    def allocation(self, learning: Learning) -> Allocation:
+        """The neurons that a configuration is estimated with."""
+        chosen = self._learned(learning).chosen
+        return Allocation(chosen, int(chosen.sum()), len(chosen), "neurons")
 
     def _process_bytes(
         self, configuration: Configuration, learned: _Learned, passes: tuple[int, ...], cuts: tuple[str, ...]

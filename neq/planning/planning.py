@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from neq.config import resolve
 from neq.experiment.run import RUNS, open_run, open_run_data
-from neq.planning.configurations import Configuration, Space, space_of
+from neq.planning.configurations import Configuration, Learning, Space, space_of
 from neq.planning.device_plan import DevicePlan, PlannedRow
 from neq.planning.estimate import Estimator
+from neq.planning.probing import MOST_PROBES, SHARE, Gain, best_plan, probe
 from neq.planning.rules import Limits, Row, check_any, choose, judge
 from neq.runs.identity import plain_identity
 from neq.training import Training
@@ -81,6 +82,33 @@ class Planner:
     estimator: Estimator
     space: Space
 
+    @property
+    def configurations(self) -> list[Configuration]:
+        """All of them, in the order of a plan's rows."""
+        return [each for learning in self.space.learnings for each in self.space.configurations(learning)]
+
+    def probe(self, plan: DevicePlan) -> tuple[DevicePlan, dict[int, Gain]]:
+        """Trains the preferred row of each of the first things that can be learned, for a short equal time.
+
+        Args:
+            plan: of this run, with a deadline; all probes together take a share of it.
+
+        Returns:
+            The plan with the best of them in front, and their gains by the number of the row.
+        """
+        configurations, first = self.configurations, dict[Learning, int]()
+        for number in plan.order:
+            first.setdefault(configurations[number].learning, number)
+        numbers = list(first.values())[:MOST_PROBES]
+        seconds = SHARE * plan.limits.deadline / len(numbers)
+        gains = {}
+        for number in numbers:
+            row, learning = plan.rows[number], configurations[number].learning
+            run, choice = self.estimator.variant(row.settings), self.estimator.allocation(learning)
+            gains[number] = probe(run, choice, seconds, row.peak or 0)
+        best = best_plan(gains)
+        return replace(plan, order=(best, *(number for number in plan.order if number != best))), gains
+
     def plan(self, limits: Limits) -> DevicePlan:
         """The plan within limits.
 
@@ -88,8 +116,7 @@ class Planner:
             UserError: they are below what any configuration needs.
         """
         space, run = self.space, self.run
-        configurations = [each for learning in space.learnings for each in space.configurations(learning)]
-        rows = judge(configurations, self.estimator, limits, space.batch_size)
+        rows = judge(self.configurations, self.estimator, limits, space.batch_size)
         check_any(rows, limits)
         numbers = {row.configuration: number for number, row in enumerate(rows)}
         return DevicePlan(

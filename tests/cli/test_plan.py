@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,18 @@ def test_the_table_and_the_file_of_a_plan(capsys):
 
 
 @pytest.mark.slow
+def test_probes_put_what_gains_most_in_front(capsys):
+    flags = ["--norm_mode=frontier", "--saved_precision=exact", "--ghost_batch_size=8", "--out=plan.json"]
+    assert plan(*flags, "--probe", "--deadline=40s") == 0
+    out = capsys.readouterr().out
+    found = DevicePlan.read(Path("plan.json"))
+    probed = [int(number) for number in re.findall(r"probe of row (\d+): ", out)]
+    assert sorted({found.rows[number].share for number in probed}) == [0.03, 0.1, 0.25, 0.5, 1.0]
+    assert found.number in probed
+    assert sorted(found.order) == [number for number, row in enumerate(found.rows) if not row.reason]
+
+
+@pytest.mark.slow
 def test_given_settings_stay(capsys):
     fixed = [*FULL, "--checkpoint_segments=1", "--micro_batch_size=4", "--saved_precision=bf16"]
     assert plan(*fixed, "--out=plan.json") == 0
@@ -84,6 +97,7 @@ def test_limits_that_nothing_meets_name_the_least(capsys):
         (["--memory=0MiB"], "'0MiB' is not allowed: a size is expected, as 256MiB"),
         (["--memory=256"], "'256' is not allowed: a size is expected"),
         (["--memory=1GiB", "--deadline=0"], "'0' is not allowed: a time is expected"),
+        (["--memory=1GiB", "--probe"], "--probe takes a share of the deadline; give --deadline TIME"),
         (["--memory=1GiB", "--run_dir=x"], "--run_dir is not allowed: the plan decides it"),
         (["--memory=1GiB", "--dry-run"], "--dry-run and --overwrite are not allowed with a plan"),
         (["--memory=1GiB", "--out=no/plan.json"], "the folder no does not exist"),
