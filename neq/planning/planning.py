@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import torch
 
@@ -24,6 +27,7 @@ def plan_run(
     limits: Limits,
     notes: Callable[[str], None],
     runs: Path = RUNS,
+    compared: Mapping[str, Any] = MappingProxyType({}),
 ) -> DevicePlan:
     """Plans a run; nothing is trained but the few steps that its time is predicted from, on a copy.
 
@@ -34,6 +38,7 @@ def plan_run(
         limits: of the run.
         notes: called with each line for the user.
         runs: folder of all runs.
+        compared: fields of the Space that replace those which the settings leave open, such as segments.
 
     Raises:
         UserError: a mistake in the configuration, or limits below what any configuration needs.
@@ -44,7 +49,7 @@ def plan_run(
     with open_run(resolved.config, runs, notes, open_run_data) as (run, _):
         batch = run.step_spec().batch_size
         tight = run.device.type == "cpu" and can_give_back()
-        space = space_of(resolved.config, given, batch, tight)
+        space = replace(space_of(resolved.config, given, batch, tight), **compared)
         estimator = Estimator(run, base, overrides)
         configurations = [each for learning in space.learnings for each in space.configurations(learning)]
         rows = judge(configurations, estimator, limits, batch)
