@@ -5,9 +5,9 @@ python -m benchmarks.retraining --sequence digits --data DIR
 python -m benchmarks.retraining --table
 
 --data is a file of CIFAR-10's photos (x_test, y_test), or a folder with mnist_subset.npz, usps.npz and
-optdigits.npz. Limits are shares of the memory that full training is predicted to take. Every method trains at
-each learning rate on the first task and goes on with the one that is best on its validation photos. Every cell
-has a process of its own and is written to the output as it ends: the same call goes on where it was stopped.
+optdigits.npz. Limits are shares of the memory that full training is predicted to take. Every method trains
+at each learning rate on the first task and goes on with the one that is best on its validation photos. Every
+cell has a process of its own and is written to the output as it ends: the same call goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def train(report: Report, given: argparse.Namespace) -> None:
 
 
 def _settle(report: Report, cell: Cell, limit: str, runs: Path) -> None:
-    """Adds a cell's entry unless the report has it; one with the same settings as another's is not trained."""
+    """Adds a cell's entry unless the report has it; what has the settings of another is not trained again."""
     key = {"sequence": cell.sequence, "method": cell.method, "limit": limit, "seed": cell.seed}
     if any(key.items() <= run.items() for run in report.runs):
         return

@@ -35,11 +35,11 @@ def _costs(runs: Sequence[Run]) -> list[str]:
         *("method", "limit, MiB", "trains", "images, segments", "after each task, %", "at the end, %"),
         *("source, %", "MiB predicted", "MiB taken", "full / taken", "CPU s"),
     ]
-    full = _mean([run["used"] for run in runs if run["method"] == REFERENCE])
+    full = max((run["used"] for run in runs if run["method"] == REFERENCE), default=None)
     return markdown(heads, [_costs_of(*cell, full) for cell in _cells(runs)])
 
 
-def _costs_of(method: str, limit: str, runs: Sequence[Run], full: float | None) -> list[str]:
+def _costs_of(method: str, limit: str, runs: Sequence[Run], full: int | None) -> list[str]:
     first = runs[0]
     allowed = first.get("limit_bytes")
     row = [method, NOTHING if allowed is None else f"{allowed / 2**20:.1f} ({limit})"]
@@ -69,7 +69,7 @@ def _by_task(runs: Sequence[Run]) -> list[str]:
     tasks = list(trained[0][2][0]["after"])
     rows = [
         [
-            method if limit == "none" else f"{method}, {limit}",
+            _named(method, limit),
             *(_spread([run["after"][task] for run in cell]) for task in tasks),
         ]
         for method, limit, cell in trained
@@ -94,23 +94,23 @@ def _notes(sequence: str, runs: Sequence[Run], report: Report) -> str:
     settings = report.settings
     seeds = ", ".join(str(seed) for seed in sorted({run["seed"] for run in runs}))
     machines = {f"{of['cpu']}, torch {of['torch']}" for of in (run.get("machine") for run in runs) if of}
-    rates = "; ".join(
-        f"{method} {limit}: {', '.join(sorted({f'{run["base_lr"]:g}' for run in cell}))}"
-        for method, limit, cell in _cells(runs)
-        if cell[0].get("base_lr") is not None
-    )
+    kept = []
+    for method, limit, cell in _cells(runs):
+        rates = sorted({run["base_lr"] for run in cell if run.get("base_lr") is not None})
+        if rates:
+            kept.append(f"{_named(method, limit)} {', '.join(f'{rate:g}' for rate in rates)}")
     return (
         f"{sequence}: {settings['network']}, batch {settings['batch_size']}, {settings['epochs']} epochs a "
         f"task, seeds {seeds}, on {'; '.join(sorted(machines))}. Limits are shares of the memory that full "
         "training is predicted to take. Taken: the most by which the process' resident memory rose, of all "
         f"runs. CPU s: of one pass over the sequence, evaluation included. Learning rates, of "
         f"{', '.join(f'{rate:g}' for rate in settings['rates'])} by the first task's validation photos: "
-        f"{rates}."
+        f"{'; '.join(kept)}."
     )
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    return statistics.fmean(values) if values else None
+def _named(method: str, limit: str) -> str:
+    return method if limit == "none" else f"{method}, {limit}"
 
 
 def _spread(values: Sequence[float]) -> str:
