@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -17,6 +16,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from neq.networks.build import build_network
 from neq.networks.heads import replace_head
+from neq.utils.allocations import peak_bytes as peak_bytes  # with what else benchmarks measure
 from neq.utils.cpu import cpu_model
 from neq.utils.errors import UserError, shown, unknown_name
 from neq.utils.seeds import generator, seed_for
@@ -138,34 +138,6 @@ def seconds(call: Callable[[], object], device: torch.device) -> float:
     call()
     _wait(device)
     return time.perf_counter() - start
-
-
-def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
-    """The most memory that torch's allocator held during a call, above what it held before, in bytes.
-
-    On the CPU from the profiler's record of every allocation; what libraries allocate by themselves is not
-    in it.
-    """
-    if device.type == "cuda":
-        _wait(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        call()
-        _wait(device)
-        return torch.cuda.max_memory_allocated(device) - before
-    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler's own messages, unless they are wanted
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
-        call()
-    assert profile.profiler is not None
-    results = profile.profiler.kineto_results
-    assert results is not None
-    changes = [(e.start_ns(), e.nbytes()) for e in results.events() if e.name() == "[memory]"]
-    held = most = 0
-    for _, change in sorted(changes, key=lambda event: event[0]):
-        held += change
-        most = max(most, held)
-    return most
 
 
 def machine(device: torch.device) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import math
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from neq.experiment.run import no_notes, open_run_data, run_training
 from neq.planning.configurations import NormRule
 from neq.planning.device_plan import DevicePlan
 from neq.planning.limit import MemoryLimit
-from neq.planning.planning import plan_run
+from neq.planning.planning import open_planner
 from neq.planning.retrain import top1_on
 from neq.planning.rules import Limits
 from neq.planning.sequence import SHARES
@@ -175,15 +175,16 @@ def base_of(overrides: Mapping[str, object]) -> dict[str, object]:
     return dict(read_yaml(find_config(default_config(dict(overrides)))))
 
 
-def plan_of(cell: Cell) -> DevicePlan:
-    """The plan of a cell's runs for any limit: of its rows each limit takes the first that fits."""
+def plan_of(cell: Cell, limits: Limits = Limits(ANY)) -> DevicePlan:
+    """The plan of a cell's runs; that for any limit holds the choice for each (`within`)."""
     first = next(iter(cell.tasks.tasks.values()))
     overrides = cell.settings(first) | ({"base_lr": cell.rates[0]} if METHODS[cell.method].searches else {})
     given = {"norm_mode", *(("ratio",) if "ratio" in overrides else ())}
     if "objective" in overrides:
         given.add("neuron_selection")
     compared = METHODS[cell.method].compared
-    return plan_run(base_of(overrides), overrides, given, Limits(ANY), no_notes, compared=compared)
+    with open_planner(base_of(overrides), overrides, given, no_notes) as planner:
+        return replace(planner, space=replace(planner.space, **compared)).plan(limits)
 
 
 def within(plan: DevicePlan, memory: float) -> int | None:

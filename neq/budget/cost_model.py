@@ -137,14 +137,18 @@ class CostModel:
         spec = self.spec
         if spec.checkpoint_cuts or spec.checkpoint_segments == 1:
             return spec.checkpoint_cuts
-        if (trace := traced(self.network, self.table)) is None or not trace.cut_points:
+        if not (points := self.cut_points):
             return ()
-        exact = [name for name in trace.cut_points if name not in trace.inexact]
-        points = exact if exact and spec.norm_mode != "frozen" else None
-        profile = self.profile(selection)
-        return profile.best_cuts(
-            max(spec.kept_together), spec.checkpoint_segments, spec.parts > 1, points=points
-        )
+        profile, images = self.profile(selection), max(spec.kept_together)
+        return profile.best_cuts(images, spec.checkpoint_segments, spec.parts > 1, points=points)
+
+    @cached_property
+    def cut_points(self) -> tuple[str, ...]:
+        """Layers and norms before which neq cuts the network: where gradients stay the same, if it can."""
+        trace = traced(self.network, self.table)
+        points = () if trace is None else tuple(trace.cut_points)
+        exact = tuple(name for name in points if trace is not None and name not in trace.inexact)
+        return exact if exact and self.spec.norm_mode != "frozen" else points
 
     def profile(self, selection: Selection) -> StepProfile:
         """Memory and work of steps of any batch, micro-batch and cuts.

@@ -5,18 +5,25 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from filelock import FileLock
+from torch import nn
 
 import neq
 from neq.budget.cost_model import CostModel
 from neq.budget.latency import Latency, calibrate
+from neq.budget.step_spec import StepSpec
+from neq.budget.step_time import StepTime, calibrate_step_time
+from neq.networks.neurons import NeuronTable
 from neq.utils.atomic_files import write_text
 from neq.utils.cpu import cpu_model
+
+Fitted = TypeVar("Fitted", Latency, StepTime)
 
 
 def kept_latency(model: CostModel, device: torch.device, folder: Path, *more: object) -> Latency:
@@ -32,15 +39,46 @@ def kept_latency(model: CostModel, device: torch.device, folder: Path, *more: ob
     spec = replace(model.spec, bias_layers=(), train_head=True)
     model = CostModel(model.plain_network, model.table, spec)
     path = folder / f"{_key(model, device, *more)}.json"
+    return _kept(path, lambda: calibrate(model, device), Latency.of_state, Latency.state)
+
+
+def kept_step_time(
+    network: nn.Module, table: NeuronTable, spec: StepSpec, device: torch.device, folder: Path
+) -> StepTime:
+    """The time of a network's steps on a device: the one in the folder, else measured and put there.
+
+    Args:
+        network, table: whose steps they are.
+        spec: of a step; its batch, image, norm mode and optimizer count.
+        device: that trains.
+        folder: of the files; it need not exist.
+    """
+    spec = StepSpec((spec.batch_size,), spec.image_shape, spec.norm_mode, spec.optimizer, spec.precision)
+    path = folder / f"{_key(CostModel(network, table, spec), device, 'step time')}.json"
+
+    def measured() -> StepTime:
+        return calibrate_step_time(network, table, spec, device)
+
+    return _kept(path, measured, lambda state: StepTime(**state), asdict)
+
+
+def _kept(
+    path: Path,
+    measure: Callable[[], Fitted],
+    of_state: Callable[[dict[str, Any]], Fitted],
+    to_state: Callable[[Fitted], dict[str, Any]],
+) -> Fitted:
+    """What a file holds, else what is measured, which is put there."""
     with _locked(path.with_suffix(".lock")):
-        with contextlib.suppress(OSError, ValueError, RecursionError):  # a damaged file is measured anew
+        # A damaged file is measured anew.
+        with contextlib.suppress(OSError, TypeError, ValueError, RecursionError):
             state = json.loads(path.read_text(encoding="utf-8"))
             if isinstance(state, dict):
-                return Latency.of_state(state)
-        latency = calibrate(model, device)
+                return of_state(state)
+        found = measure()
         with contextlib.suppress(OSError):  # a full or read-only disk only means measuring again
-            write_text(path, json.dumps(latency.state()))
-        return latency
+            write_text(path, json.dumps(to_state(found)))
+        return found
 
 
 @contextlib.contextmanager

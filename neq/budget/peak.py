@@ -21,11 +21,23 @@ from neq.budget.step_trace import Moment, Unit
 
 
 class Work(NamedTuple):
-    """Multiply-accumulates: of the forward pass, of all gradients, and of what runs again in backward."""
+    """What forward and backward passes compute.
+
+    Args:
+        forward, backward, again: multiply-accumulates of the forward passes, of all gradients, and of what
+            runs again in backward.
+        written: bytes of all tensors that are made.
+    """
 
     forward: int
     backward: int
     again: int
+    written: int
+
+    @property
+    def macs(self) -> int:
+        """All multiply-accumulates."""
+        return self.forward + self.backward + self.again
 
 
 @dataclass(frozen=True)
@@ -136,19 +148,29 @@ class StepProfile:
             images, cuts: as for `peak`.
         """
         starts, count = self._starts(cuts), sum(images)
-        again = sum(
-            sum(self.forward_macs[start:end])
+        again = [
+            number
             for start, end in pairwise(starts)
             if any(unit.backward for unit in self.units[start:end])
+            for number in range(start, end)
+        ]
+        passes = [each for unit in self.units for each in (unit.forward_bytes, unit.backward_bytes)]
+        passes += [self.units[number].forward_bytes for number in again]
+        return Work(
+            count * sum(self.forward_macs),
+            count * sum(self.backward_macs),
+            count * sum(self.forward_macs[number] for number in again),
+            sum(each.at(n, self._groups(n)) for n in images for each in passes),
         )
-        return Work(count * sum(self.forward_macs), count * sum(self.backward_macs), count * again)
 
     def _starts(self, cuts: Sequence[str]) -> list[int]:
         return [0, *(number for number, name in enumerate(self.names, 1) if name in cuts)]
 
     def _pass(self, images: int, accumulates: bool, scratch: float) -> _Pass:
-        groups = 0 if self.ghost_batch is None else -(-images // self.ghost_batch)
-        return _Pass(self, images, groups, accumulates, scratch)
+        return _Pass(self, images, self._groups(images), accumulates, scratch)
+
+    def _groups(self, images: int) -> int:
+        return 0 if self.ghost_batch is None else -(-images // self.ghost_batch)
 
 
 class _Segment(NamedTuple):

@@ -42,8 +42,8 @@ class StepSpec:
         ghost_batch: images of a group whose statistics batch norms see; None: those of a whole (micro-)batch.
         extra_bytes: of parameters that train beside the network's: those of a task.
         extra_saved_bytes: kept for backward beside what the forward passes keep.
-        checkpoint_segments: most segments of the network, cut where it keeps least: all but the last run
-            again in backward.
+        checkpoint_segments: most segments of the network, cut where the step's peak is lowest: all but the
+            last run again in backward.
         checkpoint_cuts: layers or norms to cut it before instead.
         train_head: of the plan: whether the head trains.
 

@@ -80,6 +80,7 @@ class Unit:
         gradients: bytes of the gradients that become complete in the unit's backward.
         forward, backward: its moments where the network is not cut before it.
         forward_cut, backward_cut: where it is; without its input.
+        forward_bytes, backward_bytes: of all tensors that are made in it.
         layers: those called in it.
     """
 
@@ -93,6 +94,8 @@ class Unit:
     backward: tuple[Moment, ...]
     forward_cut: tuple[Moment, ...]
     backward_cut: tuple[Moment, ...]
+    forward_bytes: Size
+    backward_bytes: Size
     layers: tuple[str, ...]
 
 
@@ -121,7 +124,8 @@ def trace_step(
         loss = F.cross_entropy(out.float(), out.new_zeros(len(out), dtype=torch.long))
         del out
         watch.is_forward = False
-        loss.backward()
+        if loss.requires_grad:
+            loss.backward()
     return watch.units()
 
 
@@ -134,6 +138,8 @@ class _Notes:
     is_recomputed: bool = False
     inner: Size = _NOTHING
     gradients: int = 0
+    # Of tensors made, forward and backward.
+    bytes: list[Size] = field(default_factory=lambda: [_NOTHING, _NOTHING])
     # Moments with all that is there, and whether the input is.
     forward: set[tuple[Moment, bool]] = field(default_factory=set)
     backward: set[tuple[Moment, bool]] = field(default_factory=set)
@@ -232,6 +238,8 @@ class _Watch(TorchDispatchMode):
                     _without(notes.backward, uncut),
                     _without(notes.forward, before, with_input),
                     _without(notes.backward, before, with_input),
+                    notes.bytes[0],
+                    notes.bytes[1],
                     tuple(notes.layers),
                 )
             )
@@ -257,6 +265,8 @@ class _Watch(TorchDispatchMode):
             self._numbers[address] = self._count
             self._sizes[self._count] = _size(storage.nbytes())
             self._held = self._held.plus(self._sizes[self._count])
+            made = self._notes[self._now].bytes
+            made[not self.is_forward] = made[not self.is_forward].plus(self._sizes[self._count])
             weakref.finalize(storage, self._remove, address)
 
     def _remove(self, address: int) -> None:
@@ -330,9 +340,9 @@ def _scratch(func: Any, args: tuple[Any, ...]) -> int:
         return 0
     own = int(weight.numel()) * int(weight.element_size())
     out_channels, in_channels = len(weight) // groups, weight.shape[1]
-    is_depthwise = out_channels == in_channels == 1
-    if is_depthwise and all(k <= size for k, size in zip(weight.shape[2:], x.shape[2:], strict=True)):
-        return own * (1 + makes_weight)
+    fits = all(k <= size for k, size in zip(weight.shape[2:], x.shape[2:], strict=True))
+    if groups > 1 and (not makes_weight or (out_channels == in_channels == 1 and fits)):
+        return own * (1 + makes_weight)  # groups are computed one by one
     in_blocks = own * _blocks(out_channels) * _blocks(in_channels) // (out_channels * in_channels)
     return in_blocks + own * makes_weight
 

@@ -11,6 +11,7 @@ from neq.utils.launch_env import reports_signals
 
 COMMANDS: Commands = {
     "train": ("neq.cli.train", "train one run under a budget; neq train --help lists every setting"),
+    "adapt": ("neq.cli.adapt", "train on a labelled source domain, adapt to an unlabelled target domain"),
     "fit": ("neq.cli.fit", "fine-tune a network to a folder of photos: neq fit PHOTOS"),
     "plan": ("neq.cli.plan", "how a run fits a memory limit and a deadline: neq plan --memory SIZE"),
     "cost": ("neq.cli.cost", "what a training step costs, without training; flags as of train"),
@@ -29,6 +30,8 @@ COMMANDS: Commands = {
     "datasets": ("neq.cli.catalog", "list the data sets by name"),
 }
 
+# Commands of one run, which several processes may share.
+_TRAINING = ("train", "adapt")
 SWEEP_STOPPED = "stopped; run the same command again to continue"
 
 
@@ -39,13 +42,13 @@ def main(argv: list[str] | None = None) -> int:
         print(f"neq {__version__}")
         return 0
     command = argv[0] if argv else ""
-    reports = command != "train" or reports_signals()  # other commands do not share a run between processes
+    reports = command not in _TRAINING or reports_signals()  # others do not share a run between processes
     return run_command(_dispatch, argv, _stopped(command, argv) if reports else None)
 
 
 def _stopped(command: str, argv: list[str]) -> str:
     """The line after SIGINT or SIGTERM: what continues where something was saved."""
-    if command == "train" and not {"--dry-run", "--dry_run"} & {*argv}:
+    if command in _TRAINING and not {"--dry-run", "--dry_run"} & {*argv}:
         return RUN_STOPPED
     return SWEEP_STOPPED if command in ("fit", "sweep", "retrain", "scheme-search") else "stopped"
 

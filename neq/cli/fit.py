@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from neq.utils.console import Console
 
 # Flags of neq train that the command gives itself.
-REFUSED = ("dataset", "root", "run_dir", "resume", "budget", "ratio", "budget_unit", "scheme")
+REFUSED = ("dataset", "root", "run_dir", "resume", "budget", "ratio", "budget_unit", "scheme", "objective")
 # The copy of the best network, in the folder of the run.
 NETWORK = "network"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,9 +26,20 @@ def command(arguments: list[str]) -> int:
         from neq.cli import planned_train
 
         return planned_train.command(arguments)
+    return train_from(partial(_read, arguments[1:]))
+
+
+def train_from(read: Callable[[], tuple[Options, Resolved]]) -> int:
+    """Reads a command's options and trains its run; returns the exit code.
+
+    Args:
+        read: returns the options, and the run's configuration.
+    """
     with one_output():
         with first_reports():
-            options, resolved = _read(arguments[1:])
+            options, resolved = read()
+            if options.overwrite and resolved.config.resume:
+                raise UserError("--resume and --overwrite contradict each other; give one of them")
             if resolved.config.memory == "tight":
                 give_back_at_once()  # before torch is imported
         _train(options, resolved)
@@ -39,10 +52,7 @@ def _read(flags: list[str]) -> tuple[Options, Resolved]:
     given = dict(values)
     if in_wandb_sweep() and "--overwrite" not in flags:
         given.setdefault("resume", True)  # a cell that was started before is resumed
-    options, resolved = load(own_flags(flags, values), "neq train", given)
-    if options.overwrite and resolved.config.resume:
-        raise UserError("--resume and --overwrite contradict each other; give one of them")
-    return options, resolved
+    return load(own_flags(flags, values), "neq train", given)
 
 
 def _train(options: Options, resolved: Resolved) -> None:

@@ -126,7 +126,27 @@ class Data:
         """
         return self._batches(train_keys(self._parts["train"], self._batch_size, self._seed, epoch)[first:])
 
-    def eval_batches(self, name: Literal["validation", "test"]) -> Iterator[Batch]:
+    def unlabelled_batches(self, epoch: int | None, first: int = 0) -> Iterator[Batch]:
+        """Images of all splits together, without their labels; one pass at a time, as of `train_batches`.
+
+        Args:
+            epoch: from 0: batches of training images; None: every image once as for evaluation, in batches of
+                nearly equal sizes and a random order, the same for every seed: folders are sorted by class.
+            first: number of the first batch.
+
+        Yields:
+            Images float32 [B, 3, S, S] and their numbers in the data set, int64 [B]; of each rank its share.
+        """
+        every = np.sort(np.concatenate([*self._parts.values()]))
+        if epoch is None:
+            plan = self._mixed_keys(every, self._test_batch_size)[first:]
+        else:
+            plan = train_keys(every, self._batch_size, self._seed, epoch)[first:]
+        shares = filter(None, map(self._local, plan))
+        numbers = (torch.tensor([index for _, index in keys]) for keys in shares)
+        return ((images, own) for (images, _), own in zip(self._batches(plan), numbers, strict=True))
+
+    def eval_batches(self, name: Literal["validation", "test", "train", "velocity"]) -> Iterator[Batch]:
         """Every image of a split exactly once, in a fixed order.
 
         Args:
@@ -151,12 +171,16 @@ class Data:
         Yields:
             As `eval_batches`.
         """
-        part = self._parts[name]
-        order = torch.randperm(len(part), generator=generator(0, "whole batches")).numpy()
-        batches = np.array_split(part[order], -(-len(part) // images))
-        plan: list[list[Key]] = [[(None, int(index)) for index in batch] for batch in batches]
+        plan = self._mixed_keys(self._parts[name], images)
         self.fill_cache()
         return map(self._finished, self._loader.batches(plan[self._rank :: self._processes]))
+
+    @staticmethod
+    def _mixed_keys(indices: np.ndarray, most: int) -> list[list[Key]]:
+        """Batches of nearly equal sizes for evaluation, in a random order that is the same for every seed."""
+        order = torch.randperm(len(indices), generator=generator(0, "whole batches")).numpy()
+        batches = np.array_split(indices[order], -(-len(indices) // most))
+        return [[(None, int(index)) for index in batch] for batch in batches]
 
     def velocity_images(self) -> torch.Tensor:
         """The images for velocities, transformed as for evaluation: float32 [n, 3, S, S].

@@ -49,7 +49,7 @@ def split(source: Source, settings: DataProvider, seed: int) -> dict[str, np.nda
     if len(source.classes) < 2:
         raise UserError(
             f"the data set has {len(source.classes)} class(es), {', '.join(source.classes)}; "
-            "at least 2 are needed; add the other classes."
+            "at least 2 are needed; add the other classes, or give the folder in which the classes lie."
         )
     official, labels = source.official, source.labels
     elsewhere = np.concatenate([np.arange(0), *official.values()])

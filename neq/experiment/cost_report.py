@@ -46,7 +46,8 @@ def cost_report(config: Config, policy: Policy) -> list[Table]:
     network.to(memory_format=torch.channels_last)
     scheme = StaticScheme.of_config(config.backward_config)
     biases = bias_layers(table, scheme) if scheme is not None and policy.trains_biases else ()
-    spec = StepSpec.of_config(config, (batch,) * task_class(config.objective).forwards, biases)
+    passes = tuple(batch * batches for batches in task_class(config.objective).passes(config))
+    spec = StepSpec.of_config(config, passes, biases)
     model = CostModel(network, table, spec)
     latency = None
     if neq.budget_unit == "time":

@@ -21,12 +21,9 @@ def predicted_line(run: Training) -> str:
     memory = predict(run)
     parts = {
         "weights and chosen rows": memory.weights + memory.rows,
-        "batch": memory.batch,
-        "kept for backward": memory.kept,
-        "gradients": memory.gradients,
         "optimizer state": memory.optimizer,
-        "passing through a layer": memory.passing,
         "values before the epoch": memory.before,
+        "a step at its peak": memory.step,
     }
     listed = ", ".join(f"{size / 2**20:,.1f} {name}" for name, size in parts.items() if size)
     what = run.main_policy.needs

@@ -147,6 +147,7 @@ def open_run(
 
         with processes.first_alone("data"):
             data = open_set(config.data_provider)
+        _folder(config, data.fingerprint, runs)  # refused before a network is downloaded or built
         with processes.first_alone("network"):
             network, table = open_network(config, len(data.classes))
             network.to(device).to(memory_format=torch.channels_last)

@@ -9,17 +9,18 @@ from typing import Any
 
 from torch import Tensor
 
-from neq.backward.fusion import traced
 from neq.budget import StepSpec
-from neq.budget.latency import Times
-from neq.budget.peak import StepProfile
+from neq.budget.latency_cache import kept_step_time
+from neq.budget.peak import StepProfile, Work
+from neq.budget.scratch import kept_scratch
+from neq.budget.step_time import StepTime
 from neq.config import Config, resolve
+from neq.config.paths import cache_folder
 from neq.experiment.time_limit import durations
 from neq.planning.configurations import Configuration, Learning, settings_of
 from neq.planning.rules import Estimate
 from neq.training import Progress, Training, choose_neurons, total_epochs
 from neq.training.memory import process_bytes
-from neq.training.step_times import device_latency
 
 # The neurons that stand for those which a policy will choose once it has measured them: the last ones.
 _STAND_IN = {"neuron_selection": "last", "initialization": "last", "cost_aware": False}
@@ -38,16 +39,15 @@ class _Learned:
         config: of the run, neither cut nor accumulated.
         chosen: its neurons, or those that stand for them, bool [N].
         profile: of its step.
+        cut_points: where the network may be cut.
         fixed_bytes: of gradients and optimizer state.
-        step_seconds, pass_seconds: of a step of the whole batch, and of one in which the head alone trains.
     """
 
     config: Config
     chosen: Tensor
     profile: StepProfile
+    cut_points: tuple[str, ...]
     fixed_bytes: int
-    step_seconds: float
-    pass_seconds: float
 
 
 class Estimator:
@@ -63,6 +63,7 @@ class Estimator:
         self._run, self._base, self._overrides = run, base, dict(overrides)
         self._batch = run.step_spec().batch_size
         self._model = run.allocator(run.main_policy).model
+        self._estimate = lru_cache(maxsize=None)(self._made)
         self._learned = lru_cache(maxsize=None)(self._learn)
         self._selected = lru_cache(maxsize=None)(self._select)
         self._times = lru_cache(maxsize=None)(self._predict)
@@ -70,22 +71,41 @@ class Estimator:
 
     def __call__(self, configuration: Configuration) -> Estimate:
         """The estimate of a configuration."""
+        return self._estimate(configuration)
+
+    def _made(self, configuration: Configuration) -> Estimate:
         learned, images = self._learned(configuration.learning), configuration.micro_batch
         cuts = self._cuts(configuration.learning, images, configuration.segments)
-        profile, accumulates = learned.profile, images < self._batch
-        passes = (images,) * self._run.task.forwards
-        batch = sum(passes) * self._image_bytes
-        peak = profile.held + batch * (self._batch // images) + profile.peak(passes, cuts, accumulates)
-        work = profile.work(passes, cuts)
-        step = learned.step_seconds + learned.pass_seconds * work.again / work.forward
-        step *= _TIGHT_STEP if configuration.memory == "tight" else 1.0
-        image = learned.pass_seconds / self._batch
+        passes, parts = (images,) * self._run.task.forwards, -(-self._batch // images)
+        time, work = (
+            self._times(configuration.learning.norm_rule.norm_mode),
+            learned.profile.work(passes, cuts),
+        )
+        step = time.seconds(parts, Work(*(parts * each for each in work)))
+        image = time.seconds(1, work) * work.forward / work.macs / sum(passes)
+        if configuration.memory == "tight":
+            step, image = step * _TIGHT_STEP, image * _TIGHT_STEP
         total = durations(self._run, learned.config, step, image)
         return Estimate(
-            process_bytes(peak, self._run.device, configuration.memory) + _BESIDE_TENSORS,
+            self._process_bytes(configuration, learned, passes, cuts),
             total.total(total_epochs(learned.config.run_config)),
             cuts,
         )
+
+    def _process_bytes(
+        self, configuration: Configuration, learned: _Learned, passes: tuple[int, ...], cuts: tuple[str, ...]
+    ) -> int:
+        """The most that training adds to the process."""
+        profile, task, device = learned.profile, self._run.task, self._run.device
+        extra = sum(parameter.nbytes for parameter in task.extra_parameters().values())
+        channels, height, width = self._model.spec.image_shape
+        held = profile.held + self._batch * len(passes) * (4 * channels * height * width + 8) + extra
+        if learned.config.run_config.base_lr == "auto":  # what a search puts back
+            held += profile.gradients + sum(each.nbytes for each in self._run.network.buffers())
+        scratch = kept_scratch(device, cache_folder())
+        step = profile.peak(passes, cuts, configuration.micro_batch < self._batch, scratch)
+        tensors = held + step + extra + task.extra_saved_bytes
+        return process_bytes(tensors, device, configuration.memory) + _BESIDE_TENSORS
 
     def settings(self, configuration: Configuration, cuts: tuple[str, ...]) -> dict[str, Any]:
         """The settings of the run under a configuration, its budget among them.
@@ -101,20 +121,11 @@ class Estimator:
             settings |= {"budget": kept + learned.fixed_bytes, "budget_unit": "bytes"}
         return settings
 
-    @property
-    def _image_bytes(self) -> int:
-        """Of an image in float32 and its label."""
-        channels, height, width = self._run.step_spec().image_shape
-        return 4 * channels * height * width + 8
-
     def _cut(self, learning: Learning, images: int, segments: int) -> tuple[str, ...]:
         if segments == 1:
             return ()
-        learned, trace = self._learned(learning), traced(self._run.network, self._run.table)
-        points = None
-        if trace is not None and learning.norm_rule.norm_mode != "frozen":
-            points = [name for name in trace.cut_points if name not in trace.inexact] or None
-        return learned.profile.best_cuts(images, segments, images < self._batch, points=points)
+        learned = self._learned(learning)
+        return learned.profile.best_cuts(images, segments, images < self._batch, points=learned.cut_points)
 
     def _learn(self, learning: Learning) -> _Learned:
         rule = learning.norm_rule
@@ -135,15 +146,7 @@ class Estimator:
         )
         selection = model.table.selection(chosen)
         held = model.held_bytes(model.spec.trainable_slices(model.network, model.table, selection))
-        times = self._times(rule.norm_mode)
-        return _Learned(
-            config,
-            chosen,
-            model.profile(selection),
-            sum(held),
-            times.of(chosen) / 1e9,
-            times.costs.base / 1e9,
-        )
+        return _Learned(config, chosen, model.profile(selection), model.cut_points, sum(held))
 
     def _select(self, share: float | None) -> tuple[Tensor, StepSpec]:
         """The neurons of a share, or of the run's own settings, bool [N], and their step."""
@@ -157,9 +160,8 @@ class Estimator:
         spec = run.allocator(run.policy(0)).model.spec
         return allocation.chosen, replace(spec, micro_batch=None, checkpoint_segments=1, checkpoint_cuts=())
 
-    def _predict(self, norm_mode: str) -> Times:
-        """The times of a step; precision and groups of norms hardly change them."""
-        spec = replace(self._run.step_spec(), norm_mode=norm_mode, saved_precision="exact", ghost_batch=None)
-        spec = replace(spec, micro_batch=None, checkpoint_segments=1, checkpoint_cuts=())
-        model = self._model.with_spec(spec)
-        return device_latency(model, self._run.device, "fast").times(model)
+    def _predict(self, norm_mode: str) -> StepTime:
+        """The time of steps; precision and groups of norms hardly change it."""
+        run = self._run
+        spec = replace(run.step_spec(), norm_mode=norm_mode)
+        return kept_step_time(run.network, run.table, spec, run.device, cache_folder() / "latency")

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
 import torch
 
 from neq.config import resolve
 from neq.experiment.run import RUNS, open_run, open_run_data
-from neq.planning.configurations import Configuration, space_of
+from neq.planning.configurations import Configuration, Space, space_of
 from neq.planning.device_plan import DevicePlan, PlannedRow
 from neq.planning.estimate import Estimator
 from neq.planning.rules import Limits, Row, check_any, choose, judge
 from neq.runs.identity import plain_identity
+from neq.training import Training
 from neq.utils.malloc import can_give_back
 
 
@@ -27,9 +27,8 @@ def plan_run(
     limits: Limits,
     notes: Callable[[str], None],
     runs: Path = RUNS,
-    compared: Mapping[str, Any] = MappingProxyType({}),
 ) -> DevicePlan:
-    """Plans a run; nothing is trained but the few steps that its time is predicted from, on a copy.
+    """The plan of a run; nothing is trained but the few steps that its time is predicted from, on a copy.
 
     Args:
         base: the file that the run starts from.
@@ -38,28 +37,66 @@ def plan_run(
         limits: of the run.
         notes: called with each line for the user.
         runs: folder of all runs.
-        compared: fields of the Space that replace those which the settings leave open, such as segments.
 
     Raises:
         UserError: a mistake in the configuration, or limits below what any configuration needs.
+    """
+    with open_planner(base, overrides, given, notes, runs) as planner:
+        return planner.plan(limits)
+
+
+@contextmanager
+def open_planner(
+    base: Mapping[str, object],
+    overrides: Mapping[str, object],
+    given: Collection[str],
+    notes: Callable[[str], None],
+    runs: Path = RUNS,
+) -> Iterator[Planner]:
+    """Opens the data and builds the network of a run that is to be planned.
+
+    Args:
+        base, overrides, given, notes, runs: as of `plan_run`.
     """
     resolved = resolve(base, overrides)
     for line in resolved.notes:
         notes(line)
     with open_run(resolved.config, runs, notes, open_run_data) as (run, _):
-        batch = run.step_spec().batch_size
         tight = run.device.type == "cpu" and can_give_back()
-        space = replace(space_of(resolved.config, given, batch, tight), **compared)
-        estimator = Estimator(run, base, overrides)
+        space = space_of(resolved.config, given, run.step_spec().batch_size, tight)
+        yield Planner(run, Estimator(run, base, overrides), space)
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Plans one run for any limits; each configuration is estimated once.
+
+    Args:
+        run: opened.
+        estimator: of it.
+        space: the configurations that are compared.
+    """
+
+    run: Training
+    estimator: Estimator
+    space: Space
+
+    def plan(self, limits: Limits) -> DevicePlan:
+        """The plan within limits.
+
+        Raises:
+            UserError: they are below what any configuration needs.
+        """
+        space, run = self.space, self.run
         configurations = [each for learning in space.learnings for each in space.configurations(learning)]
-        rows = judge(configurations, estimator, limits, batch)
+        rows = judge(configurations, self.estimator, limits, space.batch_size)
         check_any(rows, limits)
         numbers = {row.configuration: number for number, row in enumerate(rows)}
         return DevicePlan(
-            run=plain_identity(resolved.config),
+            run=plain_identity(run.config),
             limits=limits,
             device=f"{run.device.type}, {torch.get_num_threads()} threads, torch {torch.__version__}",
-            rows=tuple(_planned(estimator, row, limits, numbers) for row in rows),
+            rows=tuple(_planned(self.estimator, row, limits, numbers) for row in rows),
             order=tuple(numbers[row.configuration] for row in choose(rows, space)),
         )
 

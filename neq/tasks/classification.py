@@ -72,7 +72,7 @@ def cross_entropy(outputs: Tensor, labels: Tensor, reduction: str = "mean") -> T
     Args:
         outputs: [B, classes].
         labels: int64 [B].
-        reduction: "mean" or "sum" over the images.
+        reduction: "mean" or "sum" over the images; "none" returns each loss, [B].
     """
     precise = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
     return F.cross_entropy(precise, labels, reduction=reduction)

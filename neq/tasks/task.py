@@ -88,8 +88,8 @@ class Task(Protocol[Batch]):
         steps_per_epoch: training batches of an epoch.
         share: of each training batch, the part that this process has, above 0; all of them together 1.
         best_by: the score of the validation split that the best epoch has the highest of.
-        forwards: batches of the run that a step passes through, in as many calls of `forward` or in fewer
-            with several of them as one. Cost model and budget count all of them.
+        forwards: batches of the run that a step passes through, one in each call of `forward` unless `passes`
+            returns otherwise. Cost model and budget count all of them.
         extra_saved_bytes: bytes that the task's own modules keep for backward in a step, all processes
             together. What a loss keeps of the outputs does not count.
         has_micro_batches: whether `micro_batches` cuts a batch into any number of parts.
@@ -109,7 +109,8 @@ class Task(Protocol[Batch]):
         Raises:
             UserError: the configuration, the data or the network does not fit the task.
         """
-        raise NotImplementedError(f"{cls.__name__} is no objective of a run: it has no of_run")
+        name = cls.__name__  # a body of more than a raise: a subclass may leave it out
+        raise NotImplementedError(f"{name} is no objective of a run: it has no of_run")
 
     @classmethod
     def prepared(cls, network: nn.Module, config: Config) -> nn.Module:
@@ -120,6 +121,15 @@ class Task(Protocol[Batch]):
             config: of the run.
         """
         return network
+
+    @classmethod
+    def passes(cls, config: Config) -> tuple[int, ...]:
+        """The batches of images in each forward pass of a step; by default one in each of `forwards` passes.
+
+        Args:
+            config: of the run.
+        """
+        return (1,) * cls.forwards
 
     @abstractmethod
     def batches(self, epoch: int, start: int) -> Iterator[Batch]:
@@ -135,7 +145,7 @@ class Task(Protocol[Batch]):
         """Loss and counts of a batch. A policy that needs gradients calls it before an epoch too.
 
         Args:
-            forward: to be called `forwards` times.
+            forward: to be called once for each of `passes`.
             batch: as `batches` yields it.
         """
 

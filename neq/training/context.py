@@ -245,7 +245,8 @@ class Training:
             biases: layers whose bias trains whole.
         """
         batch = min(self.config.data_provider.base_batch_size, self.data.counts["train"])
-        spec = StepSpec.of_config(self.config, (batch,) * self.task.forwards, biases)
+        passes = tuple(batch * batches for batches in self.task.passes(self.config))
+        spec = StepSpec.of_config(self.config, passes, biases)
         extra = sum(parameter.nbytes for parameter in self.task.extra_parameters().values())
         images = self.config.run_config.micro_batch_size
         return replace(

@@ -22,6 +22,9 @@ from torch import Tensor, nn
 
 from neq.budget import CostModel, marginal_costs
 from neq.budget.saved_tensors import kept_for_gradients
+from neq.budget.scratch import kept_scratch
+from neq.config.paths import cache_folder
+from neq.networks.neurons import Selection
 from neq.networks.parameter_slice import ParameterSlice
 from neq.training.context import Progress, Training, choose_neurons, make_plan
 from neq.training.importance import pass_bytes
@@ -30,8 +33,8 @@ from neq.utils.eval_mode import eval_mode
 
 # The most a process needs for the predicted tensors: a factor, and bytes on top. On a CPU, by the setting
 # `memory`, the most that was measured (docs/reliability.md).
-_TAKEN = {"fast": (2.2, 0), "tight": (1.0, 10 * 2**20)}
-_TAKEN_ON_CUDA = (1.2, 0)
+_TAKEN = {"fast": (2.9, 0), "tight": (1.05, 10 * 2**20)}
+_TAKEN_ON_CUDA = (1.5, 0)
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
 _FLOAT = 4
 
@@ -47,7 +50,8 @@ class PredictedMemory:
         gradients: of all that trains.
         optimizer: its state.
         rows: copies of chosen rows that train in place of their weights.
-        passing: what the widest layer reads and writes, forward or backward.
+        step: what a step allocates and frees again, at its peak: its batch, and then some of what is kept, of
+            the gradients and of what its operations work on.
         before: values from before the epoch, to measure velocities or to search the learning rate.
         measuring: of what the policy needs measured: for velocities, their images and the feature maps and
             weights of the old network; for gradients, a batch and its full backward pass; for importance,
@@ -60,14 +64,9 @@ class PredictedMemory:
     gradients: int
     optimizer: int
     rows: int
-    passing: int
+    step: int
     before: int
     measuring: int
-
-    @property
-    def step(self) -> int:
-        """What a step allocates and frees again."""
-        return self.batch + self.kept + self.gradients + self.passing
 
     @property
     def peak(self) -> int:
@@ -92,6 +91,7 @@ def predict(run: Training, batch: int | None = None) -> PredictedMemory:
     cost = model.step(selection)
     plan = make_plan(run, policy, chosen)
     size = _FLOAT * math.prod(spec.image_shape)
+    batch_bytes = spec.images * (size + 8)
     passing, maps, widest = _of_one_image(model)
     tensors = dict((*run.network.named_buffers(), *run.network.named_parameters(remove_duplicate=False)))
     extra = run.task.extra_parameters()
@@ -112,15 +112,22 @@ def predict(run: Training, batch: int | None = None) -> PredictedMemory:
         measuring = pass_bytes(run.network, run.allocator(run.main_policy)) + max(spec.forwards) * passing
     return PredictedMemory(
         weights=_bytes([*run.network.parameters(), *run.network.buffers(), *extra.values()]),
-        batch=spec.images * (size + 8),
+        batch=batch_bytes,
         kept=cost.saved_bytes,
         gradients=cost.gradient_bytes,
         optimizer=cost.optimizer_bytes,
         rows=_of_parts({name: part for name, part in plan.parts.items() if not part.is_whole}, tensors),
-        passing=max(spec.kept_together) * passing,
+        step=batch_bytes + _of_step(run, model, selection),
         before=before,
         measuring=measuring,
     )
+
+
+def _of_step(run: Training, model: CostModel, selection: Selection) -> int:
+    """The most bytes of tensors that a step adds to its batch."""
+    spec, scratch = model.spec, kept_scratch(run.device, cache_folder())
+    peak = model.profile(selection).peak(spec.kept_together, model.cuts(selection), spec.parts > 1, scratch)
+    return peak + spec.extra_bytes + spec.extra_saved_bytes
 
 
 def taken(run: Training, memory: str | None = None) -> int:

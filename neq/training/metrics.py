@@ -101,7 +101,7 @@ def best_scores(
     if is_best:
         best |= {
             "epoch": epoch,
-            **{f"val_{name}": None if validation is None else validation[name] for name in test},
+            **{f"val_{name}": None if validation is None else validation.get(name) for name in test},
             **{f"test_{name}": value for name, value in test.items() if name != "loss"},
         }
     return best

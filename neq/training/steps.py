@@ -157,10 +157,10 @@ def _backward(
     draws = seeds if run.draws_by_image else None
     forward = NetworkForward(epoch.plan, settings.precision, run.shared_batch, measured, draws)
     output = run.task.step(forward, batch)
-    if forward.calls > run.task.forwards:
+    if forward.calls > (passes := len(run.task.passes(run.config))):
         raise ValueError(
-            f"{task_name(run)} calls forward {forward.calls} times in a step, but its forwards is "
-            f"{run.task.forwards}; set forwards, so that the budget counts all of them"
+            f"{task_name(run)} calls forward {forward.calls} times in a step, but its forwards is {passes}; "
+            "set forwards, so that the budget counts all of them"
         )
     if output.loss.requires_grad:
         (output.loss * share).backward()

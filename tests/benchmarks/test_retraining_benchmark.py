@@ -15,10 +15,8 @@ from benchmarks.retraining_table import tables
 from benchmarks.transfer_report import Report
 from neq.budget import Latency
 from neq.config import resolve
-from neq.experiment.run import no_notes
 from neq.networks.build import build_network
 from neq.planning.configurations import NormRule, Space
-from neq.planning.planning import plan_run
 from neq.planning.rules import Limits
 
 MIB = 2**20
@@ -106,12 +104,9 @@ def test_a_plan_for_any_limit_holds_the_choice_for_each(toy, tmp_path):
     photos, weights = toy[1], toy[3]
     cell = Cell("cifar10", photos, "accumulation", 0, 1, (0.1,), weights, tmp_path)
     plan = plan_of(cell)
-    overrides = cell.settings(next(iter(cell.tasks.tasks.values()))) | {"base_lr": 0.1}
-    compared, given = METHODS["accumulation"].compared, {"norm_mode", "ratio"}
     peaks = sorted(plan.rows[number].peak for number in plan.order)
     for memory in (peaks[0], peaks[-1] - 1, peaks[-1]):
-        limits = Limits(memory)
-        one = plan_run(base_of(overrides), overrides, given, limits, no_notes, compared=compared)
+        one = plan_of(cell, Limits(memory))
         assert one.chosen.settings == plan.rows[within(plan, memory)].settings
         assert all("checkpoint_cuts" not in row.settings for row in one.rows)
     assert within(plan, peaks[0] - 1) is None

@@ -32,7 +32,7 @@ def profile_of(seed, units=7):
         made, read = (bool(each) and trains for each in torch.randint(0, 2, (2,), generator=draw))
         sizes = size() if number else Size(), made and number > frozen, read, read
         kept = size() if trains else Size()
-        return Unit(*sizes, kept, 2 * trains, forward, backward, forward, backward, ())
+        return Unit(*sizes, kept, 2 * trains, forward, backward, forward, backward, Size(), Size(), ())
 
     names = tuple(f"point {number}" for number in range(1, units))
     return StepProfile(tuple(map(unit, range(units))), names, None, 0, (1,) * units, (2,) * units)
@@ -70,10 +70,10 @@ def test_the_formula_by_hand():
     def images(count):
         return Size(images=count * REFERENCE)
 
-    backward = there(24, 50)
-    first = Unit(Size(), *(False,) * 3, images(4), 100, there(14), backward, there(14), backward, ())
+    backward, made = there(24, 50), (images(1), images(2), ())
+    first = Unit(Size(), *(False,) * 3, images(4), 100, there(14), backward, there(14), backward, *made)
     sizes = images(10), False, True, True, images(4), 50
-    second = Unit(*sizes, there(24), there(34), there(14), there(24), ())
+    second = Unit(*sizes, there(24), there(34), there(14), there(24), *made)
     profile = StepProfile((first, second), ("second",), None, 0, (3, 5), (6, 10))
     # Backward of the second unit: 4 kept by the first and 34; of the first: 24 and the second's gradients.
     assert profile.peak((1,)) == max(4 + 24, 4 + 34, 24 + 50)
@@ -85,7 +85,7 @@ def test_the_formula_by_hand():
     assert profile.peak((100, 100)) == max(100 * (4 + 34) + 150, 100 * (4 + 10 + 4) + 100 * (4 + 34))
     assert profile.kept((100,)) == 100 * (4 + 10 + 4)
     assert profile.kept((100,), ("second",)) == 100 * (10 + 4)
-    assert profile.work((2,), ("second",)) == (16, 32, 6)
+    assert profile.work((2,), ("second",)) == (16, 32, 6, 2 * (3 + 3 + 1))
 
 
 def network_of(name):

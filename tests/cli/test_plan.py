@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from neq.budget import Latency
+from neq.budget.step_time import StepTime
 from neq.cli import main
 from neq.planning.device_plan import DevicePlan
 
@@ -22,10 +22,9 @@ EXACT = ["--checkpoint_segments=1", "--saved_precision=exact"]
 
 @pytest.fixture(autouse=True)
 def _quick(tmp_path, monkeypatch):
-    """An empty folder, and a latency model that is not measured."""
+    """An empty folder, and times that are not measured."""
     monkeypatch.chdir(tmp_path)
-    model = Latency({"step": 5e6, "dense_macs_chosen": 0.01, "dense_macs_passed": 0.01}, 0.1)
-    monkeypatch.setattr("neq.planning.estimate.device_latency", lambda *arguments: model)
+    monkeypatch.setattr("neq.planning.estimate.kept_step_time", lambda *_: StepTime(1e-3, 1e-10, 1e-10, 0.1))
 
 
 def plan(*flags, memory="1GiB"):

@@ -89,7 +89,7 @@ def test_find_config_prefers_an_existing_file(tmp_path: Path, monkeypatch: pytes
 def test_find_config_refuses_others(tmp_path: Path) -> None:
     assert "did you mean 'transfer'?" in refusal(find_config, "trasfer")
     table = refusal(find_config, "published_results")  # of figures, and no configuration
-    assert "Allowed: int8, photos, published, scheme_search, transfer." in table
+    assert "Allowed: adaptation, int8, photos, published, scheme_search, transfer." in table
     assert "is a folder" in refusal(find_config, str(tmp_path))
     for name in ("", "../configs/transfer", "a\x00b", "x" * 5000, *CATALOG_FILES):
         assert "config_file" in refusal(find_config, name)

@@ -238,3 +238,32 @@ def test_24_photos_train_at_the_defaults_and_notes_name_what_was_adapted(tmp_pat
     small, copies = data.notes
     assert "velocities are measured on 2 images" in small
     assert "test images are training images too" in copies
+
+
+def test_unlabelled_batches_hold_the_images_of_all_splits_and_their_numbers() -> None:
+    data = digits(base_batch_size=100)
+    images, numbers = (torch.cat(part) for part in zip(*data.unlabelled_batches(None), strict=True))
+    assert sorted(numbers.tolist()) == list(range(1797))
+    assert numbers.tolist() != sorted(numbers.tolist())  # a batch in order may hold one class alone
+    labelled = torch.cat([batch[0] for batch in data.eval_batches("test")])
+    in_order = images[numbers.argsort()]
+    assert torch.equal(in_order[torch.from_numpy(data._parts["test"])], labelled)
+    sizes = [len(part) for part, _ in data.unlabelled_batches(None)]
+    assert max(sizes) - min(sizes) <= 1
+    whole = list(data.unlabelled_batches(3))
+    assert [len(part) for part, _ in whole] == [100] * 17
+    assert len(torch.cat([found for _, found in whole]).unique()) == 1700
+    (rest, own), *_ = data.unlabelled_batches(3, first=16)
+    assert torch.equal(rest, whole[16][0])
+    assert torch.equal(own, whole[16][1])
+
+
+def test_processes_share_unlabelled_batches() -> None:
+    settings = DataProvider(image_size=8, base_batch_size=31)
+    halves = [open_data(settings, DIGITS, 0, rank=rank, processes=2) for rank in range(2)]
+    for epoch in (None, 0):
+        (whole, *_), *parts = (
+            [n for _, n in each.unlabelled_batches(epoch)] for each in (digits(base_batch_size=31), *halves)
+        )
+        assert sorted([*parts[0][0].tolist(), *parts[1][0].tolist()]) == sorted(whole.tolist())
+        assert parts[0][0].tolist() == whole.tolist()[::2]

@@ -92,6 +92,13 @@ OTHER = {
     "weight_update_ratio": [1],
     "qas": False,
     "head": "quantized",
+    "target": "usps",
+    "target_root": "elsewhere",
+    "transfer": "photo-sketch",
+    "loss_weight": 0.5,
+    "domain_norms": "separate",
+    "adapt_statistics": True,
+    "select_by": "im",
 }
 
 
@@ -117,7 +124,7 @@ def test_a_setting_renames_the_run_when_it_can_change_the_result(name: str) -> N
 # Spelled out: a setting that leaves the identity renames every run that has it.
 NO_PART = {
     *("project_name", "run_dir", "resume", "device", "memory", "root", "n_worker", "on_bad_image"),
-    *("cache", "cache_gib", "test_per_epochs", "checkpoint_minutes"),
+    *("cache", "cache_gib", "test_per_epochs", "checkpoint_minutes", "target_root"),
 }
 
 

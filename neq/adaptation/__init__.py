@@ -1,0 +1,1 @@
+"""Adaptation of a network from a labelled source domain to an unlabelled target domain."""

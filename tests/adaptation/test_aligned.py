@@ -1,0 +1,192 @@
+"""Steps of both domains: their loss, their memory, resuming, several processes."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from neq.adaptation.aligned import features_of
+from neq.adaptation.mcc import class_confusion
+from neq.budget import CostModel
+from neq.tasks.classification import cross_entropy
+from neq.training import Stopped, restore, train
+from neq.training.distributed import SINGLE_PROCESS
+from neq.training.forward import NetworkForward
+from neq.training.profiling import SavedBytes
+from neq.utils.errors import UserError
+from tests.adaptation.runs import adaptation, domains, refusal
+from tests.training.distributed.test_collectives import double_toy
+from tests.training.distributed.together import ended, start
+from tests.training.test_loop import without_times
+
+TOGETHER = {"base_batch_size": 33, "norm_mode": "train", "n_epochs": 1}
+
+
+# Of which gradients and momenta of the discriminator take 8.5 and 9.7 MB.
+BUDGETS = {"mcc": 900_000, "dann": 9_600_000, "cdan_e": 11_200_000}
+FEATURES = 64 * (16 + 10) * 4
+MODES = [("train", "mcc"), ("frozen", "dann"), ("frontier", "cdan_e")]
+
+
+def test_the_loss_is_that_of_the_source_plus_the_methods(tmp_path):
+    with adaptation(tmp_path, "mcc", domains(tmp_path), loss_weight=0.5) as (run, _):
+        pair = next(run.task.batches(0, 0))
+        run.network.train()
+        outputs = run.network(pair.images)
+        loss = run.task.step(NetworkForward(run.network, "fp32"), pair).loss
+        expected = cross_entropy(outputs[:32], pair.labels) + 0.5 * class_confusion(outputs[32:], 2.5)
+        assert torch.allclose(loss, expected)
+
+
+def test_norms_see_the_domains_together_or_apart(tmp_path):
+    found = {}
+    for norms in ("joint", "separate"):
+        with adaptation(tmp_path, "mixed", domains(tmp_path), domain_norms=norms) as (run, _):
+            pair = next(run.task.batches(0, 0))
+            run.network.train()
+            found[norms] = run.task.step(NetworkForward(run.network, "fp32"), pair).loss
+            assert len(run.task.passes(run.config)) == (2 if norms == "separate" else 1)
+            alone = cross_entropy(run.network(pair.images[:32]), pair.labels)
+    assert torch.allclose(found["separate"], alone)
+    assert not torch.allclose(found["joint"], alone)
+
+
+def outcome(folder, files, stop=None):
+    settings = {"neuron_selection": "velocity", "initialization": "random", "ratio": 0.3}
+    reports = []
+    if stop is not None:
+        with adaptation(folder, "dann", files, **settings) as (run, diary):
+
+            def step(epoch, number, steps):
+                run.stop.number = 15 if (epoch, number) == stop else 0
+
+            diary.step = step
+            with pytest.raises(Stopped):
+                train(run)
+            reports += diary.reports
+    with adaptation(folder, "dann", files, **settings) as (run, diary):
+        torch.manual_seed(7)  # whatever a new process begins with
+        summary = train(run, restore(run, run.checkpoints.load_last()))
+        weights = {**run.network.state_dict(), **run.task.extra_parameters()}
+        metrics = [without_times(report.metrics) for report in reports + diary.reports]
+        return without_times(summary), metrics, weights
+
+
+@pytest.mark.slow
+def test_dann_resumes_bit_for_bit_after_an_epoch_and_in_mid_epoch(tmp_path):
+    files = domains(tmp_path, images=100)
+    whole = outcome(tmp_path / "whole", files)
+    for stop in ((0, 2), (1, 1)):
+        parts = outcome(tmp_path / f"{stop}", files, stop)
+        assert parts[:2] == whole[:2]
+        assert parts[2].keys() == whole[2].keys()
+        assert all(torch.equal(value, whole[2][name]) for name, value in parts[2].items())
+
+
+def test_the_discriminator_of_two_seeds_differs_and_of_one_does_not(tmp_path):
+    found = []
+    for seed in (0, 0, 1):
+        with adaptation(tmp_path, "dann", domains(tmp_path), manual_seed=seed) as (run, _):
+            found.append(next(iter(run.task.extra_parameters().values())).detach().clone())
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("norms", ["joint", "separate"])
+@pytest.mark.parametrize(("norm_mode", "method"), MODES)
+def test_a_budget_in_bytes_holds_for_both_domains(tmp_path, norms, norm_mode, method):
+    """What the steps keep, gradients and momenta: counted as predicted, and within the budget."""
+    budget = BUDGETS[method]
+    settings = {"budget": f"{budget}B", "ratio": None, "norm_mode": norm_mode, "domain_norms": norms}
+    settings |= {"neuron_selection": "random", "initialization": "random", "n_epochs": 1}
+    with adaptation(tmp_path, method, domains(tmp_path), **settings) as (run, diary):
+        real, measured = run.task.step, []
+        own = list(run.task.extra_parameters().values())
+
+        def step(forward, pair):
+            plan = forward._network
+            weights = [*plan.network.parameters(), *plan.network.buffers(), *plan.parameters()]
+            saved = SavedBytes([*weights, *own, pair.images])
+
+            class Counted:
+                mean = staticmethod(forward.mean)
+
+                def __call__(self, x):
+                    with saved.counting():
+                        return forward(x)
+
+            class Method(torch.nn.Module):
+                def __init__(self, method):
+                    super().__init__()
+                    self.method = method
+
+                def forward(self, both):
+                    with saved.counting():
+                        return self.method(both)
+
+            method = run.task.method
+            run.task.method = Method(method) if own else method
+            try:
+                output = real(Counted(), pair)
+            finally:
+                run.task.method = method
+            trained = sum(each.nbytes for each in [*plan.parameters(), *own])
+            measured.append(saved.total + 2 * trained)
+            return output
+
+        run.task.step = step
+        train(run)
+        model = run.allocator(run.policy(0)).model
+        one = CostModel(run.network, run.table, replace(model.spec, forwards=(32,)))
+        selection = run.table.selection(diary.reports[0].chosen)
+        assert one.step(selection).saved_bytes < model.step(selection).saved_bytes
+        used = diary.reports[0].metrics["Budget"]["used"]
+    # Features count twice where the head keeps them too.
+    assert used - (run.task.extra_saved_bytes and FEATURES) <= max(measured[1:]) <= used <= budget
+
+
+def test_images_in_pairs_need_one_process(tmp_path):
+    class Half:
+        rank, count = 0, 2
+
+    assert "start one process, or take adapt_mcc" in refusal(tmp_path, "dan", domains(tmp_path), Half())
+
+
+def test_a_head_of_another_kind_is_refused():
+    assert features_of(torch.nn.Conv2d(5, 2, 1)) == 5
+    with pytest.raises(UserError, match="needs a head that is Linear or Conv2d, here it is Identity"):
+        features_of(torch.nn.Identity())
+
+
+WORKER = """
+import sys, torch
+from pathlib import Path
+from neq.training.distributed.process_group import process_group
+from neq.training import train
+from tests.adaptation.test_aligned import TOGETHER, learned
+
+torch.set_num_threads(1)
+with process_group() as processes:
+    torch.save(learned(Path(sys.argv[1]), sys.argv[2], processes), f"{sys.argv[1]}/{processes.rank}.pt")
+"""
+
+
+def learned(folder, method, processes=SINGLE_PROCESS):
+    files = (str(folder / "source.npz"), str(folder / "target.npz"))
+    run_folder = folder / f"run{processes.count}"
+    with adaptation(run_folder, method, files, processes, double_toy(), **TOGETHER) as (run, diary):
+        train(run)
+        loss = diary.reports[0].metrics["train"]["train/loss"] if diary.reports else None
+        return {"loss": loss, "weights": [*run.network.parameters(), *run.task.extra_parameters().values()]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["mcc", "coral"])
+def test_two_processes_train_as_one(tmp_path, method):
+    domains(tmp_path)
+    for code, _, error in ended(start(2, WORKER, str(tmp_path), method)):
+        assert code == 0, error
+    one = learned(tmp_path, method)
+    first = torch.load(tmp_path / "0.pt")
+    for mine, whole in zip(first["weights"], one["weights"], strict=True):
+        assert torch.allclose(mine, whole, rtol=1e-6, atol=1e-8)
