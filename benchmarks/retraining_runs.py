@@ -17,7 +17,7 @@ from neq.config import Config, find_config, read_yaml, resolve
 from neq.config.flags import default_config
 from neq.experiment.network import open_network
 from neq.experiment.run import no_notes, open_run_data, run_training
-from neq.planning.configurations import NormRule
+from neq.planning.configurations import NormMode, NormRule
 from neq.planning.device_plan import DevicePlan
 from neq.planning.limit import MemoryLimit
 from neq.planning.planning import open_planner
@@ -109,18 +109,29 @@ def _of(policy: str, **settings: object) -> Settings:
 
 
 _FULL = _of("full", ratio=1.0)
+# Norms below all that trains keep their statistics, so that nothing is kept for them.
+_LAST, _AUTO = (_of(policy, norm_mode="frontier") for policy in ("last", "auto"))
 # The allocator is the same for all, and no baseline rounds what it keeps.
-_PLAIN = {"memories": ("fast",), "saved_precisions": ("exact",)}
-_WHOLE = {**_PLAIN, "micro_batches": (BATCH,), "norm_rules": (NormRule("train"),)}
+_FAST = {"memories": ("fast",)}
+_EXACT = {**_FAST, "saved_precisions": ("exact",)}
+_UNCUT = {**_EXACT, "segments": (1,)}
+
+
+def _whole(norm_mode: NormMode) -> Mapping[str, Any]:
+    return {"micro_batches": (BATCH,), "norm_rules": (NormRule(norm_mode),)}
+
+
 METHODS = {
-    "full": Method(_FULL, {**_WHOLE, "segments": (1,)}),
-    "layer freezing": Method(_of("last"), {**_WHOLE, "segments": (1,)}),
-    "checkpointing": Method(_FULL, _WHOLE),
-    "accumulation": Method(_FULL, {**_PLAIN, "segments": (1,)}),
-    "checkpointing and accumulation": Method(_FULL, _PLAIN),
-    "selection": Method(_of("auto"), {**_WHOLE, "segments": (1,)}),
-    "all": Method(_of("auto"), {"memories": ("fast",)}),
-    "TENT": Method({"objective": "tent", "neuron_selection": "none"}, {**_WHOLE, "segments": (1,)}, False),
+    "full": Method(_FULL, {**_UNCUT, **_whole("train")}),
+    "layer freezing": Method(_LAST, {**_UNCUT, **_whole("frontier")}),
+    "checkpointing": Method(_FULL, {**_EXACT, **_whole("train")}),
+    "accumulation": Method(_FULL, _UNCUT),
+    "checkpointing and accumulation": Method(_FULL, _EXACT),
+    "selection": Method(_AUTO, {**_UNCUT, **_whole("frontier")}),
+    "all": Method(_AUTO, _FAST),
+    "TENT": Method(
+        {"objective": "tent", "neuron_selection": "none"}, {**_UNCUT, **_whole("train")}, searches=False
+    ),
 }
 UNTRAINED = ("source", "statistics")
 REFERENCE = "full"
@@ -175,7 +186,7 @@ def base_of(overrides: Mapping[str, object]) -> dict[str, object]:
     return dict(read_yaml(find_config(default_config(dict(overrides)))))
 
 
-def plan_of(cell: Cell, limits: Limits = Limits(ANY)) -> DevicePlan:
+def plan_of(cell: Cell, memory: int = ANY) -> DevicePlan:
     """The plan of a cell's runs; that for any limit holds the choice for each (`within`)."""
     first = next(iter(cell.tasks.tasks.values()))
     overrides = cell.settings(first) | ({"base_lr": cell.rates[0]} if METHODS[cell.method].searches else {})
@@ -184,7 +195,7 @@ def plan_of(cell: Cell, limits: Limits = Limits(ANY)) -> DevicePlan:
         given.add("neuron_selection")
     compared = METHODS[cell.method].compared
     with open_planner(base_of(overrides), overrides, given, no_notes) as planner:
-        return replace(planner, space=replace(planner.space, **compared)).plan(limits)
+        return replace(planner, space=replace(planner.space, **compared)).plan(Limits(memory))
 
 
 def within(plan: DevicePlan, memory: float) -> int | None:

@@ -17,7 +17,6 @@ from neq.budget import Latency
 from neq.config import resolve
 from neq.networks.build import build_network
 from neq.planning.configurations import NormRule, Space
-from neq.planning.rules import Limits
 
 MIB = 2**20
 
@@ -106,7 +105,7 @@ def test_a_plan_for_any_limit_holds_the_choice_for_each(toy, tmp_path):
     plan = plan_of(cell)
     peaks = sorted(plan.rows[number].peak for number in plan.order)
     for memory in (peaks[0], peaks[-1] - 1, peaks[-1]):
-        one = plan_of(cell, Limits(memory))
+        one = plan_of(cell, memory)
         assert one.chosen.settings == plan.rows[within(plan, memory)].settings
         assert all("checkpoint_cuts" not in row.settings for row in one.rows)
     assert within(plan, peaks[0] - 1) is None
