@@ -23,6 +23,7 @@ from typing import Any
 
 from benchmarks.common import at_least, run_benchmark
 from benchmarks.retraining_runs import (
+    ANY,
     BATCH,
     COMMON,
     METHODS,
@@ -43,7 +44,7 @@ from neq.planning.device_plan import DevicePlan
 from neq.utils.errors import UserError, unknown_name
 
 # Shares of full training's memory; none: no limit. TENT and full training themselves have none.
-LIMITS = {"none": None, "1/4.1": 1 / 4.1, "1/2": 1 / 2}
+LIMITS: dict[str, float | None] = {"none": None, "1/4.1": 1 / 4.1, "1/2": 1 / 2}
 _UNLIMITED = (*UNTRAINED, REFERENCE, "TENT")
 
 
@@ -118,7 +119,12 @@ def train(report: Report, given: argparse.Namespace) -> None:
 
 def _settle(report: Report, cell: Cell, limit: str, runs: Path) -> None:
     """Adds a cell's entry unless the report has it; what has the settings of another is not trained again."""
-    key = {"sequence": cell.sequence, "method": cell.method, "limit": limit, "seed": cell.seed}
+    key: dict[str, Any] = {
+        "sequence": cell.sequence,
+        "method": cell.method,
+        "limit": limit,
+        "seed": cell.seed,
+    }
     if any(key.items() <= run.items() for run in report.runs):
         return
     print(*key.values(), sep="  ", flush=True)
@@ -127,9 +133,11 @@ def _settle(report: Report, cell: Cell, limit: str, runs: Path) -> None:
         return
     plan = _planned(cell, runs)
     share = LIMITS[limit]
-    full = _planned(replace(cell, method=REFERENCE), runs).chosen.peak if share else None
-    key["limit_bytes"] = None if full is None else int(full * share)
-    number = within(plan, key["limit_bytes"] or float("inf"))
+    most = None
+    if share is not None:
+        most = int(share * (_planned(replace(cell, method=REFERENCE), runs).chosen.peak or 0))
+    key["limit_bytes"] = most
+    number = within(plan, ANY if most is None else most)
     if number is None:
         least = min(plan.rows[each].peak or 0 for each in plan.order)
         report.add({**key, "fits": False, "least": least})

@@ -24,7 +24,7 @@ def tables(report: Report) -> str:
     return "\n".join(parts).strip()
 
 
-def _cells(runs: Sequence[Run]) -> Iterator[tuple[str, str, list[Run]]]:
+def cells(runs: Sequence[Run]) -> Iterator[tuple[str, str, list[Run]]]:
     """Method, limit, and the runs of all seeds."""
     for method, limit in dict.fromkeys((run["method"], run["limit"]) for run in runs):
         yield method, limit, [run for run in runs if (run["method"], run["limit"]) == (method, limit)]
@@ -36,7 +36,7 @@ def _costs(runs: Sequence[Run]) -> list[str]:
         *("source, %", "MiB predicted", "MiB taken", "full / taken", "CPU s"),
     ]
     full = max((run["used"] for run in runs if run["method"] == REFERENCE), default=None)
-    return markdown(heads, [_costs_of(*cell, full) for cell in _cells(runs)])
+    return markdown(heads, [_costs_of(*cell, full) for cell in cells(runs)])
 
 
 def _costs_of(method: str, limit: str, runs: Sequence[Run], full: int | None) -> list[str]:
@@ -65,11 +65,11 @@ def _costs_of(method: str, limit: str, runs: Sequence[Run], full: int | None) ->
 
 
 def _by_task(runs: Sequence[Run]) -> list[str]:
-    trained = [cell for cell in _cells(runs) if cell[2][0].get("fits", True)]
+    trained = [cell for cell in cells(runs) if cell[2][0].get("fits", True)]
     tasks = list(trained[0][2][0]["after"])
     rows = [
         [
-            _named(method, limit),
+            named(method, limit),
             *(_spread([run["after"][task] for run in cell]) for task in tasks),
         ]
         for method, limit, cell in trained
@@ -95,10 +95,10 @@ def _notes(sequence: str, runs: Sequence[Run], report: Report) -> str:
     seeds = ", ".join(str(seed) for seed in sorted({run["seed"] for run in runs}))
     machines = {f"{of['cpu']}, torch {of['torch']}" for of in (run.get("machine") for run in runs) if of}
     kept = []
-    for method, limit, cell in _cells(runs):
+    for method, limit, cell in cells(runs):
         rates = sorted({run["base_lr"] for run in cell if run.get("base_lr") is not None})
         if rates:
-            kept.append(f"{_named(method, limit)} {', '.join(f'{rate:g}' for rate in rates)}")
+            kept.append(f"{named(method, limit)} {', '.join(f'{rate:g}' for rate in rates)}")
     return (
         f"{sequence}: {settings['network']}, batch {settings['batch_size']}, {settings['epochs']} epochs a "
         f"task, seeds {seeds}, on {'; '.join(sorted(machines))}. Limits are shares of the memory that full "
@@ -109,7 +109,8 @@ def _notes(sequence: str, runs: Sequence[Run], report: Report) -> str:
     )
 
 
-def _named(method: str, limit: str) -> str:
+def named(method: str, limit: str) -> str:
+    """A method and its limit, if it has one."""
     return method if limit == "none" else f"{method}, {limit}"
 
 

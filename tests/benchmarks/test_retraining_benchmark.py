@@ -10,6 +10,7 @@ from sklearn.datasets import load_digits
 import benchmarks.retraining as benchmark
 import tests.planning.toy_network  # noqa: F401  (registers toy:NAME)
 from benchmarks.retraining import main
+from benchmarks.retraining_picture import draw
 from benchmarks.retraining_runs import BATCH, METHODS, Cell, Sequence, base_of, plan_of, sequences, within
 from benchmarks.retraining_table import tables
 from benchmarks.transfer_report import Report
@@ -157,6 +158,11 @@ def test_tables_are_means_over_tasks_and_seeds(tmp_path):
     assert row(text, "checkpointing")[1:3] == ["50.0 (1/2)", "does not fit: its least is 55.0"]
     assert row(text, "all, 1/2") == ["all, 1/2", "71.0", "73.0"]
     assert "full 0.01; all, 1/2 0.01." in text
+    left, right = draw(Report(path), "cifar10").axes
+    lines = {line.get_label(): list(line.get_ydata()) for line in left.lines}
+    assert lines == {"source": [50, 60], "full": [71, 73], "all, 1/2": [71, 73]}
+    assert [list(points.get_offsets()[0]) for points in right.collections] == [[100, 72], [25, 72]]
+    assert right.lines[0].get_xdata()[0] == 50
 
 
 @pytest.mark.parametrize(
