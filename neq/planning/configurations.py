@@ -145,7 +145,7 @@ def settings_of(configuration: Configuration, batch_size: int, cuts: Sequence[st
     if learning.norm_rule.ghost_batch is not None:
         settings["ghost_batch_size"] = learning.norm_rule.ghost_batch
     if configuration.micro_batch < batch_size:
-        settings["micro_batch_size"] = configuration.micro_batch
+        settings["micro_batch_size"] = settings["test_batch_size"] = configuration.micro_batch
     if cuts:
         settings["checkpoint_cuts"] = list(cuts)
     return settings

@@ -20,13 +20,15 @@ from neq.experiment.time_limit import durations
 from neq.planning.configurations import Configuration, Learning, settings_of
 from neq.planning.rules import Estimate
 from neq.training import Progress, Training, choose_neurons, total_epochs
-from neq.training.memory import process_bytes
+from neq.training.memory import of_one_image, process_bytes
 
 # The neurons that stand for those which a policy will choose once it has measured them: the last ones.
 _STAND_IN = {"neuron_selection": "last", "initialization": "last", "cost_aware": False}
 
 # What building, tracing and predicting a network takes beside its tensors, bytes.
 _BESIDE_TENSORS = 32 * 2**20
+# On predicted tensors, which are never more than this many times too low.
+_MARGIN = 1.1
 # How much longer a step takes under the memory setting "tight" (docs/reliability.md: 1.07 to 2.06 times).
 _TIGHT_STEP = 1.4
 
@@ -63,6 +65,8 @@ class Estimator:
         self._run, self._base, self._overrides = run, base, dict(overrides)
         self._batch = run.step_spec().batch_size
         self._model = run.allocator(run.main_policy).model
+        # The most that a layer reads and writes for one image.
+        self._passing, _, _ = of_one_image(self._model)
         self._estimate = lru_cache(maxsize=None)(self._made)
         self._learned = lru_cache(maxsize=None)(self._learn)
         self._selected = lru_cache(maxsize=None)(self._select)
@@ -104,8 +108,12 @@ class Estimator:
             held += profile.gradients + sum(each.nbytes for each in self._run.network.buffers())
         scratch = kept_scratch(device, cache_folder())
         step = profile.peak(passes, cuts, configuration.micro_batch < self._batch, scratch)
-        tensors = held + step + extra + task.extra_saved_bytes
-        return process_bytes(tensors, device, configuration.memory) + _BESIDE_TENSORS
+        evaluation = max(passes) * self._passing
+        measuring = 0
+        if self._run.main_policy.needs == "importance":
+            measuring = evaluation + profile.kept(passes, cuts) + learned.fixed_bytes
+        tensors = held + max(step, evaluation, measuring) + extra + task.extra_saved_bytes
+        return process_bytes(round(_MARGIN * tensors), device, configuration.memory) + _BESIDE_TENSORS
 
     def settings(self, configuration: Configuration, cuts: tuple[str, ...]) -> dict[str, Any]:
         """The settings of the run under a configuration, its budget among them.

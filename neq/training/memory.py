@@ -92,7 +92,7 @@ def predict(run: Training, batch: int | None = None) -> PredictedMemory:
     plan = make_plan(run, policy, chosen)
     size = _FLOAT * math.prod(spec.image_shape)
     batch_bytes = spec.images * (size + 8)
-    passing, maps, widest = _of_one_image(model)
+    passing, maps, widest = of_one_image(model)
     tensors = dict((*run.network.named_buffers(), *run.network.named_parameters(remove_duplicate=False)))
     extra = run.task.extra_parameters()
     before = measuring = 0
@@ -219,7 +219,7 @@ def held_now(device: torch.device) -> int:
     return held
 
 
-def _of_one_image(model: CostModel) -> tuple[int, int, int]:
+def of_one_image(model: CostModel) -> tuple[int, int, int]:
     """Bytes for one image: the most a module reads and writes, all layers' outputs, the widest output."""
     network, layers = model.network, {layer.name for layer in model.table.layers}
     passing, maps = [0], [0]
