@@ -14,7 +14,7 @@ from benchmarks.retraining_picture import draw
 from benchmarks.retraining_runs import BATCH, METHODS, Cell, Sequence, base_of, plan_of, sequences, within
 from benchmarks.retraining_table import tables
 from benchmarks.transfer_report import Report
-from neq.budget import Latency
+from neq.budget.step_time import StepTime
 from neq.config import resolve
 from neq.networks.build import build_network
 from neq.planning.configurations import NormRule, Space
@@ -66,8 +66,7 @@ def toy(monkeypatch, tmp_path):
     shifts = {"cifar10": Sequence(common, {}, tasks)}
     monkeypatch.setattr("benchmarks.retraining_runs.sequences", lambda data: shifts)
     monkeypatch.setattr(benchmark, "_alone", lambda call, cell: call(cell))
-    latency = Latency({"step": 5e6, "dense_macs_chosen": 0.01, "dense_macs_passed": 0.01}, 0.1)
-    monkeypatch.setattr("neq.planning.estimate.device_latency", lambda *arguments: latency)
+    monkeypatch.setattr("neq.planning.estimate.kept_step_time", lambda *_: StepTime(1e-3, 1e-10, 1e-10, 0.1))
     output = tmp_path / "toy.json"
     return [
         *("--data", str(photos), "--weights", str(weights), "--output", str(output)),
