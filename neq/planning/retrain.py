@@ -136,7 +136,7 @@ def _evaluate(sequence: TaskSequence, record: SequenceRecord, number: int, confi
     stage, out = sequence.stages[number], record.folder
     so_far = {each.task: each for each in sequence.stages[: number + 1]}
     network = _network(sequence, number, out)
-    top1 = {task: _top1(network, config, sequence.data(each)) for task, each in so_far.items()}
+    top1 = {task: top1_on(network, config, sequence.data(each)) for task, each in so_far.items()}
     if stage.task not in record.source:
         _compare(sequence, record, stage)
     stored = None
@@ -148,7 +148,7 @@ def _evaluate(sequence: TaskSequence, record: SequenceRecord, number: int, confi
         stored = {
             "file": path.relative_to(out).as_posix(),
             "bytes": path.stat().st_size,
-            "top1": _top1(network, config, sequence.data(stage)),
+            "top1": top1_on(network, config, sequence.data(stage)),
         }
     online = None
     if stage.trains and config.objective != "classification":
@@ -161,7 +161,7 @@ def _compare(sequence: TaskSequence, record: SequenceRecord, stage: Stage) -> No
     """Adds the accuracies of the source's network on a task, by running and by test batches' statistics."""
     network, data = _network(sequence, 0, record.folder), sequence.data(stage)
     source = sequence.data(sequence.stages[0])
-    record.source[stage.task] = _top1(network, source, data)
+    record.source[stage.task] = top1_on(network, source, data)
     if batch_norms(network):
         together = {"micro_batch_size": None, "ghost_batch_size": None}
         statistics = source.model_copy(
@@ -171,7 +171,7 @@ def _compare(sequence: TaskSequence, record: SequenceRecord, stage: Stage) -> No
                 "NEq_config": source.NEq_config.model_copy(update={"norm_mode": "frontier"}),
             }
         )
-        record.statistics[stage.task] = _top1(network, statistics, data)
+        record.statistics[stage.task] = top1_on(network, statistics, data)
 
 
 def _network(sequence: TaskSequence, number: int, out: Path) -> nn.Module:
@@ -184,7 +184,7 @@ def _network(sequence: TaskSequence, number: int, out: Path) -> nn.Module:
         return open_network(config, len(data.classes))[0].eval()
 
 
-def _top1(network: nn.Module, config: Config, of: Config) -> float:
+def top1_on(network: nn.Module, config: Config, of: Config) -> float:
     """Top-1 of a network on the test photos of a task, in per cent.
 
     Args:
