@@ -169,7 +169,14 @@ class Estimator:
         """The neurons of a share, or of the run's own settings, bool [N], and their step."""
         policy, own = self._run.main_policy, dict[str, object](_STAND_IN)
         if share is not None:
-            own |= {"ratio": share, "budget": None, "budget_unit": "macs", "scheme": None}
+            # In other norm modes, what always trains may exceed a small share.
+            own |= {
+                "ratio": share,
+                "budget": None,
+                "budget_unit": "macs",
+                "scheme": None,
+                "norm_mode": "frozen",
+            }
         elif policy.may_initialize:
             own = {"initialization": policy.name}
         run = replace(self._run, config=resolve(self._base, {**self._overrides, **own}).config)

@@ -56,6 +56,15 @@ def test_the_table_and_the_file_of_a_plan(capsys):
 
 
 @pytest.mark.slow
+def test_every_share_is_planned_where_all_norms_train():
+    assert (
+        plan("--norm_mode=train", "--saved_precision=exact", "--ghost_batch_size=8", "--out=plan.json") == 0
+    )
+    rows = DevicePlan.read(Path("plan.json")).rows
+    assert {row.share for row in rows if row.peak} == {0.03, 0.1, 0.25, 0.5, 1.0}
+
+
+@pytest.mark.slow
 def test_probes_put_what_gains_most_in_front(capsys):
     flags = ["--norm_mode=frontier", "--saved_precision=exact", "--ghost_batch_size=8", "--out=plan.json"]
     assert plan(*flags, "--probe", "--deadline=40s") == 0
