@@ -23,6 +23,7 @@ from neq.planning.rules import Limits
 from neq.runs import find_run
 from neq.runs.identity import plain_identity
 from neq.utils.errors import UserError
+from neq.utils.launch_env import launch_rank
 from neq.utils.malloc import give_back_at_once
 
 RUNS = Path("runs")
@@ -37,6 +38,8 @@ def command(arguments: list[str]) -> int:
     Args:
         arguments: "train", then flags, --plan among them.
     """
+    if launch_rank().count > 1:
+        raise UserError("--plan is for one process; start neq train alone")
     own, flags = _parser().parse_known_args(arguments[1:])
     run = run_options("neq train --plan", flags)
     if own.plan == "auto":
@@ -70,6 +73,7 @@ def _made(run: Options, limits: Limits) -> Path:
 def _train(path: Path, run: Options, flags: list[str]) -> int:
     """Trains under a plan that is made."""
     plan = DevicePlan.read(path)
+    _check_hits(plan)
     config = _planned(plan, path, run)
     if config.memory == "tight":
         give_back_at_once()  # before torch is imported
@@ -100,8 +104,7 @@ def _train(path: Path, run: Options, flags: list[str]) -> int:
         plan = plan.exceeded(max(limit.used, limits.memory))
         plan.write(path)
         console.warn(str(error))
-        if len(plan.hits) >= MOST_HITS:
-            raise UserError(f"{MOST_HITS} plans have exceeded the limit; raise --memory") from None
+        _check_hits(plan)
         _replaced_by(path, flags)
     if deadline.is_over:
         console.warn(f"the time is over; the same command continues {folder}")
@@ -109,6 +112,16 @@ def _train(path: Path, run: Options, flags: list[str]) -> int:
     conclude(console, folder)
     console.note(f"training took {limit.used / 2**20:,.1f} of {limits.memory / 2**20:,.1f} MiB")
     return 0
+
+
+def _check_hits(plan: DevicePlan) -> None:
+    """Raises UserError where no further plan is tried."""
+    if len(plan.hits) >= MOST_HITS:
+        above = max(hit.used for hit in plan.hits) - plan.limits.memory
+        raise UserError(
+            f"{MOST_HITS} plans have exceeded the limit, by up to {above / 2**20:,.1f} MiB; "
+            "make a plan for a higher --memory"
+        )
 
 
 def _planned(plan: DevicePlan, path: Path, run: Options) -> Config:

@@ -134,6 +134,13 @@ def test_wrong_input_of_a_planned_run(flags, error, capsys):
     assert not Path("runs").exists()
 
 
+def test_a_plan_is_for_one_process(monkeypatch, capsys):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert main(["train", "--plan=plan.json"]) == 2
+    assert "--plan is for one process" in capsys.readouterr().err
+
+
 def small_plan(limit):
     """The plan of a short run with two rows, as neq plan writes it."""
     assert plan(*FULL, *EXACT, "--out=plan.json") == 0
@@ -174,7 +181,10 @@ def test_a_run_above_the_limit_takes_the_next_plan_once(tmp_path):
     assert done.returncode == 2
     assert "plan 0, " in done.stdout
     assert "plan 1, " in done.stdout
-    assert "2 plans have exceeded the limit; raise --memory" in done.stderr
+    assert "2 plans have exceeded the limit, by up to " in done.stderr
+    again = train()
+    assert again.returncode == 2
+    assert "make a plan for a higher --memory" in again.stderr
     hits = json.loads(Path("plan.json").read_text())["hits"]
     assert [hit["row"] for hit in hits] == [0, 1]
     assert all(hit["used"] > 1 for hit in hits)
