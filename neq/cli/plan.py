@@ -6,15 +6,17 @@ import math
 import re
 import shlex
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from neq.cli.parsing import Parser, check_new_file
-from neq.config import PRE_TRAINED, Options, find_config, parse_flags, read_yaml
+from neq.config import Options, find_config, parse_flags, read_yaml
 from neq.config.catalog import is_pretrained
 from neq.config.flags import default_config
+from neq.config.keys import flatten_file
 from neq.planning.configurations import SELECTING
 from neq.utils.console import figures_table
 from neq.utils.errors import UserError
@@ -49,7 +51,7 @@ def command(arguments: list[str]) -> int:
     console = Console(highlight=False)
     base, overrides = planned_settings(run)
     gains: dict[int, Gain] = {}
-    with open_planner(base, overrides, run.overrides.keys(), console.note) as planner:
+    with open_planner(base, overrides, given_settings(run, base), console.note) as planner:
         plan = planner.plan(Limits(own.memory, own.deadline))
         if own.probe:
             plan, gains = planner.probe(plan)
@@ -87,13 +89,19 @@ def run_options(prog: str, flags: list[str]) -> Options:
 def planned_settings(run: Options) -> tuple[dict[str, object], dict[str, object]]:
     """The file that the planned run starts from, and its overrides: the policy auto where none is given."""
     overrides = dict(run.overrides)
-    file = run.config_file if run.names_config else default_config(overrides)
+    base = dict(read_yaml(find_config(run.config_file if run.names_config else default_config(overrides))))
     if not run.names_config and overrides.keys().isdisjoint(SELECTING):
         overrides["neuron_selection"] = "auto"
-        net, weights = overrides.get("net_name") or PRE_TRAINED, overrides.get("weights") or "default"
-        if not is_pretrained(str(net), str(weights)):  # frozen norms, which auto brings, would learn nothing
+        net = {**flatten_file(base), **overrides}
+        if not is_pretrained(str(net.get("net_name")), str(net.get("weights") or "default")):
+            # Frozen norms, which auto brings, need statistics of images.
             overrides.setdefault("norm_mode", "frontier")
-    return dict(read_yaml(find_config(file))), overrides
+    return base, overrides
+
+
+def given_settings(run: Options, base: Mapping[str, object]) -> set[str]:
+    """The settings that a plan does not change: those of flags, and of a file that is named."""
+    return {*run.overrides, *(flatten_file(base) if run.names_config else ())}
 
 
 def plan_table(plan: DevicePlan, most: int | None) -> Table:
@@ -140,7 +148,7 @@ def _cells(plan: DevicePlan, row: PlannedRow, is_chosen: bool) -> list[str]:
         norms,
         str(settings["saved_precision"]),
         str(settings.get("micro_batch_size", "all")),
-        str(1 + len(settings.get("checkpoint_cuts", ()))),
+        "" if row.peak is None else str(1 + len(settings.get("checkpoint_cuts", ()))),
         str(settings["memory"]),
         "" if row.peak is None else f"{row.peak / 2**20:,.1f}",
         "" if row.seconds is None else f"{row.seconds:,.0f}",

@@ -15,20 +15,22 @@ from pathlib import Path
 from typing import NoReturn
 
 from neq.cli.parsing import Parser
-from neq.cli.plan import planned_settings, run_options
+from neq.cli.plan import given_settings, planned_settings, run_options
 from neq.config import Config, Options, resolve
 from neq.config.writing import flow_value
+from neq.planning.configurations import PLANNED
 from neq.planning.device_plan import DevicePlan
 from neq.planning.rules import Limits
 from neq.runs import find_run
 from neq.runs.identity import plain_identity
 from neq.utils.errors import UserError
+from neq.utils.exit_codes import Terminated
 from neq.utils.launch_env import launch_rank
 from neq.utils.malloc import give_back_at_once
 
 RUNS = Path("runs")
 PLANS = RUNS / "plans"
-# Plans that a run may exceed the limit under.
+# Plans that are tried before a run is refused.
 MOST_HITS = 2
 
 
@@ -55,7 +57,8 @@ def _made(run: Options, limits: Limits) -> Path:
     """The file of the plan of a run; one that was made before stays, so that its run is resumed."""
     base, overrides = planned_settings(run)
     config = resolve(base, overrides).config
-    asked = [plain_identity(config), limits.memory, limits.deadline, config.device]
+    given = [name for name in PLANNED if name in given_settings(run, base)]
+    asked = [plain_identity(config), given, limits.memory, limits.deadline, config.device]
     path = PLANS / f"{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:10]}.json"
     if path.exists():
         return path
@@ -63,7 +66,7 @@ def _made(run: Options, limits: Limits) -> Path:
     from neq.utils.console import Console
 
     console = Console()
-    plan = plan_run(base, overrides, run.overrides.keys(), limits, console.note, RUNS)
+    plan = plan_run(base, overrides, given, limits, console.note, RUNS)
     path.parent.mkdir(parents=True, exist_ok=True)
     plan.write(path)
     console.note(f"{path}: {len(plan.rows)} configurations, {len(plan.order)} of which fit")
@@ -100,17 +103,20 @@ def _train(path: Path, run: Options, flags: list[str]) -> int:
                 opened=limit.open_data,
                 stopping=stop_on_signals,
             )
+    except (KeyboardInterrupt, Terminated) as error:
+        raise type(error)("stopped and saved; run the same command again to continue") from None
     except (MemoryExceeded, OutOfMemory) as error:
         plan = plan.exceeded(max(limit.used, limits.memory))
         plan.write(path)
-        console.warn(str(error))
+        console.warn(str(error) if isinstance(error, MemoryExceeded) else "out of memory")
         _check_hits(plan)
         _replaced_by(path, flags)
     if deadline.is_over:
         console.warn(f"the time is over; the same command continues {folder}")
         return 0
     conclude(console, folder)
-    console.note(f"training took {limit.used / 2**20:,.1f} of {limits.memory / 2**20:,.1f} MiB")
+    if limit.used:
+        console.note(f"training took {limit.used / 2**20:,.1f} of {limits.memory / 2**20:,.1f} MiB")
     return 0
 
 
@@ -131,10 +137,11 @@ def _planned(plan: DevicePlan, path: Path, run: Options) -> Config:
         UserError: the plan is of another run.
     """
     base, overrides = planned_settings(run)
-    asked = plain_identity(resolve(base, overrides).config)
-    other = [key for key in sorted({*asked, *plan.run}) if asked.get(key) != plan.run.get(key)]
+    asked, given = plain_identity(resolve(base, overrides).config), given_settings(run, base)
+    other = {key for key in {*asked, *plan.run} if asked.get(key) != plan.run.get(key)}
+    other |= {key for key in PLANNED if (key in given) != (key in plan.given)}
     if other:
-        differing = ", ".join(other)
+        differing = ", ".join(sorted(other))
         raise UserError(f"{path} is the plan of another run ({differing} differ); make one with neq plan")
     config = resolve(base, {**overrides, **plan.chosen.settings}).config
     return config.model_copy(update={"resume": find_run(config, RUNS).state == "unfinished"})

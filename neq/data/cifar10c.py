@@ -44,7 +44,7 @@ def open_corrupted(root: str | None, corruption: str) -> Source:
     images, labels = _read(folder / f"{name}.npy"), _read(folder / "labels.npy")
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or len(images) % _SEVERITIES:
         raise UserError(
-            f"file {str(folder / name)!r}.npy is {images.dtype} {list(images.shape)}; "
+            f"file {str(folder / name) + '.npy'!r} is {images.dtype} {list(images.shape)}; "
             f"uint8 [{_SEVERITIES} x photos, height, width, 3] is expected"
         )
     count = len(images) // _SEVERITIES

@@ -71,7 +71,8 @@ class Deadline:
 
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
-        self._started = self._took = 0.0
+        self._started: float | None = None
+        self._took = 0.0
         self.is_over = False
 
     def step(self, epoch: int, step: int, steps: int) -> None:
@@ -85,7 +86,8 @@ class Deadline:
 
     def epoch(self, report: EpochReport) -> None:
         """Measures the epoch with its evaluation, without a search of the rate before it."""
-        self._took = time.monotonic() - self._started
+        if self._started is not None:  # not of one that was resumed in its middle
+            self._took = time.monotonic() - self._started
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Does nothing."""

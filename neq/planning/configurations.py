@@ -17,6 +17,11 @@ from neq.config.catalog import is_pretrained
 NormMode = Literal["train", "frontier", "frozen"]
 # Settings that fix what trains: a plan then compares no shares.
 SELECTING = ("neuron_selection", "budget", "ratio", "scheme", "manual_weight_idx", "weight_update_ratio")
+# Settings that a plan chooses unless they are given.
+PLANNED = (
+    *SELECTING,
+    *("norm_mode", "ghost_batch_size", "saved_precision", "micro_batch_size", "checkpoint_segments"),
+)
 # Images of ghost batches that are compared, where the user names none.
 GHOSTS = (32, 16)
 
@@ -39,9 +44,10 @@ class NormRule:
         Args:
             micro_batch, batch_size: in images.
         """
-        if self.ghost_batch is not None:
-            return micro_batch % self.ghost_batch == 0 and batch_size % micro_batch == 0
-        return self.norm_mode == "frozen" or micro_batch == batch_size
+        if micro_batch == batch_size or self.norm_mode == "frozen":
+            return True
+        ghost = self.ghost_batch
+        return ghost is not None and micro_batch % ghost == 0 and batch_size % micro_batch == 0
 
     def __str__(self) -> str:
         return self.norm_mode if self.ghost_batch is None else f"{self.norm_mode}, ghost {self.ghost_batch}"

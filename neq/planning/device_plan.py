@@ -62,6 +62,7 @@ class DevicePlan:
         device: what was measured: device, threads and versions.
         rows: all configurations.
         order: numbers of those that survive, the preferred first.
+        given: the settings that it could have chosen, and that were given.
         hits: what exceeded the limit so far.
     """
 
@@ -70,6 +71,7 @@ class DevicePlan:
     device: str
     rows: tuple[PlannedRow, ...]
     order: tuple[int, ...]
+    given: tuple[str, ...] = ()
     hits: tuple[Hit, ...] = ()
 
     @property
@@ -124,7 +126,8 @@ class DevicePlan:
             rows = tuple(PlannedRow(**row) for row in content["rows"])
             order = tuple(map(int, content["order"]))
             hits = tuple(Hit(**hit) for hit in content["hits"])
-            found = cls(content["run"], limits, str(content["device"]), rows, order, hits)
+            given = tuple(map(str, content["given"]))
+            found = cls(content["run"], limits, str(content["device"]), rows, order, given, hits)
             if not order or not all(0 <= number < len(rows) and rows[number].peak for number in order):
                 raise ValueError
         except (KeyError, TypeError, ValueError):

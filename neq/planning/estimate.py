@@ -20,7 +20,7 @@ from neq.experiment.time_limit import durations
 from neq.planning.configurations import Configuration, Learning, settings_of
 from neq.planning.rules import Estimate
 from neq.training import Progress, Training, choose_neurons, total_epochs
-from neq.training.memory import of_one_image, process_bytes
+from neq.training.memory import of_one_image, predict, process_bytes
 
 # The neurons that stand for those which a policy will choose once it has measured them: the last ones.
 _STAND_IN = {"neuron_selection": "last", "initialization": "last", "cost_aware": False}
@@ -65,6 +65,9 @@ class Estimator:
         self._run, self._base, self._overrides = run, base, dict(overrides)
         self._batch = run.step_spec().batch_size
         self._model = run.allocator(run.main_policy).model
+        measured = run.main_policy.needs in ("velocity", "gradients")
+        memory = predict(run) if measured else None
+        self._measuring = 0 if memory is None else memory.measuring + memory.before
         # The most that a layer reads and writes for one image.
         self._passing, _, _ = of_one_image(self._model)
         self._estimate = lru_cache(maxsize=None)(self._made)
@@ -118,20 +121,20 @@ class Estimator:
         scratch = kept_scratch(device, cache_folder())
         step = profile.peak(passes, cuts, configuration.micro_batch < self._batch, scratch)
         evaluation = max(passes) * self._passing
-        measuring = 0
+        measuring = self._measuring
         if self._run.main_policy.needs == "importance":
             measuring = evaluation + profile.kept(passes, cuts) + learned.fixed_bytes
         tensors = held + max(step, evaluation, measuring) + extra + task.extra_saved_bytes
         return process_bytes(round(_MARGIN * tensors), device, configuration.memory) + _BESIDE_TENSORS
 
-    def settings(self, configuration: Configuration, cuts: tuple[str, ...]) -> dict[str, Any]:
+    def settings(self, configuration: Configuration, cuts: tuple[str, ...] | None) -> dict[str, Any]:
         """The settings of the run under a configuration, its budget among them.
 
         Args:
-            cuts: of its estimate.
+            cuts: of its estimate; None: it has none, and then its settings lack cuts and budget.
         """
-        settings = settings_of(configuration, self._batch, cuts)
-        if configuration.learning.share is not None:
+        settings = settings_of(configuration, self._batch, cuts or ())
+        if configuration.learning.share is not None and cuts is not None:
             learned = self._learned(configuration.learning)
             passes = (configuration.micro_batch,) * self._run.task.forwards
             kept = learned.profile.kept(passes, cuts) + self._run.task.extra_saved_bytes

@@ -9,15 +9,16 @@ from pathlib import Path
 
 import torch
 
-from neq.config import resolve
+from neq.config import POLICIES, Config, resolve
 from neq.experiment.run import RUNS, open_run, open_run_data
-from neq.planning.configurations import Configuration, Learning, Space, space_of
+from neq.planning.configurations import PLANNED, SELECTING, Configuration, Learning, Space, space_of
 from neq.planning.device_plan import DevicePlan, PlannedRow
 from neq.planning.estimate import Estimator
 from neq.planning.probing import MOST_PROBES, SHARE, Gain, best_plan, probe
 from neq.planning.rules import Limits, Row, check_any, choose, judge
 from neq.runs.identity import plain_identity
 from neq.training import Training
+from neq.utils.errors import UserError
 from neq.utils.malloc import can_give_back
 
 
@@ -62,10 +63,11 @@ def open_planner(
     resolved = resolve(base, overrides)
     for line in resolved.notes:
         notes(line)
+    _check(resolved.config, given)
     with open_run(resolved.config, runs, notes, open_run_data) as (run, _):
         tight = run.device.type == "cpu" and can_give_back()
         space = space_of(resolved.config, given, run.step_spec().batch_size, tight)
-        yield Planner(run, Estimator(run, base, overrides), space)
+        yield Planner(run, Estimator(run, base, overrides), space, given)
 
 
 @dataclass(frozen=True)
@@ -76,11 +78,13 @@ class Planner:
         run: opened.
         estimator: of it.
         space: the configurations that are compared.
+        given: settings that the plan does not change.
     """
 
     run: Training
     estimator: Estimator
     space: Space
+    given: Collection[str] = ()
 
     @property
     def configurations(self) -> list[Configuration]:
@@ -96,6 +100,8 @@ class Planner:
         Returns:
             The plan with the best of them in front, and their gains by the number of the row.
         """
+        if not self.run.data.counts["validation"]:
+            raise UserError("--probe compares validation accuracies; leave out --use_validation 0")
         configurations, first = self.configurations, dict[Learning, int]()
         for number in plan.order:
             first.setdefault(configurations[number].learning, number)
@@ -125,6 +131,28 @@ class Planner:
             device=f"{run.device.type}, {torch.get_num_threads()} threads, torch {torch.__version__}",
             rows=tuple(_planned(self.estimator, row, limits, numbers) for row in rows),
             order=tuple(numbers[row.configuration] for row in choose(rows, space)),
+            given=tuple(name for name in PLANNED if name in self.given),
+        )
+
+
+def _check(config: Config, given: Collection[str]) -> None:
+    """Checks that the configurations of a run can be estimated.
+
+    Args:
+        config: of the run.
+        given: settings that the plan does not change.
+
+    Raises:
+        UserError: they cannot.
+    """
+    neq, policy = config.NEq_config, POLICIES[config.NEq_config.neuron_selection]
+    if config.objective != "classification":
+        raise UserError(f"objective {config.objective!r} cannot be planned; only classification can")
+    is_fixed = any(name in given for name in SELECTING)
+    if is_fixed and not policy.may_initialize and neq.budget_unit != "bytes":
+        raise UserError(
+            f"a plan with policy {policy.name} needs a budget in bytes, since it chooses in training; "
+            "give --budget SIZE, as 8MiB, or leave out policy and budget"
         )
 
 
@@ -141,6 +169,6 @@ def _planned(
         "R3": f"{by} learns the same, and needs neither more memory nor more time",
         "R4": f"{by}, with fewer images at a time or neurons, needs too much memory",
     }
-    settings = estimator.settings(row.configuration, () if found is None else found.cuts)
+    settings = estimator.settings(row.configuration, None if found is None else found.cuts)
     reason = f"{row.rule}: {reasons[row.rule]}" if row.rule else ""
     return PlannedRow(settings, row.configuration.learning.share, peak, seconds, reason)

@@ -84,10 +84,12 @@ def probe(run: Training, choice: Allocation, seconds: float, peak: int) -> Gain:
         peak: predicted bytes of the plan.
     """
     with _unchanged(run.network, run.device):
-        before = evaluate(run, "validation")["top1"] / 100
         started = time.perf_counter()
-        after = before if not _trained(run, choice, seconds) else evaluate(run, "validation")["top1"] / 100
-        took = time.perf_counter() - started
+        before = evaluate(run, "validation")["top1"] / 100
+        evaluation = time.perf_counter() - started
+        is_finite = _trained(run, choice, seconds - 2 * evaluation)
+        after = evaluate(run, "validation")["top1"] / 100 if is_finite else before
+        took = time.perf_counter() - started - evaluation
     return Gain(before, after, took, run.data.counts["validation"], peak)
 
 

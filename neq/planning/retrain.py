@@ -59,6 +59,7 @@ def retrain(
         return record
     _check_data(sequence, out)
     with _locked(out):
+        record = open_record(sequence, out)  # another process may have added to it
         record.write()
         for number in range(len(record.stages), len(sequence.stages)):
             config = _trained(sequence, number, out, follow, notes, stopping)

@@ -129,6 +129,8 @@ def check_any(rows: Sequence[Row], limits: Limits) -> None:
     """
     if any(not row.rule for row in rows):
         return
+    if not rows:
+        raise UserError("no configuration is left: take a ghost_batch_size that divides the micro_batch_size")
     made = [row.estimate for row in rows if row.estimate is not None]
     fitting = [each for each in made if each.peak <= limits.memory]
     if not fitting:

@@ -65,6 +65,15 @@ def test_every_share_is_planned_where_all_norms_train():
 
 
 @pytest.mark.slow
+def test_the_default_network_is_that_of_the_file_and_starts_at_random(capsys):
+    flags = ["--dataset=digits", "--image_size=16", "--saved_precision=exact", "--ghost_batch_size=8"]
+    assert main(["plan", "--memory=1GiB", *flags, "--out=plan.json"]) == 0
+    plan = DevicePlan.read(Path("plan.json"))
+    assert plan.run["net_name"] == "mcunet-in0"
+    assert {row.settings["norm_mode"] for row in plan.rows} == {"frontier"}
+
+
+@pytest.mark.slow
 def test_probes_put_what_gains_most_in_front(capsys):
     flags = ["--norm_mode=frontier", "--saved_precision=exact", "--ghost_batch_size=8", "--out=plan.json"]
     assert plan(*flags, "--probe", "--deadline=40s") == 0
@@ -107,6 +116,8 @@ def test_limits_that_nothing_meets_name_the_least(capsys):
         (["--memory=256"], "'256' is not allowed: a size is expected"),
         (["--memory=1GiB", "--deadline=0"], "'0' is not allowed: a time is expected"),
         (["--memory=1GiB", "--probe"], "--probe takes a share of the deadline; give --deadline TIME"),
+        (["--memory=1GiB", "--neuron_selection=auto", "--ratio=.3"], "policy auto needs a budget in bytes"),
+        (["--memory=1GiB", "--objective=tent", "--norm_mode=train"], "objective 'tent' cannot be planned"),
         (["--memory=1GiB", "--run_dir=x"], "--run_dir is not allowed: the plan decides it"),
         (["--memory=1GiB", "--dry-run"], "--dry-run and --overwrite are not allowed with a plan"),
         (["--memory=1GiB", "--out=no/plan.json"], "the folder no does not exist"),
@@ -169,6 +180,8 @@ def test_a_run_under_a_plan(tmp_path):
     before = summary.read_bytes()
     assert train().returncode == 0  # finished: nothing is trained
     assert summary.read_bytes() == before
+    given = train("--micro_batch_size=16")
+    assert "is the plan of another run (micro_batch_size differ)" in given.stderr
     other = train("--weight_decay=.1")
     assert other.returncode == 2
     assert "is the plan of another run (weight_decay differ)" in other.stderr

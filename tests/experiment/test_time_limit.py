@@ -27,3 +27,13 @@ def test_no_epoch_begins_that_would_end_too_late(monkeypatch):
     with pytest.raises(StopEarly):
         deadline.step(2, 0, 2)
     assert deadline.is_over
+
+
+def test_an_epoch_that_is_resumed_in_its_middle_has_no_duration(monkeypatch):
+    now = 10_000.0  # the machine is up for hours
+    monkeypatch.setattr("neq.experiment.time_limit.time.monotonic", lambda: now)
+    deadline = Deadline(100)
+    deadline.step(0, 7, 9)
+    deadline.epoch(None)
+    deadline.step(1, 0, 9)
+    assert not deadline.is_over

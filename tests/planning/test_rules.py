@@ -145,6 +145,13 @@ def test_micro_batches_by_norm_rule() -> None:
     assert found == {FROZEN: [16, 8, 4, 2, 1], ghost: [16, 8, 4], whole: [16]}
 
 
+def test_a_whole_batch_is_admitted_whatever_the_groups() -> None:
+    of = space(norm_rules=(NormRule("train", 12),), segments=(1,), shares=(None,))
+    assert [each.micro_batch for each in everything(of)] == [16]
+    with pytest.raises(UserError, match="no configuration is left"):
+        check_any([], Limits(1))
+
+
 def test_learnings_come_in_the_order_of_preference() -> None:
     of = space(norm_rules=(NormRule("train"), FROZEN), saved_precisions=("exact", "bf16"))
     assert list(of.learnings)[:3] == [
