@@ -90,6 +90,9 @@ def planned_settings(run: Options) -> tuple[dict[str, object], dict[str, object]
     """The file that the planned run starts from, and its overrides: the policy auto where none is given."""
     overrides = dict(run.overrides)
     base = dict(read_yaml(find_config(run.config_file if run.names_config else default_config(overrides))))
+    objective = {**flatten_file(base), **overrides}.get("objective") or "classification"
+    if objective != "classification":
+        raise UserError(f"objective {objective!r} cannot be planned; only classification can")
     if not run.names_config and overrides.keys().isdisjoint(SELECTING):
         overrides["neuron_selection"] = "auto"
         net = {**flatten_file(base), **overrides}

@@ -146,8 +146,6 @@ def _check(config: Config, given: Collection[str]) -> None:
         UserError: they cannot.
     """
     neq, policy = config.NEq_config, POLICIES[config.NEq_config.neuron_selection]
-    if config.objective != "classification":
-        raise UserError(f"objective {config.objective!r} cannot be planned; only classification can")
     is_fixed = any(name in given for name in SELECTING)
     if is_fixed and not policy.may_initialize and neq.budget_unit != "bytes":
         raise UserError(

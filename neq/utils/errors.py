@@ -56,11 +56,17 @@ def unknown_name(key: str, given: str, allowed: Iterable[str], hint: str = "") -
     """
     names = sorted(allowed)
     known = {_compared(name): name for name in names}
-    near = [known[name] for name in difflib.get_close_matches(_compared(given), known)]
+    near = [known[name] for name in _close_matches(_compared(given), known)]
     near += [name for key, name in known.items() if _compared(given) in key.split("_")]  # `lr` of base_lr
     meant = f"; did you mean {near[0]!r}?" if near else "."
     listed = "" if hint and len(names) > MOST_LISTED else f" Allowed: {', '.join(names)}."
     return UserError(f"{key} {shown(given)} is unknown{meant}{listed} {hint}".rstrip())
+
+
+def _close_matches(given: str, known: Iterable[str]) -> list[str]:
+    """Similar names, the most similar first; of equally similar ones the first in the alphabet."""
+    matches = sorted(difflib.get_close_matches(given, known))
+    return sorted(matches, key=lambda name: -difflib.SequenceMatcher(None, name, given).ratio())
 
 
 def _compared(name: str) -> str:
