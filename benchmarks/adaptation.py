@@ -23,9 +23,9 @@ from typing import Any
 import torch
 
 from benchmarks.adaptation_table import tables
-from benchmarks.common import at_least, machine
+from benchmarks.common import at_least, check_output, machine
 from benchmarks.photo_sets import run_reported
-from benchmarks.transfer_report import Report, check_output
+from benchmarks.transfer_report import Report
 from benchmarks.transfer_runs import of_policy
 from neq.cli.parsing import Parser
 from neq.config import Config, resolve

@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.transfer_report import Report
-from benchmarks.transfer_table import NOTHING, accuracy, has_diverged, markdown, paired
+from benchmarks.transfer_report import Report, machines
+from benchmarks.transfer_table import NOTHING, accuracy, difference, has_diverged, markdown
 
 Run = dict[str, Any]
 
@@ -39,7 +39,7 @@ def _row(cell: str, transfers: Sequence[str], runs: Sequence[Run]) -> list[str]:
     gaps = [labelled[pair] - source[pair] for pair in source.keys() & labelled.keys()]
     row = [cell, *(accuracy([run for run in mine if run["dataset"] == name]) for name in transfers)]
     row += [f"{statistics.fmean(run[key] for run in sound):.1f}" for key in ("test_top1", "test_top1_all")]
-    row.append(_interval(gains) if gains else NOTHING)
+    row.append(difference(gains, digits=1) if gains else NOTHING)
     gap = statistics.fmean(gaps) if gaps else 0.0
     row.append(f"{100 * statistics.fmean(gains) / gap:.0f} %" if gains and gap > 0 else NOTHING)
     kept = [run["saved_bytes"] for run in sound if run["saved_bytes"] is not None]
@@ -55,21 +55,15 @@ def _by_pair(runs: Sequence[Run], cell: str) -> dict[tuple[str, int], float]:
     }
 
 
-def _interval(differences: Sequence[float]) -> str:
-    mean, width = paired(differences)
-    return f"{mean:+.1f}" + ("" if width is None else f" ± {width:.1f}") + f" (n = {len(differences)})"
-
-
 def _notes(report: Report) -> str:
     settings = report.settings
-    machines = {f"{of['cpu']}, torch {of['torch']}": None for of in (run["machine"] for run in report.runs)}
     seeds = sorted({run["seed"] for run in report.runs})
     return (
         f"{settings['network']}, {settings['image_size']} px, {settings['batch_size']} images of each domain "
         f"a step, {settings['epochs']} rounds, norms {settings['norm_mode']}, {settings['optimizer']} at "
         f"{settings['rate']}, seeds {', '.join(map(str, seeds))}; {len(report.runs)} runs, on "
-        f"{'; '.join(machines)}. Top-1 on the target's test split, which the labelled row does not train on, "
-        "after the last epoch: mean and standard deviation over seeds; `all images`: of the whole target. "
-        "- source: mean over the pairs (transfer, seed) in per cent points, with its 95 % paired t interval. "
-        "Gap closed: of the mean difference between labelled and source."
+        f"{machines(report.runs)}. Top-1 on the target's test split, which the labelled row does not train "
+        "on, after the last epoch: mean and standard deviation over seeds; `all images`: of the whole "
+        "target. - source: mean over the pairs (transfer, seed) in per cent points, with its 95 % paired t "
+        "interval. Gap closed: of the mean difference between labelled and source."
     )

@@ -6,14 +6,14 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.transfer_report import Report
+from benchmarks.transfer_report import Report, machines
 from benchmarks.transfer_table import (
     NOTHING,
     accuracy,
     chosen_rate,
+    difference,
     has_diverged,
     markdown,
-    paired,
     rates_kept,
 )
 
@@ -64,26 +64,20 @@ def _row(cell: str, sets: Sequence[str], kept: dict[tuple[str, str, int], Run]) 
             for (name, seed), run in mine.items()
             if (name, baseline, seed) in kept and not has_diverged(run)
         ]
-        row.append(NOTHING if cell == baseline or not pairs else _difference(pairs))
+        row.append(NOTHING if cell == baseline or not pairs else difference(pairs))
     saved = [run["saved_bytes"] for run in mine.values() if run["saved_bytes"] is not None]
     return [*row, f"{statistics.fmean(saved) / 2**20:.2f}" if saved else NOTHING]
 
 
-def _difference(pairs: Sequence[float]) -> str:
-    mean, width = paired(pairs)
-    return f"{mean:+.2f}" + ("" if width is None else f" ± {width:.2f}") + f" (n = {len(pairs)})"
-
-
 def _notes(report: Report) -> str:
     settings = report.settings
-    machines = {f"{of['cpu']}, torch {of['torch']}": None for of in (run["machine"] for run in report.runs)}
     seeds = sorted({run["seed"] for run in report.runs})
     diverged = sum(map(has_diverged, report.runs))
     return (
         f"{settings['network']}, {settings['image_size']} px, batch {settings['batch_size']}, "
         f"{settings['epochs']} epochs, seeds {', '.join(map(str, seeds))}; {len(report.runs)} runs, "
-        f"{diverged} of them diverged, on {'; '.join(machines)}. Test top-1 of the best epoch by validation, "
-        "mean and standard deviation over seeds. Differences: mean over the pairs (set, seed) in per cent "
-        "points, with its 95 % paired t interval. full: the better norm mode of full fine-tuning at its best "
-        f"rate, both by validation. {rates_kept(report)}"
+        f"{diverged} of them diverged, on {machines(report.runs)}. Test top-1 of the best epoch by "
+        "validation, mean and standard deviation over seeds. Differences: mean over the pairs (set, seed) in "
+        "per cent points, with its 95 % paired t interval. full: the better norm mode of full "
+        f"fine-tuning at its best rate, both by validation. {rates_kept(report)}"
     )

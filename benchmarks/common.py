@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,6 +38,16 @@ def run_benchmark(benchmark: Callable[[list[str]], None], argv: list[str] | None
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def check_output(path: Path) -> None:
+    """Checks that a report can lie at a path.
+
+    Raises:
+        UserError: it is a folder, or lies in none.
+    """
+    if path.is_dir() or not path.parent.is_dir():
+        raise UserError(f"output {shown(str(path))} is no place for a file: give one in a folder that exists")
 
 
 def at_least(smallest: int) -> Callable[[str], int]:

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from benchmarks.transfer_report import Report
+from benchmarks.transfer_report import Report, machines
 from benchmarks.transfer_table import NOTHING, accuracy, chosen_rate, has_diverged, markdown, rates_kept
 
 Run = dict[str, Any]
@@ -53,14 +53,13 @@ def _mean(values: Iterable[float | None], form: str) -> str:
 
 def _notes(report: Report) -> str:
     settings, runs = report.settings, report.runs
-    machines = {f"{of['cpu']}, torch {of['torch']}": None for of in (run["machine"] for run in runs)}
     seeds = sorted({run["seed"] for run in runs})
     diverged = sum(map(has_diverged, runs))
     return (
         f"{settings['network']}, {settings['image_size']} px, batch {settings['batch_size']}, "
         f"{settings['epochs']} epochs after {settings['epochs'] // 9} of warm-up, seeds "
         f"{', '.join(map(str, seeds))}; {len(runs)} runs, {diverged} of them diverged, on "
-        f"{'; '.join(machines)}, one thread. Test top-1 of the best epoch by validation, mean and standard "
+        f"{machines(runs)}, one thread. Test top-1 of the best epoch by validation, mean and standard "
         "deviation over seeds. Kilobytes of 1,024 bytes, of training with one photo of the first set; "
         "measured: kept for backward by a step, divided by its photos, and with gradients and optimizer "
         f"state. Seconds: the fastest epoch of each run, median. {rates_kept(report, ':')}"

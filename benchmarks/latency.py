@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from benchmarks.common import (
     at_least,
+    check_output,
     machine,
     open_device,
     open_network,
@@ -33,7 +34,6 @@ from neq.budget import CostModel, Latency, StepSpec
 from neq.budget.latency import Amounts, calibration_selections, measure
 from neq.networks.neurons import NeuronTable, neuron_table
 from neq.utils.atomic_files import write_text
-from neq.utils.errors import UserError
 
 NETWORKS = (("mbv2", 128, 32), ("mcunet-in1", 128, 32))
 NORM_MODES = ("frozen", "train")
@@ -106,10 +106,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.add_argument("--threads", type=at_least(1), default=1)
         parser.add_argument("--output", type=Path, help="a JSON file for the figures")
         options = parser.parse_args(arguments)
-        if options.output is not None and not options.output.parent.is_dir():
-            raise UserError(
-                f"output {options.output} is no place for a file: give one in a folder that exists"
-            )
+        if options.output is not None:
+            check_output(options.output)
         torch.set_num_threads(options.threads)
         device = open_device(options.device)
         console, found = Console(), machine(device)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import at_least, run_benchmark
+from benchmarks.common import at_least, check_output, run_benchmark
 from benchmarks.transfer import lacking, settle
-from benchmarks.transfer_report import Report, check_output, report_to_write
+from benchmarks.transfer_report import Report, report_to_write
 from benchmarks.transfer_runs import Setting, Task, train_task
 from neq.utils.errors import UserError, unknown_name
 

@@ -18,13 +18,21 @@ import torch
 import torch.nn.functional as F
 from rich.console import Console
 
-from benchmarks.common import at_least, machine, open_network, peak_bytes, random_batch, run_benchmark, settle
+from benchmarks.common import (
+    at_least,
+    check_output,
+    machine,
+    open_network,
+    peak_bytes,
+    random_batch,
+    run_benchmark,
+    settle,
+)
 from neq.backward import Plan
 from neq.budget import CostModel, StepSpec
 from neq.budget.scratch import measure_scratch
 from neq.networks.neurons import NeuronTable, Selection, neuron_table
 from neq.utils.atomic_files import write_text
-from neq.utils.errors import UserError
 
 CLASSES = 10
 CPU = torch.device("cpu")
@@ -139,10 +147,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.add_argument("--threads", type=at_least(1), default=1)
         parser.add_argument("--output", type=Path, help="a JSON file for the figures")
         options = parser.parse_args(arguments)
-        if options.output is not None and not options.output.parent.is_dir():
-            raise UserError(
-                f"output {options.output} is no place for a file: give one in a folder that exists"
-            )
+        if options.output is not None:
+            check_output(options.output)
         torch.set_num_threads(options.threads)
         scratch = measure_scratch(CPU)
         cells = list(peaks(CPU, scratch))

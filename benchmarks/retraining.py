@@ -21,7 +21,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import at_least, run_benchmark
+from benchmarks.common import at_least, check_output
+from benchmarks.photo_sets import run_reported
 from benchmarks.retraining_runs import (
     ANY,
     BATCH,
@@ -38,7 +39,7 @@ from benchmarks.retraining_runs import (
     within,
 )
 from benchmarks.retraining_table import tables
-from benchmarks.transfer_report import Report, check_output, report_to_write
+from benchmarks.transfer_report import Report
 from neq.cli.parsing import Parser
 from neq.planning.device_plan import DevicePlan
 from neq.utils.errors import UserError, unknown_name
@@ -171,16 +172,7 @@ def _alone(call: Callable[[Cell], Any], cell: Cell) -> Any:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns the exit code."""
-
-    def command(arguments: list[str]) -> None:
-        given = parse(arguments)
-        if given.table:
-            print(tables(Report(given.output)))
-            return
-        with report_to_write(given.output) as report:
-            train(report, given)
-
-    return run_benchmark(command, argv)
+    return run_reported(parse, train, tables, argv)
 
 
 if __name__ == "__main__":

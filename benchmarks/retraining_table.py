@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from benchmarks.transfer_report import Report
+from benchmarks.transfer_report import Report, machines
 from benchmarks.transfer_table import NOTHING, markdown
 
 REFERENCE = "full"
@@ -93,7 +93,6 @@ def _passes(settings: dict[str, Any]) -> str:
 def _notes(sequence: str, runs: Sequence[Run], report: Report) -> str:
     settings = report.settings
     seeds = ", ".join(str(seed) for seed in sorted({run["seed"] for run in runs}))
-    machines = {f"{of['cpu']}, torch {of['torch']}" for of in (run.get("machine") for run in runs) if of}
     kept = []
     for method, limit, cell in cells(runs):
         rates = sorted({run["base_lr"] for run in cell if run.get("base_lr") is not None})
@@ -101,7 +100,7 @@ def _notes(sequence: str, runs: Sequence[Run], report: Report) -> str:
             kept.append(f"{named(method, limit)} {', '.join(f'{rate:g}' for rate in rates)}")
     return (
         f"{sequence}: {settings['network']}, batch {settings['batch_size']}, {settings['epochs']} epochs a "
-        f"task, seeds {seeds}, on {'; '.join(sorted(machines))}. Limits are shares of the memory that full "
+        f"task, seeds {seeds}, on {machines(runs)}. Limits are shares of the memory that full "
         "training is predicted to take. Taken: the most by which the process' resident memory rose, of all "
         f"runs. CPU s: of one pass over the sequence, evaluation included. Learning rates, of "
         f"{', '.join(f'{rate:g}' for rate in settings['rates'])} by the first task's validation photos: "

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from benchmarks.common import (
     at_least,
+    check_output,
     machine,
     open_device,
     open_network,
@@ -248,10 +249,8 @@ def parse(argv: list[str]) -> tuple[Settings, Path | None]:
     given = vars(parser.parse_args(argv))
     given.pop("debug")  # read where errors are printed
     output: Path | None = given.pop("output")
-    if output is not None and (output.is_dir() or not output.parent.is_dir()):
-        raise UserError(
-            f"output {shown(str(output))} is no place for a file: give one in a folder that exists"
-        )
+    if output is not None:
+        check_output(output)
     wanted = given.pop("variants").split(",")
     for name in wanted:
         if name not in VARIANTS:

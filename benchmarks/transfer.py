@@ -20,8 +20,8 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import at_least, open_device, run_benchmark
-from benchmarks.transfer_report import Report, check_output, report_to_write
+from benchmarks.common import at_least, check_output, open_device, run_benchmark
+from benchmarks.transfer_report import Report, report_to_write
 from benchmarks.transfer_runs import CELLS, Rate, Setting, Task, train_task, weights_identity
 from benchmarks.transfer_table import chosen_rate, tables
 from neq.cli.parsing import Parser

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -64,14 +64,10 @@ class Report:
         )
 
 
-def check_output(path: Path) -> None:
-    """Checks that a report can lie at a path.
-
-    Raises:
-        UserError: it is a folder, or lies in none.
-    """
-    if path.is_dir() or not path.parent.is_dir():
-        raise UserError(f"output {shown(str(path))} is no place for a file: give one in a folder")
+def machines(runs: Iterable[Mapping[str, Any]]) -> str:
+    """The processors and torch versions that runs were measured with, each once."""
+    known = (run["machine"] for run in runs if run.get("machine"))
+    return "; ".join(dict.fromkeys(f"{of['cpu']}, torch {of['torch']}" for of in known))
 
 
 @contextmanager

@@ -40,6 +40,13 @@ def paired(differences: Sequence[float]) -> tuple[float, float | None]:
     return mean, float(width)
 
 
+def difference(pairs: Sequence[float], digits: int = 2) -> str:
+    """`+1.39 ± 1.21 (n = 4)`: the mean of paired differences with its 95 % t interval, if it has one."""
+    mean, width = paired(pairs)
+    interval = "" if width is None else f" ± {width:.{digits}f}"
+    return f"{mean:+.{digits}f}{interval} (n = {len(pairs)})"
+
+
 def tables(report: Report) -> str:
     """The results by cell, what they rest on, and how the learning rates were chosen."""
     runs, settings = report.runs, report.settings
@@ -85,9 +92,7 @@ def _row(
     if cell == BASELINE or not pairs:
         row.append(NOTHING)
     else:
-        mean, width = paired([run["test_top1"] - other["test_top1"] for run, other in pairs])
-        interval = "" if width is None else f" ± {width:.2f}"
-        row.append(f"{mean:+.2f}{interval} (n = {len(pairs)})")
+        row.append(difference([run["test_top1"] - other["test_top1"] for run, other in pairs]))
     if not pairs:
         return [*row, NOTHING, NOTHING]
     # The fastest epoch: what else runs on the machine can only slow a step down.

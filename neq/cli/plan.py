@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping
@@ -121,7 +120,7 @@ def plan_table(plan: DevicePlan, most: int | None) -> Table:
     table = figures_table("", headings, title)
     struck = sorted(
         (number for number, row in enumerate(plan.rows) if row.reason),
-        key=lambda number: plan.rows[number].reason[:2] in ("R3", "R4"),
+        key=lambda number: plan.rows[number].rule in ("R3", "R4"),
     )
     for number in [*plan.order, *struck][:most]:
         table.add_row(str(number), *_cells(plan, plan.rows[number], number == plan.number))
@@ -130,7 +129,7 @@ def plan_table(plan: DevicePlan, most: int | None) -> Table:
 
 def struck_lines(plan: DevicePlan) -> list[str]:
     """How many configurations survive, and how many each rule strikes."""
-    counts = Counter(row.reason.partition(":")[0] for row in plan.rows if row.reason)
+    counts = Counter(row.rule for row in plan.rows if row.reason)
     rules = {
         "R1": "need more memory",
         "R2": "take longer",
@@ -155,15 +154,8 @@ def _cells(plan: DevicePlan, row: PlannedRow, is_chosen: bool) -> list[str]:
         str(settings["memory"]),
         "" if row.peak is None else f"{row.peak / 2**20:,.1f}",
         "" if row.seconds is None else f"{row.seconds:,.0f}",
-        "runs" if is_chosen else _rule(row),
+        "runs" if is_chosen else row.rule if row.by is None else f"{row.rule} ({row.by})",
     ]
-
-
-def _rule(row: PlannedRow) -> str:
-    """The rule that strikes a row, and the row that makes it do so."""
-    rule, _, reason = row.reason.partition(": ")
-    by = re.match(r"row (\d+)", reason)
-    return rule if by is None else f"{rule} ({by[1]})"
 
 
 def _parser() -> Parser:

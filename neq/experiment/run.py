@@ -147,16 +147,18 @@ def open_run(
 
         with processes.first_alone("data"):
             data = open_set(config.data_provider)
-        _folder(config, data.fingerprint, runs)  # refused before a network is downloaded or built
+        named = run_folder(config, data.fingerprint)
+        _folder(config, data.fingerprint, runs / named)  # refused before a network is downloaded or built
         with processes.first_alone("network"):
             network, table = open_network(config, len(data.classes))
             network.to(device).to(memory_format=torch.channels_last)
             inputs = TaskInputs(config, data, device, network, open_set, notes)
             task = task_class(config.objective).of_run(inputs)
             found = fingerprint([each.fingerprint for each in sets])
-            record = RunRecord(_folder(config, found, runs))
-            named = str(run_folder(config, found))
-            checkpoints = Checkpoints(record.checkpoints, writes=processes.is_first, run=named)
+            if found != data.fingerprint:
+                named = run_folder(config, found)
+            record = RunRecord(_folder(config, found, runs / named))
+            checkpoints = Checkpoints(record.checkpoints, writes=processes.is_first, run=str(named))
             run = Training(
                 config, network, table, data, task, device, checkpoints,
                 processes=processes, fingerprint=found,
@@ -181,9 +183,9 @@ def _check_times(run: Training, fresh: bool, notes: Notes) -> None:
         _check_policies(run)
 
 
-def _folder(config: Config, images: str | None, runs: Path) -> Path:
-    """The folder of the run; not among its own images, which would change their fingerprint."""
-    folder = Path(config.run_dir).expanduser() if config.run_dir else runs / run_folder(config, images)
+def _folder(config: Config, images: str | None, own: Path) -> Path:
+    """The folder of a run, by default its own; not among its images: it would change their fingerprint."""
+    folder = Path(config.run_dir).expanduser() if config.run_dir else own
     root = config.data_provider.root
     of_files = images is not None and root is not None
     if of_files and folder.resolve().is_relative_to(Path(str(root)).expanduser().resolve()):

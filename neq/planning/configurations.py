@@ -49,9 +49,6 @@ class NormRule:
         ghost = self.ghost_batch
         return ghost is not None and micro_batch % ghost == 0 and batch_size % micro_batch == 0
 
-    def __str__(self) -> str:
-        return self.norm_mode if self.ghost_batch is None else f"{self.norm_mode}, ghost {self.ghost_batch}"
-
 
 @dataclass(frozen=True)
 class Learning:

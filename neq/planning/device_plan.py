@@ -27,7 +27,8 @@ class PlannedRow:
         share: of the selection (`Learning.share`).
         peak: predicted bytes; None: not estimated.
         seconds: predicted of the whole run; None: not estimated.
-        reason: why it is struck; empty: it is not.
+        reason: why it is struck, the rule first; empty: it is not.
+        by: the number of the row that makes the rule do so, under R3 and R4.
     """
 
     settings: Mapping[str, Any]
@@ -35,6 +36,12 @@ class PlannedRow:
     peak: int | None
     seconds: float | None
     reason: str = ""
+    by: int | None = None
+
+    @property
+    def rule(self) -> str:
+        """The rule that strikes it."""
+        return self.reason.partition(":")[0]
 
 
 @dataclass(frozen=True)

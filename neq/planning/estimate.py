@@ -14,7 +14,7 @@ from neq.budget.latency_cache import kept_step_time
 from neq.budget.peak import StepProfile, Work
 from neq.budget.scratch import kept_scratch
 from neq.budget.step_time import StepTime
-from neq.config import Config, resolve
+from neq.config import resolve
 from neq.config.paths import cache_folder
 from neq.experiment.time_limit import durations
 from neq.planning.configurations import Configuration, Learning, settings_of
@@ -38,14 +38,12 @@ class _Learned:
     """What learns under one `Learning`.
 
     Args:
-        config: of the run, neither cut nor accumulated.
         chosen: its neurons, or those that stand for them, bool [N].
         profile: of its step.
         cut_points: where the network may be cut.
         fixed_bytes: of gradients and optimizer state.
     """
 
-    config: Config
     chosen: Tensor
     profile: StepProfile
     cut_points: tuple[str, ...]
@@ -84,18 +82,16 @@ class Estimator:
         learned, images = self._learned(configuration.learning), configuration.micro_batch
         cuts = self._cuts(configuration.learning, images, configuration.segments)
         passes, parts = (images,) * self._run.task.forwards, -(-self._batch // images)
-        time, work = (
-            self._times(configuration.learning.norm_rule.norm_mode),
-            learned.profile.work(passes, cuts),
-        )
+        time = self._times(configuration.learning.norm_rule.norm_mode)
+        work = learned.profile.work(passes, cuts)
         step = time.seconds(parts, Work(*(parts * each for each in work)))
         image = time.seconds(1, work) * work.forward / work.macs / sum(passes)
         if configuration.memory == "tight":
             step, image = step * _TIGHT_STEP, image * _TIGHT_STEP
-        total = durations(self._run, learned.config, step, image)
+        total = durations(self._run, self._run.config, step, image)
         return Estimate(
             self._process_bytes(configuration, learned, passes, cuts),
-            total.total(total_epochs(learned.config.run_config)),
+            total.total(total_epochs(self._run.config.run_config)),
             cuts,
         )
 
@@ -116,7 +112,7 @@ class Estimator:
         extra = sum(parameter.nbytes for parameter in task.extra_parameters().values())
         channels, height, width = self._model.spec.image_shape
         held = profile.held + self._batch * len(passes) * (4 * channels * height * width + 8) + extra
-        if learned.config.run_config.base_lr == "auto":  # what a search puts back
+        if self._run.config.run_config.base_lr == "auto":  # what a search puts back
             held += profile.gradients + sum(each.nbytes for each in self._run.network.buffers())
         scratch = kept_scratch(device, cache_folder())
         step = profile.peak(passes, cuts, configuration.micro_batch < self._batch, scratch)
@@ -149,12 +145,6 @@ class Estimator:
 
     def _learn(self, learning: Learning) -> _Learned:
         rule = learning.norm_rule
-        own = {
-            "norm_mode": rule.norm_mode,
-            "saved_precision": learning.saved_precision,
-            "ghost_batch_size": rule.ghost_batch,
-        }
-        config = resolve(self._base, {**self._overrides, **own}).config
         chosen, spec = self._selected(learning.share)
         model = self._model.with_spec(
             replace(
@@ -166,7 +156,7 @@ class Estimator:
         )
         selection = model.table.selection(chosen)
         held = model.held_bytes(model.spec.trainable_slices(model.network, model.table, selection))
-        return _Learned(config, chosen, model.profile(selection), model.cut_points, sum(held))
+        return _Learned(chosen, model.profile(selection), model.cut_points, sum(held))
 
     def _select(self, share: float | None) -> tuple[Tensor, StepSpec]:
         """The neurons of a share, or of the run's own settings, bool [N], and their step."""

@@ -160,13 +160,13 @@ def _planned(
     """A row as settings, and its reason in words."""
     found = row.estimate
     peak, seconds = (None, None) if found is None else (found.peak, found.seconds)
-    by = "" if row.by is None else f"row {numbers[row.by]}"
+    by = None if row.by is None else numbers[row.by]
     reasons = {
         "R1": f"needs {0 if peak is None else peak:,} of {limits.memory:,} bytes",
         "R2": f"takes {0 if seconds is None else seconds:,.1f} of {limits.deadline:,.1f} s",
-        "R3": f"{by} learns the same, and needs neither more memory nor more time",
-        "R4": f"{by}, with fewer images at a time or neurons, needs too much memory",
+        "R3": f"row {by} learns the same, and needs neither more memory nor more time",
+        "R4": f"row {by}, with fewer images at a time or neurons, needs too much memory",
     }
     settings = estimator.settings(row.configuration, None if found is None else found.cuts)
     reason = f"{row.rule}: {reasons[row.rule]}" if row.rule else ""
-    return PlannedRow(settings, row.configuration.learning.share, peak, seconds, reason)
+    return PlannedRow(settings, row.configuration.learning.share, peak, seconds, reason, by)

@@ -11,13 +11,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
-
+from neq.backward import Plan
 from neq.budget import Allocation
 from neq.training import Training, make_plan
 from neq.training.epoch_state import EpochState
@@ -25,6 +22,7 @@ from neq.training.evaluation import evaluate
 from neq.training.optimizer import make_optimizer
 from neq.training.rate_search import grid
 from neq.training.steps import Epoch, batches_from, is_finite, seed_dropout, train_step
+from neq.training.unchanged import unchanged
 
 MOST_PROBES = 8
 # The most of a deadline that all probes take.
@@ -75,7 +73,7 @@ def best_plan(gains: Mapping[int, Gain]) -> int:
 
 
 def probe(run: Training, choice: Allocation, seconds: float, peak: int) -> Gain:
-    """Trains for a time and evaluates; network and random streams are left as they were.
+    """Trains for a time and evaluates; network, task and random streams are left as they were.
 
     Args:
         run: with the settings of the plan.
@@ -83,19 +81,20 @@ def probe(run: Training, choice: Allocation, seconds: float, peak: int) -> Gain:
         seconds: for steps and evaluation.
         peak: predicted bytes of the plan.
     """
-    with _unchanged(run.network, run.device):
+    plan = make_plan(run, run.main_policy, choice.chosen)
+    with unchanged(run, plan):
         started = time.perf_counter()
         before = evaluate(run, "validation")["top1"] / 100
         evaluation = time.perf_counter() - started
-        is_finite = _trained(run, choice, seconds - 2 * evaluation)
+        is_finite = _trained(run, plan, choice, seconds - 2 * evaluation)
         after = evaluate(run, "validation")["top1"] / 100 if is_finite else before
         took = time.perf_counter() - started - evaluation
     return Gain(before, after, took, run.data.counts["validation"], peak)
 
 
-def _trained(run: Training, choice: Allocation, seconds: float) -> bool:
+def _trained(run: Training, plan: Plan, choice: Allocation, seconds: float) -> bool:
     """Trains for a time; whether the network is finite then."""
-    plan, extra = make_plan(run, run.main_policy, choice.chosen), run.task.extra_parameters()
+    extra = run.task.extra_parameters()
     settings = run.config.run_config
     rates = grid(settings)
     rate = rates[len(rates) // 2] if settings.base_lr == "auto" else float(settings.base_lr)
@@ -110,14 +109,3 @@ def _trained(run: Training, choice: Allocation, seconds: float) -> bool:
         if time.perf_counter() >= end or epoch.state.step == _MOST_STEPS:
             break
     return is_finite(run, epoch)
-
-
-@contextmanager
-def _unchanged(network: nn.Module, device: torch.device) -> Iterator[None]:
-    """Leaves a network and the random streams as they were before the block."""
-    kept: dict[str, Tensor] = {name: value.clone() for name, value in network.state_dict().items()}
-    try:
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            yield
-    finally:
-        network.load_state_dict(kept)

@@ -7,19 +7,13 @@ optimizer and a schedule of its own; afterwards network, task and random streams
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-import torch
-
 from neq.backward import Plan
 from neq.config import RunSettings
-from neq.networks.parameter_slice import named_tensor
-from neq.selection import previous_values
 from neq.training.context import Progress, Training
 from neq.training.epoch_state import EpochState
 from neq.training.evaluation import evaluate
@@ -36,6 +30,7 @@ from neq.training.steps import (
     train_step,
 )
 from neq.training.stopping import Stopped
+from neq.training.unchanged import unchanged
 
 # Lowest rate of the grid: of SGD without momentum, of Adam and AdamW. Each further one is twice the former.
 _LOWEST_SGD, _LOWEST_ADAM, _RATES = 0.00625, 1e-4, 6
@@ -120,7 +115,7 @@ def _search(run: Training, progress: Progress, number: int, state: EpochState, p
             trial: dict[str, Any] = {"epoch": number, "rung": rung, "rate": rate, "steps": times * least}
             done = (one for one in progress.rate_trials if trial.items() <= one.items())
             if (found := next(done, None)) is None:
-                with _unchanged(run, state, plan):
+                with unchanged(run, plan, state.before):
                     found = trial | {"val_loss": _trial(run, number, state, plan, rate, times * least)}
                 progress.rate_trials.append(found)
                 if settings.checkpoint_minutes:
@@ -168,22 +163,3 @@ def _trial(
             f"{', '.join(scores)}; add loss to them"
         )
     return scores["loss"] if math.isfinite(scores["loss"]) else None
-
-
-@contextmanager
-def _unchanged(run: Training, state: EpochState, plan: Plan) -> Iterator[None]:
-    """Leaves network, task and random streams as they were before the block."""
-    before = state.before or previous_values(run.network, plan.parts)
-    extra = run.task.extra_parameters()
-    own = {name: parameter.detach().clone() for name, parameter in extra.items()}
-    of_task = copy.deepcopy(run.task.state())
-    try:
-        with torch.random.fork_rng([run.device] if run.device.type == "cuda" else []):
-            yield
-    finally:
-        with torch.no_grad():
-            for name, (part, values) in before.items():
-                part.put(named_tensor(run.network, name), values)
-            for name, values in own.items():
-                extra[name].copy_(values)
-        run.task.load_state(of_task)

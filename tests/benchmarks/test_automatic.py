@@ -1,5 +1,4 @@
 import json
-from pathlib import Path
 
 import pytest
 
@@ -7,6 +6,7 @@ from benchmarks.automatic import CELLS, RECIPES, SETS, main
 from benchmarks.automatic_table import tables
 from benchmarks.transfer_report import Report
 from benchmarks.transfer_runs import Setting, Task, resolved
+from tests.benchmarks.pages import ROOT, refusal, table_of
 
 MACHINE = {"cpu": "a cpu", "torch": "2", "threads": 1, "device": "cpu"}
 
@@ -101,14 +101,8 @@ def test_differences_are_to_the_norm_mode_of_full_that_is_better_on_validation(t
     ],
 )
 def test_bad_arguments_are_one_line(capsys, arguments, said):
-    assert main(arguments) == 2
-    error = capsys.readouterr().err
-    assert said in error
-    assert len(error.splitlines()) == 1
+    assert said in refusal(main, arguments, capsys)
 
 
 def test_the_page_holds_exactly_what_was_measured():
-    root = Path(__file__).resolve().parents[2]
-    page = (root / "docs/automatic_selection.md").read_text()
-    between = page.partition("<!-- tables -->\n")[2].partition("<!-- end of tables -->")[0]
-    assert between.strip() == tables(Report(root / "benchmarks/automatic.json"))
+    assert table_of("docs/automatic_selection.md") == tables(Report(ROOT / "benchmarks/automatic.json"))

@@ -1,5 +1,4 @@
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from benchmarks.transfer_report import Report
 from benchmarks.transfer_runs import Setting, Task, resolved
 from neq.config import section_of
 from neq.wings.int8 import Int8Settings
+from tests.benchmarks.pages import ROOT, refusal, table_of
 
 MACHINE = {"cpu": "a cpu", "torch": "2", "threads": 1, "device": "cpu"}
 
@@ -80,10 +80,7 @@ def test_the_table_is_of_the_rates_that_validation_keeps(tmp_path):
     ],
 )
 def test_bad_arguments_are_one_line(capsys, arguments, said):
-    assert main(arguments) == 2
-    error = capsys.readouterr().err
-    assert said in error
-    assert len(error.splitlines()) == 1
+    assert said in refusal(main, arguments, capsys)
 
 
 @pytest.fixture
@@ -123,7 +120,4 @@ def test_runs_are_trained_recorded_and_shown(data, tmp_path, capsys):
 
 
 def test_the_page_holds_exactly_what_was_measured():
-    root = Path(__file__).resolve().parents[2]
-    page = (root / "docs/int8.md").read_text()
-    between = page.partition("<!-- tables -->\n")[2].partition("<!-- end of tables -->")[0]
-    assert between.strip() == tables(Report(root / "benchmarks/int8.json"))
+    assert table_of("docs/int8.md") == tables(Report(ROOT / "benchmarks/int8.json"))

@@ -1,5 +1,4 @@
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from benchmarks.transfer_runs import CELLS, Setting, Task, resolved, train_task
 from benchmarks.transfer_table import chosen_rate, paired, tables
 from neq.training import TrainingDiverged
 from neq.utils.errors import UserError
+from tests.benchmarks.pages import ROOT, table_of
 
 TINY = {
     "network": "mcunet-in1",
@@ -290,7 +290,4 @@ def test_the_default_grid_holds_what_decides_full_training():
 
 
 def test_the_page_holds_exactly_what_was_measured():
-    root = Path(__file__).resolve().parents[2]
-    page = (root / "docs/transfer.md").read_text()
-    between = page.partition("<!-- tables -->\n")[2].partition("<!-- end of tables -->")[0]
-    assert between.strip() == tables(Report(root / "benchmarks/transfer.json"))
+    assert table_of("docs/transfer.md") == tables(Report(ROOT / "benchmarks/transfer.json"))
