@@ -22,6 +22,7 @@ from scipy import ndimage
 
 from neq.data.sources import Source
 from neq.utils.errors import unknown_name
+from neq.utils.images import open_image
 from neq.utils.seeds import seed_for
 
 # x float64 [H, W, 3] in 0 .. 1, what the severity means, random numbers -> the same, not yet clipped.
@@ -192,7 +193,7 @@ def _pixelate(x: _Image, share: float, random: np.random.Generator) -> _Image:
 def _jpeg_compression(x: _Image, quality: int, random: np.random.Generator) -> _Image:
     file = io.BytesIO()
     _as_image(x).save(file, "JPEG", quality=quality)
-    with Image.open(file) as image:
+    with open_image(file) as image:
         return np.asarray(image) / 255
 
 

@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from functools import cache
+from typing import IO
 
 from PIL import ExifTags, Image
 
@@ -26,7 +27,7 @@ _TURNS = {
 
 
 @contextlib.contextmanager
-def open_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+def open_image(path: str | os.PathLike[str] | IO[bytes]) -> Iterator[Image.Image]:
     """An image of one of FORMATS; its pixels are read when they are asked for.
 
     PIL's warnings (odd metadata, many pixels) are silenced within the context: they do not name the file.

@@ -30,10 +30,12 @@ SOURCES = sorted(
 ) + sorted(ROOT.glob("*.py"))
 SECRET = "hunter2-0123456789abcdef0123456789abcdef"
 # What stands there on purpose, and a word of the line that names it: torchvision's weights are read within
-# tensors_alone(), and an unpickler knows four harmless globals (tests/int8/test_tiny_training.py).
+# tensors_alone(), an unpickler knows four harmless globals (tests/int8/test_tiny_training.py), and a process
+# replaces itself by another of the same Python, without a shell.
 ALLOWED = {
     "neq/networks/from_torchvision.py": "tensors_alone",
     "neq/int8/tiny_training.py": "pickle.Unpickler",
+    "neq/cli/planned_train.py": "os.execv",
 }
 
 
@@ -233,7 +235,7 @@ def test_a_key_is_not_told_where_something_goes_wrong(key, tmp_path, monkeypatch
         raise RuntimeError("a fault of the program")
 
     if kind == "fault":
-        monkeypatch.setattr(neq.experiment.run, "prepare", broken)
+        monkeypatch.setattr(neq.experiment.run, "open_run", broken)
     argv = ["train", *FAST, "--debug"] if kind != "mistake" else ["train", "--n_epochs", "x", "--debug"]
     if kind == "refused key":
         pytest.importorskip("wandb")
