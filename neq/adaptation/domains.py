@@ -10,12 +10,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from neq.config import DataProvider, section_of
+from neq.config import Config, DataProvider, section_of
 from neq.data import Data
 from neq.tasks import TaskInputs
 from neq.tasks.classification import LabelledBatch, on_device
 from neq.utils.errors import UserError, shown
-from neq.wings.adaptation import AdaptationSettings
+from neq.wings.adaptation import PREFIX, AdaptationSettings
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ class Domains:
             raise UserError(f"source and target are both {_named(source)}; give two domains")
         opened = inputs.open_data(target)
         order = matched(inputs.data.classes, opened.classes, _named(source), _named(target))
-        for name, data in ((_named(source), inputs.data), (_named(target), opened)):
+        trained = ((_named(source), inputs.data), (_named(target), opened))
+        for name, data in trained[1:] if _learns_the_target(inputs.config) else trained:
             if data.counts["train"] < source.base_batch_size:
                 raise UserError(
                     f"{name} has {data.counts['train']} training images, fewer than base_batch_size "
@@ -91,6 +92,8 @@ class Domains:
 def target_settings(source: DataProvider, inputs: TaskInputs) -> DataProvider:
     """The data settings of the target: those of the source, with another data set and no validation split.
 
+    A `train_part` is of the images that are learned with labels; of unlabelled ones all train.
+
     Raises:
         UserError: the settings name none.
     """
@@ -99,10 +102,17 @@ def target_settings(source: DataProvider, inputs: TaskInputs) -> DataProvider:
         raise UserError(
             f"objective {inputs.config.objective!r} needs a second data set; give it with --target NAME"
         )
-    own = {"dataset": settings.target, "root": settings.target_root, "corruption": None}
+    own: dict[str, object] = {"dataset": settings.target, "root": settings.target_root, "corruption": None}
     if settings.target == "image_folder" and settings.target_root is None:
         raise UserError("target 'image_folder' needs the folder of its images; give --target_root DIR")
-    return source.model_copy(update={**own, "use_validation": False, "velocity_images": 1})
+    part = source.train_part if _learns_the_target(inputs.config) else (0.0, 1.0)
+    own |= {"use_validation": False, "velocity_images": 1, "train_part": part}
+    return source.model_copy(update=own)
+
+
+def _learns_the_target(config: Config) -> bool:
+    """Whether the labels that are learned are the target's."""
+    return config.objective == f"{PREFIX}labelled"
 
 
 def matched(source: tuple[str, ...], target: tuple[str, ...], first: str, second: str) -> Tensor:

@@ -31,11 +31,11 @@ class LabelShift(SourceOnly):
         if inputs.config.net_config.weights == "default":
             inputs.notes("adapt_bbse starts from a head that was not trained; give the --weights of a run")
         self._notes, self._device = inputs.notes, inputs.device
-        self._weights = torch.ones(len(domains.source.classes))
+        self._weights: Tensor | None = None
 
     def batches(self, epoch: int, start: int) -> Iterator[LabelledBatch]:
         """Labelled source batches, once the weights are known."""
-        if (epoch, start) == (0, 0):
+        if self._weights is None:
             self._weights = self._found()
             shown = ", ".join(f"{weight:.2f}" for weight in self._weights.tolist())
             classes = effective_images(self._weights)
@@ -63,12 +63,13 @@ class LabelShift(SourceOnly):
         images, labels = batch
         outputs = forward(images)
         losses = cross_entropy(outputs, labels, "none")
+        assert self._weights is not None, "batches come first"
         weights = self._weights.to(losses.device, losses.dtype)[labels]
         return StepOutput((weights * losses).mean(), count_hits(outputs.detach(), labels))
 
     def state(self) -> dict[str, Any]:
-        """The weights of the classes."""
-        return {"weights": self._weights}
+        """The weights of the classes, once they are known."""
+        return {} if self._weights is None else {"weights": self._weights}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restores what `state` returned.
@@ -76,6 +77,7 @@ class LabelShift(SourceOnly):
         Raises:
             ValueError: it is not the state of this task.
         """
-        if state.keys() != {"weights"} or state["weights"].shape != self._weights.shape:
+        classes = len(self.domains.source.classes)
+        if state and (state.keys() != {"weights"} or state["weights"].shape != (classes,)):
             raise ValueError("the checkpoint has no weights of these classes")
-        self._weights = state["weights"]
+        self._weights = state.get("weights")

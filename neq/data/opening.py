@@ -131,7 +131,8 @@ class Data:
 
         Args:
             epoch: from 0: batches of training images; None: every image once as for evaluation, in batches of
-                nearly equal sizes and a random order, the same for every seed: folders are sorted by class.
+                nearly equal sizes, those of training at most, and a random order, the same for every seed:
+                folders are sorted by class.
             first: number of the first batch.
 
         Yields:
@@ -139,7 +140,7 @@ class Data:
         """
         every = np.sort(np.concatenate([*self._parts.values()]))
         if epoch is None:
-            plan = self._mixed_keys(every, self._test_batch_size)[first:]
+            plan = self._mixed_keys(every, self._batch_size)[first:]
         else:
             plan = train_keys(every, self._batch_size, self._seed, epoch)[first:]
         shares = filter(None, map(self._local, plan))
