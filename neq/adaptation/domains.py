@@ -71,6 +71,10 @@ class Domains:
         """Labelled source batches from a step of the run on, pass after pass."""
         return on_device(_from(self.source.train_batches, self.source.steps_per_epoch, step), self.device)
 
+    def source_images(self) -> Iterator[Tensor]:
+        """All images of the source once, in batches, as for evaluation."""
+        return (images for images, _ in on_device(self.source.unlabelled_batches(None), self.device))
+
     def target_batches(self, epoch: int | None, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Target images and their numbers: of an epoch, or all of them once, as for evaluation."""
         return on_device(self.target.unlabelled_batches(epoch, start), self.device)

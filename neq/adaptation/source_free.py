@@ -79,4 +79,4 @@ class SourceFree(Adaptation):
         """
         if state.keys() != {"guesses"}:
             raise ValueError("the task has pseudo labels, the checkpoint has none")
-        self._guesses = state["guesses"]
+        self._guesses, self._round = state["guesses"], None

@@ -56,8 +56,10 @@ class AdaptationSettings(Section):
     loss_weight: float | None = Field(
         None, ge=0, description="weight of the method's loss beside the cross entropy; none: the method's own"
     )
-    domain_norms: Literal["joint", "separate"] = Field(
-        "joint", description="batch norms see both domains' images together, or each domain's in turn"
+    domain_norms: Literal["joint", "separate", "domain"] = Field(
+        "joint",
+        description="batch norms see both domains' images together, or each domain's in turn, or (domain) "
+        "with running statistics for each domain",
     )
     adapt_statistics: bool = Field(False, description="batch norms start from the statistics of the target")
     select_by: Literal["last", "source", "im", "snd", "oracle"] = Field(
