@@ -44,8 +44,27 @@ class Pair:
     progress: float
 
 
+@dataclass(frozen=True)
+class OfSource:
+    """The source's part of a pair: its images [B, 3, S, S] and labels [B]."""
+
+    images: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class OfTarget:
+    """The target's part of a pair: its images [B, 3, S, S]."""
+
+    images: Tensor
+
+
 class Aligned(Adaptation):
-    """Adaptation by a method of METHODS, whose parameters train beside the network's."""
+    """Adaptation by a method of METHODS, whose parameters train beside the network's.
+
+    A loss whose terms read one domain each allows a call for each domain with a backward pass of its own,
+    which keeps half as much: a `micro_batch_size` of the images of one domain.
+    """
 
     def __init__(self, inputs: TaskInputs, domains: Domains) -> None:
         super().__init__(inputs, domains)
@@ -58,6 +77,8 @@ class Aligned(Adaptation):
                 f"objective {inputs.config.objective!r} compares every pair of images in a batch, which one "
                 "process needs whole; start one process, or take adapt_mcc, adapt_coral or adapt_dann"
             )
+        self.fixed_parts = 0 if self.method.compares else 2
+        self._check_parts(inputs.config)
         self.extra_saved_bytes = self._kept_bytes(len(domains.source.classes))
         self._of_source = None
         if self.settings.domain_norms == "domain":
@@ -66,8 +87,9 @@ class Aligned(Adaptation):
 
     @classmethod
     def passes(cls, config: Config) -> tuple[int, ...]:
-        """One pass with the images of both domains, or one for each domain."""
-        return (2,) if section_of(config, AdaptationSettings).domain_norms == "joint" else (1, 1)
+        """One pass with the images of both domains, or one for each domain; of micro-batches, one each."""
+        is_joint = section_of(config, AdaptationSettings).domain_norms == "joint"
+        return (2,) if is_joint or config.run_config.micro_batch_size is not None else (1, 1)
 
     def begin(self, epoch: int, start: int) -> None:
         """At the start of the run, statistics of each domain where it has its own, or of the target."""
@@ -85,8 +107,24 @@ class Aligned(Adaptation):
             images, labels = next(source)
             yield Pair(torch.cat([images, unlabelled]), labels, self.progress(epoch, number))
 
-    def step(self, forward: Forward, batch: Pair) -> StepOutput:
+    def micro_batches(self, batch: Pair, parts: int) -> Iterator[tuple[Any, float]]:
+        """The pair, or its two domains, whose losses add up."""
+        if parts == 1:
+            yield batch, 1.0
+        else:
+            source, target = batch.images.chunk(2)
+            yield OfSource(source, batch.labels), 1.0
+            yield OfTarget(target), 1.0
+
+    def step(self, forward: Forward, batch: Pair | OfSource | OfTarget) -> StepOutput:
         """Counts images and hits of the source."""
+        if isinstance(batch, OfSource):
+            with self._source_norms():
+                return self._source.step(forward, (batch.images, batch.labels))
+        if isinstance(batch, OfTarget):
+            outputs = forward(batch.images)
+            outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+            return StepOutput(self._weight * self.method.of_target(outputs, forward.mean), {})
         with HeadInputs(self._head) as kept:
             if self.settings.domain_norms == "joint":
                 outputs = forward(batch.images)
@@ -123,6 +161,25 @@ class Aligned(Adaptation):
             super().load_state(state)
         else:
             self._of_source.load_state(state)
+
+    def _check_parts(self, config: Config) -> None:
+        """Checks that a `micro_batch_size` is a domain's part of the batch.
+
+        Raises:
+            UserError: it is not, or the domains cannot be passed alone.
+        """
+        images, own = config.run_config.micro_batch_size, round(self.domains.batch_size * self.share)
+        if images is None:
+            return
+        needs = None
+        if self.method.compares:
+            needs = f"objective {config.objective!r}, whose loss compares both domains; leave it out"
+        elif self.settings.domain_norms == "joint" and config.NEq_config.norm_mode != "frozen":
+            needs = "domain_norms 'joint', which sees both domains in one call; give domain_norms separate"
+        elif images != own:
+            needs = f"{own} images of each domain in a process; give {own}: one domain after the other"
+        if needs:
+            raise UserError(f"micro_batch_size {images} is not allowed with {needs}")
 
     def _source_norms(self) -> AbstractContextManager[None]:
         return nullcontext() if self._of_source is None else self._of_source.used()

@@ -93,6 +93,7 @@ class Task(Protocol[Batch]):
         extra_saved_bytes: bytes that the task's own modules keep for backward in a step, all processes
             together. What a loss keeps of the outputs does not count.
         has_micro_batches: whether `micro_batches` cuts a batch into any number of parts.
+        fixed_parts: the number of parts above 1 that it cuts one into where it does not; 0: none.
     """
 
     steps_per_epoch: int
@@ -101,6 +102,7 @@ class Task(Protocol[Batch]):
     forwards: int = 1
     extra_saved_bytes: int = 0
     has_micro_batches: bool = False
+    fixed_parts: int = 0
 
     @classmethod
     def of_run(cls, inputs: TaskInputs) -> Self:
