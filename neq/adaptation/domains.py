@@ -110,7 +110,8 @@ def target_settings(source: DataProvider, inputs: TaskInputs) -> DataProvider:
     if settings.target == "image_folder" and settings.target_root is None:
         raise UserError("target 'image_folder' needs the folder of its images; give --target_root DIR")
     part = source.train_part if _learns_the_target(inputs.config) else (0.0, 1.0)
-    own |= {"use_validation": False, "velocity_images": 1, "train_part": part}
+    held_out = 1 if settings.velocity_of == "source" else source.velocity_images
+    own |= {"use_validation": False, "velocity_images": held_out, "train_part": part}
     return source.model_copy(update=own)
 
 

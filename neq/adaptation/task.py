@@ -6,7 +6,7 @@ which the labelled row does not train on, and as `top1_all` on all images, which
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, Self
 
 import torch
@@ -16,6 +16,7 @@ from neq.adaptation.domains import Domains
 from neq.adaptation.scores import information, neighbourhood_density
 from neq.adaptation.statistics import adapt_statistics
 from neq.config import section_of
+from neq.data import Data
 from neq.tasks import Classification, Counts, Forward, Task, TaskInputs
 from neq.tasks.classification import classification_scores, count_hits, cross_entropy
 from neq.utils.errors import UserError
@@ -74,6 +75,11 @@ class Adaptation(Task[Any]):
         """What comes before an epoch's batches: at the start of the run, statistics of the target."""
         if (epoch, start) == (0, 0) and self.settings.adapt_statistics:
             adapt_statistics(self.network, (images for images, _ in self.domains.target_batches(None)))
+
+    def velocity_data(self, data: Data) -> Sequence[Data]:
+        """Those that `velocity_of` names."""
+        every = {"source": (data,), "target": (self.domains.target,), "both": (data, self.domains.target)}
+        return every[self.settings.velocity_of]
 
     def evaluate(self, network: Forward, split: str) -> Iterator[Counts]:
         """Counts of the target's images; on "validation" whatever `select_by` names."""

@@ -8,7 +8,7 @@ up the counts, and `Forward.mean` averages what the loss needs of the whole batc
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol, Self, TypeVar
@@ -179,6 +179,14 @@ class Task(Protocol[Batch]):
             counts: of an epoch's steps, or of an evaluation. Of an epoch's steps the loop adds the mean loss
                 to the scores; of an evaluation a score named "loss" must be finite.
         """
+
+    def velocity_data(self, data: Data) -> Sequence[Data]:
+        """The data sets on whose velocity images velocities are measured; by default the run's.
+
+        Args:
+            data: of the run.
+        """
+        return (data,)
 
     def extra_parameters(self) -> Mapping[str, nn.Parameter]:
         """Parameters beside the network's that train with it, by name; on the device, the same on all ranks.

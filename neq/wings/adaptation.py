@@ -62,6 +62,9 @@ class AdaptationSettings(Section):
         "with running statistics for each domain",
     )
     adapt_statistics: bool = Field(False, description="batch norms start from the statistics of the target")
+    velocity_of: Literal["source", "target", "both"] = Field(
+        "source", description="domain on whose velocity_images velocities are measured"
+    )
     select_by: Literal["last", "source", "im", "snd", "oracle"] = Field(
         "last",
         description="epoch that is kept: the last one, or the best by source validation, by IM or SND on "

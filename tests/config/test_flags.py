@@ -24,8 +24,8 @@ SURFACE = """
 --resize_scale --resume --root --run_dir --saved_precision --scheme --select_by --split_of --split_shares
 --sync_batch_norm --target --target_root --test_batch_size --test_per_epochs --total_num_params --train_head
 --train_part --transfer --unit --use_validation --use_validation_for_velocity --validation_percentage
---velocity_images --velocity_mu --velocity_rule --wandb_sweep --warmup_epochs --warmup_lr --weight_decay
---weight_update_ratio --weights --weights_key -h
+--velocity_images --velocity_mu --velocity_of --velocity_rule --wandb_sweep --warmup_epochs --warmup_lr
+--weight_decay --weight_update_ratio --weights --weights_key -h
 """
 
 

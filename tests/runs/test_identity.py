@@ -96,6 +96,7 @@ OTHER = {
     "target_root": "elsewhere",
     "transfer": "photo-sketch",
     "loss_weight": 0.5,
+    "velocity_of": "target",
     "domain_norms": "separate",
     "adapt_statistics": True,
     "select_by": "im",
