@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,8 @@ from neq.tasks import TaskInputs
 from neq.tasks.classification import LabelledBatch, on_device
 from neq.utils.errors import UserError, shown
 from neq.wings.adaptation import PREFIX, AdaptationSettings
+
+Batch = TypeVar("Batch")
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,10 @@ class Domains:
     def source_batches(self, step: int) -> Iterator[LabelledBatch]:
         """Labelled source batches from a step of the run on, pass after pass."""
         return on_device(_from(self.source.train_batches, self.source.steps_per_epoch, step), self.device)
+
+    def source_numbers(self, step: int) -> Iterator[Tensor]:
+        """The numbers of the images in `source_batches`, int64 [B]."""
+        return _from(self.source.train_numbers, self.source.steps_per_epoch, step)
 
     def source_images(self) -> Iterator[Tensor]:
         """All images of the source once, in batches, as for evaluation."""
@@ -139,9 +145,7 @@ def matched(source: tuple[str, ...], target: tuple[str, ...], first: str, second
     return torch.tensor([source.index(name) for name in target])
 
 
-def _from(
-    epoch_of: Callable[[int, int], Iterator[LabelledBatch]], steps: int, step: int
-) -> Iterator[LabelledBatch]:
+def _from(epoch_of: Callable[[int, int], Iterator[Batch]], steps: int, step: int) -> Iterator[Batch]:
     """Batches from a step on, pass after pass: a resumed run finds the same ones."""
     epoch, first = divmod(step, steps)
     while True:

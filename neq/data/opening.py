@@ -126,6 +126,11 @@ class Data:
         """
         return self._batches(train_keys(self._parts["train"], self._batch_size, self._seed, epoch)[first:])
 
+    def train_numbers(self, epoch: int, first: int = 0) -> Iterator[torch.Tensor]:
+        """The numbers in the data set of the images in `train_batches`, int64 [B] of each batch."""
+        keys = train_keys(self._parts["train"], self._batch_size, self._seed, epoch)[first:]
+        return (torch.tensor([index for _, index in self._local(batch)]) for batch in keys)
+
     def unlabelled_batches(self, epoch: int | None, first: int = 0) -> Iterator[Batch]:
         """Images of all splits together, without their labels; one pass at a time, as of `train_batches`.
 

@@ -37,6 +37,7 @@ METHODS: dict[str, tuple[str, Mapping[str, object]]] = {
     "mixed": ("neq.adaptation.mixed:Mixed", {}),
     "source": ("neq.adaptation.supervised:SourceOnly", {}),
     "bbse": ("neq.adaptation.label_shift:LabelShift", {}),
+    "reweighted": ("neq.adaptation.covariate_shift:CovariateShift", {}),
     "labelled": ("neq.adaptation.supervised:LabelledTarget", {}),
     "shot": ("neq.adaptation.source_free:SourceFree", {"train_head": False}),
     "adabn": ("neq.adaptation.adabn:AdaBn", _NOTHING),
@@ -74,7 +75,7 @@ class AdaptationSettings(Section):
 
 register_section("adaptation", AdaptationSettings)
 for _name, (_place, _defaults) in METHODS.items():
-    _is_own_task = _name in ("source", "labelled", "bbse", "shot", "adabn")
+    _is_own_task = _name in ("source", "labelled", "bbse", "reweighted", "shot", "adabn")
     register_objective(
         Objective(
             PREFIX + _name,
