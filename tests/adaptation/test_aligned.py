@@ -92,12 +92,13 @@ def test_the_discriminator_of_two_seeds_differs_and_of_one_does_not(tmp_path):
     assert not torch.equal(found[0], found[2])
 
 
-@pytest.mark.parametrize("norms", ["joint", "separate"])
+@pytest.mark.parametrize("norms", ["joint", "separate", "domain"])
 @pytest.mark.parametrize(("norm_mode", "method"), MODES)
 def test_a_budget_in_bytes_holds_for_both_domains(tmp_path, norms, norm_mode, method):
     """What the steps keep, gradients and momenta: counted as predicted, and within the budget."""
     budget = BUDGETS[method]
     settings = {"budget": f"{budget}B", "ratio": None, "norm_mode": norm_mode, "domain_norms": norms}
+    settings |= {"adapt_statistics": norms == "domain"}
     settings |= {"neuron_selection": "random", "initialization": "random", "n_epochs": 1}
     with adaptation(tmp_path, method, domains(tmp_path), **settings) as (run, diary):
         real, measured = run.task.step, []
@@ -227,3 +228,18 @@ def test_a_part_that_is_no_domain_is_refused(tmp_path):
     assert "give domain_norms separate" in refusal(tmp_path, "mcc", files, norm_mode="train", **size)
     found = refusal(tmp_path, "mcc", files, norm_mode="frozen", micro_batch_size=16)
     assert "32 images of each domain in a process; give 32" in found
+
+
+@pytest.mark.parametrize(
+    ("method", "size"), [("mcc", 32), ("dann", None), ("shot", None), ("reweighted", 16)]
+)
+def test_a_choice_by_importance_keeps_within_a_budget_in_bytes(tmp_path, method, size):
+    budget = 9_600_000 if method == "dann" else 900_000
+    settings = {"neuron_selection": "auto", "initialization": "head", "norm_mode": "frozen"}
+    settings |= {"budget": f"{budget}B", "ratio": None, "n_epochs": 3, "micro_batch_size": size}
+    settings |= {"initialization": "random"} if method == "shot" else {}
+    with adaptation(tmp_path / "run", method, domains(tmp_path), **settings) as (run, diary):
+        train(run)
+    last = diary.reports[-1]
+    assert 0 < last.metrics["Budget"]["used"] <= budget
+    assert last.chosen.any()
