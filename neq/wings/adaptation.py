@@ -23,6 +23,8 @@ _NOTHING: Mapping[str, object] = {
     "n_epochs": 1,
     "warmup_epochs": 0,
 }
+# Its images train on the statistics of their own domain.
+_OF_SOURCE: Mapping[str, object] = {"adapt_statistics": False}
 # Method -> what compares the domains, or the task of a method that does not compare them, and its defaults.
 METHODS: dict[str, tuple[str, Mapping[str, object]]] = {
     "mcc": ("neq.adaptation.mcc:Mcc", {}),
@@ -35,9 +37,9 @@ METHODS: dict[str, tuple[str, Mapping[str, object]]] = {
     "jan": ("neq.adaptation.jan:Jan", {}),
     "mdd": ("neq.adaptation.mdd:Mdd", {}),
     "mixed": ("neq.adaptation.mixed:Mixed", {}),
-    "source": ("neq.adaptation.supervised:SourceOnly", {}),
-    "bbse": ("neq.adaptation.label_shift:LabelShift", {}),
-    "reweighted": ("neq.adaptation.covariate_shift:CovariateShift", {}),
+    "source": ("neq.adaptation.supervised:SourceOnly", _OF_SOURCE),
+    "bbse": ("neq.adaptation.label_shift:LabelShift", _OF_SOURCE),
+    "reweighted": ("neq.adaptation.covariate_shift:CovariateShift", _OF_SOURCE),
     "labelled": ("neq.adaptation.supervised:LabelledTarget", {}),
     "shot": ("neq.adaptation.source_free:SourceFree", {"train_head": False}),
     "adabn": ("neq.adaptation.adabn:AdaBn", _NOTHING),
