@@ -12,10 +12,12 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
+import neq.adaptation.head_rate  # noqa: F401  (its rule)
+from neq.adaptation.bottleneck import with_bottleneck
 from neq.adaptation.domains import Domains
 from neq.adaptation.scores import information, neighbourhood_density
 from neq.adaptation.statistics import adapt_statistics
-from neq.config import section_of
+from neq.config import Config, section_of
 from neq.data import Data
 from neq.tasks import Classification, Counts, Forward, Task, TaskInputs
 from neq.tasks.classification import classification_scores, count_hits, cross_entropy
@@ -53,6 +55,11 @@ class Adaptation(Task[Any]):
             UserError: two data sets that do not belong together, or settings that contradict each other.
         """
         return cls(inputs, Domains.of_run(inputs))
+
+    @classmethod
+    def prepared(cls, network: nn.Module, config: Config) -> nn.Module:
+        """The network with the bottleneck of its settings."""
+        return with_bottleneck(network, config)
 
     def _check(self, inputs: TaskInputs) -> None:
         by, validates = self.settings.select_by, inputs.config.data_provider.use_validation

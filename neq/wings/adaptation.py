@@ -65,6 +65,12 @@ class AdaptationSettings(Section):
         "with running statistics for each domain",
     )
     adapt_statistics: bool = Field(False, description="batch norms start from the statistics of the target")
+    bottleneck: int | None = Field(
+        None, ge=1, le=65536, description="features of a layer before the head; none: no such layer"
+    )
+    head_rate: float = Field(
+        1.0, gt=0, le=1000, description="times base_lr: rate of head, bottleneck and the method's parameters"
+    )
     velocity_of: Literal["source", "target", "both"] = Field(
         "source", description="domain on whose velocity_images velocities are measured"
     )

@@ -97,6 +97,8 @@ OTHER = {
     "transfer": "photo-sketch",
     "loss_weight": 0.5,
     "velocity_of": "target",
+    "bottleneck": 64,
+    "head_rate": 10.0,
     "domain_norms": "separate",
     "adapt_statistics": True,
     "select_by": "im",
