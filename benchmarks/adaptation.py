@@ -44,7 +44,10 @@ from neq.utils.errors import UserError, unknown_name
 
 KEPT = ("test_top1", "test_top1_all", "saved_bytes", "step_seconds", "epochs")
 # What a report's runs have in common.
-SHARED = ("network", "image_size", "batch_size", "epochs", "norm_mode", "optimizer", "rate")
+SHARED = (
+    *("network", "image_size", "batch_size", "epochs", "norm_mode", "optimizer", "rate", "head_rate"),
+    "bottleneck",
+)
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,8 @@ class Run:
             "warmup_epochs": 0,
             "optimizer_name": given.optimizer,
             "base_lr": given.rate,
+            "head_rate": given.head_rate,
+            "bottleneck": given.bottleneck,
             "momentum": 0.9,
             "weight_decay": 1e-3,
             "test_per_epochs": given.epochs,
@@ -177,7 +182,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--epochs", type=at_least(1), default=10, help="rounds of the target")
     add("--norm-mode", choices=["train", "frontier", "frozen"], default="frozen")
     add("--optimizer", choices=["sgd", "adam"], default="adam")
-    add("--rate", type=float, default=2e-4)
+    add("--rate", type=float, default=1e-4)
+    add("--head-rate", type=float, default=10.0, help="times --rate: of head, bottleneck and discriminators")
+    add("--bottleneck", type=at_least(1), default=256)
     add("--threads", type=at_least(1), default=1)
     add("--output", type=Path, default=Path("adaptation.json"), help="a JSON file; runs beside it")
     given = parser.parse_args(argv)

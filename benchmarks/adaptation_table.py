@@ -83,9 +83,10 @@ def _notes(report: Report) -> str:
     return (
         f"{settings['network']}, {settings['image_size']} px, {settings['batch_size']} images of each domain "
         f"a step, {settings['epochs']} rounds, norms {settings['norm_mode']}, {settings['optimizer']} at "
-        f"{settings['rate']}, seeds {', '.join(map(str, seeds))}; {len(report.runs)} runs, on "
-        f"{machines(report.runs)}. Top-1 on the target's test split, which the labelled row does not train "
-        "on, after the last epoch: mean and standard deviation over seeds; `all images`: of the whole "
+        f"{settings['rate']}, a bottleneck of {settings['bottleneck']} that trains with the head at "
+        f"{settings['head_rate']:g} times that, seeds {', '.join(map(str, seeds))}; {len(report.runs)} runs, "
+        f"on {machines(report.runs)}. Top-1 on the target's test split, which the labelled row does not "
+        "train on, after the last epoch: mean and standard deviation over seeds; `all images`: of the whole "
         "target. - source: mean over the pairs (transfer, seed) in per cent points, with its 95 % paired t "
         "interval. Gap closed: of the mean difference between labelled and source."
     )

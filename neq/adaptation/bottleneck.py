@@ -1,8 +1,10 @@
-"""A bottleneck before the classifier head: features of fewer dimensions, which the domains are compared by.
+"""A bottleneck between the pooled features and the classifier head, by whose outputs domains are compared.
 
     f = ReLU(norm(W x)),    o = V f
 
-It is a layer of the network: saved with it, counted with it, and its neurons are chosen as those of others.
+It takes the place of the head and of what lies between it and the pooled features: mobilenet_v3_small's
+features are its 576 pooled ones, not the 1024 by which ImageNet's classes were told apart. It is a layer of
+the network: saved and counted with it, and its neurons are chosen as those of others.
 
 Source: Long et al., "Conditional Adversarial Domain Adaptation", NeurIPS 2018, section 4.1.
 """
@@ -12,40 +14,55 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from neq.config import WEIGHTS_BY_NAME, Config, section_of
 from neq.networks.heads import head_name
 from neq.networks.recipe import Recipe, Transform, register_transform
-from neq.networks.weights import read_weights
+from neq.networks.weights import load_weights, read_weights
 from neq.utils.errors import UserError
 from neq.utils.seeds import seed_for
 from neq.wings.adaptation import AdaptationSettings
 
 NAME = "bottleneck"
+# What may lie between the pooled features and the head.
+_BETWEEN = (nn.Linear, nn.Dropout, nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Tanh, nn.Identity, nn.BatchNorm1d)
+
+
+def start_weights(config: Config) -> str:
+    """The weights that a run's network is built with before its bottleneck is added."""
+    file, has_one = config.net_config.weights, section_of(config, AdaptationSettings).bottleneck is not None
+    return "none" if has_one and _is_with_bottleneck(config) else file
 
 
 def with_bottleneck(network: nn.Module, config: Config) -> nn.Module:
-    """A network with a bottleneck where the configuration asks for one; a file with one has its weights.
+    """A network with a bottleneck where the configuration asks for one.
 
     Args:
-        network: changed in place.
+        network: changed in place; built with `start_weights`.
         config: of the run.
 
     Raises:
-        UserError: the head is not Linear.
+        UserError: the head is not Linear, or a file's bottleneck is of another size.
     """
     size, net = section_of(config, AdaptationSettings).bottleneck, config.net_config
     if size is None:
         return network
-    place = head_name(network)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed_for(config.manual_seed, NAME))
         add_bottleneck(network, size)
     network.neq_recipe = partial(_recipe, net.net_name, size)  # type: ignore[assignment]
-    if net.weights not in WEIGHTS_BY_NAME:
-        _load(network.get_submodule(place), place, read_weights(net.weights, net.weights_key))
+    if _is_with_bottleneck(config):
+        load_weights(network, head_name(network), net.weights, net.weights_key)
     return network
+
+
+def _is_with_bottleneck(config: Config) -> bool:
+    """Whether a run starts from a file whose network has a bottleneck."""
+    net = config.net_config
+    if net.weights in WEIGHTS_BY_NAME:
+        return False
+    return any(f".{NAME}." in f".{name}" for name in read_weights(net.weights, net.weights_key))
 
 
 @register_transform(NAME)
@@ -63,24 +80,25 @@ def add_bottleneck(network: nn.Module, size: int) -> nn.Module:
     head = network.get_submodule(place)
     if not isinstance(head, nn.Linear):
         raise UserError(f"a bottleneck needs a head that is Linear, here it is {type(head).__name__}")
-    made = nn.Sequential(
-        nn.Linear(head.in_features, size),
-        nn.BatchNorm1d(size),
-        nn.ReLU(),
-        nn.Linear(size, head.out_features),
-    )
+    above, _, last = place.rpartition(".")
+    parent = network.get_submodule(above)
+    first = head
+    if isinstance(parent, nn.Sequential):
+        names = [name for name, _ in parent.named_children()]
+        for name in reversed(names[: names.index(last)]):
+            module = parent.get_submodule(name)
+            if not isinstance(module, _BETWEEN):
+                break
+            first = module if isinstance(module, nn.Linear) else first
+            parent.set_submodule(name, nn.Identity())
+    made = nn.Sequential()
+    made.add_module(NAME, nn.Linear(first.in_features, size))
+    made.add_module("norm", nn.BatchNorm1d(size))
+    made.add_module("relu", nn.ReLU())
+    made.add_module("head", nn.Linear(size, head.out_features))
     network.set_submodule(place, made.to(head.weight.device, head.weight.dtype))
     return network
 
 
 def _recipe(net_name: str, size: int, network: nn.Module, classes: int) -> Recipe:
     return Recipe(net_name, classes, head_name(network), (Transform(NAME, {"size": size}, __name__),))
-
-
-def _load(made: nn.Module, place: str, weights: dict[str, Tensor]) -> None:
-    """Loads the part of a file that is of this bottleneck and head; of another size, nothing."""
-    inside = {name: value for name, value in weights.items() if name.startswith(f"{place}.")}
-    found = {name.removeprefix(f"{place}."): value for name, value in inside.items()}
-    own = made.state_dict()
-    if found.keys() == own.keys() and all(found[name].shape == own[name].shape for name in own):
-        made.load_state_dict(found)

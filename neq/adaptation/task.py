@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import neq.adaptation.head_rate  # noqa: F401  (its rule)
-from neq.adaptation.bottleneck import with_bottleneck
+from neq.adaptation.bottleneck import start_weights, with_bottleneck
 from neq.adaptation.domains import Domains
 from neq.adaptation.scores import information, neighbourhood_density
 from neq.adaptation.statistics import adapt_statistics
@@ -55,6 +55,11 @@ class Adaptation(Task[Any]):
             UserError: two data sets that do not belong together, or settings that contradict each other.
         """
         return cls(inputs, Domains.of_run(inputs))
+
+    @classmethod
+    def start_weights(cls, config: Config) -> str:
+        """Those of the settings; a file with a bottleneck is loaded when the network has one."""
+        return start_weights(config)
 
     @classmethod
     def prepared(cls, network: nn.Module, config: Config) -> nn.Module:

@@ -115,6 +115,15 @@ class Task(Protocol[Batch]):
         raise NotImplementedError(f"{name} is no objective of a run: it has no of_run")
 
     @classmethod
+    def start_weights(cls, config: Config) -> str:
+        """The weights that the network is built with before it is `prepared`; by default the settings'.
+
+        Args:
+            config: of the run.
+        """
+        return config.net_config.weights
+
+    @classmethod
     def prepared(cls, network: nn.Module, config: Config) -> nn.Module:
         """The network that the task trains, from the one that the run's settings name; by default that one.
 

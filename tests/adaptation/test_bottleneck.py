@@ -36,6 +36,16 @@ def test_features_are_fewer_and_the_recipe_builds_the_network_again():
     assert head_name(with_bottleneck(network, config_of(bottleneck=None).config)) == head_name(network)
 
 
+def test_what_lies_between_pooled_features_and_head_makes_room():
+    network = add_bottleneck(build_network("mobilenet_v3_small", 3, weights="none"), 32)
+    linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    assert [(each.in_features, each.out_features) for each in linear] == [(576, 32), (32, 3)]
+    assert network.eval()(torch.zeros(2, 3, 32, 32)).shape == (2, 3)
+    pooled = nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    whole = nn.Sequential(*pooled, nn.ReLU(), nn.Linear(4, 2))
+    assert tuple(add_bottleneck(whole, 3)[:3]) == pooled
+
+
 def test_a_head_of_another_kind_is_refused():
     network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     with pytest.raises(UserError, match="a bottleneck needs a head that is Linear, here it is Conv2d"):
@@ -54,6 +64,11 @@ def test_a_run_is_opened_by_its_recipe_and_starts_others(tmp_path, monkeypatch, 
     file = "source/checkpoint/best.safetensors"
     assert main([*arguments, "--method", "adabn", "--weights", file, "--run-dir", "adabn"]) == 0
     last = load_best(tmp_path / "adabn").network
+    smaller = [argument if argument != "16" else "8" for argument in arguments]
+    other = [*smaller, "--method", "adabn", "--weights", file, "--run-dir", "other"]
+    capsys.readouterr()
+    assert main(other) == 2
+    assert "do not fit" in capsys.readouterr().err
     for (name, value), mine in zip(best.named_parameters(), last.parameters(), strict=True):
         assert torch.equal(value, mine), name  # nothing but statistics changes
 
