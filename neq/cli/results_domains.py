@@ -8,8 +8,8 @@ from neq.cli.parsing import Parser
 from neq.utils.console import Console
 from neq.utils.errors import UserError
 
-DESCRIPTION = """Print the A-distance of the features of both domains of an adaptation, by the network that its
-run started from and by its best one, and draw maps of them by t-SNE."""
+DESCRIPTION = """Print the A-distance of the features of both domains of an adaptation, by the network that
+its run started from and by its best one, and draw maps of them by t-SNE."""
 
 
 def command(arguments: list[str]) -> int:
