@@ -19,7 +19,7 @@ from neq.networks.heads import head_name, replace_head
 from neq.networks.recipe import RECIPE, read_recipe
 from neq.networks.weights import load_weights, read_weights
 from neq.runs import StoredRun, load_run
-from neq.runs.layout import CLASSES
+from neq.runs.layout import BEST_WEIGHTS, CHECKPOINTS, CLASSES
 from neq.utils.errors import UserError
 
 
@@ -67,6 +67,13 @@ class BestNetwork:
         settings = self.config.data_provider
         augmentation = settings.augmentation or dataset(settings.dataset).augmentation
         return eval_transform(image_size or self.image_size, augmentation)
+
+
+def network_folder(given: Path) -> Path:
+    """The folder that a network is loaded from, where its file of weights is given in place of it."""
+    if given.name != BEST_WEIGHTS or given.is_dir():
+        return given
+    return given.parent.parent if given.parent.name == CHECKPOINTS else given.parent
 
 
 def load_best(folder: Path) -> BestNetwork:

@@ -86,13 +86,28 @@ def check_packages() -> None:
 
 
 def export_onnx(best: BestNetwork, path: Path, image_size: int | None = None) -> Export:
-    """Writes a run's best network as an ONNX file: images [batch, 3, S, S] -> logits [batch, classes].
+    """Writes a run's best network as an ONNX file, when `onnx_content` has checked it.
 
-    The file appears when onnxruntime gave what torch gives, for batches of two sizes, and not otherwise.
+    Args:
+        best, image_size: as of `onnx_content`.
+        path: of the file; its folder exists.
+
+    Raises:
+        UserError: as of `onnx_content`; no file is left.
+    """
+    content, export = onnx_content(best, image_size)
+    with atomic_file(path) as file:
+        file.write(content)
+    return export
+
+
+def onnx_content(best: BestNetwork, image_size: int | None = None) -> tuple[bytes, Export]:
+    """A run's best network as an ONNX file's content: images [batch, 3, S, S] -> logits [batch, classes].
+
+    It is returned when onnxruntime gave what torch gives, for batches of two sizes, and not otherwise.
 
     Args:
         best: the network.
-        path: of the file; its folder exists.
         image_size: S; none: that of the run.
 
     Raises:
@@ -121,10 +136,20 @@ def export_onnx(best: BestNetwork, path: Path, image_size: int | None = None) ->
             f"the ONNX file of {best.folder} gives other outputs than torch: they differ by "
             f"{difference:.3g}, allowed is {allowed:.3g}; no file was written"
         )
-    with atomic_file(path) as file:
-        file.write(content)
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-    return Export(len(content), opset, size, len(images), real, difference, allowed)
+    return content, Export(len(content), opset, size, len(images), real, difference, allowed)
+
+
+def onnx_outputs(best: BestNetwork) -> Callable[[Tensor], Tensor]:
+    """A run's best network in onnxruntime, fp32 on the CPU: images [B, 3, S, S] -> logits [B, classes].
+
+    Raises:
+        UserError: as of `onnx_content`.
+    """
+    content, _ = onnx_content(best)
+    own = _exporters.get(type(best.network))
+    session = _session(content, own is not None and own.as_written)
+    return lambda images: torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
 
 
 def _outputs(best: BestNetwork, images: Tensor) -> Tensor:
@@ -164,18 +189,22 @@ def _exported(network: nn.Module, images: Tensor, net_name: str) -> Any:
 
 def _difference(content: bytes, images: Tensor, expected: Tensor, as_written: bool) -> float:
     """The largest between the file's outputs and torch's, over a batch and over its first image alone."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    if as_written:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    session = _session(content, as_written)
     largest = []
     for count in (len(images), 1):
         (outputs,) = session.run([OUTPUT], {INPUT: images[:count].numpy()})
         assert outputs.shape == expected[:count].shape
         largest.append((torch.from_numpy(outputs) - expected[:count]).abs().max())
     return float(torch.stack(largest).max())
+
+
+def _session(content: bytes, as_written: bool) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    if as_written:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def _properties(best: BestNetwork, size: int) -> Mapping[str, str]:
