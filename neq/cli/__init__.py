@@ -6,7 +6,7 @@ import sys
 
 from neq import __version__
 from neq.cli.dispatch import Commands, dispatch
-from neq.utils.exit_codes import RUN_STOPPED, run_command
+from neq.utils.exit_codes import RUN_STOPPED, leave, run_command
 from neq.utils.launch_env import reports_signals
 
 COMMANDS: Commands = {
@@ -33,18 +33,28 @@ COMMANDS: Commands = {
 
 # Commands of one run, which several processes may share.
 _TRAINING = ("train", "adapt")
+# Commands that may import what torch exports networks with, which takes seconds to be torn down.
+_EXPORTING = ("export", "predict", "report")
 SWEEP_STOPPED = "stopped; run the same command again to continue"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs `neq COMMAND ARGUMENTS...`; returns the exit code."""
+    """Runs `neq COMMAND ARGUMENTS...`; returns the exit code.
+
+    Args:
+        argv: the arguments; None: those of the process, which ends here where its teardown takes long.
+    """
+    is_program = argv is None
     argv = sys.argv[1:] if argv is None else argv
     if argv == ["--version"]:
         print(f"neq {__version__}")
         return 0
     command = argv[0] if argv else ""
     reports = command not in _TRAINING or reports_signals()  # others do not share a run between processes
-    return run_command(_dispatch, argv, _stopped(command, argv) if reports else None)
+    code = run_command(_dispatch, argv, _stopped(command, argv) if reports else None)
+    if is_program and command in _EXPORTING:
+        leave(code)
+    return code
 
 
 def _stopped(command: str, argv: list[str]) -> str:
