@@ -32,12 +32,14 @@ class BestNetwork:
         config: of the run, resolved.
         network: images [B, 3, S, S], normalized, -> outputs [B, classes].
         classes: their names in the order of the outputs; numbers where the run's folder does not name them.
+        head: name of the classifier head.
     """
 
     folder: Path
     config: Config
     network: nn.Module
     classes: tuple[str, ...]
+    head: str
 
     @property
     def image_size(self) -> int:
@@ -93,7 +95,7 @@ def load_best(folder: Path) -> BestNetwork:
         except UserError as error:
             raise UserError(f"{folder / RECIPE}: {error}") from None
         load_weights(network, None, str(weights))
-        return BestNetwork(folder, config, network.eval(), class_names(run, recipe.classes))
+        return BestNetwork(folder, config, network.eval(), class_names(run, recipe.classes), recipe.head)
     net = config.net_config.net_name
     network = build_network(net, 2, config.manual_seed, weights="none")
     head = head_name(network)
@@ -102,7 +104,7 @@ def load_best(folder: Path) -> BestNetwork:
         raise UserError(f"{weights} is not of {net}: {head}, its head, is missing; train the run again")
     replace_head(network, len(found))
     load_weights(network, head, str(weights))
-    return BestNetwork(folder, config, network.eval(), class_names(run, len(found)))
+    return BestNetwork(folder, config, network.eval(), class_names(run, len(found)), head)
 
 
 def class_names(run: StoredRun, count: int) -> tuple[str, ...]:
