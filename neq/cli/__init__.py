@@ -24,6 +24,8 @@ COMMANDS: Commands = {
     "cells": ("neq.cli.cells", "list the cells of a sweep file and which of them are done"),
     "results": ("neq.cli.results", "what came out of sweeps: an Excel book, the best network, pictures"),
     "predict": ("neq.cli.predict", "the classes of photos, by a run's network: neq predict RUN_DIR IMAGE"),
+    "serve": ("neq.cli.serve", "a local web page that classifies photos: neq serve RUN_DIR"),
+    "report": ("neq.cli.report", "one page about runs, to hand on: neq report RUN_DIR ..."),
     "sync": ("neq.cli.sync", "send runs to W&B that it does not have, or not all of"),
     "export": ("neq.cli.export", "write the best network of a run as an ONNX file"),
     "quantize": ("neq.cli.quantize", "write a float network as an int8 network, which trains as int8:FILE"),

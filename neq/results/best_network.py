@@ -121,7 +121,13 @@ def class_names(run: StoredRun, count: int) -> tuple[str, ...]:
 
 
 def sample_images(best: BestNetwork, count: int, image_size: int | None = None) -> Tensor | None:
-    """Some images of the run's test split, spread over it, as the network takes them.
+    """Some images of the run's test split, spread over it, as the network takes them; see `samples`."""
+    found = samples(best, count, image_size)
+    return None if found is None else found[0]
+
+
+def samples(best: BestNetwork, count: int, image_size: int | None = None) -> tuple[Tensor, Tensor] | None:
+    """Some images of the test split of the run's data set, spread over it, and their labels.
 
     Args:
         best: the network.
@@ -129,7 +135,8 @@ def sample_images(best: BestNetwork, count: int, image_size: int | None = None) 
         image_size: S; none: that of the run.
 
     Returns:
-        float32 [n, 3, S, S], or none where the data set is not at hand: nothing is downloaded.
+        float32 [n, 3, S, S] as the network takes them, and int64 [n]; none where the data set is not at hand:
+        nothing is downloaded.
     """
     settings = best.config.data_provider
     if not _at_hand(settings.dataset, settings.root, dataset(settings.dataset)):
@@ -140,7 +147,7 @@ def sample_images(best: BestNetwork, count: int, image_size: int | None = None) 
         numbers = split(source, settings, best.config.manual_seed)["test"]
         chosen = numbers[:: max(1, len(numbers) // count)][:count]
         images = [resizing(source.image(int(number))) for number in chosen]
-        return torch.Tensor(normalize(torch.stack(images)))
+        return torch.Tensor(normalize(torch.stack(images))), torch.from_numpy(source.labels[chosen])
     except UserError:  # moved or damaged since: reported in training, not needed for an export
         return None
 

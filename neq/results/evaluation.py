@@ -52,6 +52,7 @@ class Evaluation:
         featured: which images they are of, int64 [M].
         wrong: images that were predicted wrong with the highest probabilities, the highest first, int64 [K].
         photos: of these, as the network saw them, uint8 [K, 3, S, S].
+        steps: training steps of an epoch of the run.
     """
 
     classes: tuple[str, ...]
@@ -62,6 +63,7 @@ class Evaluation:
     featured: Tensor
     wrong: Tensor
     photos: Tensor
+    steps: int
 
     @property
     def probabilities(self) -> Tensor:
@@ -127,7 +129,7 @@ def evaluate(best: BestNetwork, device: torch.device) -> Evaluation:
             raise UserError(f"objective {config.objective} has no labelled images to evaluate") from None
         if len(data.classes) != len(best.classes):
             raise UserError(f"{best.folder} has {len(best.classes)} classes, its data {len(data.classes)}")
-        return _pass(best, network, tested.names("test"), batches)
+        return _pass(best, network, tested.names("test"), batches, task.steps_per_epoch)
 
 
 @contextmanager
@@ -160,7 +162,11 @@ def opened_task(config: Config, data: Data, network: nn.Module, known: object = 
 
 @torch.no_grad()
 def _pass(
-    best: BestNetwork, network: nn.Module, names: tuple[str, ...], batches: Iterator[tuple[Tensor, Tensor]]
+    best: BestNetwork,
+    network: nn.Module,
+    names: tuple[str, ...],
+    batches: Iterator[tuple[Tensor, Tensor]],
+    steps: int,
 ) -> Evaluation:
     forward = NetworkForward(network, best.config.run_config.precision)
     given: list[Tensor] = []
@@ -197,6 +203,7 @@ def _pass(
         **joined,
         wrong=torch.tensor([number for _, number, _ in wrong], dtype=torch.int64),
         photos=torch.stack(photos) if photos else torch.empty(0, 3, SIDE, SIDE, dtype=torch.uint8),
+        steps=steps,
     )
 
 
@@ -213,7 +220,7 @@ _TENSORS = ("logits", "labels", "features", "featured", "wrong", "photos")
 
 def _write(path: Path, found: Evaluation, weights: str) -> None:
     tensors = {name: getattr(found, name).contiguous() for name in _TENSORS}
-    texts = {"classes": json.dumps(found.classes), "names": json.dumps(found.names)}
+    texts = {name: json.dumps(getattr(found, name)) for name in ("classes", "names", "steps")}
     content = checked_bytes(tensors, version=VERSION, weights=weights, **texts)
     with atomic_file(path) as file:
         file.write(content)
@@ -230,6 +237,7 @@ def _read(path: Path, weights: str) -> Evaluation | None:
             return None
         tensors = load_checked(path)
         classes, names = (tuple(json.loads(texts[name])) for name in ("classes", "names"))
-        return Evaluation(classes, names, **{name: tensors[name] for name in _TENSORS})
+        steps = int(json.loads(texts["steps"]))
+        return Evaluation(classes, names, **{name: tensors[name] for name in _TENSORS}, steps=steps)
     except (OSError, SafetensorError, LookupError, ValueError, RecursionError):
         return None

@@ -74,13 +74,24 @@ class Export:
     allowed: float
 
 
+def missing_packages() -> list[str]:
+    """Which of PACKAGES are not installed."""
+    return [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+
+
+def is_as_written(best: BestNetwork) -> bool:
+    """Whether a network is run as it was exported, without the runtime's optimizations."""
+    own = _exporters.get(type(best.network))
+    return own is not None and own.as_written
+
+
 def check_packages() -> None:
     """Makes sure that ONNX files can be written and checked.
 
     Raises:
         UserError: a package is missing.
     """
-    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    missing = missing_packages()
     if missing:
         raise UserError(f"ONNX files need {', '.join(missing)}; pip install 'neq[onnx]' brings them")
 
@@ -129,7 +140,7 @@ def onnx_content(best: BestNetwork, image_size: int | None = None) -> tuple[byte
     for key, value in _properties(best, size).items():
         model.metadata_props.add(key=key, value=value)
     content: bytes = model.SerializeToString()
-    difference = _difference(content, images, expected, own is not None and own.as_written)
+    difference = _difference(content, images, expected, is_as_written(best))
     allowed = (TOLERANCE if own is None else own.tolerance) * max(1.0, float(expected.abs().max()))
     if not difference <= allowed:  # not a number is no agreement
         raise UserError(
@@ -147,8 +158,7 @@ def onnx_outputs(best: BestNetwork) -> Callable[[Tensor], Tensor]:
         UserError: as of `onnx_content`.
     """
     content, _ = onnx_content(best)
-    own = _exporters.get(type(best.network))
-    session = _session(content, own is not None and own.as_written)
+    session = _session(content, is_as_written(best))
     return lambda images: torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
 
 
@@ -168,7 +178,7 @@ def _outputs(best: BestNetwork, images: Tensor) -> Tensor:
 def _exported(network: nn.Module, images: Tensor, net_name: str) -> Any:
     """The network as an onnx.ModelProto."""
     try:
-        with _silence():
+        with silence():
             program = torch.onnx.export(
                 network,
                 (images,),
@@ -223,8 +233,8 @@ def _properties(best: BestNetwork, size: int) -> Mapping[str, str]:
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """torch.onnx reports progress and deprecations that a user can do nothing about."""
+def silence() -> Iterator[None]:
+    """A context for torch.onnx and onnxruntime, which report what a user can do nothing about."""
     said, before = io.StringIO(), logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

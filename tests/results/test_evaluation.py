@@ -33,7 +33,7 @@ def run(made, tmp_path):
 def same(one, other):
     tensors = module._TENSORS
     assert all(torch.equal(getattr(one, name), getattr(other, name)) for name in tensors)
-    return (one.classes, one.names) == (other.classes, other.names)
+    return (one.classes, one.names, one.steps) == (other.classes, other.names, other.steps)
 
 
 def test_it_is_what_the_run_recorded(made, tiny_run):

@@ -26,6 +26,7 @@ def evaluation(logits, labels, features=None, classes=None):
         featured=torch.arange(len(features)),
         wrong=torch.tensor([2, 5]) if len(labels) == 6 else torch.empty(0, dtype=torch.int64),
         photos=torch.zeros(2 if len(labels) == 6 else 0, 3, 4, 4, dtype=torch.uint8),
+        steps=1,
     )
 
 
