@@ -79,6 +79,7 @@ class Data:
         self.classes = source.classes
         self.counts = {name: len(part) for name, part in self._parts.items()}
         self.fingerprint = source.fingerprint
+        self._files = source.files
         self._check_batch()
         batch = min(self._batch_size, self.counts["train"])
         self.share = len(self._local(range(batch))) / batch
@@ -185,6 +186,12 @@ class Data:
         """
         assert self.counts[name], f"this run has no {name} split"
         return self._batches(eval_keys(self._parts[name], self._test_batch_size))
+
+    def names(self, name: Literal["validation", "test", "train", "velocity"]) -> tuple[str, ...]:
+        """The files of a split's images, in the order of `eval_batches`; `image N` of one in memory."""
+        return tuple(
+            self._files[number] if self._files else f"image {number}" for number in self._parts[name]
+        )
 
     def whole_batches(self, name: Literal["validation", "test"], images: int) -> Iterator[Batch]:
         """Every image of a split once, in batches that one rank each gets whole: for statistics of batches.
