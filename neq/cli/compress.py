@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neq.cli.parsing import Parser, count
-from neq.config import parse_flags, read_yaml, resolve
-from neq.runs.layout import BEST_WEIGHTS, CONFIG
+from neq.config import parse_flags
+from neq.runs.layout import BEST_WEIGHTS
 from neq.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from neq.compression import Compressed, Size
-    from neq.results.best_network import BestNetwork
+    from neq.compression import Size
     from neq.utils.console import Console
 
 FINE_TUNE = "--fine-tune"
@@ -99,9 +98,12 @@ def _flags(fine_tune: Sequence[str]) -> dict[str, Any]:
 
 def _compress(source: Path, folder: Path, steps: Mapping[str, Any], force: bool, console: Console) -> None:
     """Writes one compressed network; one that was made before by the same steps stays."""
+    import torch
+
     from neq.compression.network_folder import read_provenance, read_start, write_compressed
     from neq.compression.run_images import open_images
     from neq.compression.size import size_of
+    from neq.compression.steps import compress
     from neq.results.best_network import load_best
     from neq.runs import load_run
 
@@ -116,7 +118,8 @@ def _compress(source: Path, folder: Path, steps: Mapping[str, Any], force: bool,
     best = load_best(source)
     before = read_start(best)
     with open_images(best) as images:
-        made = _made(before, steps, best, images.batches)
+        image = torch.zeros(1, 3, best.image_size, best.image_size)
+        made = compress(before, steps, image, images.batches)
         sizes = [size_of(each.network, best.image_size) for each in (before, made)]
         top1 = [images.top1(each.network) for each in (before, made)]
     figures = {
@@ -128,35 +131,16 @@ def _compress(source: Path, folder: Path, steps: Mapping[str, Any], force: bool,
     console.lines(f"{folder}: {(folder / BEST_WEIGHTS).stat().st_size / 2**20:.2f} MiB")
 
 
-def _made(start: Compressed, steps: Mapping[str, Any], best: BestNetwork, batches: Any) -> Compressed:
-    import torch
-
-    from neq.compression import add_attention, low_rank, prune, sparsify
-
-    image = torch.zeros(1, 3, best.image_size, best.image_size)
-    for name, how in steps.items():
-        if name == "prune":
-            labelled = batches() if how["importance"] == "taylor" else ()
-            start = prune(start, image, batches=labelled, **how)
-        elif name == "low_rank":
-            start = low_rank(start, **how)
-        elif name == "attention":
-            start = add_attention(start, image, **how)
-        else:
-            start = sparsify(start, **how)
-    return start
-
-
 def _fine_tuned(source: Path, folder: Path, flags: Mapping[str, Any], console: Console) -> Path:
     """Trains a compressed network by the configuration of the run that it comes from; the run's folder."""
     from neq.cli.progress import ProgressDisplay
     from neq.cli.train import conclude
+    from neq.compression.steps import fine_tuning
     from neq.experiment.run import RUNS, run_training
     from neq.runs import find_run
     from neq.training import stop_on_signals, total_epochs
 
-    start = {"net_name": f"compressed:{folder}", "weights": "default"}
-    resolved = resolve(read_yaml(source / CONFIG), {**start, **flags})
+    resolved = fine_tuning(source, folder, flags)
     for line in resolved.notes:
         console.note(line)
     config = resolved.config

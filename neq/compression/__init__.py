@@ -7,11 +7,13 @@ from neq.compression.network_folder import read_start, write_compressed
 from neq.compression.pruning import prune
 from neq.compression.size import Size, size_of
 from neq.compression.sparsity import sparsify
+from neq.compression.steps import compress
 
 __all__ = [
     "Compressed",
     "Size",
     "add_attention",
+    "compress",
     "low_rank",
     "prune",
     "read_start",
