@@ -3,9 +3,9 @@
 python -m benchmarks.compression RUN_DIR ... --output compression.json
 python -m benchmarks.compression --table --output compression.json
 
-Each RUN_DIR is a finished run, whose best network is compressed and fine-tuned by the run's own settings for a
-quarter of its epochs. Every result is written to the output as it is measured: the same call goes on where it was
-stopped. Times are medians of batches of one image with one thread, the original's and the compressed one's in turn.
+Each RUN_DIR is a finished run, whose best network is compressed, and fine-tuned by the run's own settings for
+a part of its epochs. Every result is written to the output as it is measured: the same call goes on where it
+was stopped. Times are medians of batches of one image with one thread, the original's and the other's in turn.
 """
 
 from __future__ import annotations
@@ -61,9 +61,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN_DIR")
     parser.add_argument("--table", action="store_true", help="print the table of --output, measure nothing")
     parser.add_argument("--methods", default=";".join(METHODS), help="with ; between them")
-    parser.add_argument(
-        "--part", type=at_least(1), default=4, help="fine-tune for 1/PART of the run's epochs"
-    )
+    parser.add_argument("--part", type=at_least(1), default=2, help="fine-tune for 1/PART of the epochs")
     parser.add_argument("--output", type=Path, default=Path("compression.json"), help="a JSON file")
     given = parser.parse_args(argv)
     given.methods = [name.strip() for name in given.methods.split(";")]
