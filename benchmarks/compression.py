@@ -5,7 +5,7 @@ python -m benchmarks.compression --table --output compression.json
 
 Each RUN_DIR is a finished run, whose best network is compressed, and fine-tuned by the run's own settings for
 a part of its epochs. Every result is written to the output as it is measured: the same call goes on where it
-was stopped. Times are medians of batches of one image with one thread, the original's and the other's in turn.
+was stopped. Times are medians for one image with one thread, the original's and the other's in turn.
 """
 
 from __future__ import annotations
