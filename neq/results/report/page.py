@@ -28,7 +28,7 @@ from neq.results.run_pictures import curves_picture
 from neq.utils.errors import printable
 
 # Of more classes the page has those with the lowest F1; the book has all.
-MOST_CLASSES = 30
+MOST_CLASSES, CONFUSED = 30, 6
 _ENVIRONMENT = {
     "cpu": "processor", "cpu_flags": "extensions", "threads": "threads", "torch": "torch",
     "onnxruntime": "onnxruntime", "device_name": "device", "neq": "neq", "python": "Python",
@@ -77,7 +77,7 @@ def _run(run: RunReport) -> dict[str, Any]:
         "classes": table.to_dict("records"),
         "all_classes": len(classes),
         "confusion": data_uri(confusion_picture(quality.confusion, classes), kind),
-        "confused": quality.confused().to_dict("records"),
+        "confused": quality.confused(CONFUSED).to_dict("records"),
         "wrong": [
             {"photo": _photo(each.photo), "wrong": each, "name": _file(each)} for each in quality.wrong()
         ],
