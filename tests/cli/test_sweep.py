@@ -16,7 +16,17 @@ from neq.results import collect
 from neq.runs import load_run, read_metrics, read_summary
 from neq.sweeps import history
 from neq.sweeps.worker_pool import cores, is_here
-from tests.cli.sweeping import ENV, open_queue, run_sweep, start_sweep, states, wait_for, write_sweep
+from tests.cli.sweeping import (
+    ENV,
+    open_queue,
+    run_sweep,
+    start_cold_sweep,
+    start_sweep,
+    states,
+    wait_for,
+    write_sweep,
+)
+from tests.toys import drawing
 
 CELLS = "manual_seed: {values: [0, 1, 2]}, neuron_selection: {values: [velocity, random]}"
 
@@ -26,7 +36,8 @@ def finished(tmp_path_factory):
     """The folder of a finished sweep of six cells by two workers, and what the command said."""
     folder = tmp_path_factory.mktemp("sweep")
     file = write_sweep(folder, CELLS)
-    code, output = run_sweep(folder, file.name, "--workers", "2")
+    with drawing():
+        code, output = run_sweep(folder, file.name, "--workers", "2")
     assert code == 0, output
     return folder, output
 
@@ -202,7 +213,7 @@ def test_ctrl_c_while_workers_import_ends_at_once_and_quietly(tmp_path):
     (tmp_path / "torch.py").write_text(
         "import os, pathlib, time\npathlib.Path('importing').write_text(str(os.getpid()))\ntime.sleep(300)\n"
     )
-    process = start_sweep(tmp_path, file.name)
+    process = start_cold_sweep(tmp_path, file.name)
     importing = tmp_path / "importing"
     wait_for(lambda: importing.exists() and importing.read_text(), "the import")
     assert int(importing.read_text()) != process.pid
