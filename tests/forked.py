@@ -94,6 +94,16 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
+def run_forked(
+    script: str, *arguments: str, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """What subprocess.run returns, of a script in such a process."""
+    process = Forked(script, *arguments, cwd=cwd, env=env)
+    output, error = process.communicate(timeout=600)
+    assert process.returncode is not None
+    return subprocess.CompletedProcess(arguments, process.returncode, output, error)
+
+
 def ensure_server() -> None:
     """Starts this process's server of forks where it does not run, as if no test ran."""
     CONTEXT.set_forkserver_preload(["benchmarks.forked_runs", "neq.results"])

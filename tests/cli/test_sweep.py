@@ -5,8 +5,6 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 
 import psutil
 import pytest
@@ -17,7 +15,6 @@ from neq.runs import load_run, read_metrics, read_summary
 from neq.sweeps import history
 from neq.sweeps.worker_pool import cores, is_here
 from tests.cli.sweeping import (
-    ENV,
     open_queue,
     run_sweep,
     start_cold_sweep,
@@ -26,6 +23,7 @@ from tests.cli.sweeping import (
     wait_for,
     write_sweep,
 )
+from tests.forked import NEQ, run_forked
 from tests.toys import drawing
 
 CELLS = "manual_seed: {values: [0, 1, 2]}, neuron_selection: {values: [velocity, random]}"
@@ -64,8 +62,7 @@ def test_a_cell_leaves_what_the_same_run_alone_leaves(finished, tmp_path):
     settings = [f"--{name}={value}" for name, value in state.trial.params.items()]
     fast = ["--dataset", "npz:tiny.npz", "--image_size", "16", "--base_batch_size", "16"]
     rest = ["--n_epochs", "2", "--warmup_epochs", "0", "--run-dir", str(tmp_path / "alone")]
-    command = [sys.executable, "-m", "neq", "train", *fast, *rest, *settings]
-    subprocess.run(command, cwd=folder, env=ENV, check=True, capture_output=True)
+    assert run_forked(NEQ, "train", *fast, *rest, *settings, cwd=folder).returncode == 0
     there, alone = folder / state.trial.user_attrs[history.FOLDER], tmp_path / "alone"
     assert (there / "identity.json").read_bytes() == (alone / "identity.json").read_bytes()
     assert (there / "config.yaml").read_bytes() == (alone / "config.yaml").read_bytes()

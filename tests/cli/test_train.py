@@ -160,8 +160,9 @@ def test_two_processes_in_one_folder(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_different_runs_do_not_share_a_folder(capsys):
+def test_different_runs_do_not_share_a_folder(capsys, monkeypatch):
     """Fault 10: the folder's name ignored learning rate, epochs, batch and image size."""
+    monkeypatch.setattr("neq.experiment.dry_run.predicted_line", lambda _: "")  # which takes a second
     same = [[], ["--n_worker=2"], ["--project_name=other"]]
     changed = ["base_lr=0.03", "base_batch_size=64", "image_size=24", "n_epochs=2", "norm_mode=train"]
     folders = []
