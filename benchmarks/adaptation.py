@@ -123,7 +123,7 @@ def plain_bytes(config: Config) -> int:
     data = config.data_provider
     network, table = open_network(config, len(run_source(data).classes))
     spec = StepSpec.of_config(config, (2 * data.base_batch_size,))
-    everything = {layer.name: range(layer.neurons) for layer in table.layers}
+    everything = {layer.name: torch.arange(layer.neurons) for layer in table.layers}
     return CostModel(network, table, spec).step(everything).training_bytes
 
 

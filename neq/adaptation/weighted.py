@@ -44,7 +44,7 @@ class Weighted(SourceOnly):
             numbers: of the images in the data set.
         """
 
-    def batches(self, epoch: int, start: int) -> Iterator[WeightedBatch]:  # type: ignore[override]
+    def batches(self, epoch: int, start: int) -> Iterator[WeightedBatch]:
         """Labelled source batches with their weights."""
         if self._weights is None:
             self._weights = self._found()
