@@ -9,7 +9,7 @@ from neq.config.yaml import YamlProblem, parse
 from neq.utils.errors import UserError, shown, unknown_name
 
 MAX_BYTES = 256 * 1024
-CATALOG_FILES = ("networks", "datasets", "schemes", "published_results")
+CATALOG_FILES = ("networks", "datasets", "schemes", "published_results", "published_transfers")
 
 
 def parse_value(text: str) -> object:
