@@ -36,6 +36,8 @@ Augmentation = Literal["photo", "square", "none"]
 WEIGHTS_BY_NAME = ("default", "none")
 # Marks a field that cannot change a run's result, and so is no part of the run's identity.
 NOT_IDENTITY: JsonDict = {"identity": False}
+# Marks a field that may name a file or a run's folder: the identity has the hash of what is in there.
+CONTENT: JsonDict = {"identity": "content"}
 
 
 def _dash_list(value: object) -> object:

@@ -44,7 +44,7 @@ class PredictedMemory:
     """Bytes of tensors at the peak of training.
 
     Args:
-        weights: parameters and buffers, the task's parameters among them.
+        weights: parameters and buffers, the task's parameters and what it holds among them.
         batch: images and labels of a step, for every forward pass.
         kept: saved by the forward passes for the backward pass.
         gradients: of all that trains.
@@ -112,7 +112,8 @@ def predict(run: Training, batch: int | None = None) -> PredictedMemory:
     if run.main_policy.needs == "importance":
         measuring = pass_bytes(run.network, run.allocator(run.main_policy)) + max(spec.forwards) * passing
     return PredictedMemory(
-        weights=_bytes([*run.network.parameters(), *run.network.buffers(), *extra.values()]),
+        weights=_bytes([*run.network.parameters(), *run.network.buffers(), *extra.values()])
+        + run.task.held_bytes,
         batch=batch_bytes,
         kept=cost.saved_bytes,
         gradients=cost.gradient_bytes,
