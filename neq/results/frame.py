@@ -57,8 +57,8 @@ def runs(
         `best_epoch`, `budget_amount` (in `budget_unit`); the metrics of summary.json in their units there
         (`test_top1` in per cent, `step_seconds`, `saved_bytes`, ...); the environment (`device`, `threads`,
         `torch`, `commit`, ...); `folder`; `data_set`, the name of their folder where images are one's own,
-        else `dataset`. `setting` is the same text for runs that differ in nothing but their seed, `key` identifies
-        the run.
+        else `dataset`. `setting` is the same text for runs that differ in nothing but their seed, `key`
+        identifies the run.
 
     Raises:
         UserError: a sweep file is not valid, or a file or folder cannot be read.
