@@ -169,7 +169,7 @@ class Task(Protocol[Batch]):
             split: "validation" or "test".
         """
 
-    def tested(self) -> tuple[Data, Iterator[tuple[Tensor, Tensor]]]:
+    def tested(self) -> tuple[Data, Iterator[tuple[Tensor, ...]]]:
         """The data set of the test split, and its images with their labels, in the order of `Data.names`.
 
         Raises:

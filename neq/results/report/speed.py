@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from neq.results.best_network import BestNetwork, load_best, samples
-from neq.results.onnx_file import missing_packages
+from neq.results.onnx_file import is_as_written, missing_packages
 from neq.results.prediction import torch_outputs
 from neq.results.report.variants import Variant, best_int8, onnx_variants
 from neq.runs import load_run
@@ -125,8 +125,11 @@ def measure(best: BestNetwork) -> Speed:
     )
     labels = None if given is None or not _is_run_data(best) else given[1]
     is_calibrated = torch.arange(len(images)) % 5 == 0  # the others are compared: no image is both
+    precision = "" if is_as_written(best) else f" {best.config.run_config.precision}"
     variants = [
-        Variant("torch fp32", load_run(best.folder).best_weights.stat().st_size, torch_outputs(best, CPU))
+        Variant(
+            f"torch{precision}", load_run(best.folder).best_weights.stat().st_size, torch_outputs(best, CPU)
+        )
     ]
     missing, versions = "", {"cpu_flags": " ".join(cpu_flags()) or "unknown"}
     try:
@@ -204,7 +207,7 @@ def _read(path: Path, weights: str) -> Speed | None:
             return None
         lists = ("milliseconds", "least", "rounds")
         variants = tuple(
-            VariantSpeed(**{key: tuple(value) if key in lists else value for key, value in each.items()})
+            VariantSpeed(**{**each, **{key: tuple(each[key]) for key in lists}})
             for each in values.pop("variants")
         )
         found = Speed(variants, **values)
