@@ -362,7 +362,7 @@ def test_a_picture_that_cannot_be_written_costs_nothing_else(finished, tmp_path,
     folder = damaged(finished, tmp_path, unfinished=False)
     (folder / "curves.png").unlink()
 
-    def refuse(metrics, path):
+    def refuse(metrics, path, title):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     monkeypatch.setattr("neq.results.plot_curves", refuse)
