@@ -21,7 +21,7 @@ from neq.runs.run_reader import recorded_runs
 from neq.runs.selection_file import read_selection_history
 from tests.faults.hostile import WORDS, content_of, damaged, refusal, refused, run_refused
 from tests.results.run_folders import configs, sweep_file, write_run
-from tests.toys import TINY_RUN
+from tests.toys import TINY_RUN, drawing
 
 pytestmark = pytest.mark.slow
 
@@ -301,7 +301,8 @@ def test_a_broken_run_through_the_commands(tiny_run, tmp_path, monkeypatch, caps
             continue
         for picture in (tmp_path / "run").glob("*.png"):  # drawn again, from what cannot be read
             picture.unlink()
-        run_refused(capsys, tmp_path / "run" / "checkpoint", again, str(Path("run") / name))
+        with drawing():
+            run_refused(capsys, tmp_path / "run" / "checkpoint", again, str(Path("run") / name))
 
 
 def test_a_summary_of_something_else_is_one_line(tiny_run, tmp_path, monkeypatch, capsys):
