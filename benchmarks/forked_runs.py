@@ -14,7 +14,9 @@ import torch
 from torch import nn
 
 import neq.cli.run_pictures
+import neq.data.digits
 import neq.experiment.run
+import neq.results
 from neq.cli import main
 from neq.config import Config
 from neq.networks.neurons import NeuronTable, neuron_table

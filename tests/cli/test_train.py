@@ -178,6 +178,7 @@ def test_different_runs_do_not_share_a_folder(capsys, unpredicted):
     assert len(set(folders)) == 1 + len(changed)
 
 
+@pytest.mark.slow
 def test_dry_run_tells_everything_and_writes_nothing(tmp_path, capsys):
     arguments = ["--dry-run", "--net_name", "mbv2", "--scheme", "mbv2_scheme_1", "--neuron_selection", "SU"]
     assert main([*arguments, "--initialization", "SU", "--image_size", "32"]) == 0
@@ -193,6 +194,7 @@ def test_dry_run_tells_everything_and_writes_nothing(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_budget_in_time_is_shown_and_one_below_the_forward_pass_writes_nothing(
     tmp_path, capsys, monkeypatch
 ):
@@ -471,6 +473,7 @@ def test_help_shows_the_defaults_of_the_default_run(capsys):
     assert "a short search on validation (default: 0.05)" in out
 
 
+@pytest.mark.slow
 def test_neq_command(capsys, tmp_path, unpredicted):
     assert neq_main(["train", "--dry-run", *FAST]) == 0
     assert "nothing is written" in capsys.readouterr().out
