@@ -26,7 +26,7 @@ CONTEXT.set_forkserver_preload(["benchmarks.forked_runs"])
 # Digits of 12 px: 3 epochs of 35 steps, a few milliseconds each.
 FLAGS = (
     *("--image_size", "12", "--n_epochs", "2", "--warmup_epochs", "1", "--base_batch_size", "32"),
-    *("--device", "cpu", "--neuron_selection", "velocity", "--augmentation", "photo"),
+    *("--device", "cpu", "--neuron_selection", "velocity", "--augmentation", "square"),
 )
 
 
