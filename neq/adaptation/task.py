@@ -16,8 +16,9 @@ from neq.adaptation.domains import Domains
 from neq.adaptation.scores import information, neighbourhood_density
 from neq.adaptation.statistics import adapt_statistics
 from neq.config import section_of
+from neq.data import Data
 from neq.tasks import Classification, Counts, Forward, Task, TaskInputs
-from neq.tasks.classification import classification_scores, count_hits, cross_entropy
+from neq.tasks.classification import LabelledBatch, classification_scores, count_hits, cross_entropy
 from neq.utils.errors import UserError
 from neq.wings.adaptation import AdaptationSettings
 
@@ -97,6 +98,10 @@ class Adaptation(Task[Any]):
             for images, labels in self.domains.evaluated_target(name):
                 found = count_hits(network(images), labels)
                 yield {f"other_{key}": value for key, value in found.items()}
+
+    def tested(self) -> tuple[Data, Iterator[LabelledBatch]]:
+        """The target and the images of its test split."""
+        return self.domains.target, self.domains.evaluated_target("test")
 
     def _label_free(self, network: Forward) -> Counts:
         """The score without labels that the best epoch has the highest of, of all target images."""

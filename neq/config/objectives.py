@@ -22,12 +22,14 @@ class Objective:
         task: MODULE:CLASS of the task, a subclass of `neq.tasks.Task`.
         defaults: settings that choosing it brings where they are not given beside it.
         trains: whether anything of the network trains; where nothing does, a step is a forward pass.
+        has_targets: whether the settings of training targets change its loss (`neq.tasks.targets`).
     """
 
     name: str
     task: str
     defaults: Mapping[str, object] = field(default_factory=dict, hash=False)
     trains: bool = True
+    has_targets: bool = False
 
 
 _REGISTRY: dict[str, Objective] = {}
@@ -45,7 +47,7 @@ def register_objective(objective: Objective) -> None:
         raise ValueError(f"there is an objective {shown(objective.name)} already; take another name")
 
 
-register_objective(Objective("classification", "neq.tasks.classification:Classification"))
+register_objective(Objective("classification", "neq.tasks.classification:Classification", has_targets=True))
 # One pass over unlabelled images, each predicted before it is learned from.
 _ONLINE: Mapping[str, object] = {
     "neuron_selection": "none",

@@ -214,10 +214,16 @@ def _check_together(config: Config) -> None:
                 f"{POLICIES[name].units[0]!r}, or one of {', '.join(able)}"
             )
     _check_what_trains(config)
+    _check_targets(config)
     if run.base_lr == "auto" and not data.use_validation:
         raise UserError(
             "base_lr 'auto' compares rates on validation images, which use_validation false leaves out; "
             "give a number, or use_validation true"
+        )
+    if run.patience is not None and not data.use_validation:
+        raise UserError(
+            f"patience {run.patience} waits for a better validation, which use_validation false leaves out; "
+            "leave it out, or use_validation true"
         )
     if run.lr_schedule_name == "multi_step" and isinstance(run.lr_step_size, int):
         raise UserError(
@@ -250,6 +256,18 @@ def _check_what_trains(config: Config) -> None:
         f"objective {config.objective!r} trains nothing, which {settings} would; leave them out, or take "
         "another objective"
     )
+
+
+def _check_targets(config: Config) -> None:
+    """Checks that training targets are set under objectives whose loss has them alone; else UserError."""
+    if OBJECTIVES[config.objective].has_targets:
+        return
+    for key in ("label_smoothing", "class_weights", "mixup", "cutmix"):
+        if value := getattr(config.run_config, key):
+            raise UserError(
+                f"{key} {shown(value)} is not allowed with objective {config.objective!r}, whose loss does "
+                "not have it; leave it out, or take objective 'classification'"
+            )
 
 
 def _random_start(config: Config) -> tuple[str, ...]:

@@ -114,6 +114,7 @@ PolicyName = Annotated[str, OneOf(lambda: POLICIES)]
 Epochs = Annotated[int, Field(ge=1)]
 Indices = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_dash_list)]
 Share = Annotated[float, Field(ge=0, le=1)]
+ClassWeights = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=2)]
 Shares = Annotated[tuple[Share, ...], BeforeValidator(_dash_list)]
 
 
@@ -172,6 +173,10 @@ class DataProvider(Section):
     )
     color_aug: float = Field(0.4, ge=0, le=1, description="strength of the colour jitter")
     base_batch_size: int = Field(32, ge=1, description="images per training step")
+    sampling: Literal["shuffle", "balanced"] = Field(
+        "shuffle",
+        description="training images of an epoch: each once, or drawn so that classes come equally often",
+    )
     test_batch_size: int | None = Field(
         None, ge=1, description="images that an evaluation passes through at once; none: base_batch_size"
     )
@@ -229,8 +234,21 @@ class RunSettings(Section):
     no_wd_keys: Annotated[tuple[Literal["norm", "bias"], ...], BeforeValidator(_one_or_more)] = Field(
         ("norm", "bias"), description="module kinds without weight decay"
     )
+    patience: int | None = Field(
+        None, ge=1, description="epochs without a better validation after which training ends; none: all run"
+    )
     optimizer_name: Literal["sgd", "adam", "adamw"] = Field("sgd", description="optimizer")
     momentum: float = Field(0.0, ge=0, lt=1, description="momentum of sgd")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="share of an image's target that is spread over all classes"
+    )
+    class_weights: ClassWeights | Literal["balanced"] | None = Field(
+        None, description="weight of each class in the loss, or balanced: one over its training images"
+    )
+    mixup: float = Field(0.0, ge=0, le=100, description="a of mixup, whose shares are of Beta(a, a); 0: none")
+    cutmix: float = Field(
+        0.0, ge=0, le=100, description="a of CutMix, whose areas are of Beta(a, a); 0: none"
+    )
     grad_clip_norm: float | None = Field(
         None, gt=0, description="highest norm of a step's gradient, all that trains together; none: any"
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import signal
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -20,13 +21,17 @@ from neq.data.caching import Read
 from neq.utils.errors import UserError
 from neq.utils.seeds import generator, seed_for
 
-# Epoch and image; the epoch is None for evaluation.
+# Epoch and image, which seed its augmentation; the epoch is None for evaluation.
 Key = tuple[int | None, int]
+# Added to the epoch for each time that an image came before in it; more than any run has epochs.
+_AGAIN = 2**32
 Batch = tuple[torch.Tensor, torch.Tensor]
 Item = tuple[torch.Tensor, int]
 
 
-def train_keys(indices: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[list[Key]]:
+def train_keys(
+    indices: np.ndarray, batch_size: int, seed: int, epoch: int, weights: torch.Tensor | None = None
+) -> list[list[Key]]:
     """The batches of one training epoch.
 
     Args:
@@ -34,11 +39,26 @@ def train_keys(indices: np.ndarray, batch_size: int, seed: int, epoch: int) -> l
         batch_size: images per batch; an incomplete last batch is dropped unless it is the only one.
         seed: the run's seed.
         epoch: from 0.
+        weights: by which as many images are drawn with replacement, [n]; none: each comes once.
     """
-    order = torch.randperm(len(indices), generator=generator(seed, "order", epoch)).numpy()
+    stream = generator(seed, "order", epoch)
+    if weights is None:
+        order = torch.randperm(len(indices), generator=stream).numpy()
+    else:
+        order = torch.multinomial(weights, len(indices), replacement=True, generator=stream).numpy()
     size = min(batch_size, len(indices))
     batches = order[: len(order) // size * size].reshape(-1, size)
-    return [[(epoch, int(index)) for index in indices[batch]] for batch in batches]
+    if weights is None:
+        return [[(epoch, int(index)) for index in indices[batch]] for batch in batches]
+    drawn = Counter[int]()
+    keys: list[list[Key]] = []
+    for batch in batches:
+        keys.append([])
+        for index in map(int, indices[batch]):
+            # Each time an image comes again in an epoch it is augmented anew.
+            keys[-1].append((epoch + _AGAIN * drawn[index], index))
+            drawn[index] += 1
+    return keys
 
 
 def eval_keys(indices: np.ndarray, batch_size: int) -> list[list[Key]]:

@@ -72,13 +72,14 @@ class Data:
         self._parts = split(source, settings, seed)
         self._batch_size = settings.base_batch_size
         self._test_batch_size = settings.test_batch_size or settings.base_batch_size
-        self._seed = seed
+        self._seed, self._sampling = seed, settings.sampling
         self._device = device
         self._size, self._rank, self._processes = size, rank, processes
         self._normalize = normalization(mean_std)
         self.classes = source.classes
         self.counts = {name: len(part) for name, part in self._parts.items()}
         self.fingerprint = source.fingerprint
+        self._files = source.files
         self._check_batch()
         batch = min(self._batch_size, self.counts["train"])
         self.share = len(self._local(range(batch))) / batch
@@ -86,6 +87,7 @@ class Data:
 
         random = train_transform(settings, size, augmentation) if augmentation != "none" else None
         resized = partial(_resized, source.image, eval_transform(size, augmentation))
+        self._labels = torch.as_tensor(source.labels)
         self._images = Images(source.image, resized, source.labels, random, seed)
         plan = plan_cache(settings, source, self._parts, augmented=random is not None)
         name = f"{'photo' if augmentation == 'photo' else 'square'}-{size}"
@@ -124,7 +126,33 @@ class Data:
         Yields:
             Images float32 [B, 3, S, S] and labels int64 [B]; each rank gets its share of the B.
         """
-        return self._batches(train_keys(self._parts["train"], self._batch_size, self._seed, epoch)[first:])
+        return self._batches(self._train_keys(epoch)[first:])
+
+    def _train_keys(self, epoch: int) -> list[list[Key]]:
+        """The training batches of one epoch, of all ranks together."""
+        weights = None
+        if self._sampling == "balanced":
+            weights = 1 / self.train_images_by_class()[self._labels[self._parts["train"]]]
+        return train_keys(self._parts["train"], self._batch_size, self._seed, epoch, weights)
+
+    def whole_train_labels(self, epoch: int) -> torch.Tensor:
+        """The labels of the training batches of one epoch, of all ranks together.
+
+        Returns:
+            int64 [steps, B]; `own` are those that this rank's `train_batches` yield.
+        """
+        return self._labels[
+            torch.tensor([[index for _, index in batch] for batch in self._train_keys(epoch)])
+        ]
+
+    @property
+    def own(self) -> slice:
+        """The places of this rank's images in a whole training batch."""
+        return slice(self._rank, None, self._processes)
+
+    def train_images_by_class(self) -> torch.Tensor:
+        """How many training images each class has, int64 [K]."""
+        return torch.bincount(self._labels[self._parts["train"]], minlength=len(self.classes))
 
     def unlabelled_batches(self, epoch: int | None, first: int = 0) -> Iterator[Batch]:
         """Images of all splits together, without their labels; one pass at a time, as of `train_batches`.
@@ -158,6 +186,12 @@ class Data:
         """
         assert self.counts[name], f"this run has no {name} split"
         return self._batches(eval_keys(self._parts[name], self._test_batch_size))
+
+    def names(self, name: Literal["validation", "test", "train", "velocity"]) -> tuple[str, ...]:
+        """The files of a split's images, in the order of `eval_batches`; `image N` of one in memory."""
+        return tuple(
+            self._files[number] if self._files else f"image {number}" for number in self._parts[name]
+        )
 
     def whole_batches(self, name: Literal["validation", "test"], images: int) -> Iterator[Batch]:
         """Every image of a split once, in batches that one rank each gets whole: for statistics of batches.
@@ -200,7 +234,7 @@ class Data:
 
     def _local(self, whole: Sequence[T]) -> list[T]:
         """The items of a batch that this rank loads: every n-th, so n ranks differ by at most one item."""
-        return list(whole[self._rank :: self._processes])
+        return list(whole[self.own])
 
     def fill_cache(self) -> None:
         """Fill the cache once, before loader processes start and inherit it."""

@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from neq.data import Data
+from neq.tasks.targets import Targets
 from neq.tasks.task import Counts, Forward, StepOutput, Task, TaskInputs
 
-# Images [B, 3, H, W] and labels int64 [B].
-LabelledBatch = tuple[Tensor, Tensor]
+# Images [B, 3, H, W] and labels int64 [B]; and where the run has training targets, those, [B, classes].
+LabelledBatch = tuple[Tensor, ...]
 
 
 class Classification(Task[LabelledBatch]):
@@ -22,36 +23,45 @@ class Classification(Task[LabelledBatch]):
     Args:
         data: batches and splits.
         device: where batches go.
+        targets: of training; none: the labels.
     """
 
     best_by = "top1"
     has_micro_batches = True
 
-    def __init__(self, data: Data, device: torch.device) -> None:
-        self._data, self._device = data, device
+    def __init__(self, data: Data, device: torch.device, targets: Targets | None = None) -> None:
+        self._data, self._device, self._targets = data, device, targets
         self.steps_per_epoch, self.share = data.steps_per_epoch, data.share
 
     @classmethod
     def of_run(cls, inputs: TaskInputs) -> Self:
-        """Classification of the run's data."""
-        return cls(inputs.data, inputs.device)
+        """Classification of the run's data.
+
+        Raises:
+            UserError: training targets that do not fit the data.
+        """
+        return cls(inputs.data, inputs.device, Targets.of_run(inputs.config, inputs.data))
 
     def batches(self, epoch: int, start: int) -> Iterator[LabelledBatch]:
         """Labelled training batches."""
-        return on_device(self._data.train_batches(epoch, start), self._device)
+        batches: Iterator[LabelledBatch] = self._data.train_batches(epoch, start)
+        if self._targets is not None:
+            batches = self._targets.of_batches(batches, epoch, start)
+        return on_device(batches, self._device)
 
     def step(self, forward: Forward, batch: LabelledBatch) -> StepOutput:
         """Cross entropy of the outputs; counts images and hits."""
-        images, labels = batch
+        images, labels, *targets = batch
         outputs = forward(images)
-        return StepOutput(cross_entropy(outputs, labels), count_hits(outputs.detach(), labels))
+        loss = cross_entropy(outputs, targets[0] if targets else labels)
+        return StepOutput(loss, count_hits(outputs.detach(), labels))
 
     def micro_batches(self, batch: LabelledBatch, parts: int) -> Iterator[tuple[LabelledBatch, float]]:
         """Consecutive images of the batch."""
-        images, labels = batch
-        parts = min(parts, len(labels))
-        for part in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
-            yield part, len(part[1]) / len(labels)
+        images = len(batch[0])
+        parts = min(parts, images)
+        for part in zip(*(each.tensor_split(parts) for each in batch), strict=True):
+            yield part, len(part[0]) / images
 
     def evaluate(self, network: Forward, split: str) -> Iterator[Counts]:
         """Counts images, hits and the sum of their losses."""
@@ -60,6 +70,10 @@ class Classification(Task[LabelledBatch]):
             outputs = network(images)
             loss = cross_entropy(outputs, labels, "sum").double()
             yield {**count_hits(outputs, labels), "loss": loss}
+
+    def tested(self) -> tuple[Data, Iterator[LabelledBatch]]:
+        """The run's data set and the images of its test split."""
+        return self._data, on_device(self._data.eval_batches("test"), self._device)
 
     def scores(self, counts: Counts) -> dict[str, float]:
         """Top-1 in per cent, and the mean cross entropy where the counts have losses."""
@@ -71,10 +85,12 @@ def cross_entropy(outputs: Tensor, labels: Tensor, reduction: str = "mean") -> T
 
     Args:
         outputs: [B, classes].
-        labels: int64 [B].
+        labels: int64 [B], or targets [B, classes] (`neq.tasks.targets`).
         reduction: "mean" or "sum" over the images; "none" returns each loss, [B].
     """
     precise = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+    if labels.is_floating_point():
+        labels = labels.to(precise.dtype)
     return F.cross_entropy(precise, labels, reduction=reduction)
 
 
@@ -107,8 +123,8 @@ def classification_scores(counts: Counts) -> dict[str, float]:
 
 def on_device(batches: Iterable[LabelledBatch], device: torch.device) -> Iterator[LabelledBatch]:
     """Batches moved to a device, images in channels_last."""
-    for images, labels in batches:
+    for images, *others in batches:
         yield (
             images.to(device, memory_format=torch.channels_last, non_blocking=True),
-            labels.to(device, non_blocking=True),
+            *(each.to(device, non_blocking=True) for each in others),
         )

@@ -169,6 +169,14 @@ class Task(Protocol[Batch]):
             split: "validation" or "test".
         """
 
+    def tested(self) -> tuple[Data, Iterator[tuple[Tensor, Tensor]]]:
+        """The data set of the test split, and its images with their labels, in the order of `Data.names`.
+
+        Raises:
+            NotImplementedError: the task has no labelled images.
+        """
+        raise NotImplementedError
+
     @abstractmethod
     def scores(self, counts: Counts) -> dict[str, float]:
         """Scores from counts that are added up, in the order of a report.

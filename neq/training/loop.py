@@ -37,6 +37,8 @@ def train(run: Training, progress: Progress | None = None) -> dict[str, Any]:
     for epoch in range(progress.epoch, total_epochs(run.config.run_config)):
         if asked := run.processes.largest(run.stop.number):
             raise Stopped(asked)
+        if _is_patient_enough(run, progress):
+            break
         try:
             is_best = _train_epoch(run, progress, epoch)
         except Stopped:
@@ -47,6 +49,17 @@ def train(run: Training, progress: Progress | None = None) -> dict[str, Any]:
     for tracker in run.trackers:
         tracker.finish(result)
     return result
+
+
+def _is_patient_enough(run: Training, progress: Progress) -> bool:
+    """Whether as many epochs as `patience` have not been better than the best one before them."""
+    patience = run.config.run_config.patience
+    if patience is None or not progress.best or progress.epoch_state is not None:
+        return False
+    waited = progress.epoch - 1 - int(progress.best["epoch"])
+    if waited >= patience:
+        run.notes(f"no better validation in {waited} epochs: training ends after {progress.epoch} epochs")
+    return waited >= patience
 
 
 def _train_epoch(run: Training, progress: Progress, number: int) -> bool:

@@ -66,6 +66,20 @@ def test_an_incomplete_training_batch_is_dropped_unless_it_is_the_only_one(
     assert len(set(flat(keys))) == sum(sizes)
 
 
+def test_images_drawn_by_weights_make_classes_come_equally_often() -> None:
+    labels = np.repeat([0, 1, 2], [1000, 200, 50])
+    weights = torch.tensor(1 / np.array([1000, 200, 50]))[labels]
+    keys = train_keys(np.arange(1250), 50, seed=0, epoch=3, weights=weights)
+    assert [len(batch) for batch in keys] == [50] * 25
+    counts = np.bincount(labels[flat(keys)])
+    assert all(abs(count - 1250 / 3) < 60 for count in counts)  # a standard deviation is 17
+    assert keys == train_keys(np.arange(1250), 50, seed=0, epoch=3, weights=weights)
+    assert flat(keys) != flat(train_keys(np.arange(1250), 50, seed=0, epoch=4, weights=weights))
+    drawn = [key for batch in keys for key in batch]
+    assert len(set(drawn)) == 1250  # an image that comes again is augmented anew
+    assert {epoch for epoch, _ in drawn if epoch is not None and epoch < 2**32} == {3}
+
+
 def test_evaluation_sees_every_image_once_in_order() -> None:
     keys = eval_keys(np.arange(5, 25), 8)
     assert [len(batch) for batch in keys] == [8, 8, 4]

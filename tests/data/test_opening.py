@@ -1,6 +1,6 @@
 import multiprocessing
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -238,6 +238,35 @@ def test_24_photos_train_at_the_defaults_and_notes_name_what_was_adapted(tmp_pat
     small, copies = data.notes
     assert "velocities are measured on 2 images" in small
     assert "test images are training images too" in copies
+
+
+def test_balanced_batches_hold_the_classes_equally_often_and_their_whole_labels(tmp_path: Path) -> None:
+    photos(tmp_path)
+    for number in range(4, 20):
+        (tmp_path / "dark" / f"{number}.png").unlink()
+    with photos(tmp_path, fill=False, sampling="balanced", velocity_images=1) as data:
+        images = data.train_images_by_class()
+        assert (len(images), int(images.sum())) == (2, data.counts["train"])
+        assert images[0] < images[1] / 3
+        epochs = [[labels for _, labels in data.train_batches(epoch)] for epoch in range(20)]
+        share = torch.cat([torch.cat(labels) for labels in epochs]).double().mean()
+        assert abs(float(share) - 0.5) < 0.15
+        assert torch.equal(torch.stack(epochs[3]), data.whole_train_labels(3))
+        # The few dark images come again, each time otherwise.
+        drawn = [image for batch, labels in data.train_batches(0) for image in batch[labels == 0]]
+        assert len(drawn) > images[0]
+        assert len(torch.stack(drawn).unique(dim=0)) == len(drawn)
+
+
+@pytest.mark.parametrize("sampling", ["shuffle", "balanced"])
+def test_processes_share_the_labels_of_whole_batches(sampling: Literal["shuffle", "balanced"]) -> None:
+    settings = DataProvider(image_size=8, base_batch_size=31, sampling=sampling)
+    for rank in range(2):
+        data = open_data(settings, DIGITS, 0, rank=rank, processes=2)
+        whole = data.whole_train_labels(1)
+        assert whole.shape == (data.steps_per_epoch, 31)
+        for (_, labels), every in zip(data.train_batches(1), whole, strict=True):
+            assert torch.equal(labels, every[data.own])
 
 
 def test_unlabelled_batches_hold_the_images_of_all_splits_and_their_numbers() -> None:

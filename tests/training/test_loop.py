@@ -8,9 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from neq.config import resolve
 from neq.selection import listed_parameters
 from neq.training import TrainingDiverged, load_checkpoint, measurement, restore, train
 from neq.training import loop as loop_module
+from neq.utils.errors import UserError
 from tests.training.runs import LISTS, run_of, train_until
 
 TIMES = ("step_seconds", "peak_memory_bytes")
@@ -194,6 +196,38 @@ def test_of_equal_scores_the_lower_validation_loss_is_best(tmp_path, monkeypatch
     summary, diary, _, _ = outcome(tmp_path, neuron_selection="random", n_epochs=3, test_per_epochs=100)
     assert (summary["best_epoch"], summary["val_loss"], summary["test_top1"]) == (1, 0.5, 20.0)
     assert ["test" in report.metrics for report in diary.reports] == [True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("validation", "patience", "epochs", "best"),
+    [
+        ([50, 40, 60, 55, 58, 70], 2, 5, 2),  # an epoch that is better starts the wait again
+        ([50, 40, 40, 40, 60, 60], 3, 4, 0),
+        ([50, 40, 40, 60, 60, 50], 3, 6, 3),
+        ([50, 40, 60, 55, 58, 57], 4, 6, 2),  # waits three epochs, not four
+        ([50, 49, 60, 60, 60, 60], 1, 2, 0),
+    ],
+)
+def test_training_ends_after_patience_epochs_without_a_better_one(
+    tmp_path, monkeypatch, validation, patience, epochs, best
+):
+    figures = iter(validation)
+    found = {"validation": lambda: scored(float(next(figures))), "test": lambda: scored(10.0)}
+    monkeypatch.setattr(measurement, "evaluate", lambda run, split: found[split]())
+    settings = {"neuron_selection": "random", "n_epochs": 6, "patience": patience}
+    summary, diary, _, run = outcome(tmp_path, **settings)
+    assert (summary["epochs"], summary["best_epoch"]) == (epochs, best)
+    assert len(diary.reports) == epochs
+    # A run that is stopped before its summary is written trains no further epoch.
+    assert train(run, restore(run, run.checkpoints.load_last()))["epochs"] == epochs
+    assert len(diary.reports) == epochs
+
+
+def test_patience_needs_a_validation_split():
+    with pytest.raises(UserError, match="patience 3 waits for a better validation, which use_validation"):
+        resolve({}, {"patience": 3, "use_validation": False})
+    with pytest.raises(UserError, match="patience 0 is not allowed"):
+        resolve({}, {"patience": 0})
 
 
 def test_without_validation_the_last_epoch_is_kept(tmp_path):
