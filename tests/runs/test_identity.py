@@ -270,6 +270,7 @@ def test_defaults_are_left_out_and_path_keys_are_not() -> None:
     assert json.loads(json.dumps(identity(CONFIG))) == identity(CONFIG)
 
 
+@pytest.mark.slow
 @given(st.text(max_size=8))
 def test_parts_are_safe_folder_names(name: str) -> None:
     config = CONFIG.model_copy(update={"data_provider": DataProvider(dataset=name, image_size=8)})
