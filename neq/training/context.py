@@ -123,6 +123,8 @@ class Training:
         trackers: called after every step, after every epoch and at the end; on the first rank alone.
         processes: that train it together.
         stop: checked after every step.
+        checks: called between passes that are no steps: trials of learning rates, measuring importance; what
+            they raise ends the run.
         step_times: by which a budget in time is filled.
         notes: called with each line for the user.
         fingerprint: of the run's images, those that the task opened among them; None: their names identify
@@ -139,6 +141,7 @@ class Training:
     trackers: Sequence[Tracker] = ()
     processes: ProcessGroup = SINGLE_PROCESS
     stop: Stop = field(default_factory=Stop)
+    checks: Sequence[Callable[[], None]] = ()
     step_times: StepTimes = field(default_factory=StepTimes)
     notes: Callable[[str], object] = lambda line: None
     fingerprint: str | None = None
@@ -330,6 +333,8 @@ def importance_of(run: Training, epoch: int, criterion: str) -> Importance:
     settings, precision = run.config.NEq_config, run.config.run_config.precision
 
     def loss_of(plan: Plan, batch: Any) -> Tensor:
+        for check in run.checks:
+            check()
         return run.task.step(NetworkForward(plan, precision, run.shared_batch), batch).loss
 
     return measure_importance(

@@ -56,6 +56,7 @@ class PredictedMemory:
         measuring: of what the policy needs measured: for velocities, their images and the feature maps and
             weights of the old network; for gradients, a batch and its full backward pass; for importance,
             the most that one of its passes takes.
+        evaluation: a batch of an evaluation, and what passes through a layer of it.
     """
 
     weights: int
@@ -67,12 +68,13 @@ class PredictedMemory:
     step: int
     before: int
     measuring: int
+    evaluation: int
 
     @property
     def peak(self) -> int:
         """The peak of the whole training."""
         held = self.weights + self.rows + self.optimizer + self.before
-        return held + max(self.step, self.measuring)
+        return held + max(self.step, self.measuring, self.evaluation)
 
 
 def predict(run: Training, batch: int | None = None) -> PredictedMemory:
@@ -122,7 +124,17 @@ def predict(run: Training, batch: int | None = None) -> PredictedMemory:
         step=batch_bytes + _of_step(run, model, selection),
         before=before,
         measuring=measuring,
+        evaluation=_evaluated(run, batch) * (size + 8 + passing),
     )
+
+
+def _evaluated(run: Training, batch: int | None) -> int:
+    """Images of a batch of evaluations in one process."""
+    data = run.config.data_provider
+    images = -(-(data.test_batch_size or data.base_batch_size) // run.processes.count)
+    if data.test_batch_size is None and batch is not None:
+        images = batch
+    return min(images, max(run.data.counts["validation"], run.data.counts["test"]))
 
 
 def _of_step(run: Training, model: CostModel, selection: Selection) -> int:
