@@ -251,6 +251,12 @@ class RunSettings(Section):
     cutmix: float = Field(
         0.0, ge=0, le=100, description="a of CutMix, whose areas are of Beta(a, a); 0: none"
     )
+    ema_decay: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="decay a step of the weights' moving average, which is evaluated; none: no average",
+    )
     grad_clip_norm: float | None = Field(
         None, gt=0, description="highest norm of a step's gradient, all that trains together; none: any"
     )

@@ -68,6 +68,7 @@ OTHER = {
     "cutmix": 1.0,
     "patience": 5,
     "sampling": "balanced",
+    "ema_decay": 0.99,
     "micro_batch_size": 8,
     "ghost_batch_size": 4,
     "checkpoint_segments": 3,
