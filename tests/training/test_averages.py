@@ -1,6 +1,7 @@
 """The moving average of weights: its values, what it costs, what is evaluated and saved, and resume."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -166,7 +167,7 @@ with process_group() as processes:
 
 
 def trained_together(folder: Path, processes=SINGLE_PROCESS):
-    settings = {**SETTINGS, "n_epochs": 2, "norm_mode": "frozen", "base_batch_size": 33}
+    settings: dict[str, Any] = {**SETTINGS, "n_epochs": 2, "norm_mode": "frozen", "base_batch_size": 33}
     with run_of(folder, processes, double_toy(), **settings) as (run, diary):
         train(run)
         tests = [report.metrics["test"]["test/loss"] for report in diary.reports]
