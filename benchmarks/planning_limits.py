@@ -1,6 +1,7 @@
 """Whether runs stay within random memory limits: each limit is planned, and the plan is run by neq train.
 
     python -m benchmarks.planning_limits --network mbv2 --image-size 64 --batch-size 32 --limits 100
+    python -m benchmarks.planning_limits --network mbv2 --limits 0       # how long planning takes, alone
 
 Limits are drawn from .08 to 1 of what full training without a plan is predicted to need, evenly on a log
 scale. A run is three epochs on 96 noise images: the head alone, the measurement of importance, two epochs of
@@ -15,6 +16,7 @@ import math
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -66,6 +68,16 @@ def measure(planner: Planner, limit: int, flags: list[str], folder: Path) -> dic
     return {"limit": limit, "peak": plan.chosen.peak, "used": used, "settings": dict(plan.chosen.settings)}
 
 
+def planning_time(planner: Planner) -> str:
+    """How long planning takes, in one line; what times are predicted from is measured before."""
+    for rule in planner.space.norm_rules:
+        planner.estimator.step_time(rule.norm_mode)
+    started, worked = time.perf_counter(), time.process_time()
+    rows = planner.plan(Limits(2**40)).rows
+    took, worked = time.perf_counter() - started, time.process_time() - worked
+    return f"{len(rows)} configurations planned in {took:.1f} s, {worked:.1f} s of CPU time"
+
+
 def limits(planner: Planner, count: int) -> list[int]:
     """Random limits, the same every time."""
     batch = planner.space.batch_size
@@ -101,9 +113,9 @@ def main(argv: list[str] | None = None) -> int:
         parser.add_argument("--network", default="mbv2", help="by name")
         parser.add_argument("--image-size", type=at_least(8), default=64)
         parser.add_argument("--batch-size", type=at_least(2), default=32)
-        parser.add_argument("--limits", type=at_least(1), default=100)
+        parser.add_argument("--limits", type=at_least(0), default=100)
         parser.add_argument("--output", type=Path, help="write the runs as JSON; the same file is continued")
-        given = parser.parse_args(arguments)
+        given, console = parser.parse_args(arguments), Console()
         runs = json.loads(given.output.read_text()) if given.output and given.output.exists() else []
         with TemporaryDirectory() as made:
             folder = Path(made)
@@ -111,13 +123,15 @@ def main(argv: list[str] | None = None) -> int:
             values = parse_flags(flags, parser.prog).overrides
             base = read_yaml(find_config(PHOTOS_CONFIG))
             with open_planner(base, values, values.keys(), lambda line: None, folder / "runs") as planner:
+                console.print(planning_time(planner), highlight=False)
                 for number, limit in enumerate(limits(planner, given.limits)):
                     if number < len(runs):
                         continue
                     runs.append(measure(planner, limit, flags, folder / str(number)))
                     if given.output:
                         given.output.write_text(json.dumps(runs, indent=1) + "\n")
-        Console().print(report(runs))
+        if runs:
+            console.print(report(runs))
 
     return run_benchmark(command, argv)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from neq.config import Config, find_config, read_yaml, resolve, to_mapping
 from neq.config.flags import default_config
 from neq.experiment.run import RUNS, run_training
 from neq.results.best_network import BestNetwork, load_best
+from neq.results.prediction import TOP, Image, Prediction, predict
 from neq.runs import StoredRun
 from neq.runs import load_run as load_stored_run
 from neq.training import Tracker
@@ -43,6 +44,22 @@ class Run(StoredRun):
             UserError: no epoch has finished, or a file is damaged.
         """
         return self.best().network
+
+    def predict(self, images: Image | Iterable[Image], top: int = TOP) -> list[Prediction]:
+        """The most probable classes of images, by the best network, as the run evaluates it.
+
+            for prediction in neq.load_run("fitted/photos").predict(["a.jpg", "b.jpg"]):
+                print(prediction.image, prediction.classes[0], prediction.probabilities[0])
+
+        Args:
+            images: one, or several: paths of files, images of PIL, uint8 arrays [H, W, 3] or tensors
+                [3, H, W], also a batch of them. A file that cannot be read has an `error` and no classes.
+            top: classes of each image.
+
+        Raises:
+            UserError: no epoch has finished, a file of the run is damaged, or values that are no image.
+        """
+        return list(predict(self.best(), images, top))
 
 
 def load_run(folder: str | os.PathLike[str]) -> Run:

@@ -3,6 +3,7 @@ import random
 import shutil
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -47,12 +48,22 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(os.environ["NEQ_CACHE"], ignore_errors=True)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def small_runs_draw_nothing() -> Iterator[None]:
+    """Runs of tests draw no pictures, except in `tests.toys.drawing`."""
+    from tests.toys import draw_nothing, drawing
+
+    with drawing(draw_nothing):
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a real run of one epoch; tests read it and leave it as it is."""
     from neq.cli import main
-    from tests.toys import TINY_RUN
+    from tests.toys import TINY_RUN, drawing
 
     folder = tmp_path_factory.mktemp("tiny") / "run"
-    assert main(["train", *TINY_RUN, "--run-dir", str(folder)]) == 0
+    with drawing():
+        assert main(["train", *TINY_RUN, "--run-dir", str(folder)]) == 0
     return folder

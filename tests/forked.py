@@ -11,8 +11,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
-from multiprocessing import forkserver
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from multiprocessing import forkserver, util
 from pathlib import Path
 from unittest.mock import patch
 
@@ -21,7 +23,14 @@ from benchmarks.forked_runs import CONTEXT
 ROOT = Path(__file__).resolve().parents[1]
 # That of no test; torch reads the level when it is imported, and neq sets it where it runs in processes.
 ENV = {**os.environ, "TORCH_CPP_LOG_LEVEL": "ERROR"}
-NEQ = "import sys; from neq.cli import main; sys.exit(main(sys.argv[1:]))"
+# `neq`, whose runs draw no pictures.
+NEQ = """
+import sys
+from neq.cli import main
+from tests.toys import draw_nothing, drawing
+with drawing(draw_nothing):
+    sys.exit(main(sys.argv[1:]))
+"""
 
 
 class Forked:
@@ -85,9 +94,19 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
+def run_forked(
+    script: str, *arguments: str, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """What subprocess.run returns, of a script in such a process."""
+    process = Forked(script, *arguments, cwd=cwd, env=env)
+    output, error = process.communicate(timeout=600)
+    assert process.returncode is not None
+    return subprocess.CompletedProcess(arguments, process.returncode, output, error)
+
+
 def ensure_server() -> None:
     """Starts this process's server of forks where it does not run, as if no test ran."""
-    CONTEXT.set_forkserver_preload(["benchmarks.forked_runs"])
+    CONTEXT.set_forkserver_preload(["benchmarks.forked_runs", "neq.results"])
     with contextlib.chdir(ROOT), patch.dict(os.environ, ENV, clear=True):
         forkserver.ensure_running()
 
@@ -106,4 +125,27 @@ def _run(
     os.environ.clear()
     os.environ.update(variables)
     sys.argv = ["script", *arguments]
+    util.spawnv_passfds = partial(_forked_server, util.spawnv_passfds)
     exec(compile(script, "<script>", "exec"), {"__name__": "__main__"})
+
+
+def _forked_server(
+    spawn: Callable[..., int], path: bytes, arguments: Sequence[str], passed: Sequence[int]
+) -> int:
+    """Starts a server of forks that the process asks for: a fork too, which has imported all of it."""
+    if "forkserver" not in arguments[-1]:
+        return spawn(path, arguments, passed)
+    if pid := os.fork():
+        return pid
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in map(int, os.listdir("/proc/self/fd")):
+            if number > 2 and number not in passed:
+                with contextlib.suppress(OSError):  # that of the folder itself
+                    os.close(number)
+        exec(arguments[-1], {})
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(0)

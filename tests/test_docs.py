@@ -38,6 +38,7 @@ def test_the_commands_of_the_readme_are_understood(tmp_path, monkeypatch, capsys
     ]
     assert len(commands) >= 3
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("neq.experiment.dry_run.predicted_line", lambda _: "")  # which takes a second
     for command in commands:
         if command == ["--help"]:
             continue
@@ -53,3 +54,12 @@ def test_the_task_example_of_the_architecture_page(tmp_path, monkeypatch):
     exec(code, names)
     assert names["summary"]["epochs"] == 1
     assert (tmp_path / "my_run/last.pt").exists()
+
+
+def test_the_example_of_the_compression_page(tiny_run, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("torch_pruning", reason="the extra compression is not installed")
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/compression.md").read_text(), re.S)
+    monkeypatch.chdir(tmp_path)
+    exec(code.replace("runs/...", str(tiny_run)), {})
+    assert "name='widths'" in capsys.readouterr().out
+    assert (tmp_path / "small" / "best.safetensors").exists()

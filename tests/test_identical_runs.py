@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from tests.identical_runs import compare_runs, main
+from tests.identical_runs import RUNS, compare_runs, main
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.slow
-def test_a_tree_is_identical_with_itself(capsys):
+def test_a_tree_is_identical_with_itself(capsys, monkeypatch):
+    train, settings = RUNS["random"]
+    monkeypatch.setitem(RUNS, "random", (train, settings | {"image_size": 16, "base_batch_size": 128}))
     assert main(["--against", str(ROOT), "--only", "random"]) == 0
     assert capsys.readouterr().out.splitlines()[1].split()[-1] == "identical"
 

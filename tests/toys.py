@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torchvision
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import neq.cli.run_pictures
+import neq.cli.sweep
 from neq.networks.build import build_network
 
 # Settings of `neq train` for a run of a few seconds, and those of the fixture `tiny_run`.
 ONE_EPOCH = ["--n_epochs", "1", "--warmup_epochs", "0", "--image_size", "24", "--device", "cpu"]
 TINY_RUN = [*ONE_EPOCH, "--ratio", "0.1"]
+
+
+def draw_nothing(folder: Path) -> list[str]:
+    """In place of a run's pictures, which take longer than small runs do: conftest.py puts it there."""
+    return []
+
+
+@contextmanager
+def drawing(draw: Callable[[Path], list[str]] = neq.cli.run_pictures.draw_missing) -> Iterator[None]:
+    """What draws the pictures of runs, those of sweeps too; by default what draws them outside tests."""
+    with (
+        patch.object(neq.cli.run_pictures, "draw_missing", draw),
+        patch.object(neq.cli.sweep, "draw_missing", draw),
+    ):
+        yield
 
 
 class Toy(nn.Module):

@@ -1,4 +1,4 @@
-"""Latency models that were fitted before, kept as files: a device is measured once for each kind of step."""
+"""Latency models and profiles of steps that were made before, kept as files: each is made once."""
 
 from __future__ import annotations
 
@@ -7,23 +7,27 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from filelock import FileLock
-from torch import nn
+from pydantic import TypeAdapter
+from torch import Tensor, nn
 
 import neq
+from neq.backward.fusion import traced
 from neq.budget.cost_model import CostModel
 from neq.budget.latency import Latency, calibrate
+from neq.budget.peak import StepProfile
 from neq.budget.step_spec import StepSpec
 from neq.budget.step_time import StepTime, calibrate_step_time
 from neq.networks.neurons import NeuronTable
 from neq.utils.atomic_files import write_text
 from neq.utils.cpu import cpu_model
 
-Fitted = TypeVar("Fitted", Latency, StepTime)
+Made = TypeVar("Made", Latency, StepTime, StepProfile)
 
 
 def kept_latency(model: CostModel, device: torch.device, folder: Path, *more: object) -> Latency:
@@ -62,12 +66,46 @@ def kept_step_time(
     return _kept(path, measured, lambda state: StepTime(**state), asdict)
 
 
+def kept_profile(model: CostModel, chosen: Tensor, folder: Path) -> StepProfile:
+    """What `CostModel.profile` returns: from the folder, else made and put there.
+
+    That of a network which cannot be traced is made anew: nothing names all that its forward does.
+
+    Args:
+        model: of the step; neither its batches nor its segments count.
+        chosen: bool [N].
+        folder: of the files; it need not exist.
+    """
+    selection, trace = model.table.selection(chosen), traced(model.network, model.table)
+    if trace is None:
+        return model.profile(selection)
+    ghost = model.spec.ghost_batch
+    spec = replace(
+        model.spec, forwards=(1,), micro_batch=None, checkpoint_segments=1, checkpoint_cuts=(),
+        ghost_batch=None if ghost is None else 1,
+    )  # fmt: skip
+    whole = model.with_spec(spec)
+    tensors = [*model.network.parameters(), *model.network.buffers()]
+    chosen_hash = hashlib.sha256(chosen.numpy().tobytes()).hexdigest()
+    named = str(trace.graph), [each.dtype for each in tensors], chosen_hash
+    path = folder / f"{_key(whole, tensors[0].device, 'profile', *named)}.json"
+    stored = _stored_profile()
+    found = _kept(path, lambda: whole.profile(selection), stored.validate_python, stored.dump_python)
+    return replace(found, ghost_batch=ghost)
+
+
+@cache
+def _stored_profile() -> TypeAdapter[StepProfile]:
+    """Reads and writes profiles; made on first use, which takes time."""
+    return TypeAdapter(StepProfile)
+
+
 def _kept(
     path: Path,
-    measure: Callable[[], Fitted],
-    of_state: Callable[[dict[str, Any]], Fitted],
-    to_state: Callable[[Fitted], dict[str, Any]],
-) -> Fitted:
+    measure: Callable[[], Made],
+    of_state: Callable[[dict[str, Any]], Made],
+    to_state: Callable[[Made], dict[str, Any]],
+) -> Made:
     """What a file holds, else what is measured, which is put there."""
     with _locked(path.with_suffix(".lock")):
         # A damaged file is measured anew.

@@ -99,7 +99,7 @@ def _fit(config: Config, seconds: float | None, out: Path, overwrite: bool, cons
     predict = shlex.join(["python", str(out / NETWORK / "predict.py")])
     console.lines(
         f"{out}: the run, its pictures and figures, after {time.monotonic() - started:.0f} s",
-        f"{out / NETWORK}: the network; classify images by",
+        f"{out / NETWORK}: the network; classify images by neq predict with this folder, or by",
         f"  {predict} IMAGE ...",
     )
 

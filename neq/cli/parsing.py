@@ -88,7 +88,7 @@ class ResultsParser(Parser):
             "files",
             nargs="+" if needs_file else "*",
             metavar="FILE",
-            help="sweep files, as policies/digits/su.yaml",
+            help="sweep files, as policies/digits/su.yaml, or folders of runs",
         )
         self.add_runs_dir()
         self.add_config_file()

@@ -267,6 +267,19 @@ def is_pretrained(net_name: str, weights: str) -> bool:
     return weights not in WEIGHTS_BY_NAME or (weights == "default" and has_weights)
 
 
+def data_title(name: str, root: str | None) -> str:
+    """What titles call a data set: one of the user's own by its folder or file, every other by its name.
+
+    Args:
+        name: of the data set.
+        root: its folder or file.
+    """
+    if root is None or dataset(name).kind != "own":
+        return name
+    place = Path(root).expanduser().resolve()
+    return place.name if place.is_dir() else place.stem or name
+
+
 def dataset_name(name: str) -> str:
     """The canonical name of a data set that is given by name or alias; UserError when there is none."""
     known = datasets()

@@ -124,6 +124,22 @@ def _class_names(folder: Path, splits: dict[Split, Path]) -> tuple[str, ...]:
 
 def _class_files(folder: Path) -> tuple[list[str], list[str], list[str]]:
     """The images of one class folder and of the folders in it, its other files, and these folders."""
+    images, others, inner = list_images(folder)
+    if not images:
+        raise UserError(
+            f"class folder {str(folder)!r} has no image"
+            + (f" among {_described(others, folder)}" if others else "")
+            + f"; allowed: {' '.join(endings())}; add images or remove the folder."
+        )
+    return images, others, inner
+
+
+def list_images(folder: Path) -> tuple[list[str], list[str], list[str]]:
+    """The images of a folder and of the folders in it, by their endings, its other files, and these folders.
+
+    Raises:
+        UserError: a folder cannot be listed.
+    """
     images: list[str] = []
     others: list[str] = []
     inner: list[str] = []
@@ -139,12 +155,6 @@ def _class_files(folder: Path) -> tuple[list[str], list[str], list[str]]:
         for name in sorted(name for name in names if not name.startswith(".")):
             path = os.path.join(place, name)
             (images if _is_image(path) else others).append(path)
-    if not images:
-        raise UserError(
-            f"class folder {str(folder)!r} has no image"
-            + (f" among {_described(others, folder)}" if others else "")
-            + f"; allowed: {' '.join(endings())}; add images or remove the folder."
-        )
     return images, others, inner
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from neq.budget import Allocation, StepSpec
-from neq.budget.latency_cache import kept_step_time
+from neq.budget.latency_cache import kept_profile, kept_step_time
 from neq.budget.peak import StepProfile, Work
 from neq.budget.scratch import kept_scratch
 from neq.budget.step_time import StepTime
@@ -71,7 +71,7 @@ class Estimator:
         self._estimate = lru_cache(maxsize=None)(self._made)
         self._learned = lru_cache(maxsize=None)(self._learn)
         self._selected = lru_cache(maxsize=None)(self._select)
-        self._times = lru_cache(maxsize=None)(self._predict)
+        self.step_time = lru_cache(maxsize=None)(self._predict)
         self._cuts = lru_cache(maxsize=None)(self._cut)
 
     def __call__(self, configuration: Configuration) -> Estimate:
@@ -82,7 +82,7 @@ class Estimator:
         learned, images = self._learned(configuration.learning), configuration.micro_batch
         cuts = self._cuts(configuration.learning, images, configuration.segments)
         passes, parts = (images,) * self._run.task.forwards, -(-self._batch // images)
-        time = self._times(configuration.learning.norm_rule.norm_mode)
+        time = self.step_time(configuration.learning.norm_rule.norm_mode)
         work = learned.profile.work(passes, cuts)
         step = time.seconds(parts, Work(*(parts * each for each in work)))
         image = time.seconds(1, work) * work.forward / work.macs / sum(passes)
@@ -156,7 +156,8 @@ class Estimator:
         )
         selection = model.table.selection(chosen)
         held = model.held_bytes(model.spec.trainable_slices(model.network, model.table, selection))
-        return _Learned(chosen, model.profile(selection), model.cut_points, sum(held))
+        profile = kept_profile(model, chosen, cache_folder() / "profiles")
+        return _Learned(chosen, profile, model.cut_points, sum(held))
 
     def _select(self, share: float | None) -> tuple[Tensor, StepSpec]:
         """The neurons of a share, or of the run's own settings, bool [N], and their step."""
@@ -173,8 +174,9 @@ class Estimator:
         elif policy.may_initialize:
             own = {"initialization": policy.name}
         run = replace(self._run, config=resolve(self._base, {**self._overrides, **own}).config)
-        allocation = choose_neurons(run, Progress(), 0)
-        spec = run.allocator(run.policy(0)).model.spec
+        model = run.allocator(run.policy(0)).model
+        model.network = self._model.network  # one copy without values serves all
+        allocation, spec = choose_neurons(run, Progress(), 0), model.spec
         return allocation.chosen, replace(spec, micro_batch=None, checkpoint_segments=1, checkpoint_cuts=())
 
     def _predict(self, norm_mode: str) -> StepTime:

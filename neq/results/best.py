@@ -21,17 +21,11 @@ PREDICT = '''"""Classifies image files: python predict.py IMAGE ... (needs neq, 
 import sys
 from pathlib import Path
 
-import torch
-
-from neq.data.decoding import read_image
 from neq.results.best_network import load_best
+from neq.results.prediction import predict
 
-best = load_best(Path(__file__).resolve().parent)
-for name in sys.argv[1:]:
-    with torch.no_grad():
-        shares = best.network(best.prepare(read_image(name))[None]).softmax(1)[0]
-    label = int(shares.argmax())
-    print(f"{name}: {best.classes[label]} ({100 * float(shares[label]):.1f} %)")
+for prediction in predict(load_best(Path(__file__).resolve().parent), sys.argv[1:], top=1):
+    print(prediction)
 '''
 
 

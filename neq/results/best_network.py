@@ -19,7 +19,7 @@ from neq.networks.heads import head_name, replace_head
 from neq.networks.recipe import RECIPE, read_recipe
 from neq.networks.weights import load_weights, read_weights
 from neq.runs import StoredRun, load_run
-from neq.runs.layout import CLASSES
+from neq.runs.layout import BEST_WEIGHTS, CHECKPOINTS, CLASSES
 from neq.utils.errors import UserError
 
 
@@ -32,12 +32,14 @@ class BestNetwork:
         config: of the run, resolved.
         network: images [B, 3, S, S], normalized, -> outputs [B, classes].
         classes: their names in the order of the outputs; numbers where the run's folder does not name them.
+        head: name of the classifier head.
     """
 
     folder: Path
     config: Config
     network: nn.Module
     classes: tuple[str, ...]
+    head: str
 
     @property
     def image_size(self) -> int:
@@ -69,6 +71,13 @@ class BestNetwork:
         return eval_transform(image_size or self.image_size, augmentation)
 
 
+def network_folder(given: Path) -> Path:
+    """The folder that a network is loaded from, where its file of weights is given in place of it."""
+    if given.name != BEST_WEIGHTS or given.is_dir():
+        return given
+    return given.parent.parent if given.parent.name == CHECKPOINTS else given.parent
+
+
 def load_best(folder: Path) -> BestNetwork:
     """Reads the best network of a run, finished or not: by its recipe, or where there is none by its name.
 
@@ -86,7 +95,7 @@ def load_best(folder: Path) -> BestNetwork:
         except UserError as error:
             raise UserError(f"{folder / RECIPE}: {error}") from None
         load_weights(network, None, str(weights))
-        return BestNetwork(folder, config, network.eval(), class_names(run, recipe.classes))
+        return BestNetwork(folder, config, network.eval(), class_names(run, recipe.classes), recipe.head)
     net = config.net_config.net_name
     network = build_network(net, 2, config.manual_seed, weights="none")
     head = head_name(network)
@@ -95,7 +104,7 @@ def load_best(folder: Path) -> BestNetwork:
         raise UserError(f"{weights} is not of {net}: {head}, its head, is missing; train the run again")
     replace_head(network, len(found))
     load_weights(network, head, str(weights))
-    return BestNetwork(folder, config, network.eval(), class_names(run, len(found)))
+    return BestNetwork(folder, config, network.eval(), class_names(run, len(found)), head)
 
 
 def class_names(run: StoredRun, count: int) -> tuple[str, ...]:
@@ -112,7 +121,13 @@ def class_names(run: StoredRun, count: int) -> tuple[str, ...]:
 
 
 def sample_images(best: BestNetwork, count: int, image_size: int | None = None) -> Tensor | None:
-    """Some images of the run's test split, spread over it, as the network takes them.
+    """Some images of the run's test split, spread over it, as the network takes them; see `samples`."""
+    found = samples(best, count, image_size)
+    return None if found is None else found[0]
+
+
+def samples(best: BestNetwork, count: int, image_size: int | None = None) -> tuple[Tensor, Tensor] | None:
+    """Some images of the test split of the run's data set, spread over it, and their labels.
 
     Args:
         best: the network.
@@ -120,7 +135,8 @@ def sample_images(best: BestNetwork, count: int, image_size: int | None = None) 
         image_size: S; none: that of the run.
 
     Returns:
-        float32 [n, 3, S, S], or none where the data set is not at hand: nothing is downloaded.
+        float32 [n, 3, S, S] as the network takes them, and int64 [n]; none where the data set is not at hand:
+        nothing is downloaded.
     """
     settings = best.config.data_provider
     if not _at_hand(settings.dataset, settings.root, dataset(settings.dataset)):
@@ -131,7 +147,7 @@ def sample_images(best: BestNetwork, count: int, image_size: int | None = None) 
         numbers = split(source, settings, best.config.manual_seed)["test"]
         chosen = numbers[:: max(1, len(numbers) // count)][:count]
         images = [resizing(source.image(int(number))) for number in chosen]
-        return torch.Tensor(normalize(torch.stack(images)))
+        return torch.Tensor(normalize(torch.stack(images))), torch.from_numpy(source.labels[chosen])
     except UserError:  # moved or damaged since: reported in training, not needed for an export
         return None
 

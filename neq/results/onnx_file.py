@@ -74,25 +74,51 @@ class Export:
     allowed: float
 
 
+def missing_packages() -> list[str]:
+    """Which of PACKAGES are not installed."""
+    return [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+
+
+def is_as_written(best: BestNetwork) -> bool:
+    """Whether a network is run as it was exported, without the runtime's optimizations."""
+    own = _exporters.get(type(best.network))
+    return own is not None and own.as_written
+
+
 def check_packages() -> None:
     """Makes sure that ONNX files can be written and checked.
 
     Raises:
         UserError: a package is missing.
     """
-    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    missing = missing_packages()
     if missing:
         raise UserError(f"ONNX files need {', '.join(missing)}; pip install 'neq[onnx]' brings them")
 
 
 def export_onnx(best: BestNetwork, path: Path, image_size: int | None = None) -> Export:
-    """Writes a run's best network as an ONNX file: images [batch, 3, S, S] -> logits [batch, classes].
+    """Writes a run's best network as an ONNX file, when `onnx_content` has checked it.
 
-    The file appears when onnxruntime gave what torch gives, for batches of two sizes, and not otherwise.
+    Args:
+        best, image_size: as of `onnx_content`.
+        path: of the file; its folder exists.
+
+    Raises:
+        UserError: as of `onnx_content`; no file is left.
+    """
+    content, export = onnx_content(best, image_size)
+    with atomic_file(path) as file:
+        file.write(content)
+    return export
+
+
+def onnx_content(best: BestNetwork, image_size: int | None = None) -> tuple[bytes, Export]:
+    """A run's best network as an ONNX file's content: images [batch, 3, S, S] -> logits [batch, classes].
+
+    It is returned when onnxruntime gave what torch gives, for batches of two sizes, and not otherwise.
 
     Args:
         best: the network.
-        path: of the file; its folder exists.
         image_size: S; none: that of the run.
 
     Raises:
@@ -114,17 +140,26 @@ def export_onnx(best: BestNetwork, path: Path, image_size: int | None = None) ->
     for key, value in _properties(best, size).items():
         model.metadata_props.add(key=key, value=value)
     content: bytes = model.SerializeToString()
-    difference = _difference(content, images, expected, own is not None and own.as_written)
+    difference = _difference(content, images, expected, is_as_written(best))
     allowed = (TOLERANCE if own is None else own.tolerance) * max(1.0, float(expected.abs().max()))
     if not difference <= allowed:  # not a number is no agreement
         raise UserError(
             f"the ONNX file of {best.folder} gives other outputs than torch: they differ by "
             f"{difference:.3g}, allowed is {allowed:.3g}; no file was written"
         )
-    with atomic_file(path) as file:
-        file.write(content)
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-    return Export(len(content), opset, size, len(images), real, difference, allowed)
+    return content, Export(len(content), opset, size, len(images), real, difference, allowed)
+
+
+def onnx_outputs(best: BestNetwork) -> Callable[[Tensor], Tensor]:
+    """A run's best network in onnxruntime, fp32 on the CPU: images [B, 3, S, S] -> logits [B, classes].
+
+    Raises:
+        UserError: as of `onnx_content`.
+    """
+    content, _ = onnx_content(best)
+    session = _session(content, is_as_written(best))
+    return lambda images: torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
 
 
 def _outputs(best: BestNetwork, images: Tensor) -> Tensor:
@@ -143,7 +178,7 @@ def _outputs(best: BestNetwork, images: Tensor) -> Tensor:
 def _exported(network: nn.Module, images: Tensor, net_name: str) -> Any:
     """The network as an onnx.ModelProto."""
     try:
-        with _silence():
+        with silence():
             program = torch.onnx.export(
                 network,
                 (images,),
@@ -164,18 +199,22 @@ def _exported(network: nn.Module, images: Tensor, net_name: str) -> Any:
 
 def _difference(content: bytes, images: Tensor, expected: Tensor, as_written: bool) -> float:
     """The largest between the file's outputs and torch's, over a batch and over its first image alone."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    if as_written:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    session = _session(content, as_written)
     largest = []
     for count in (len(images), 1):
         (outputs,) = session.run([OUTPUT], {INPUT: images[:count].numpy()})
         assert outputs.shape == expected[:count].shape
         largest.append((torch.from_numpy(outputs) - expected[:count]).abs().max())
     return float(torch.stack(largest).max())
+
+
+def _session(content: bytes, as_written: bool) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    if as_written:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def _properties(best: BestNetwork, size: int) -> Mapping[str, str]:
@@ -194,8 +233,8 @@ def _properties(best: BestNetwork, size: int) -> Mapping[str, str]:
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """torch.onnx reports progress and deprecations that a user can do nothing about."""
+def silence() -> Iterator[None]:
+    """A context for torch.onnx and onnxruntime, which report what a user can do nothing about."""
     said, before = io.StringIO(), logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

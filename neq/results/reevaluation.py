@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
 
 import torch
 
-from neq.config import Config, DataProvider, dataset, to_mapping
+from neq.config import Config, dataset, to_mapping
 from neq.data import Data, open_data
 from neq.results.best_network import load_best
+from neq.results.evaluation import opened_task
 from neq.results.runs_of_sweep import IMAGES, run_key
 from neq.results.verdicts import Check
-from neq.runs import fingerprint, load_run
+from neq.runs import load_run
 from neq.runs.run_reader import Run, number
-from neq.tasks import TaskInputs, task_class
 from neq.training.evaluation import count
 from neq.utils.device import pick_device
 from neq.utils.errors import UserError, first_line, printable
@@ -77,18 +76,7 @@ def _check(run: Run, config: Config, data: Data, device: torch.device) -> Check:
         if len(best.classes) != len(data.classes):
             raise UserError(f"it has {len(best.classes)} classes, the data {len(data.classes)}")
         network = best.network.to(device).to(memory_format=torch.channels_last)
-        with ExitStack() as closed:
-            sets = [data]
-
-            def open_set(settings: DataProvider) -> Data:
-                opening = open_data(settings, dataset(settings.dataset), config.manual_seed, device)
-                sets.append(closed.enter_context(opening))
-                return sets[-1]
-
-            task = task_class(config.objective).of_run(TaskInputs(config, data, device, network, open_set))
-            known = run.identity.get(IMAGES)
-            if known is not None and fingerprint([each.fingerprint for each in sets]) != known:
-                raise UserError("these are not the images it was trained on")
+        with opened_task(config, data, network, run.identity.get(IMAGES)) as task:
             scores = task.scores(count(network, task, "test", config.run_config.precision))
     except Exception as error:  # a checkpoint may hold anything
         return _unmeasured(run, error)

@@ -25,12 +25,17 @@ SPLITS = {"train": ("train", "-"), "valid": ("validation", "--"), "test": ("test
 QUANTILES = (0.1, 0.5, 0.9)
 
 
-def plot_curves(metrics: list[dict[str, Any]], path: Path) -> None:
+def plot_curves(metrics: list[dict[str, Any]], path: Path, title: str = "") -> None:
+    """Writes `curves_picture` as a PNG; args as there."""
+    save_figure(curves_picture(metrics, title), path)
+
+
+def curves_picture(metrics: list[dict[str, Any]], title: str = "") -> Figure:
     """Every metric that an epoch logs over the epochs, all splits in one panel; losses on a logarithmic axis.
 
     Args:
         metrics: rows of metrics.jsonl, one or more.
-        path: of the PNG.
+        title: of the picture; empty: none.
     """
     drawn = {name: splits for name, splits in sorted(curves().items()) if _curves(metrics, splits)}
     figure = Figure(figsize=(4.5 * max(len(drawn), 1), 3.6), layout="constrained")
@@ -40,13 +45,15 @@ def plot_curves(metrics: list[dict[str, Any]], path: Path) -> None:
             label, style = SPLITS.get(metric.split, (metric.split, "-."))
             axes.plot(*zip(*points, strict=True), style, marker=".", markersize=4, label=label)
         axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
         axes.set_ylabel(f"{name} ({splits[0].unit})" if splits[0].unit else name)
         if splits[0].higher_is_better is False:
             axes.set_yscale("log")
-    save_figure(figure, path)
+    if title:
+        figure.suptitle(title, fontsize=10)
+    return figure
 
 
 def _curves(
@@ -63,12 +70,13 @@ def _curves(
     return found
 
 
-def plot_selection(metrics: list[dict[str, Any]], path: Path) -> None:
+def plot_selection(metrics: list[dict[str, Any]], path: Path, title: str = "") -> None:
     """The share of chosen neurons per layer and epoch.
 
     Args:
         metrics: rows of metrics.jsonl, one or more.
         path: of the PNG.
+        title: of the picture; empty: none.
     """
     frozen = [row["Perc of frozen conv neurons"]["layer"] for row in metrics]
     names = list(frozen[0])
@@ -80,6 +88,8 @@ def plot_selection(metrics: list[dict[str, Any]], path: Path) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_yticks(range(len(names)), names, fontsize=6)
     figure.colorbar(picture, ax=axes, label="chosen neurons (%)")
+    if title:
+        figure.suptitle(title, fontsize=10)
     save_figure(figure, path)
 
 

@@ -33,14 +33,33 @@ def collect(
     A random or bayes file has no list of cells: its runs are those that recorded it as their sweep.
 
     Args:
-        sweep_files: in W&B's format.
+        sweep_files: in W&B's format; a folder stands for the runs in it, or is one.
         runs_dir: the folder of all runs, searched recursively; it need not exist.
         config_file: the configuration that cells start from unless their file's command names one.
 
     Raises:
         UserError: a sweep file is not valid, or a file or folder cannot be read.
     """
-    return match(read_sweeps(sweep_files, config_file), recorded_runs(Path(runs_dir).expanduser()), runs_dir)
+    files = [Path(file).expanduser() for file in sweep_files]
+    found = {run_key(run): run for file in files if file.is_dir() for run in _runs_in(file)}
+    sweeps = read_sweeps([file for file in files if not file.is_dir()], config_file)
+    if sweeps:
+        of_sweeps = match(sweeps, recorded_runs(Path(runs_dir).expanduser()), runs_dir)
+        found = {**found, **{run_key(run): run for run in of_sweeps}}
+    return list(found.values())
+
+
+def _runs_in(folder: Path) -> list[Run]:
+    """The runs in a folder, which may be one; those without an identity are left out.
+
+    Raises:
+        UserError: there are none.
+    """
+    found = recorded_runs(folder)
+    if not any(run.identity for run in found):
+        reason = f"{found[0].place}: {found[0].reason}" if found else "no run"
+        raise UserError(f"folder {shown(str(folder))} holds {reason}; give a run's folder, or a sweep file")
+    return [run for run in found if run.identity]
 
 
 def read_sweeps(files: Files, config_file: str | None = None) -> dict[str, Sweep]:

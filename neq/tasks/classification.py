@@ -72,6 +72,10 @@ class Classification(Task[LabelledBatch]):
             loss = cross_entropy(outputs, labels, "sum").double()
             yield {**count_hits(outputs, labels), "loss": loss}
 
+    def tested(self) -> tuple[Data, Iterator[LabelledBatch]]:
+        """The run's data set and the images of its test split."""
+        return self._data, on_device(self._data.eval_batches("test"), self._device)
+
     def scores(self, counts: Counts) -> dict[str, float]:
         """Top-1 in per cent, and the mean cross entropy where the counts have losses."""
         return classification_scores(counts)

@@ -8,7 +8,7 @@ up the counts, and `Forward.mean` averages what the loss needs of the whole batc
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol, Self, TypeVar
@@ -96,6 +96,7 @@ class Task(Protocol[Batch]):
         held_bytes: bytes in one process of what the task holds beside its parameters, as a network that is
             not trained, at its peak. The memory prediction counts them.
         has_micro_batches: whether `micro_batches` cuts a batch into any number of parts.
+        fixed_parts: the number of parts above 1 that it cuts one into where it does not; 0: none.
     """
 
     steps_per_epoch: int
@@ -105,6 +106,7 @@ class Task(Protocol[Batch]):
     extra_saved_bytes: int = 0
     held_bytes: int = 0
     has_micro_batches: bool = False
+    fixed_parts: int = 0
 
     @classmethod
     def of_run(cls, inputs: TaskInputs) -> Self:
@@ -115,6 +117,15 @@ class Task(Protocol[Batch]):
         """
         name = cls.__name__  # a body of more than a raise: a subclass may leave it out
         raise NotImplementedError(f"{name} is no objective of a run: it has no of_run")
+
+    @classmethod
+    def start_weights(cls, config: Config) -> str:
+        """The weights that the network is built with before it is `prepared`; by default the settings'.
+
+        Args:
+            config: of the run.
+        """
+        return config.net_config.weights
 
     @classmethod
     def prepared(cls, network: nn.Module, config: Config) -> nn.Module:
@@ -173,6 +184,13 @@ class Task(Protocol[Batch]):
             split: "validation" or "test".
         """
 
+    def tested(self) -> tuple[Data, Iterator[tuple[Tensor, ...]]] | None:
+        """The data set of the test split, and its images with their labels, in the order of `Data.names`.
+
+        None, as by default: the task has no labelled images.
+        """
+        return None
+
     @abstractmethod
     def scores(self, counts: Counts) -> dict[str, float]:
         """Scores from counts that are added up, in the order of a report.
@@ -181,6 +199,14 @@ class Task(Protocol[Batch]):
             counts: of an epoch's steps, or of an evaluation. Of an epoch's steps the loop adds the mean loss
                 to the scores; of an evaluation a score named "loss" must be finite.
         """
+
+    def velocity_data(self, data: Data) -> Sequence[Data]:
+        """The data sets on whose velocity images velocities are measured; by default the run's.
+
+        Args:
+            data: of the run.
+        """
+        return (data,)
 
     def extra_parameters(self) -> Mapping[str, nn.Parameter]:
         """Parameters beside the network's that train with it, by name; on the device, the same on all ranks.

@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from types import FrameType
+from typing import NoReturn
 
 from neq.utils.errors import UserError, first_line, printable, shown
 
@@ -83,6 +84,14 @@ def run_command(
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process at once, its output written, without exit handlers and without freeing its objects."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def exit_code(error: BaseException) -> int:

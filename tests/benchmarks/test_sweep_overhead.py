@@ -3,21 +3,18 @@ import json
 import pytest
 
 from benchmarks import sweep_overhead
-from tests.forked import NEQ, Forked
+from tests.forked import NEQ, run_forked
 
 
-def train_forked(folder, *arguments, real=sweep_overhead._neq):
-    """The command, its single trainings without the seconds of a start."""
-    if arguments[0] != "train":
-        return real(folder, *arguments)
-    process = Forked(NEQ, *arguments, cwd=folder, env={"WANDB_MODE": "disabled"})
-    _, error = process.communicate()
-    assert process.returncode == 0, error
+def forked(folder, *arguments):
+    """The command without the seconds of a start."""
+    done = run_forked(NEQ, *arguments, cwd=folder, env={"WANDB_MODE": "disabled"})
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow
 def test_both_ways_train_every_cell_and_say_what_is_training(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(sweep_overhead, "_neq", train_forked)
+    monkeypatch.setattr(sweep_overhead, "_neq", forked)
     monkeypatch.setitem(sweep_overhead.SETTINGS, "image_size", 16)
     monkeypatch.setattr(sweep_overhead, "PROBE_EPOCHS", 1)
     sweep_overhead.main(["--cells", "2", "--seconds", "1", "--output", str(tmp_path / "out.json")])

@@ -2,11 +2,13 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import torch
 
 from neq.budget import CostModel, Latency, StepSpec, kept_latency, latency_cache
+from neq.budget.latency_cache import kept_profile
 from neq.networks.neurons import neuron_table
 from tests.toys import SHAPE, toy
 
@@ -96,3 +98,35 @@ def test_where_nothing_can_be_kept_every_call_measures(tmp_path, measured):
     folder.write_text("")
     for count in (1, 2):
         assert kept_latency(model_of(), CPU, folder).nanoseconds == {"step": float(count)}
+
+
+def test_a_kept_profile_is_that_of_the_step(tmp_path, monkeypatch):
+    everything = torch.ones(len(model_of().table), dtype=torch.bool)
+    few = torch.arange(len(everything)) % 3 == 0
+    # What torch makes on first use counts in the first profile of a process: 2 KiB.
+    model_of(norm_mode="train").profile({})
+    for chosen in (everything, few):
+        for settings in (
+            {"norm_mode": "train"},
+            {"norm_mode": "frozen", "saved_precision": "bf16"},
+            {"norm_mode": "train", "ghost_batch": 2},
+        ):
+            made = model_of(**settings)
+            expected = made.profile(made.table.selection(chosen))
+            assert kept_profile(model_of(**settings), chosen, tmp_path) == expected
+            with monkeypatch.context() as patch:  # another batch and group read the same file
+                patch.setattr(CostModel, "profile", lambda *given: pytest.fail("profiled again"))
+                ghost = settings.get("ghost_batch") and {"ghost_batch": 4}
+                other = kept_profile(model_of(images=16, **(settings | (ghost or {}))), chosen, tmp_path)
+            assert replace(other, ghost_batch=expected.ghost_batch) == expected
+    assert len(list(tmp_path.glob("*.json"))) == 6
+
+
+def test_a_damaged_profile_is_made_anew(tmp_path):
+    chosen, model = torch.ones(len(model_of().table), dtype=torch.bool), model_of()
+    model.profile({})
+    expected = kept_profile(model, chosen, tmp_path)
+    (path,) = tmp_path.glob("*.json")
+    for content in ("{", "[]", '{"units": [], "names": 3}', ""):
+        path.write_text(content)
+        assert kept_profile(model, chosen, tmp_path) == expected

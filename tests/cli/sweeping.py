@@ -23,7 +23,7 @@ from neq.sweeps import read_sweep
 from neq.sweeps.history import CellState
 from neq.sweeps.queue import CellQueue, sweep_name
 from neq.sweeps.storage import open_storage
-from tests.forked import ensure_server
+from tests.forked import NEQ, Forked, ensure_server
 
 ROOT = Path(__file__).resolve().parents[2]
 ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -48,8 +48,13 @@ def write_sweep(folder: Path, parameters: str, more: str = "method: grid", name:
     return file
 
 
-def start_sweep(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+def start_sweep(folder: Path, *arguments: str) -> Forked:
     """`neq sweep` in a folder, in a session of its own, its output in one stream."""
+    return Forked(NEQ, "sweep", *arguments, cwd=folder, one_stream=True)
+
+
+def start_cold_sweep(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """The same as the command itself starts it, and its server of workers."""
     return subprocess.Popen(
         [sys.executable, "-m", "neq", "sweep", *arguments],
         cwd=folder, env=ENV, text=True, start_new_session=True,

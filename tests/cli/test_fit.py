@@ -36,6 +36,7 @@ def flags(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_folder_becomes_a_network_that_predicts(flags, tmp_path, capsys):
+    flags = [flag.replace("--base_batch_size=8", "--base_batch_size=16") for flag in flags]
     assert main([*flags, "--memory", "300KB"]) == 0
     out = capsys.readouterr().out
     folder = Path("fitted/photos")

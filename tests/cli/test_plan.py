@@ -1,10 +1,7 @@
 """`neq plan` and `neq train --plan`."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +9,7 @@ import pytest
 from neq.budget.step_time import StepTime
 from neq.cli import main
 from neq.planning.device_plan import DevicePlan
+from tests.forked import NEQ, run_forked
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = ["--net_name=mcunet-in0", "--dataset=digits", "--image_size=16", "--base_batch_size=16"]
@@ -164,9 +162,7 @@ def small_plan(limit):
 
 
 def train(*flags):
-    command = [sys.executable, "-m", "neq", "train", "--plan", "plan.json", *SHORT, *flags]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run([*command, *FULL, *EXACT], env=environment, capture_output=True, text=True)
+    return run_forked(NEQ, "train", "--plan", "plan.json", *SHORT, *flags, *FULL, *EXACT)
 
 
 @pytest.mark.slow

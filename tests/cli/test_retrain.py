@@ -1,9 +1,6 @@
 """`neq retrain`: one network on one shifted task after another."""
 
 import json
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,9 +10,9 @@ from sklearn.datasets import load_digits
 
 import tests.planning.toy_network  # noqa: F401  (registers toy:NAME)
 from neq.cli import main
+from tests.forked import NEQ, Forked
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMAND = "import sys, tests.planning.toy_network; from neq.cli import main; sys.exit(main())"
 
 
 @pytest.fixture
@@ -110,17 +107,14 @@ def test_killed_in_a_run_the_same_command_continues_bit_for_bit(
 ) -> None:
     flags = ["retrain", "shift.yaml", "--n_epochs=8"]
     source = Path("retrained/shift/00_source")
-    with subprocess.Popen(
-        [sys.executable, "-c", COMMAND, *flags],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.DEVNULL,
-    ) as process:
-        started = time.monotonic()
-        while not (source / "checkpoint" / "last.pt").exists():
-            assert process.poll() is None
-            assert time.monotonic() < started + 120
-            time.sleep(0.01)
-        process.kill()
+    process = Forked("import tests.planning.toy_network" + NEQ, *flags)
+    started = time.monotonic()
+    while not (source / "checkpoint" / "last.pt").exists():
+        assert process.poll() is None
+        assert time.monotonic() < started + 120
+        time.sleep(0.01)
+    process.kill()
+    process.communicate(timeout=60)
     assert not (source / "summary.json").exists()
     assert main(flags) == 0
     assert "resumed after" in capsys.readouterr().out

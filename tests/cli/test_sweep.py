@@ -5,8 +5,6 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 
 import psutil
 import pytest
@@ -16,7 +14,17 @@ from neq.results import collect
 from neq.runs import load_run, read_metrics, read_summary
 from neq.sweeps import history
 from neq.sweeps.worker_pool import cores, is_here
-from tests.cli.sweeping import ENV, open_queue, run_sweep, start_sweep, states, wait_for, write_sweep
+from tests.cli.sweeping import (
+    open_queue,
+    run_sweep,
+    start_cold_sweep,
+    start_sweep,
+    states,
+    wait_for,
+    write_sweep,
+)
+from tests.forked import NEQ, run_forked
+from tests.toys import drawing
 
 CELLS = "manual_seed: {values: [0, 1, 2]}, neuron_selection: {values: [velocity, random]}"
 
@@ -26,7 +34,8 @@ def finished(tmp_path_factory):
     """The folder of a finished sweep of six cells by two workers, and what the command said."""
     folder = tmp_path_factory.mktemp("sweep")
     file = write_sweep(folder, CELLS)
-    code, output = run_sweep(folder, file.name, "--workers", "2")
+    with drawing():
+        code, output = run_sweep(folder, file.name, "--workers", "2")
     assert code == 0, output
     return folder, output
 
@@ -53,8 +62,7 @@ def test_a_cell_leaves_what_the_same_run_alone_leaves(finished, tmp_path):
     settings = [f"--{name}={value}" for name, value in state.trial.params.items()]
     fast = ["--dataset", "npz:tiny.npz", "--image_size", "16", "--base_batch_size", "16"]
     rest = ["--n_epochs", "2", "--warmup_epochs", "0", "--run-dir", str(tmp_path / "alone")]
-    command = [sys.executable, "-m", "neq", "train", *fast, *rest, *settings]
-    subprocess.run(command, cwd=folder, env=ENV, check=True, capture_output=True)
+    assert run_forked(NEQ, "train", *fast, *rest, *settings, cwd=folder).returncode == 0
     there, alone = folder / state.trial.user_attrs[history.FOLDER], tmp_path / "alone"
     assert (there / "identity.json").read_bytes() == (alone / "identity.json").read_bytes()
     assert (there / "config.yaml").read_bytes() == (alone / "config.yaml").read_bytes()
@@ -202,7 +210,7 @@ def test_ctrl_c_while_workers_import_ends_at_once_and_quietly(tmp_path):
     (tmp_path / "torch.py").write_text(
         "import os, pathlib, time\npathlib.Path('importing').write_text(str(os.getpid()))\ntime.sleep(300)\n"
     )
-    process = start_sweep(tmp_path, file.name)
+    process = start_cold_sweep(tmp_path, file.name)
     importing = tmp_path / "importing"
     wait_for(lambda: importing.exists() and importing.read_text(), "the import")
     assert int(importing.read_text()) != process.pid

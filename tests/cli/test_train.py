@@ -20,6 +20,7 @@ from neq.networks.build import build_network
 from neq.runs import read_metrics, read_selection, read_summary
 from neq.training.checkpoint import FORMAT
 from tests.forked import NEQ, Forked
+from tests.toys import drawing
 
 ROOT = Path(__file__).resolve().parents[2]
 ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -41,7 +42,8 @@ def in_an_empty_folder(tmp_path, monkeypatch):
 def finished(tmp_path_factory):
     """The folder of one finished run."""
     folder = tmp_path_factory.mktemp("finished") / "run"
-    assert main([*FAST, "--run-dir", str(folder)]) == 0
+    with drawing():
+        assert main([*FAST, "--run-dir", str(folder)]) == 0
     return folder
 
 
@@ -158,8 +160,9 @@ def test_two_processes_in_one_folder(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_different_runs_do_not_share_a_folder(capsys):
+def test_different_runs_do_not_share_a_folder(capsys, monkeypatch):
     """Fault 10: the folder's name ignored learning rate, epochs, batch and image size."""
+    monkeypatch.setattr("neq.experiment.dry_run.predicted_line", lambda _: "")  # which takes a second
     same = [[], ["--n_worker=2"], ["--project_name=other"]]
     changed = ["base_lr=0.03", "base_batch_size=64", "image_size=24", "n_epochs=2", "norm_mode=train"]
     folders = []
@@ -363,7 +366,8 @@ def test_a_picture_that_cannot_be_written_costs_nothing_else(finished, tmp_path,
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     monkeypatch.setattr("neq.results.plot_curves", refuse)
-    assert main([*FAST, "--run-dir", str(folder)]) == 0
+    with drawing():
+        assert main([*FAST, "--run-dir", str(folder)]) == 0
     captured = capsys.readouterr()
     assert "neq: curves.png cannot be written (Permission denied)" in captured.out
     assert "best epoch" in captured.out
@@ -393,11 +397,13 @@ def test_missing_pictures_are_drawn_and_a_missing_selection_folder_is_made(finis
         (folder / name).unlink()
     shutil.rmtree(folder / "selection")
     (folder / "checkpoint" / ".last.pt.77.tmp").touch()
-    assert main([*FAST, "--run-dir", str(folder), "--resume"]) == 0
+    with drawing():
+        assert main([*FAST, "--run-dir", str(folder), "--resume"]) == 0
     assert (folder / "curves.png").exists()
     assert not list(folder.rglob(".*.tmp"))
     (folder / "selection.png").unlink()
-    assert main([*FAST, "--run-dir", str(folder)]) == 0
+    with drawing():
+        assert main([*FAST, "--run-dir", str(folder)]) == 0
     assert (folder / "selection.png").exists()
 
 

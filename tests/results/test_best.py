@@ -202,3 +202,24 @@ def test_mistakes_are_one_line_and_code_2(tmp_path, trained, capsys, arguments, 
     err = capsys.readouterr().err
     assert line in err
     assert len(err.splitlines()) == 1
+
+
+def test_a_run_needs_no_sweep_file(tmp_path, tiny_run, capsys):
+    assert main(["results", "best", str(tiny_run), "--copy", str(tmp_path / "copy")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [str(tiny_run), "best val_top1 of 1 finished runs"]
+    assert {path.name for path in (tmp_path / "copy").iterdir()} == COPIED
+
+
+def test_of_a_folder_of_runs_the_best(tmp_path, capsys):
+    sweep(tmp_path, {"val_top1": 80.0}, {"val_top1": 95.0}, 2)
+    assert main(["results", "best", str(tmp_path / "runs")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert Path(lines[0]).name.startswith("1-")
+    assert lines[1] == "best val_top1 of 2 finished runs, 1 unfinished"
+
+
+def test_a_folder_without_a_run(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert main(["results", "best", str(tmp_path / "empty")]) == 2
+    assert "empty' holds no run; give a run's folder, or a sweep file" in capsys.readouterr().err

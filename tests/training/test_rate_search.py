@@ -22,7 +22,7 @@ from tests.training.distributed.together import ended, start
 from tests.training.runs import run_of
 from tests.training.test_loop import without_times
 
-AUTO = {"base_lr": "auto", "neuron_selection": "random", "n_epochs": 1}
+AUTO = {"base_lr": "auto", "neuron_selection": "random", "n_epochs": 1, "image_size": 8}
 ADAM = {**AUTO, "optimizer_name": "adam", "neuron_selection": "full", "n_epochs": 2}
 RATES = [0.00625, 0.0125, 0.025, 0.05, 0.1, 0.2]  # of SGD without momentum
 

@@ -1,8 +1,6 @@
 import errno
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from neq.data.published.split_plan import plan_split
 from neq.utils.errors import UserError
 from tests.data.published.small_sets import content, jpeg
 from tests.data.published.test_split_plan import listed
+from tests.forked import run_forked
 
 QUIET = Console(quiet=True)
 SETTINGS = {"set": "mini", "validation": 0.2}
@@ -192,10 +191,7 @@ write(Path(sys.argv[3]), Path(sys.argv[4]))
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("at", [1, 9, 16, 18, 19])
 def test_a_killed_process_leaves_no_half_split(raw, out, at, when):
-    root = str(Path(__file__).resolve().parents[3])
-    run = [sys.executable, "-c", KILLED, str(at), when, str(raw), str(out)]
-    killed = subprocess.run(run, env={**os.environ, "PYTHONPATH": root}, check=False)
-    assert killed.returncode == 9
+    assert run_forked(KILLED, str(at), when, str(raw), str(out)).returncode == 9
     if at < 18 or (at, when) == (18, "before"):
         with pytest.raises(UserError):
             open_image_folder(str(out))

@@ -19,6 +19,7 @@ from neq.runs import SweepCell, WandbMirror, load_run, read_metrics, read_summar
 from neq.runs.wandb.mirror import KILLED, PATIENCE
 from neq.training import EpochReport
 from neq.utils.exit_codes import Terminated
+from tests.forked import NEQ, Forked, run_forked
 from tests.runs.wandb.processes import left_behind, wait_until
 from tests.runs.wandb.server import KEY, Store, log_in, serving, shown
 
@@ -73,9 +74,7 @@ def test_a_direct_run_is_mirrored(store, tmp_path, monkeypatch):
     """History and configuration are complete there, and the key is nowhere but in the requests."""
     with serving(store) as url:
         monkeypatch.setenv("WANDB_BASE_URL", url)
-        command = [sys.executable, str(ROOT / "train_classification.py"), *FAST, "--run-dir", "run"]
-        env = {**os.environ, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=120)
+        done = run_forked(NEQ, "train", *FAST, "--run-dir", "run")
     assert done.returncode == 0, done.stderr
     kept = json.loads((tmp_path / "run/wandb.json").read_text())
     assert kept["complete"]
@@ -212,14 +211,8 @@ def test_sigterm_in_a_cell_of_a_sweep(store, tmp_path, monkeypatch):
             "PYTHONPATH": str(ROOT),
         }.items():
             monkeypatch.setenv(name, value)
-        command = [
-            sys.executable,
-            str(ROOT / "train_classification.py"),
-            *FAST[:2],
-            *FAST[4:],
-            "--run-dir=run",
-        ]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        command = ["train", *FAST[:2], *FAST[4:], "--run-dir=run"]
+        process = Forked(NEQ, *command)
         wait_until(lambda: (tmp_path / "run/checkpoint/last.pt").exists() and store.runs, 120)
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=60)
@@ -233,7 +226,7 @@ def test_sigterm_in_a_cell_of_a_sweep(store, tmp_path, monkeypatch):
     assert shown(run) == read_metrics(tmp_path / "run")
     assert len(run["history"]) >= 1
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    assert neq_main(["train", *command[2:], "--dry-run"]) == 0
+    assert neq_main([*command, "--dry-run"]) == 0
 
 
 @pytest.mark.parametrize(

@@ -24,10 +24,12 @@ SETTINGS = {
     "velocity_images": 7,
     "n_epochs": 3,
 }
+# The same with fewer steps, of larger batches.
+SHORT = {"base_batch_size": 115, "n_epochs": 2}
 # Norms that see their own share of a batch.
 APART = {**SETTINGS, "norm_mode": "train", "n_epochs": 1, "sync_batch_norm": False}
 # One image to measure velocities on: the second process has none. And optimizer state that counts steps.
-FEW = {**SETTINGS, "velocity_images": 1, "n_epochs": 2, "optimizer_name": "adam", "base_lr": 1e-3}
+FEW = {**SETTINGS, **SHORT, "velocity_images": 1, "optimizer_name": "adam", "base_lr": 1e-3}
 WORKER = """
 import sys, torch
 from torch import nn
@@ -96,12 +98,12 @@ def double_mcunet():
 # In float32 the order of a sum, which depends on the processor, is seen in the last digits, and training
 # makes much of it, most with batch statistics; hence float64. There too: weights changed by 1e-15 change the
 # first digits of a deep network's losses in 20 steps with batch statistics, hence 8 of them.
-MCUNET = {**SETTINGS, "image_size": 16, "n_epochs": 2}
+MCUNET = {**SETTINGS, **SHORT, "image_size": 16}
 CASES = {
     "frozen": (double_toy, SETTINGS),
-    "frontier": (double_toy, {**SETTINGS, "norm_mode": "frontier"}),
-    "train": (double_toy, {**SETTINGS, "norm_mode": "train"}),
-    "micro-batches": (double_toy, {**SETTINGS, "micro_batch_size": 5, "n_epochs": 2}),
+    "frontier": (double_toy, {**SETTINGS, **SHORT, "norm_mode": "frontier"}),
+    "train": (double_toy, {**SETTINGS, **SHORT, "norm_mode": "train"}),
+    "micro-batches": (double_toy, {**SETTINGS, **SHORT, "micro_batch_size": 17}),
     "mcunet frozen": (double_mcunet, MCUNET),
     "mcunet train": (double_mcunet, {**MCUNET, "norm_mode": "train", "base_batch_size": 257}),
 }

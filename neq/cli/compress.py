@@ -1,0 +1,208 @@
+"""`neq compress`: the best network of a run made smaller, in a folder that trains, exports and predicts."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from neq.cli.parsing import Parser, count
+from neq.config import parse_flags
+from neq.runs.layout import BEST_WEIGHTS
+from neq.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from neq.compression import Size
+    from neq.utils.console import Console
+
+FINE_TUNE = "--fine-tune"
+
+
+def command(arguments: list[str]) -> int:
+    """Compresses a network; returns the exit code.
+
+    Args:
+        arguments: "compress", then a folder and options; behind --fine-tune, flags as of `neq train`.
+    """
+    given = arguments[1:]
+    fine_tune: list[str] | None = None
+    if FINE_TUNE in given:
+        given, fine_tune = given[: given.index(FINE_TUNE)], given[given.index(FINE_TUNE) + 1 :]
+    options = _parser().parse_args(given)
+    steps = _steps(options)
+    flags = {} if fine_tune is None else _flags(fine_tune)
+    if options.rounds > 1 and (fine_tune is None or not {"prune", "sparsify"} & steps.keys()):
+        raise UserError(f"--rounds needs --prune or --sparsify, and {FINE_TUNE} between the rounds")
+    source, output = options.folder.expanduser(), options.output.expanduser()
+    if output.is_file():
+        raise UserError(f"--output {output} is a file; give a folder")
+    from neq.utils.console import Console
+
+    console = Console(highlight=False)
+    for number in range(1, options.rounds + 1):
+        folder = output if number == options.rounds else output.with_name(f"{output.name}-round-{number}")
+        _compress(source, folder, _part(steps, options.rounds), options.force, console)
+        if fine_tune is not None:
+            source = _fine_tuned(source, folder, flags, console)
+    if fine_tune is None:
+        console.lines(f"fine-tune it: neq train --net_name compressed:{output} and flags, or --fine-tune")
+    return 0
+
+
+def _steps(options: argparse.Namespace) -> dict[str, Any]:
+    """What is asked for, in the order in which it is done: transform -> its settings."""
+    steps: dict[str, Any] = {}
+    if options.prune is not None:
+        steps["prune"] = {
+            "share": options.prune,
+            "importance": options.importance,
+            "round_to": options.round_to,
+        }
+    if options.low_rank is not None:
+        steps["low_rank"] = {"share": options.low_rank, "dense": options.dense}
+    if options.attention is not None:
+        kind, _, names = options.attention.partition("@")
+        layers = [name for name in names.split(",") if name]
+        if not layers:
+            raise UserError(f"--attention {options.attention} names no layer; give KIND@LAYER,LAYER")
+        steps["attention"] = {"kind": kind, "layers": layers}
+    if options.sparsify is not None:
+        steps["sparsify"] = {"share": options.sparsify, "scope": options.scope}
+    if not steps:
+        raise UserError("nothing to do; give --prune, --low-rank, --attention or --sparsify")
+    return steps
+
+
+def _part(steps: Mapping[str, Any], rounds: int) -> dict[str, Any]:
+    """The steps of one round: what remains after all of them is what remains after one whole step."""
+    if rounds == 1:
+        return dict(steps)
+    parts = dict(steps)
+    for name in {"prune", "sparsify"} & steps.keys():
+        parts[name] = {**steps[name], "share": 1 - (1 - steps[name]["share"]) ** (1 / rounds)}
+    return parts
+
+
+def _flags(fine_tune: Sequence[str]) -> dict[str, Any]:
+    options = parse_flags(list(fine_tune), f"neq compress {FINE_TUNE}")
+    if options.names_config or options.dry_run or options.overwrite or "net_name" in options.overrides:
+        raise UserError(
+            f"{FINE_TUNE} starts from the run's own configuration and the compressed network; "
+            "give settings alone"
+        )
+    return dict(options.overrides)
+
+
+def _compress(source: Path, folder: Path, steps: Mapping[str, Any], force: bool, console: Console) -> None:
+    """Writes one compressed network; one that was made before by the same steps stays."""
+    import torch
+
+    from neq.compression.network_folder import read_provenance, read_start, write_compressed
+    from neq.compression.run_images import open_images
+    from neq.compression.size import size_of
+    from neq.compression.steps import compress
+    from neq.results.best_network import load_best
+    from neq.runs import load_run
+
+    digest = hashlib.sha256(load_run(source).best_weights.read_bytes()).hexdigest()
+    asked = {"from": str(source), "sha256": digest, "steps": dict(steps)}
+    there = read_provenance(folder)
+    if there is not None and all(there.get(key) == asked[key] for key in ("sha256", "steps")):
+        console.note(f"{folder} is made already")
+        return
+    if folder.exists() and any(folder.iterdir()) and not force:
+        raise UserError(f"--output {folder} holds something else; give another folder, or --force")
+    best = load_best(source)
+    before = read_start(best)
+    with open_images(best) as images:
+        image = torch.zeros(1, 3, best.image_size, best.image_size)
+        made = compress(before, steps, image, images.batches)
+        sizes = [size_of(each.network, best.image_size) for each in (before, made)]
+        top1 = [images.top1(each.network) for each in (before, made)]
+    figures = {
+        name: {**asdict(size), "test_top1": score}
+        for name, size, score in zip(("before", "after"), sizes, top1, strict=True)
+    }
+    write_compressed(folder, made, best, {**asked, **figures})
+    console.print(_table(sizes, top1))
+    console.lines(f"{folder}: {(folder / BEST_WEIGHTS).stat().st_size / 2**20:.2f} MiB")
+
+
+def _fine_tuned(source: Path, folder: Path, flags: Mapping[str, Any], console: Console) -> Path:
+    """Trains a compressed network by the configuration of the run that it comes from; the run's folder."""
+    from neq.cli.progress import ProgressDisplay
+    from neq.cli.train import conclude
+    from neq.compression.steps import fine_tuning
+    from neq.experiment.run import RUNS, run_training
+    from neq.runs import find_run
+    from neq.training import stop_on_signals, total_epochs
+
+    resolved = fine_tuning(source, folder, flags)
+    for line in resolved.notes:
+        console.note(line)
+    config = resolved.config
+    config = config.model_copy(update={"resume": find_run(config, RUNS).state == "unfinished"})
+    with ProgressDisplay(console, total_epochs(config.run_config)) as display:
+        run = run_training(config, trackers=(display,), notes=console.note, stopping=stop_on_signals)
+    conclude(console, run)
+    return run
+
+
+def _table(sizes: Sequence[Size], top1: Sequence[float]) -> Any:
+    from rich.table import Table
+
+    table = Table("", "before", "after", "after / before")
+
+    def add(name: str, values: Sequence[float], shape: str) -> None:
+        table.add_row(name, *(f"{value:{shape}}" for value in values), f"{values[1] / values[0]:.3f}")
+
+    add("parameters", [size.parameters for size in sizes], ",d")
+    add("MMACs for an image", [size.macs / 1e6 for size in sizes], ",.2f")
+    add("MiB", [size.bytes / 2**20 for size in sizes], ",.2f")
+    add("MiB packed", [size.packed_bytes / 2**20 for size in sizes], ",.2f")
+    table.add_row("test top-1 %", *(f"{value:.2f}" for value in top1), "")
+    return table
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: a share above 0 and below 1 is expected")
+    return value
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="neq compress",
+        usage="neq compress RUN_DIR --output DIR [--prune SHARE] [--low-rank SHARE]\n"
+        "       [--attention KIND@LAYERS] [--sparsify SHARE] [options] [--fine-tune [--KEY VALUE ...]]",
+        description="Make the best network of a run smaller, and write it as a folder that neq train "
+        "(net_name compressed:DIR), export and compress read. Steps are done in the order above. Behind "
+        "--fine-tune, settings as of neq train; the others are those of the run. The same command continues.",
+    )
+    add = parser.add_argument
+    add("folder", type=Path, metavar="RUN_DIR", help="folder of a run, or of a compressed network")
+    add("--output", type=Path, required=True, metavar="DIR", help="folder of the compressed network")
+    add("--prune", type=_share, metavar="SHARE", help="remove this share of the neurons of each layer")
+    add("--importance", choices=("magnitude", "taylor", "random"), default="magnitude",
+        help="what --prune ranks neurons by (default: magnitude)")  # fmt: skip
+    add("--round-to", type=count, default=8, metavar="N",
+        help="widths stay multiples of N (default: 8)")  # fmt: skip
+    add("--low-rank", type=_share, metavar="SHARE",
+        help="factorize layers to this share of their weights")  # fmt: skip
+    add("--dense", choices=("tucker2", "cp"), default="tucker2",
+        help="how --low-rank factorizes dense k x k convs (default: tucker2)")  # fmt: skip
+    add("--attention", metavar="KIND@LAYER,...", help="put a block se, ulsam or lsas behind layers")
+    add("--sparsify", type=_share, metavar="SHARE", help="set this share of the weights to zero")
+    add("--scope", choices=("global", "layer"), default="global",
+        help="--sparsify takes the smallest of all layers, or of each (default: global)")  # fmt: skip
+    add("--rounds", type=count, default=1, metavar="N",
+        help="reach --prune and --sparsify in N steps, fine-tuned after each (default: 1)")  # fmt: skip
+    add("--force", action="store_true", help="replace a folder that holds something else")
+    return parser

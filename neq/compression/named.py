@@ -1,0 +1,45 @@
+"""Builds `compressed:FOLDER`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
+import neq.compression.sparsity  # noqa: F401  # registers how its optimizer steps
+from neq.config import WEIGHTS_BY_NAME
+from neq.networks.recipe import RECIPE, Recipe, read_recipe
+from neq.networks.weights import load_weights
+from neq.runs.layout import BEST_WEIGHTS
+from neq.utils.errors import UserError
+from neq.wings.compression import RECORDED
+
+
+def build(net_name: str, weights: str, weights_key: str | None) -> nn.Module:
+    """A compressed network, which brings its recipe.
+
+    Args:
+        net_name: `compressed:FOLDER`, or `compressed:file` with the folder's file as weights.
+        weights: "default" (the folder's), "none" (random), or the folder's file.
+        weights_key: of a checkpoint, as in `read_weights`.
+
+    Raises:
+        UserError: no compressed network there, or a damaged one.
+    """
+    name = net_name.partition(":")[2]
+    if name == RECORDED and weights in WEIGHTS_BY_NAME:
+        raise UserError(f"net_name {net_name!r} needs its folder; give net_name compressed:FOLDER")
+    folder = Path(weights).expanduser().parent if name == RECORDED else Path(name).expanduser()
+    recipe = read_recipe(folder)
+    if recipe is None:
+        raise UserError(f"{folder} has no {RECIPE}; give the folder of a compressed network")
+    network = recipe.build()
+    if weights != "none":
+        load_weights(network, None, str(folder / BEST_WEIGHTS), weights_key)
+
+    def own(network: nn.Module, classes: int) -> Recipe:
+        return replace(recipe, classes=classes)
+
+    network.neq_recipe = own  # type: ignore[assignment]
+    return network

@@ -1,0 +1,71 @@
+"""The folder of a compressed network, laid out as a copy of a run's network (`neq results best --copy`).
+
+All that reads such a copy reads it: `neq export`, `neq compress` itself, and as `compressed:FOLDER` training.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from neq.compression.changed import Compressed
+from neq.networks.recipe import named_recipe, read_recipe, write_recipe
+from neq.networks.safetensors_file import checked_bytes
+from neq.results.best_network import BestNetwork
+from neq.runs.layout import BEST_WEIGHTS, CLASSES, CONFIG
+from neq.runs.stored_run import read_object
+from neq.utils.atomic_files import atomic_file, write_text
+from neq.utils.errors import UserError
+
+COMPRESSION = "compression.json"
+
+
+def read_start(best: BestNetwork) -> Compressed:
+    """The network of a run, or of another compressed network, with its recipe.
+
+    Raises:
+        UserError: its recipe is damaged.
+    """
+    recipe = read_recipe(best.folder)
+    if recipe is None:
+        recipe = named_recipe(best.config.net_config.net_name, best.network, len(best.classes))
+    return Compressed(best.network, recipe)
+
+
+def write_compressed(folder: Path, made: Compressed, of: BestNetwork, provenance: Mapping[str, Any]) -> None:
+    """Writes a compressed network; its weights come last, so that a folder with weights is whole.
+
+    Args:
+        folder: made where it is not there; files of these names are replaced.
+        made: the network.
+        of: the network that it was made from.
+        provenance: how it was made and what it measures, plain values of JSON.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / BEST_WEIGHTS).unlink(missing_ok=True)
+        write_text(folder / CONFIG, (of.folder / CONFIG).read_text(encoding="utf-8"))
+        write_text(folder / CLASSES, json.dumps(of.classes) + "\n")
+        write_recipe(folder, made.recipe)
+        write_text(folder / COMPRESSION, json.dumps(provenance, indent=2, allow_nan=False) + "\n")
+        weights = {name: tensor.contiguous() for name, tensor in made.network.state_dict().items()}
+        with atomic_file(folder / BEST_WEIGHTS) as file:
+            file.write(checked_bytes(weights))
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror})") from error
+
+
+def read_provenance(folder: Path) -> dict[str, Any] | None:
+    """How the network in a folder was made; none where there is no whole compressed network.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    if not (folder / BEST_WEIGHTS).is_file() or not (folder / COMPRESSION).is_file():
+        return None
+    return read_object(folder / COMPRESSION)

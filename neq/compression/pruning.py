@@ -1,0 +1,93 @@
+"""Structured pruning: whole neurons are removed, by torch-pruning, which knows what depends on what."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterable
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+import neq.compression.widths  # noqa: F401  # registers the transform
+from neq.compression.changed import Compressed
+from neq.compression.widths import changed_widths, widths
+from neq.utils.errors import UserError, first_line
+
+IMPORTANCES = ("magnitude", "taylor", "random")
+Batches = Iterable[tuple[Tensor, Tensor]]
+
+
+def prune(
+    start: Compressed,
+    images: Tensor,
+    share: float,
+    *,
+    importance: str = "magnitude",
+    round_to: int = 8,
+    batches: Batches = (),
+) -> Compressed:
+    """Removes the same share of the neurons of every layer but the head, the least important ones.
+
+    Importance of a neuron, summed over all layers that lose it together: `magnitude`, the norm |w|_2 of its
+    weights; `taylor`, |sum of w dL/dw| over some training images; `random`.
+
+    Args:
+        start: stays as it is.
+        images: float32 [1, 3, S, S], of the size that the network is used with.
+        share: of the neurons of each layer, above 0 and below 1.
+        importance: one of IMPORTANCES.
+        round_to: widths stay multiples of it.
+        batches: images [B, 3, S, S] and labels [B], of `taylor`.
+
+    Raises:
+        UserError: torch-pruning is not installed, or cannot prune this network.
+
+    Source: Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023; Molchanov et al.,
+        "Importance Estimation for Neural Network Pruning", CVPR 2019, for `taylor`.
+    """
+    if find_spec("torch_pruning") is None:
+        raise UserError("pruning needs torch-pruning, which is not installed; pip install 'neq[compression]'")
+    import torch_pruning
+
+    rules = {
+        "magnitude": torch_pruning.importance.GroupMagnitudeImportance,
+        "taylor": torch_pruning.importance.GroupTaylorImportance,
+        "random": torch_pruning.importance.RandomImportance,
+    }
+    network = copy.deepcopy(start.network)
+    before = widths(network)
+    try:
+        with (
+            warnings.catch_warnings(action="ignore"),
+            torch.enable_grad(),
+        ):  # of parameters it prunes by itself
+            pruner = torch_pruning.pruner.BasePruner(
+                network,
+                images,
+                importance=rules[importance](),
+                pruning_ratio=share,
+                round_to=round_to,
+                ignored_layers=[network.get_submodule(start.recipe.head)],
+            )
+            if importance == "taylor":
+                _add_gradients(network, batches)
+            pruner.step()
+    except Exception as error:  # of a network that it cannot follow, in many ways
+        raise UserError(f"{start.recipe.net_name} cannot be pruned ({first_line(error)})") from error
+    layers = changed_widths(before, widths(network))
+    if not layers:
+        raise UserError(
+            f"a share of {share:g} removes nothing at widths of multiples of {round_to}; "
+            "give a larger one, or a smaller --round-to"
+        )
+    return start.by("widths", network.state_dict(), layers=layers)
+
+
+def _add_gradients(network: nn.Module, batches: Batches) -> None:
+    """Sums up the gradients of the cross entropy in the network's parameters."""
+    network.zero_grad()
+    for images, labels in batches:
+        cross_entropy(network(images), labels).backward()

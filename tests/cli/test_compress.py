@@ -1,0 +1,108 @@
+"""`neq compress`: what is printed and written, fine-tuning, and what is refused."""
+
+import json
+
+import pytest
+import torch
+
+from neq.cli import main
+from neq.results.best_network import load_best
+from neq.runs import load_run, read_summary
+
+pytest.importorskip("torch_pruning", reason="the extra compression is not installed")
+pytest.importorskip("tensorly", reason="the extra compression is not installed")
+
+FINE_TUNE = ["--fine-tune", "--n_epochs", "1", "--warmup_epochs", "0", "--device", "cpu"]
+
+
+def test_figures_before_and_after(tiny_run, tmp_path, capsys):
+    out = tmp_path / "net"
+    flags = ["--prune", ".5", "--low-rank", ".6", "--attention", "se@blocks.1", "--sparsify", ".2"]
+    assert main(["compress", str(tiny_run), "--output", str(out), *flags]) == 0
+    said = capsys.readouterr().out
+    assert f"neq train --net_name compressed:{out}" in said
+    told = json.loads((out / "compression.json").read_text())
+    assert list(told["steps"]) == ["prune", "low_rank", "attention", "sparsify"]
+    assert told["before"]["test_top1"] == pytest.approx(read_summary(tiny_run)["test_top1"])
+    assert f"{told['after']['parameters']:,d}" in said
+    best = load_best(out)
+    assert told["after"]["parameters"] == sum(each.numel() for each in best.network.parameters())
+    assert told["after"]["parameters"] < 0.6 * told["before"]["parameters"]
+    assert told["after"]["macs"] < 0.6 * told["before"]["macs"]
+    assert told["after"]["packed_bytes"] < told["after"]["bytes"]
+
+
+@pytest.mark.slow
+def test_fine_tuning_is_a_run_from_the_recipe_and_continues(tiny_run, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = ["compress", str(tiny_run), "--output", "net", "--prune", ".5", *FINE_TUNE]
+    assert main(command) == 0
+    folder = capsys.readouterr().out.splitlines()[-1]
+    run = load_run(tmp_path / folder)
+    assert run.config.net_config.net_name == "compressed:file"
+    assert run.config.data_provider.dataset == load_run(tiny_run).config.data_provider.dataset
+    assert run.config.run_config.n_epochs == 1
+    best = load_best(tmp_path / folder)
+    pruned = json.loads((tmp_path / "net" / "compression.json").read_text())["after"]["parameters"]
+    assert sum(each.numel() for each in best.network.parameters()) == pruned
+    weights = (tmp_path / "net" / "best.safetensors").stat().st_mtime_ns
+    assert main(command) == 0
+    assert "net is made already" in "".join(capsys.readouterr())
+    assert (tmp_path / "net" / "best.safetensors").stat().st_mtime_ns == weights
+    assert main(["compress", folder, "--output", "again", "--sparsify", ".5"]) == 0  # of what was fine-tuned
+    assert [each.name for each in load_recipe(tmp_path / "again").transforms] == ["widths", "sparse"]
+
+
+def load_recipe(folder):
+    from neq.networks.recipe import read_recipe
+
+    return read_recipe(folder)
+
+
+@pytest.mark.slow
+def test_rounds_reach_the_share_step_by_step(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rounds = ["--sparsify", ".75", "--rounds", "2", *FINE_TUNE]
+    assert main(["compress", str(tiny_run), "--output", "net", *rounds]) == 0
+
+    def zeros(folder):
+        network = load_best(tmp_path / folder).network
+        layers = [each for each in network.modules() if isinstance(each, torch.nn.Conv2d)]
+        values = torch.cat([each.weight.flatten() for each in layers])
+        return float((values == 0).double().mean())
+
+    assert zeros("net-round-1") == pytest.approx(0.5, abs=0.01)
+    assert zeros("net") == pytest.approx(0.75, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        ([], "nothing to do; give --prune"),
+        (["--prune", "1"], "'1' is not allowed: a share above 0 and below 1"),
+        (["--prune", "nan"], "a share above 0 and below 1"),
+        (["--attention", "se"], "names no layer; give KIND@LAYER"),
+        (["--attention", "sa@blocks.1"], "'sa' is unknown"),
+        (["--prune", ".5", "--rounds", "2"], "--rounds needs"),
+        (["--prune", ".5", "--fine-tune", "--net_name", "mbv2"], "give settings alone"),
+        (["--prune", ".5", "--fine-tune", "--epochs", "2"], "epochs"),
+    ],
+)
+def test_mistakes_are_one_line_and_write_nothing(tiny_run, tmp_path, capsys, flags, reason):
+    assert main(["compress", str(tiny_run), "--output", str(tmp_path / "net"), *flags]) == 2
+    line = capsys.readouterr().err
+    assert reason in line
+    assert line.count("\n") == 1
+    assert not (tmp_path / "net").exists()
+
+
+def test_other_folders_are_left_alone(tiny_run, tmp_path, capsys):
+    flags = ["--output", str(tmp_path), "--sparsify", ".5"]
+    (tmp_path / "file").write_text("mine")
+    assert main(["compress", str(tiny_run), *flags]) == 2
+    assert "holds something else; give another folder, or --force" in capsys.readouterr().err
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+    assert main(["compress", str(tmp_path), "--output", "x", "--prune", ".5"]) == 2
+    assert "holds no run" in capsys.readouterr().err
+    assert main(["compress", str(tiny_run), "--output", str(tmp_path / "file"), "--prune", ".5"]) == 2
+    assert "is a file; give a folder" in capsys.readouterr().err
