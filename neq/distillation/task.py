@@ -9,13 +9,14 @@ domains. See `neq.distillation.loss`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from neq.config import Config, section_of
+from neq.data import Data
 from neq.distillation.loss import features_loss, logits_loss
 from neq.distillation.teacher import HeadInput, Teacher, open_teacher
 from neq.tasks import Counts, Forward, StepOutput, Task, TaskInputs
@@ -55,7 +56,8 @@ class Distillation(Task[Any]):
         self.task, self.teacher, self._network = task, teacher, inputs.network
         self._settings = section_of(inputs.config, DistillationSettings)
         self.steps_per_epoch, self.share, self.best_by = task.steps_per_epoch, task.share, task.best_by
-        self.forwards, self.has_micro_batches = task.forwards, task.has_micro_batches
+        self.forwards, self.fixed_parts = task.forwards, task.fixed_parts
+        self.has_micro_batches = task.has_micro_batches
         self._projection: nn.Module = nn.Identity()
         data, micro = inputs.config.data_provider, inputs.config.run_config.micro_batch_size
         assert data.image_size is not None
@@ -97,6 +99,14 @@ class Distillation(Task[Any]):
     def evaluate(self, network: Forward, split: str) -> Iterator[Counts]:
         """As of the task."""
         return self.task.evaluate(network, split)
+
+    def tested(self) -> tuple[Data, Iterator[tuple[Tensor, ...]]] | None:
+        """As of the task."""
+        return self.task.tested()
+
+    def velocity_data(self, data: Data) -> Sequence[Data]:
+        """As of the task."""
+        return self.task.velocity_data(data)
 
     def scores(self, counts: Counts) -> dict[str, float]:
         """As of the task."""

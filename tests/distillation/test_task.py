@@ -11,7 +11,7 @@ from neq.config import MeanStd
 from neq.distillation.loss import features_loss, logits_loss
 from neq.distillation.task import Distillation
 from neq.distillation.teacher import HeadInput, Teacher
-from neq.tasks import Classification
+from neq.tasks import Classification, Task
 from neq.tasks.classification import cross_entropy
 from neq.training import Stopped, predict, restore, train
 from neq.training.distributed import SINGLE_PROCESS
@@ -213,6 +213,19 @@ def test_images_are_normalized_as_the_teacher_wants_them():
         expected = network(normalized(own))
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
         assert not torch.allclose(network(normalized(given)), expected, atol=1e-2)
+
+
+def test_all_that_a_task_may_define_is_that_of_the_task_beside(tmp_path):
+    with distilled(tmp_path, **SETTINGS) as (run, _):
+        classes = {
+            "of_run",
+            "prepared",
+            "start_weights",
+        }  # asked of the objective's class, before there is a task
+        methods = {name for name, value in vars(Task).items() if callable(value) and name[0] != "_"}
+        assert methods - classes <= vars(Distillation).keys()
+        attributes = Task.__annotations__.keys()
+        assert attributes <= vars(run.task).keys()
 
 
 def test_the_task_beside_keeps_its_name_for_scores_and_batches(tmp_path):
