@@ -1,11 +1,15 @@
 """Adaptation to unlabelled domains: methods beside the source alone and the labelled target.
 
-python -m benchmarks.adaptation --data pacs --weights mobilenet_v3_small.safetensors --output adaptation.json
-python -m benchmarks.adaptation --table --output adaptation.json
+python -m benchmarks.adaptation --data pacs --weights mobilenet_v3_small.safetensors --transfers photo-sketch
+python -m benchmarks.adaptation --data pacs --weights mobilenet_v3_small.safetensors --methods study
+python -m benchmarks.adaptation --table
 
 --data holds a folder (or an .npz file) for each domain; a transfer is SOURCE-TARGET, by default every pair.
 All methods take as many rounds of the target, and the last epoch counts: no label of the target chooses
 anything. Methods that start from a network of the source take that of the row `source` with the same seed.
+`--methods study` trains mcc within budgets, after the rows that it is compared with: a policy's share of the
+training memory of a step of mcc that trains everything with both domains in one call, or an amount. Its steps
+pass one domain after the other.
 Every run is written to the output as it ends: the same call goes on where it was stopped.
 """
 
@@ -14,7 +18,6 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
@@ -22,39 +25,29 @@ from typing import Any
 
 import torch
 
+from benchmarks.adaptation_rows import FROM_SOURCE, METHODS, OWN, ROWS, STUDY
 from benchmarks.adaptation_table import tables
 from benchmarks.common import at_least, check_output, machine
 from benchmarks.photo_sets import run_reported
 from benchmarks.transfer_report import Report
 from benchmarks.transfer_runs import of_policy
+from neq.budget import CostModel, StepSpec
 from neq.cli.parsing import Parser
 from neq.config import Config, resolve
+from neq.data.opening import run_source
+from neq.experiment.network import open_network
 from neq.experiment.run import run_training
 from neq.runs import identity, read_summary
 from neq.training import TrainingDiverged
 from neq.utils.device import pick_device
 from neq.utils.errors import UserError, unknown_name
 
-_SHORT: dict[str, object] = {"neuron_selection": "none", "initialization": "none", "norm_mode": "frozen"}
-# Beside the objective: what a row's runs are set to.
-CELLS: dict[str, Mapping[str, object]] = {
-    "source": {},
-    "mixed": {},
-    "adabn": {**_SHORT, "train_head": False, "n_epochs": 1},
-    "shot": {"train_head": False},
-    "bbse": {},
-    "ddc": {},
-    "coral": {},
-    "dan": {},
-    "jan": {},
-    "dann": {},
-    "cdan_e": {},
-    "mdd": {},
-    "mcc": {},
-    "labelled": {},
-}
-FROM_SOURCE = ("adabn", "shot", "bbse")
 KEPT = ("test_top1", "test_top1_all", "saved_bytes", "step_seconds", "epochs")
+# What a report's runs have in common.
+SHARED = (
+    *("network", "image_size", "batch_size", "epochs", "norm_mode", "optimizer", "rate", "head_rate"),
+    "bottleneck",
+)
 
 
 @dataclass(frozen=True)
@@ -75,7 +68,7 @@ class Run:
     def folder(self) -> Path:
         """Where it trains."""
         base: Path = self.given.output.with_suffix(".runs")
-        return base / self.transfer / f"{self.cell}-seed{self.seed}"
+        return base / self.transfer / f"{self.cell.replace(', ', '-').replace(' ', '-')}-seed{self.seed}"
 
     def config(self) -> Config:
         """Its configuration."""
@@ -98,17 +91,40 @@ class Run:
             "warmup_epochs": 0,
             "optimizer_name": given.optimizer,
             "base_lr": given.rate,
+            "head_rate": given.head_rate,
+            "bottleneck": given.bottleneck,
             "momentum": 0.9,
             "weight_decay": 1e-3,
             "test_per_epochs": given.epochs,
             **of_policy("full", given.norm_mode, ratio=1.0),
-            "objective": f"adapt_{self.cell}",
-            **CELLS[self.cell],
+            "objective": f"adapt_{self.cell.partition(', ')[0]}",
+            **(METHODS[self.cell] if self.cell in METHODS else self._within_budget()),
             "manual_seed": self.seed,
             "run_dir": str(self.folder),
             "resume": (self.folder / "identity.json").exists(),
         }
         return resolve({}, overrides).config
+
+    def _within_budget(self) -> dict[str, object]:
+        """The settings of a row of the study."""
+        given = self.given
+        policy, amount = self.cell.removeprefix("mcc, ").split()
+        if amount.endswith("%"):
+            share = int(amount.removesuffix("%")) / 100
+            amount = f"{round(share * plain_bytes(Run(given, self.transfer, 'mcc', self.seed).config()))}B"
+        first = {"auto": "head", "velocity": "random", "random": "random"}[policy]
+        more = {"budget": amount, "ratio": None, "velocity_images": 10, "velocity_of": "target"}
+        apart = {**OWN, "micro_batch_size": given.batch_size}
+        return {**of_policy(policy, given.norm_mode, first, **more), **apart}
+
+
+def plain_bytes(config: Config) -> int:
+    """The training memory of a step that trains everything, both domains in one call."""
+    data = config.data_provider
+    network, table = open_network(config, len(run_source(data).classes))
+    spec = StepSpec.of_config(config, (2 * data.base_batch_size,))
+    everything = {layer.name: torch.arange(layer.neurons) for layer in table.layers}
+    return CostModel(network, table, spec).step(everything).training_bytes
 
 
 def train_run(run: Run) -> dict[str, Any]:
@@ -135,12 +151,11 @@ def train_run(run: Run) -> dict[str, Any]:
 def train(report: Report, given: argparse.Namespace) -> None:
     """Trains what the report lacks: all transfers with one seed, then with the next."""
     first = Run(given, given.transfers[0], "source", 0).config()
-    shared = ("network", "image_size", "batch_size", "epochs", "norm_mode", "optimizer", "rate")
-    settings = {key: getattr(given, key) for key in shared}
+    settings = {key: getattr(given, key) for key in SHARED}
     report.settle({**settings, "weights": str(identity(first).get("weights", given.weights))})
     for seed in range(given.seeds):
         for transfer in given.transfers:
-            for cell in given.cells:
+            for cell in given.methods:
                 run = Run(given, transfer, cell, seed)
                 if not report.holds(run):  # type: ignore[arg-type]
                     print(*run.key, sep="  ", flush=True)
@@ -158,24 +173,27 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--table", action="store_true", help="print the tables of --output, train nothing")
     add("--data", type=Path, help="folder of the domains")
     add("--transfers", help="some pairs, as photo-sketch,sketch-photo (default: all)")
-    add("--cells", default=",".join(CELLS), help=f"some of {', '.join(CELLS)}")
+    add("--methods", default=";".join(METHODS), help=f"study, or some, as mcc;dann: {'; '.join(ROWS)}")
     add("--seeds", type=at_least(1), default=3, help="number of seeds")
     add("--network", default="mobilenet_v3_small")
     add("--weights", default="default", help="default, none, or a file")
     add("--image-size", type=at_least(8), default=96)
     add("--batch-size", type=at_least(2), default=32)
-    add("--epochs", type=at_least(1), default=15, help="rounds of the target")
+    add("--epochs", type=at_least(1), default=10, help="rounds of the target")
     add("--norm-mode", choices=["train", "frontier", "frozen"], default="frozen")
     add("--optimizer", choices=["sgd", "adam"], default="adam")
-    add("--rate", type=float, default=2e-4)
+    add("--rate", type=float, default=1e-4)
+    add("--head-rate", type=float, default=10.0, help="times --rate: of head, bottleneck and discriminators")
+    add("--bottleneck", type=at_least(1), default=256)
     add("--threads", type=at_least(1), default=1)
     add("--output", type=Path, default=Path("adaptation.json"), help="a JSON file; runs beside it")
     given = parser.parse_args(argv)
     check_output(given.output)
-    given.cells = given.cells.split(",")
-    for name in given.cells:
-        if name not in CELLS:
-            raise unknown_name("cell", name, CELLS)
+    study = ("source", "labelled", "mcc", *STUDY)
+    given.methods = study if given.methods == "study" else given.methods.split(";")
+    for name in given.methods:
+        if name not in ROWS:
+            raise unknown_name("method", name, ROWS)
     if given.table:
         return given
     if given.data is None or not given.data.is_dir():

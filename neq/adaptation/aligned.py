@@ -6,18 +6,22 @@ L = CE(o_s, y_s) + w R
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from neq.adaptation.domain_norms import SourceStatistics
 from neq.adaptation.domains import Domains
 from neq.adaptation.method import Both, Method
+from neq.adaptation.statistics import adapt_statistics
 from neq.adaptation.task import Adaptation, HeadInputs
 from neq.config import Config, section_of
 from neq.networks.heads import head_name
-from neq.tasks import Forward, StepOutput, TaskInputs
+from neq.tasks import Counts, Forward, StepOutput, TaskInputs
 from neq.tasks.classification import count_hits, cross_entropy
 from neq.training.profiling import SavedBytes
 from neq.utils.errors import UserError
@@ -40,8 +44,27 @@ class Pair:
     progress: float
 
 
+@dataclass(frozen=True)
+class OfSource:
+    """The source's part of a pair: its images [B, 3, S, S] and labels [B]."""
+
+    images: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class OfTarget:
+    """The target's part of a pair: its images [B, 3, S, S]."""
+
+    images: Tensor
+
+
 class Aligned(Adaptation):
-    """Adaptation by a method of METHODS, whose parameters train beside the network's."""
+    """Adaptation by a method of METHODS, whose parameters train beside the network's.
+
+    A loss whose terms read one domain each allows a call for each domain with a backward pass of its own,
+    which keeps half as much: a `micro_batch_size` of the images of one domain.
+    """
 
     def __init__(self, inputs: TaskInputs, domains: Domains) -> None:
         super().__init__(inputs, domains)
@@ -54,12 +77,26 @@ class Aligned(Adaptation):
                 f"objective {inputs.config.objective!r} compares every pair of images in a batch, which one "
                 "process needs whole; start one process, or take adapt_mcc, adapt_coral or adapt_dann"
             )
+        self.fixed_parts = 0 if self.method.compares else 2
+        self._check_parts(inputs.config)
         self.extra_saved_bytes = self._kept_bytes(len(domains.source.classes))
+        self._of_source = None
+        if self.settings.domain_norms == "domain":
+            _check_domain_norms(inputs.config, self.share)
+            self._of_source = SourceStatistics(inputs.network)
 
     @classmethod
     def passes(cls, config: Config) -> tuple[int, ...]:
-        """One pass with the images of both domains, or one for each domain."""
-        return (1, 1) if section_of(config, AdaptationSettings).domain_norms == "separate" else (2,)
+        """One pass with the images of both domains, or one for each domain; of micro-batches, one each."""
+        is_joint = section_of(config, AdaptationSettings).domain_norms == "joint"
+        return (2,) if is_joint or config.run_config.micro_batch_size is not None else (1, 1)
+
+    def begin(self, epoch: int, start: int) -> None:
+        """At the start of the run, statistics of each domain where it has its own, or of the target."""
+        if (epoch, start) == (0, 0) and self._of_source and self.settings.adapt_statistics:
+            with self._of_source.used():
+                adapt_statistics(self.network, self.domains.source_images())
+        super().begin(epoch, start)
 
     def batches(self, epoch: int, start: int) -> Iterator[Pair]:
         """The target's batches, each with the next batch of the source."""
@@ -70,13 +107,32 @@ class Aligned(Adaptation):
             images, labels = next(source)
             yield Pair(torch.cat([images, unlabelled]), labels, self.progress(epoch, number))
 
-    def step(self, forward: Forward, batch: Pair) -> StepOutput:
+    def micro_batches(self, batch: Pair, parts: int) -> Iterator[tuple[Any, float]]:
+        """The pair, or its two domains, whose losses add up."""
+        if parts == 1:
+            yield batch, 1.0
+        else:
+            source, target = batch.images.chunk(2)
+            yield OfSource(source, batch.labels), 1.0
+            yield OfTarget(target), 1.0
+
+    def step(self, forward: Forward, batch: Pair | OfSource | OfTarget) -> StepOutput:
         """Counts images and hits of the source."""
+        if isinstance(batch, OfSource):
+            with self._source_norms():
+                return self._source.step(forward, (batch.images, batch.labels))
+        if isinstance(batch, OfTarget):
+            outputs = forward(batch.images)
+            outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+            return StepOutput(self._weight * self.method.of_target(outputs, forward.mean), {})
         with HeadInputs(self._head) as kept:
             if self.settings.domain_norms == "joint":
                 outputs = forward(batch.images)
             else:
-                outputs = torch.cat([forward(images) for images in batch.images.chunk(2)])
+                source, target = batch.images.chunk(2)
+                with self._source_norms():
+                    outputs = forward(source)
+                outputs = torch.cat([outputs, forward(target)])
         of_source = outputs[: len(batch.labels)]
         loss = cross_entropy(of_source, batch.labels)
         if self._weight:
@@ -84,6 +140,49 @@ class Aligned(Adaptation):
             both = Both(kept.features(), outputs, batch.progress, self.share, forward.mean)
             loss = loss + self._weight * self.method(both)
         return StepOutput(loss, count_hits(of_source.detach(), batch.labels))
+
+    def evaluate(self, network: Forward, split: str) -> Iterator[Counts]:
+        """As of all methods; the source's validation split on the statistics of the source."""
+        is_of_source = split == "validation" and self.settings.select_by == "source"
+        with self._source_norms() if is_of_source else nullcontext():
+            yield from super().evaluate(network, split)
+
+    def state(self) -> dict[str, Any]:
+        """The running statistics of the source, where it has its own."""
+        return {} if self._of_source is None else self._of_source.state()
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Restores what `state` returned.
+
+        Raises:
+            ValueError: it is not the state of this task.
+        """
+        if self._of_source is None:
+            super().load_state(state)
+        else:
+            self._of_source.load_state(state)
+
+    def _check_parts(self, config: Config) -> None:
+        """Checks that a `micro_batch_size` is a domain's part of the batch.
+
+        Raises:
+            UserError: it is not, or the domains cannot be passed alone.
+        """
+        images, own = config.run_config.micro_batch_size, round(self.domains.batch_size * self.share)
+        if images is None:
+            return
+        needs = None
+        if self.method.compares:
+            needs = f"objective {config.objective!r}, whose loss compares both domains; leave it out"
+        elif self.settings.domain_norms == "joint" and config.NEq_config.norm_mode != "frozen":
+            needs = "domain_norms 'joint', which sees both domains in one call; give domain_norms separate"
+        elif images != own:
+            needs = f"{own} images of each domain in a process; give {own}: one domain after the other"
+        if needs:
+            raise UserError(f"micro_batch_size {images} is not allowed with {needs}")
+
+    def _source_norms(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._of_source is None else self._of_source.used()
 
     def extra_parameters(self) -> Mapping[str, nn.Parameter]:
         """Those of the method: discriminators, further heads."""
@@ -100,6 +199,24 @@ class Aligned(Adaptation):
         with saved.counting():
             self.method(Both(given[0], given[1]))
         return saved.total
+
+
+def _check_domain_norms(config: Config, share: float) -> None:
+    """Raises:
+    UserError: settings under which two sets of statistics are one, or are not those of a step.
+    """
+    run, is_frozen = config.run_config, config.NEq_config.norm_mode == "frozen"
+    found = None
+    if is_frozen and not section_of(config, AdaptationSettings).adapt_statistics:
+        found = "norm_mode 'frozen' without adapt_statistics, as both domains keep the network's statistics; "
+        found += "give adapt_statistics true"
+    elif is_frozen and (run.checkpoint_segments > 1 or run.checkpoint_cuts):
+        found = "segments under norm_mode 'frozen', which would run again on statistics of the other domain; "
+        found += "leave checkpoint_segments out"
+    elif share < 1:
+        found = "several processes; start one"
+    if found:
+        raise UserError(f"domain_norms 'domain' is not allowed with {found}")
 
 
 def features_of(head: nn.Module) -> int:

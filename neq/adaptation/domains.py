@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
 
-from neq.config import DataProvider, section_of
+from neq.config import Config, DataProvider, section_of
 from neq.data import Data
 from neq.tasks import TaskInputs
 from neq.tasks.classification import LabelledBatch, on_device
 from neq.utils.errors import UserError, shown
-from neq.wings.adaptation import AdaptationSettings
+from neq.wings.adaptation import PREFIX, AdaptationSettings
+
+Batch = TypeVar("Batch")
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class Domains:
             raise UserError(f"source and target are both {_named(source)}; give two domains")
         opened = inputs.open_data(target)
         order = matched(inputs.data.classes, opened.classes, _named(source), _named(target))
-        for name, data in ((_named(source), inputs.data), (_named(target), opened)):
+        trained = ((_named(source), inputs.data), (_named(target), opened))
+        for name, data in trained[1:] if _learns_the_target(inputs.config) else trained:
             if data.counts["train"] < source.base_batch_size:
                 raise UserError(
                     f"{name} has {data.counts['train']} training images, fewer than base_batch_size "
@@ -70,9 +73,18 @@ class Domains:
         """Labelled source batches from a step of the run on, pass after pass."""
         return on_device(_from(self.source.train_batches, self.source.steps_per_epoch, step), self.device)
 
+    def source_numbers(self, step: int) -> Iterator[Tensor]:
+        """The numbers of the images in `source_batches`, int64 [B]."""
+        return _from(self.source.train_numbers, self.source.steps_per_epoch, step)
+
+    def source_images(self) -> Iterator[Tensor]:
+        """All images of the source once, in batches, as for evaluation."""
+        return (images for images, _ in on_device(self.source.unlabelled_batches(None), self.device))
+
     def target_batches(self, epoch: int | None, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Target images and their numbers: of an epoch, or all of them once, as for evaluation."""
-        return on_device(self.target.unlabelled_batches(epoch, start), self.device)
+        batches = on_device(self.target.unlabelled_batches(epoch, start), self.device)
+        return ((images, numbers) for images, numbers in batches)
 
     def labelled_target(self, epoch: int, start: int) -> Iterator[LabelledBatch]:
         """Labelled batches of the target's training split, for the method that is an upper bound."""
@@ -91,6 +103,8 @@ class Domains:
 def target_settings(source: DataProvider, inputs: TaskInputs) -> DataProvider:
     """The data settings of the target: those of the source, with another data set and no validation split.
 
+    A `train_part` is of the images that are learned with labels; of unlabelled ones all train.
+
     Raises:
         UserError: the settings name none.
     """
@@ -99,10 +113,18 @@ def target_settings(source: DataProvider, inputs: TaskInputs) -> DataProvider:
         raise UserError(
             f"objective {inputs.config.objective!r} needs a second data set; give it with --target NAME"
         )
-    own = {"dataset": settings.target, "root": settings.target_root, "corruption": None}
+    own: dict[str, object] = {"dataset": settings.target, "root": settings.target_root, "corruption": None}
     if settings.target == "image_folder" and settings.target_root is None:
         raise UserError("target 'image_folder' needs the folder of its images; give --target_root DIR")
-    return source.model_copy(update={**own, "use_validation": False, "velocity_images": 1})
+    part = source.train_part if _learns_the_target(inputs.config) else (0.0, 1.0)
+    held_out = 1 if settings.velocity_of == "source" else source.velocity_images
+    own |= {"use_validation": False, "velocity_images": held_out, "train_part": part}
+    return source.model_copy(update=own)
+
+
+def _learns_the_target(config: Config) -> bool:
+    """Whether the labels that are learned are the target's."""
+    return config.objective == f"{PREFIX}labelled"
 
 
 def matched(source: tuple[str, ...], target: tuple[str, ...], first: str, second: str) -> Tensor:
@@ -124,9 +146,7 @@ def matched(source: tuple[str, ...], target: tuple[str, ...], first: str, second
     return torch.tensor([source.index(name) for name in target])
 
 
-def _from(
-    epoch_of: Callable[[int, int], Iterator[LabelledBatch]], steps: int, step: int
-) -> Iterator[LabelledBatch]:
+def _from(epoch_of: Callable[[int, int], Iterator[Batch]], steps: int, step: int) -> Iterator[Batch]:
     """Batches from a step on, pass after pass: a resumed run finds the same ones."""
     epoch, first = divmod(step, steps)
     while True:

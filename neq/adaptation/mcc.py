@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from neq.adaptation.method import Both, Mean, Method
+from neq.adaptation.method import Mean, Method
 from neq.adaptation.weights import certainty_weights
 
 TEMPERATURE = 2.5
@@ -21,9 +21,11 @@ TEMPERATURE = 2.5
 class Mcc(Method):
     """The class confusion of the target predictions."""
 
-    def forward(self, both: Both) -> Tensor:
+    compares = False
+
+    def of_target(self, outputs: Tensor, mean: Mean) -> Tensor:
         """R, []."""
-        return class_confusion(both.target[1], TEMPERATURE, both.mean)
+        return class_confusion(outputs, TEMPERATURE, mean)
 
 
 def class_confusion(outputs: Tensor, temperature: float, mean: Mean = lambda value: value) -> Tensor:

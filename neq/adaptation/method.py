@@ -54,6 +54,8 @@ class Method(nn.Module):
     Attributes:
         weight: w where the settings give none.
         has_shares: whether several processes that share a batch compute the term of the whole batch.
+        compares: whether the term reads both domains. One that does not defines `of_target`, so that a step
+            may pass the domains one after the other, each with its own backward pass.
 
     Args:
         features: F, inputs of the classifier head.
@@ -62,10 +64,20 @@ class Method(nn.Module):
 
     weight: ClassVar[float] = 1.0
     has_shares: ClassVar[bool] = True
+    compares: ClassVar[bool] = True
 
     def __init__(self, features: int, classes: int) -> None:
         super().__init__()
 
     def forward(self, both: Both) -> Tensor:
         """R, []."""
+        return self.of_target(both.target[1], both.mean)
+
+    def of_target(self, outputs: Tensor, mean: Mean) -> Tensor:
+        """R, [], of a term that reads the target alone.
+
+        Args:
+            outputs: logits of the target, [B, K].
+            mean: over the whole batch.
+        """
         raise NotImplementedError

@@ -33,14 +33,15 @@ class SourceFree(Adaptation):
         if inputs.config.net_config.weights == "default":
             inputs.notes("adapt_shot starts from a head that was not trained; give the --weights of a run")
         self._head = inputs.network.get_submodule(head_name(inputs.network))
-        # By the number of the image.
+        # By the number of the image; of this round.
         self._guesses = torch.zeros(0, dtype=torch.int64)
+        self._round: int | None = None
 
     def batches(self, epoch: int, start: int) -> Iterator[Guessed]:
         """Target images with the pseudo labels of this round."""
         self.begin(epoch, start)
-        if start == 0:
-            self._guesses = self._guessed()
+        if start == 0 and epoch != self._round:  # which a policy may have looked into before
+            self._guesses, self._round = self._guessed(), epoch
         for images, numbers in self.domains.target_batches(epoch, start):
             yield images, self._guesses[numbers.cpu()].to(images.device)
 
@@ -78,4 +79,4 @@ class SourceFree(Adaptation):
         """
         if state.keys() != {"guesses"}:
             raise ValueError("the task has pseudo labels, the checkpoint has none")
-        self._guesses = state["guesses"]
+        self._guesses, self._round = state["guesses"], None

@@ -6,16 +6,18 @@ which the labelled row does not train on, and as `top1_all` on all images, which
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
+import neq.adaptation.head_rate  # noqa: F401  (its rule)
+from neq.adaptation.bottleneck import start_weights, with_bottleneck
 from neq.adaptation.domains import Domains
 from neq.adaptation.scores import information, neighbourhood_density
 from neq.adaptation.statistics import adapt_statistics
-from neq.config import section_of
+from neq.config import Config, section_of
 from neq.data import Data
 from neq.tasks import Classification, Counts, Forward, Task, TaskInputs
 from neq.tasks.classification import LabelledBatch, classification_scores, count_hits, cross_entropy
@@ -54,6 +56,16 @@ class Adaptation(Task[Any]):
         """
         return cls(inputs, Domains.of_run(inputs))
 
+    @classmethod
+    def start_weights(cls, config: Config) -> str:
+        """Those of the settings; a file with a bottleneck is loaded when the network has one."""
+        return start_weights(config)
+
+    @classmethod
+    def prepared(cls, network: nn.Module, config: Config) -> nn.Module:
+        """The network with the bottleneck of its settings."""
+        return with_bottleneck(network, config)
+
     def _check(self, inputs: TaskInputs) -> None:
         by, validates = self.settings.select_by, inputs.config.data_provider.use_validation
         if validates != (by != "last"):
@@ -75,6 +87,11 @@ class Adaptation(Task[Any]):
         """What comes before an epoch's batches: at the start of the run, statistics of the target."""
         if (epoch, start) == (0, 0) and self.settings.adapt_statistics:
             adapt_statistics(self.network, (images for images, _ in self.domains.target_batches(None)))
+
+    def velocity_data(self, data: Data) -> Sequence[Data]:
+        """Those that `velocity_of` names."""
+        every = {"source": (data,), "target": (self.domains.target,), "both": (data, self.domains.target)}
+        return every[self.settings.velocity_of]
 
     def evaluate(self, network: Forward, split: str) -> Iterator[Counts]:
         """Counts of the target's images; on "validation" whatever `select_by` names."""

@@ -39,7 +39,7 @@ def _read(arguments: list[str]) -> tuple[Options, Resolved]:
         "objective": PREFIX + own.method,
         "dataset": source[0],
         "target": target[0],
-        "transfer": f"{Path(own.source).name}-{Path(own.target).name}",
+        "transfer": _transfer(own.source, own.target),
         **({} if source[1] is None else {"root": source[1]}),
         **({} if target[1] is None else {"target_root": target[1]}),
     }
@@ -49,6 +49,14 @@ def _read(arguments: list[str]) -> tuple[Options, Resolved]:
     if run.overrides.get("select_by", "last") != "last":
         given["use_validation"] = True
     return run, resolve(read_yaml(find_config(run.config_file)), {**given, **run.overrides})
+
+
+def _transfer(source: str, target: str) -> str:
+    """SOURCE-TARGET by the last names that tell them apart: amazon/images and webcam/images differ above."""
+    first, second = Path(source).absolute().parts, Path(target).absolute().parts
+    while first != second and len(first) > 2 < len(second) and first[-1] == second[-1]:
+        first, second = first[:-1], second[:-1]
+    return f"{first[-1]}-{second[-1]}"
 
 
 def _domain(flag: str, named: str) -> tuple[str, str | None]:

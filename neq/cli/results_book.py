@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import neq.adaptation.transfer_table  # noqa: F401  (its sheet)
 from neq.cli.parsing import ResultsParser
 from neq.results.book import check_book, write_book
 from neq.results.book_file import BookFile

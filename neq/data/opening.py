@@ -154,12 +154,18 @@ class Data:
         """How many training images each class has, int64 [K]."""
         return torch.bincount(self._labels[self._parts["train"]], minlength=len(self.classes))
 
+    def train_numbers(self, epoch: int, first: int = 0) -> Iterator[torch.Tensor]:
+        """The numbers in the data set of the images in `train_batches`, int64 [B] of each batch."""
+        keys = train_keys(self._parts["train"], self._batch_size, self._seed, epoch)[first:]
+        return (torch.tensor([index for _, index in self._local(batch)]) for batch in keys)
+
     def unlabelled_batches(self, epoch: int | None, first: int = 0) -> Iterator[Batch]:
         """Images of all splits together, without their labels; one pass at a time, as of `train_batches`.
 
         Args:
             epoch: from 0: batches of training images; None: every image once as for evaluation, in batches of
-                nearly equal sizes and a random order, the same for every seed: folders are sorted by class.
+                nearly equal sizes, those of training at most, and a random order, the same for every seed:
+                folders are sorted by class.
             first: number of the first batch.
 
         Yields:
@@ -167,7 +173,7 @@ class Data:
         """
         every = np.sort(np.concatenate([*self._parts.values()]))
         if epoch is None:
-            plan = self._mixed_keys(every, self._test_batch_size)[first:]
+            plan = self._mixed_keys(every, self._batch_size)[first:]
         else:
             plan = train_keys(every, self._batch_size, self._seed, epoch)[first:]
         shares = filter(None, map(self._local, plan))

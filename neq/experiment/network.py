@@ -38,10 +38,12 @@ def open_network(config: Config, num_classes: int) -> tuple[nn.Module, NeuronTab
     """
     net, size = config.net_config, config.data_provider.image_size
     assert size is not None, "image_size is resolved"
-    built = build_network(net.net_name, num_classes, config.manual_seed, net.weights, net.weights_key)
+    task = task_class(config.objective)
+    weights = task.start_weights(config)
+    built = build_network(net.net_name, num_classes, config.manual_seed, weights, net.weights_key)
     for rule in _rules:
         built = rule(built, config)
-    built = task_class(config.objective).prepared(built, config)
+    built = task.prepared(built, config)
     unit, asked = config.NEq_config.unit, config.NEq_config.scheme
     table = _table(net.net_name, built, size, unit)
     # Schemes count output neurons; shares of input channels may round to another sum.

@@ -47,10 +47,16 @@ from neq.utils.errors import UserError
 SUMMARY, RUNS, CHARTS = "Summary", "Runs", "Charts"
 # Sheets beside the three: title -> the table made from the DataFrame of `groups`, its columns named by their
 # headers; without rows there is no sheet.
-FURTHER: dict[str, Callable[[DataFrame], DataFrame]] = {"Published": comparison}
+Sheet = Callable[[DataFrame], DataFrame]
+FURTHER: dict[str, Sheet] = {"Published": comparison}
 STATES = {"unfinished": "FFF2CC", "missing": "EDEDED", "damaged": "F8D7DA"}
 WRONG = "B00020"
 MARK = "neq: "  # of a property; the title of a sheet follows
+
+
+def register_sheet(title: str, made: Sheet) -> None:
+    """Adds a sheet to every book, as those of FURTHER."""
+    FURTHER[title] = made
 
 
 @dataclass(frozen=True)

@@ -124,10 +124,10 @@ def evaluate(best: BestNetwork, device: torch.device) -> Evaluation:
         opening = open_data(settings, dataset(settings.dataset), config.manual_seed, device)
         data = closed.enter_context(opening)
         task = closed.enter_context(opened_task(config, data, network, known))
-        try:
-            tested, batches = task.tested()
-        except NotImplementedError:
-            raise UserError(f"objective {config.objective} has no labelled images to evaluate") from None
+        found = task.tested()
+        if found is None:
+            raise UserError(f"objective {config.objective} has no labelled images to evaluate")
+        tested, batches = found
         if len(data.classes) != len(best.classes):
             raise UserError(f"{best.folder} has {len(best.classes)} classes, its data {len(data.classes)}")
         return _pass(best, network, tested.names("test"), batches, task.steps_per_epoch)

@@ -8,7 +8,7 @@ up the counts, and `Forward.mean` averages what the loss needs of the whole batc
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol, Self, TypeVar
@@ -93,6 +93,7 @@ class Task(Protocol[Batch]):
         extra_saved_bytes: bytes that the task's own modules keep for backward in a step, all processes
             together. What a loss keeps of the outputs does not count.
         has_micro_batches: whether `micro_batches` cuts a batch into any number of parts.
+        fixed_parts: the number of parts above 1 that it cuts one into where it does not; 0: none.
     """
 
     steps_per_epoch: int
@@ -101,6 +102,7 @@ class Task(Protocol[Batch]):
     forwards: int = 1
     extra_saved_bytes: int = 0
     has_micro_batches: bool = False
+    fixed_parts: int = 0
 
     @classmethod
     def of_run(cls, inputs: TaskInputs) -> Self:
@@ -111,6 +113,15 @@ class Task(Protocol[Batch]):
         """
         name = cls.__name__  # a body of more than a raise: a subclass may leave it out
         raise NotImplementedError(f"{name} is no objective of a run: it has no of_run")
+
+    @classmethod
+    def start_weights(cls, config: Config) -> str:
+        """The weights that the network is built with before it is `prepared`; by default the settings'.
+
+        Args:
+            config: of the run.
+        """
+        return config.net_config.weights
 
     @classmethod
     def prepared(cls, network: nn.Module, config: Config) -> nn.Module:
@@ -169,13 +180,12 @@ class Task(Protocol[Batch]):
             split: "validation" or "test".
         """
 
-    def tested(self) -> tuple[Data, Iterator[tuple[Tensor, ...]]]:
+    def tested(self) -> tuple[Data, Iterator[tuple[Tensor, ...]]] | None:
         """The data set of the test split, and its images with their labels, in the order of `Data.names`.
 
-        Raises:
-            NotImplementedError: the task has no labelled images.
+        None, as by default: the task has no labelled images.
         """
-        raise NotImplementedError
+        return None
 
     @abstractmethod
     def scores(self, counts: Counts) -> dict[str, float]:
@@ -185,6 +195,14 @@ class Task(Protocol[Batch]):
             counts: of an epoch's steps, or of an evaluation. Of an epoch's steps the loop adds the mean loss
                 to the scores; of an evaluation a score named "loss" must be finite.
         """
+
+    def velocity_data(self, data: Data) -> Sequence[Data]:
+        """The data sets on whose velocity images velocities are measured; by default the run's.
+
+        Args:
+            data: of the run.
+        """
+        return (data,)
 
     def extra_parameters(self) -> Mapping[str, nn.Parameter]:
         """Parameters beside the network's that train with it, by name; on the device, the same on all ranks.

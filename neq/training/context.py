@@ -180,7 +180,7 @@ class Training:
         if images is None:
             return
         batch, processes = self.step_spec().batch_size, self.processes.count
-        if not self.task.has_micro_batches:
+        if not self.task.has_micro_batches and self.parts != self.task.fixed_parts:
             raise UserError(
                 f"micro_batch_size {images} is not allowed: {type(self.task).__name__} does not cut its "
                 "batches; leave it out"

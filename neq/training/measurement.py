@@ -74,7 +74,8 @@ def _velocity(run: Training, progress: Progress, epoch: Epoch) -> VelocityState 
     """The velocities after an epoch; those before it where none are measured."""
     if epoch.state.before is None:
         return progress.velocity
-    images = run.data.velocity_images().to(run.device, memory_format=torch.channels_last)
+    shown = torch.cat([data.velocity_images() for data in run.task.velocity_data(run.data)])
+    images = shown.to(run.device, memory_format=torch.channels_last)
     phi = similarity(run.network, run.table, images, epoch.state.before)
     phi = run.processes.mean(phi, len(images))
     settings = run.config.NEq_config

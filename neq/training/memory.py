@@ -102,8 +102,9 @@ def predict(run: Training, batch: int | None = None) -> PredictedMemory:
         before += _bytes(extra.values()) if searches else 0
     if run.main_policy.needs == "velocity":
         partial = [tensors[name] for name, part in plan.parts.items() if not part.is_whole]
+        shown = sum(data.counts["velocity"] for data in run.task.velocity_data(run.data))
         # Old and new maps of the widest layer are compared in float64, with their product.
-        measuring = size * run.data.counts["velocity"] + maps + _bytes(partial) + passing + 6 * widest
+        measuring = size * shown + maps + _bytes(partial) + passing + 6 * widest
     if run.main_policy.needs == "gradients":
         kept = kept_for_gradients(model.network, run.table, spec) + spec.extra_saved_bytes
         weights = [tensors[f"{layer.name}.weight"] for layer in run.table.layers]

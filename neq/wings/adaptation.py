@@ -23,6 +23,8 @@ _NOTHING: Mapping[str, object] = {
     "n_epochs": 1,
     "warmup_epochs": 0,
 }
+# Its images train on the statistics of their own domain.
+_OF_SOURCE: Mapping[str, object] = {"adapt_statistics": False}
 # Method -> what compares the domains, or the task of a method that does not compare them, and its defaults.
 METHODS: dict[str, tuple[str, Mapping[str, object]]] = {
     "mcc": ("neq.adaptation.mcc:Mcc", {}),
@@ -35,8 +37,9 @@ METHODS: dict[str, tuple[str, Mapping[str, object]]] = {
     "jan": ("neq.adaptation.jan:Jan", {}),
     "mdd": ("neq.adaptation.mdd:Mdd", {}),
     "mixed": ("neq.adaptation.mixed:Mixed", {}),
-    "source": ("neq.adaptation.supervised:SourceOnly", {}),
-    "bbse": ("neq.adaptation.label_shift:LabelShift", {}),
+    "source": ("neq.adaptation.supervised:SourceOnly", _OF_SOURCE),
+    "bbse": ("neq.adaptation.label_shift:LabelShift", _OF_SOURCE),
+    "reweighted": ("neq.adaptation.covariate_shift:CovariateShift", _OF_SOURCE),
     "labelled": ("neq.adaptation.supervised:LabelledTarget", {}),
     "shot": ("neq.adaptation.source_free:SourceFree", {"train_head": False}),
     "adabn": ("neq.adaptation.adabn:AdaBn", _NOTHING),
@@ -56,10 +59,21 @@ class AdaptationSettings(Section):
     loss_weight: float | None = Field(
         None, ge=0, description="weight of the method's loss beside the cross entropy; none: the method's own"
     )
-    domain_norms: Literal["joint", "separate"] = Field(
-        "joint", description="batch norms see both domains' images together, or each domain's in turn"
+    domain_norms: Literal["joint", "separate", "domain"] = Field(
+        "joint",
+        description="batch norms see both domains' images together, or each domain's in turn, or (domain) "
+        "with running statistics for each domain",
     )
     adapt_statistics: bool = Field(False, description="batch norms start from the statistics of the target")
+    bottleneck: int | None = Field(
+        None, ge=1, le=65536, description="features of a layer before the head; none: no such layer"
+    )
+    head_rate: float = Field(
+        1.0, gt=0, le=1000, description="times base_lr: rate of head, bottleneck and the method's parameters"
+    )
+    velocity_of: Literal["source", "target", "both"] = Field(
+        "source", description="domain on whose velocity_images velocities are measured"
+    )
     select_by: Literal["last", "source", "im", "snd", "oracle"] = Field(
         "last",
         description="epoch that is kept: the last one, or the best by source validation, by IM or SND on "
@@ -69,7 +83,7 @@ class AdaptationSettings(Section):
 
 register_section("adaptation", AdaptationSettings)
 for _name, (_place, _defaults) in METHODS.items():
-    _is_own_task = _name in ("source", "labelled", "bbse", "shot", "adabn")
+    _is_own_task = _name in ("source", "labelled", "bbse", "reweighted", "shot", "adabn")
     register_objective(
         Objective(
             PREFIX + _name,

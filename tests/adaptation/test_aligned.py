@@ -92,12 +92,13 @@ def test_the_discriminator_of_two_seeds_differs_and_of_one_does_not(tmp_path):
     assert not torch.equal(found[0], found[2])
 
 
-@pytest.mark.parametrize("norms", ["joint", "separate"])
+@pytest.mark.parametrize("norms", ["joint", "separate", "domain"])
 @pytest.mark.parametrize(("norm_mode", "method"), MODES)
 def test_a_budget_in_bytes_holds_for_both_domains(tmp_path, norms, norm_mode, method):
     """What the steps keep, gradients and momenta: counted as predicted, and within the budget."""
     budget = BUDGETS[method]
     settings = {"budget": f"{budget}B", "ratio": None, "norm_mode": norm_mode, "domain_norms": norms}
+    settings |= {"adapt_statistics": norms == "domain"}
     settings |= {"neuron_selection": "random", "initialization": "random", "n_epochs": 1}
     with adaptation(tmp_path, method, domains(tmp_path), **settings) as (run, diary):
         real, measured = run.task.step, []
@@ -190,3 +191,55 @@ def test_two_processes_train_as_one(tmp_path, method):
     first = torch.load(tmp_path / "0.pt")
     for mine, whole in zip(first["weights"], one["weights"], strict=True):
         assert torch.allclose(mine, whole, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("method", "norm_mode", "norms"),
+    [("mcc", "frozen", "joint"), ("mcc", "train", "separate"), ("mixed", "frozen", "domain")],
+)
+def test_a_call_for_each_domain_has_the_gradients_of_both_at_half_the_memory(
+    tmp_path, method, norm_mode, norms
+):
+    files, found = domains(tmp_path), {}
+    settings = {"norm_mode": norm_mode, "domain_norms": norms, "adapt_statistics": norms == "domain"}
+    for name, size in (("both", None), ("each", 32)):
+        network = double_toy()
+        more = {**settings, "micro_batch_size": size, "n_epochs": 1}
+        with adaptation(tmp_path / name, method, files, network=network, **more) as (run, diary):
+            summary = train(run)
+            predicted = run.allocator(run.main_policy).model.step(
+                run.table.selection(diary.reports[0].chosen)
+            )
+            found[name] = [*network.parameters(), *network.buffers()]
+            found[f"{name} kept"] = summary["saved_bytes"]
+            found[f"{name} scores"] = diary.reports[0].metrics["train"]
+            found[f"{name} macs"] = predicted.macs
+    for both, each in zip(found["both"], found["each"], strict=True):
+        assert torch.allclose(both.double(), each.double(), rtol=1e-9, atol=1e-12)
+    assert found["each kept"] == pytest.approx(found["both kept"] / 2, rel=0.01)
+    assert found["each macs"] == found["both macs"]
+    for key in ("train/top1", "train/loss"):
+        assert found["both scores"][key] == pytest.approx(found["each scores"][key])
+
+
+def test_a_part_that_is_no_domain_is_refused(tmp_path):
+    files, size = domains(tmp_path), {"micro_batch_size": 32}
+    assert "compares both domains; leave it out" in refusal(tmp_path, "dann", files, **size)
+    assert "give domain_norms separate" in refusal(tmp_path, "mcc", files, norm_mode="train", **size)
+    found = refusal(tmp_path, "mcc", files, norm_mode="frozen", micro_batch_size=16)
+    assert "32 images of each domain in a process; give 32" in found
+
+
+@pytest.mark.parametrize(
+    ("method", "size"), [("mcc", 32), ("dann", None), ("shot", None), ("reweighted", 16)]
+)
+def test_a_choice_by_importance_keeps_within_a_budget_in_bytes(tmp_path, method, size):
+    budget = 9_600_000 if method == "dann" else 900_000
+    settings = {"neuron_selection": "auto", "initialization": "head", "norm_mode": "frozen"}
+    settings |= {"budget": f"{budget}B", "ratio": None, "n_epochs": 3, "micro_batch_size": size}
+    settings |= {"initialization": "random"} if method == "shot" else {}
+    with adaptation(tmp_path / "run", method, domains(tmp_path), **settings) as (run, diary):
+        train(run)
+    last = diary.reports[-1]
+    assert 0 < last.metrics["Budget"]["used"] <= budget
+    assert last.chosen.any()

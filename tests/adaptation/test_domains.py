@@ -85,3 +85,35 @@ def test_training_does_not_depend_on_the_labels_of_the_target(tmp_path, method):
             train(run)
             weights.append(run.network.state_dict())
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_a_part_is_of_the_images_that_are_learned_with_labels(tmp_path):
+    files = domains(tmp_path, images=150)
+    counts = {}
+    for method in ("mcc", "labelled"):
+        settings = {"train_part": [0, 0.4], "base_batch_size": 16}
+        with adaptation(tmp_path / method, method, files, **settings) as (run, _):
+            target = run.task.domains.target
+            counts[method] = sum(target.counts.values())
+            assert (
+                len({n for _, numbers in target.unlabelled_batches(None) for n in numbers.tolist()})
+                == (counts[method])
+            )
+    assert counts["mcc"] == 150
+    assert counts["labelled"] < 100
+    few = {"train_part": [0, 0.2], "base_batch_size": 24}  # 25 of the source's images
+    assert "24 training images" not in refusal(tmp_path, "labelled", files, **few)
+    assert "23 training images, fewer than base_batch_size 24" in refusal(tmp_path, "labelled", files, **few)
+
+
+def test_statistics_do_not_depend_on_the_batches_of_evaluations(tmp_path):
+    found = []
+    for images in (7, 50):
+        settings = {"test_batch_size": images, "neuron_selection": "none", "initialization": "none"}
+        with adaptation(tmp_path / f"{images}", "adabn", domains(tmp_path), n_epochs=1, **settings) as (
+            run,
+            _,
+        ):
+            train(run)
+            found.append(run.network.norm2.running_var.clone())
+    assert torch.equal(*found)

@@ -39,6 +39,7 @@ def test_classes_that_the_target_has_more_of_count_more(tmp_path):
     settings = {"mean_std": [[0.5] * 3, [0.5] * 3], "n_epochs": 1, "base_lr": 1e-3}
     with adaptation(tmp_path / "run", "bbse", files, network=Brightness(), **settings) as (run, _):
         run.task._notes = lines.append
+        next(run.task.batches(0, 0))  # as a policy that needs gradients does
         train(run)
         assert torch.allclose(run.task.state()["weights"], torch.tensor([0.4, 1.6]))
     assert lines == ["weights of the classes: 0.40, 1.60 (as varied as 1.5 equal ones)"]

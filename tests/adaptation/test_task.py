@@ -109,3 +109,23 @@ def test_memory_is_predicted_with_both_domains(tmp_path):
             found[method] = predict(run)
     assert found["source"].kept < found["mixed"].kept < found["dann"].kept
     assert 2 * found["source"].batch == found["mixed"].batch
+
+
+def test_velocities_are_measured_on_images_of_the_named_domain(tmp_path):
+    settings = {"neuron_selection": "velocity", "initialization": "random", "velocity_images": 5}
+    shown, velocities, predicted = {}, {}, {}
+    for of in ("source", "target", "both"):
+        more = {**settings, "velocity_of": of}
+        with adaptation(tmp_path / of, "mcc", domains(tmp_path), **more) as (run, diary):
+            data = run.task.velocity_data(run.data)
+            shown[of] = torch.cat([each.velocity_images() for each in data])
+            predicted[of] = predict(run).measuring
+            train(run)
+            velocities[of] = diary.reports[-1].velocity
+            assert (data[0] is run.data) == (of != "target")
+    assert [len(shown[of]) for of in ("source", "target", "both")] == [5, 5, 10]
+    assert torch.equal(shown["both"][:5], shown["source"])
+    assert shown["target"].mean() > shown["source"].mean()  # a negative
+    assert not torch.equal(velocities["source"], velocities["target"])
+    assert not torch.equal(velocities["both"], velocities["target"])
+    assert predicted["both"] > predicted["source"]

@@ -6,7 +6,7 @@ from benchmarks.adaptation import main
 from tests.adaptation.runs import domains
 
 FAST = ["--network", "mcunet-in0", "--weights", "none", "--image-size", "16", "--epochs", "1"]
-FAST += ["--transfers", "source-target", "--seeds", "1", "--cells", "source,mcc,adabn,labelled"]
+FAST += ["--transfers", "source-target", "--seeds", "1", "--methods", "source;mcc;adabn;labelled"]
 
 
 @pytest.mark.slow
@@ -37,7 +37,7 @@ def test_wrong_arguments_are_refused(tmp_path, monkeypatch, capsys):
     domains(tmp_path / "data")
     for arguments, message in (
         ([], "--data is missing"),
-        (["--data", "data", "--cells", "mmc"], "cell 'mmc' is unknown"),
+        (["--data", "data", "--methods", "mmc"], "method 'mmc' is unknown"),
         (["--data", "data", "--transfers", "source-nowhere"], "transfer 'source-nowhere' is unknown"),
     ):
         assert main(arguments) == 2

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from neq.cli import main
+from neq.cli.adapt import _transfer
 from neq.runs import read_metrics, read_summary
 
 CLASSES = ("cat", "dog", "elk")
@@ -76,3 +77,11 @@ def test_wrong_input_is_refused_in_one_line(domains, tmp_path, capsys):
     found = refused(capsys, "--source", source, "--target", other, *FAST)
     assert "class 'elk' (one of 1)" in found
     assert not (tmp_path / "run").exists()
+
+
+def test_a_transfer_is_named_by_the_folders_that_tell_its_domains_apart():
+    assert _transfer("office/amazon/images", "office/webcam/images/") == "amazon-webcam"
+    assert _transfer("pacs/photo", "pacs/sketch") == "photo-sketch"
+    assert _transfer("mnist", "usps") == "mnist-usps"
+    assert _transfer("a.npz", "other/a.npz") != "a.npz-a.npz"
+    assert _transfer("photo", "photo") == "photo-photo"

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from functools import cache
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,7 @@ def test_a_policy_holds(path):
             assert neq.neuron_selection == neq.initialization
 
 
-PUBLISHED = [path for path in FILES if path.parent.name not in ("policies", "digits", "int8")]
+PUBLISHED = [path for path in FILES if path.parent.name not in ("policies", "digits", "int8", "adaptation")]
 
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: str(path.relative_to(ROOT / "policies")))
@@ -127,7 +128,11 @@ def test_there_is_a_policy_for_every_study():
     others = ["mbv2", "mbv2_su", "mbv2_baseline", "resnets", "resnets_baseline"]
     sets = ["c100", "cub", "flowers", "food", "pets", "vww"]
     wanted = {f"c10/{name}" for name in c10} | {f"{folder}/{name}" for folder in sets for name in others}
-    assert names == wanted | {
+    office = permutations(("amazon", "webcam", "dslr"), 2)
+    pacs = permutations(("photo", "art_painting", "cartoon", "sketch"), 2)
+    domains = [f"office31_{a}_{b}" for a, b in office] + [f"pacs_{a}_{b}" for a, b in pacs]
+    domains += ["digits_mnist_usps", "digits_usps_mnist"]
+    assert names == wanted | {f"adaptation/{name}" for name in domains} | {
         "test_policy", "digits/velocity", "digits/baseline", "digits/su", "digits/memory", "digits/rates",
         *(f"int8/{name}" for name in ("qas", "last_layers", "velocity")),
         *(f"int8/schemes_{net}" for net in ("mcunet", "mbv2", "proxyless")),

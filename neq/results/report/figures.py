@@ -88,9 +88,15 @@ def map_picture(places: NDArray[np.float32], labels: NDArray[np.int64], classes:
     for label in np.unique(labels):
         some = places[labels == label]
         axes.scatter(
-            some[:, 0], some[:, 1], s=14, linewidths=0, alpha=0.8, label=_short(classes[label]),
-            color=colours[label % 20], marker=markers[label % len(markers)],
-        )  # fmt: skip
+            some[:, 0],
+            some[:, 1],
+            s=14,
+            linewidths=0,
+            alpha=0.8,
+            label=_short(classes[label]),
+            color=colours[label % 20],
+            marker=markers[label % len(markers)],
+        )
     axes.set_xticks([])
     axes.set_yticks([])
     if len(classes) <= COLOURED:
