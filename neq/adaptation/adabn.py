@@ -32,7 +32,7 @@ class AdaBn(Adaptation):
     def batches(self, epoch: int, start: int) -> Iterator[Tensor]:
         """One batch of the target's images, after the pass."""
         if start == 0:
-            adapt_statistics(self.network, (images for images, _ in self.domains.target_batches(None)))
+            adapt_statistics(self.network, self.domains.target_images())
             yield next(self.domains.target_batches(epoch))[0]
 
     def step(self, forward: Forward, batch: Tensor) -> StepOutput:

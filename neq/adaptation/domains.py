@@ -81,6 +81,10 @@ class Domains:
         """All images of the source once, in batches, as for evaluation."""
         return (images for images, _ in on_device(self.source.unlabelled_batches(None), self.device))
 
+    def target_images(self) -> Iterator[Tensor]:
+        """All images of the target once, likewise."""
+        return (images for images, _ in self.target_batches(None))
+
     def target_batches(self, epoch: int | None, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Target images and their numbers: of an epoch, or all of them once, as for evaluation."""
         batches = on_device(self.target.unlabelled_batches(epoch, start), self.device)

@@ -86,7 +86,7 @@ class Adaptation(Task[Any]):
     def begin(self, epoch: int, start: int) -> None:
         """What comes before an epoch's batches: at the start of the run, statistics of the target."""
         if (epoch, start) == (0, 0) and self.settings.adapt_statistics:
-            adapt_statistics(self.network, (images for images, _ in self.domains.target_batches(None)))
+            adapt_statistics(self.network, self.domains.target_images())
 
     def velocity_data(self, data: Data) -> Sequence[Data]:
         """Those that `velocity_of` names."""

@@ -9,6 +9,7 @@ COMMANDS: Commands = {
     "table": ("neq.cli.results_table", "print a row a setting, and write a row a run as CSV or Parquet"),
     "best": ("neq.cli.results_best", "name the best network among the runs, and copy it"),
     "plot": ("neq.cli.results_plot", "draw accuracy, cost and the neurons that runs chose"),
+    "domains": ("neq.cli.results_domains", "show how far the domains of an adaptation lie apart"),
     "compare": ("neq.cli.results_compare", "compare runs with the published table"),
 }
 

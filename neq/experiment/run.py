@@ -36,7 +36,7 @@ from neq.runs import (
     why_no_wandb,
 )
 from neq.runs.layout import CONFIG
-from neq.tasks import TaskInputs, task_class
+from neq.tasks import TaskInputs, task_of_run
 from neq.training import Checkpoints, Progress, Stop, Stopped, Tracker, Training, restore, train
 from neq.training.distributed.process_group import process_group
 from neq.utils.device import pick_device
@@ -155,7 +155,7 @@ def open_run(
             network, table = open_network(config, len(data.classes))
             network.to(device).to(memory_format=torch.channels_last)
             inputs = TaskInputs(config, data, device, network, open_set, notes)
-            task = task_class(config.objective).of_run(inputs)
+            task = task_of_run(inputs)
             found = fingerprint([each.fingerprint for each in sets])
             if found != data.fingerprint:
                 named = run_folder(config, found)

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from neq.config import Config, DataProvider, dataset
+from neq.config import Config, DataProvider, data_title, dataset
 from neq.data import Data, open_data
 from neq.networks.safetensors_file import checked_bytes, load_checked
 from neq.results.best_network import BestNetwork, load_best
@@ -94,7 +94,8 @@ def evaluation(
     if kept is not None:
         return kept
     best = load_best(folder)
-    notes(f"{folder}: evaluating the test split of {best.config.data_provider.dataset}")
+    settings = best.config.data_provider
+    notes(f"{folder}: evaluating the test split of {data_title(settings.dataset, settings.root)}")
     found = evaluate(best, device)
     try:
         _write(folder / EVALUATION, found, weights)

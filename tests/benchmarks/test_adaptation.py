@@ -3,7 +3,10 @@ import json
 import pytest
 
 from benchmarks.adaptation import main
+from benchmarks.adaptation_table import tables
+from benchmarks.transfer_report import Report
 from tests.adaptation.runs import domains
+from tests.benchmarks.pages import ROOT, table_of
 
 FAST = ["--network", "mcunet-in0", "--weights", "none", "--image-size", "16", "--epochs", "1"]
 FAST += ["--transfers", "source-target", "--seeds", "1", "--methods", "source;mcc;adabn;labelled"]
@@ -42,3 +45,7 @@ def test_wrong_arguments_are_refused(tmp_path, monkeypatch, capsys):
     ):
         assert main(arguments) == 2
         assert message in capsys.readouterr().err
+
+
+def test_the_page_holds_exactly_what_was_measured():
+    assert table_of("docs/adaptation.md") == tables(Report(ROOT / "benchmarks/adaptation.json"))

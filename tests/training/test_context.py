@@ -91,6 +91,7 @@ def test_gradients_are_those_of_the_epochs_first_batch(tmp_path):
             assert torch.allclose(gradient, stock.get_parameter(name).grad, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
