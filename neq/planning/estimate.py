@@ -20,6 +20,7 @@ from neq.config.paths import cache_folder
 from neq.experiment.time_limit import durations
 from neq.planning.configurations import Configuration, Learning, settings_of
 from neq.planning.rules import Estimate
+from neq.tasks import TaskInputs
 from neq.tasks.classification import Classification
 from neq.training import Progress, Training, choose_neurons, total_epochs
 from neq.training.memory import of_one_image, predict, process_bytes
@@ -106,7 +107,7 @@ class Estimator:
         config, run = resolve(self._base, {**self._overrides, **settings}).config, self._run
         images = config.data_provider
         data = run.data.evaluated_by(images.test_batch_size or images.base_batch_size)
-        task = Classification(data, run.device)
+        task = Classification.of_run(TaskInputs(config, data, run.device, run.network, lambda _: data))
         return replace(run, config=config, data=data, task=task)
 
     def allocation(self, learning: Learning) -> Allocation:
