@@ -14,7 +14,9 @@ import torch
 from torch import nn
 
 import neq.cli.run_pictures
+import neq.data.digits
 import neq.experiment.run
+import neq.results
 from neq.cli import main
 from neq.config import Config
 from neq.networks.neurons import NeuronTable, neuron_table
@@ -24,7 +26,7 @@ CONTEXT.set_forkserver_preload(["benchmarks.forked_runs"])
 # Digits of 12 px: 3 epochs of 35 steps, a few milliseconds each.
 FLAGS = (
     *("--image_size", "12", "--n_epochs", "2", "--warmup_epochs", "1", "--base_batch_size", "32"),
-    *("--device", "cpu", "--neuron_selection", "velocity", "--augmentation", "photo"),
+    *("--device", "cpu", "--neuron_selection", "velocity", "--augmentation", "square"),
 )
 
 

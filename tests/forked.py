@@ -106,7 +106,7 @@ def run_forked(
 
 def ensure_server() -> None:
     """Starts this process's server of forks where it does not run, as if no test ran."""
-    CONTEXT.set_forkserver_preload(["benchmarks.forked_runs", "neq.results"])
+    CONTEXT.set_forkserver_preload(["benchmarks.forked_runs"])
     with contextlib.chdir(ROOT), patch.dict(os.environ, ENV, clear=True):
         forkserver.ensure_running()
 

@@ -24,6 +24,7 @@ def test_the_wheel_brings_configs_and_the_command(tmp_path):
         archive.extractall(installed)
     shipped = {path.name for path in (ROOT / "configs").glob("*.yaml")}
     assert {f"neq/configs/{name}" for name in shipped} <= set(names)
+    assert {"neq/results/serving.html", "neq/results/report/templates/report.html"} <= set(names)
     assert not any(name.startswith(("tests/", "runs/", ".venv/")) for name in names)
     (entry_points,) = installed.glob("*.dist-info/entry_points.txt")
     assert "neq = neq.cli:main" in entry_points.read_text()

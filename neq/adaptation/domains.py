@@ -87,7 +87,8 @@ class Domains:
 
     def target_batches(self, epoch: int | None, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Target images and their numbers: of an epoch, or all of them once, as for evaluation."""
-        return on_device(self.target.unlabelled_batches(epoch, start), self.device)
+        batches = on_device(self.target.unlabelled_batches(epoch, start), self.device)
+        return ((images, numbers) for images, numbers in batches)
 
     def labelled_target(self, epoch: int, start: int) -> Iterator[LabelledBatch]:
         """Labelled batches of the target's training split, for the method that is an upper bound."""

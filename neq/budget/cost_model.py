@@ -37,7 +37,7 @@ class StepCost:
         weight_gradient_macs: of the chosen neurons' and the head's weight gradients.
         saved_bytes: kept from forward for backward, weights and the caller's inputs apart.
         gradient_bytes: of all that trains.
-        optimizer_bytes: of the optimizer's state for all that trains.
+        optimizer_bytes: of the optimizer's state for all that trains, and of its moving average.
     """
 
     parameters: int
@@ -200,13 +200,13 @@ class CostModel:
             values = values_of(self.network, name, part)
             width = self._widths(name)
             gradients += values * width.gradient
-            state += values * width.state * self._states
+            state += values * width.state * (self._states + self.spec.averages)
         return gradients, state
 
     def bytes_per_value(self, name: str) -> int:
         """Bytes of the gradient and of the optimizer's state for one value of a parameter that trains."""
         width = self._widths(name)
-        return width.gradient + width.state * self._states
+        return width.gradient + width.state * (self._states + self.spec.averages)
 
     def _widths(self, name: str) -> ByteWidths:
         """Of a parameter: of a layer's weight what its kind states, elsewhere those of the parameter."""

@@ -47,7 +47,12 @@ def kept_latency(model: CostModel, device: torch.device, folder: Path, *more: ob
 
 
 def kept_step_time(
-    network: nn.Module, table: NeuronTable, spec: StepSpec, device: torch.device, folder: Path
+    network: nn.Module,
+    table: NeuronTable,
+    spec: StepSpec,
+    device: torch.device,
+    folder: Path,
+    fits: Callable[[int], bool],
 ) -> StepTime:
     """The time of a network's steps on a device: the one in the folder, else measured and put there.
 
@@ -56,12 +61,13 @@ def kept_step_time(
         spec: of a step; its batch, image, norm mode and optimizer count.
         device: that trains.
         folder: of the files; it need not exist.
+        fits: as of `calibrate_step_time`.
     """
     spec = StepSpec((spec.batch_size,), spec.image_shape, spec.norm_mode, spec.optimizer, spec.precision)
     path = folder / f"{_key(CostModel(network, table, spec), device, 'step time')}.json"
 
     def measured() -> StepTime:
-        return calibrate_step_time(network, table, spec, device)
+        return calibrate_step_time(network, table, spec, device, fits)
 
     return _kept(path, measured, lambda state: StepTime(**state), asdict)
 

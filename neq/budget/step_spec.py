@@ -46,6 +46,7 @@ class StepSpec:
             last run again in backward.
         checkpoint_cuts: layers or norms to cut it before instead.
         train_head: of the plan: whether the head trains.
+        averages: whether a moving average is kept of each value of the network that trains.
 
     Raises:
         UserError: no images, an unknown optimizer or precision, or no segment.
@@ -65,6 +66,7 @@ class StepSpec:
     checkpoint_segments: int = 1
     checkpoint_cuts: tuple[str, ...] = ()
     train_head: bool = True
+    averages: bool = False
 
     def __post_init__(self) -> None:
         images = (*self.forwards, self.micro_batch, self.ghost_batch)
@@ -102,6 +104,7 @@ class StepSpec:
             checkpoint_segments=settings.checkpoint_segments,
             checkpoint_cuts=settings.checkpoint_cuts,
             train_head=neq.train_head,
+            averages=settings.ema_decay is not None,
         )
 
     @property

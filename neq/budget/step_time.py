@@ -10,7 +10,7 @@ how the time of one kind of step depends on single neurons; this one holds acros
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -22,6 +22,9 @@ from neq.budget.latency import measure
 from neq.budget.peak import Work
 from neq.budget.step_spec import StepSpec
 from neq.networks.neurons import NeuronTable
+
+# Steps that are measured, and the fewest images of one: batch norms need two where a map is one pixel.
+_STEPS, _LEAST = 5, 2
 
 
 @dataclass(frozen=True)
@@ -71,38 +74,67 @@ class StepTime:
 
 
 def calibrate_step_time(
-    network: nn.Module, table: NeuronTable, spec: StepSpec, device: torch.device
+    network: nn.Module,
+    table: NeuronTable,
+    spec: StepSpec,
+    device: torch.device,
+    fits: Callable[[int], bool] = lambda size: True,
 ) -> StepTime:
     """Measures five steps of at most one batch, and fits the time of a step to them.
 
     They train everything: at once, in micro-batches, and in as many segments as there can be; and the last
-    half of the layers, and every eighth neuron.
+    half of the layers, and every eighth neuron. Where these do not fit they have fewer images; where they do
+    not fit with two images either, steps that train less take the place of those that are too large.
 
     Args:
         network: is left as it was.
         table: its neurons.
         spec: of the step; its batch in micro-batches where a whole one does not fit.
         device: that trains.
+        fits: whether there is room for tensors of so many bytes, the network's among them.
     """
-    layers = sorted(table.layers, key=lambda layer: layer.order)
-    everything = torch.ones(len(table), dtype=torch.bool)
-    late = table.mask({each.name: torch.arange(each.neurons) for each in layers[len(layers) // 2 :]})
     images = spec.micro_batch or spec.batch_size
-    base = replace(spec, micro_batch=None, checkpoint_segments=1, checkpoint_cuts=()).with_batch_size(images)
-    points = CostModel(network, table, base).cut_points
-    kinds = [
-        (base, everything),
-        (replace(base, micro_batch=-(-images // 4)), everything),
-        (replace(base, checkpoint_cuts=points), everything),
-        (base, late),
-        (base, torch.arange(len(table)) % 8 == 0),
-    ]
-    steps, seconds = [], []
-    for each, chosen in kinds:
-        model = CostModel(network, table, each)
-        steps.append(work_of_step(model, chosen))
-        seconds += measure(model, [chosen], device)
+    kinds = _kinds(network, table, spec, images)
+    while images > _LEAST and not all(fits(_bytes(*each)) for each in kinds[:_STEPS]):
+        images = max(_LEAST, images // 2)
+        kinds = _kinds(network, table, spec, images)
+    if images <= _LEAST:
+        least = min(kinds, key=lambda each: _bytes(*each))
+        kinds = [each for each in kinds if fits(_bytes(*each))] or [least]
+    steps = [work_of_step(*each) for each in kinds[:_STEPS]]
+    seconds = [second for model, chosen in kinds[:_STEPS] for second in measure(model, [chosen], device)]
     return StepTime.fit(steps, seconds)
+
+
+def _kinds(
+    network: nn.Module, table: NeuronTable, spec: StepSpec, images: int
+) -> list[tuple[CostModel, torch.Tensor]]:
+    """Steps of a number of images, and what trains in them, bool [N]; the preferred ones first."""
+    layers = sorted(table.layers, key=lambda layer: layer.order)
+
+    def late(share: int) -> torch.Tensor:
+        last = layers[len(layers) - len(layers) // share :]
+        return table.mask({each.name: torch.arange(each.neurons) for each in last})
+
+    base = replace(spec, micro_batch=None, checkpoint_segments=1, checkpoint_cuts=()).with_batch_size(images)
+    whole = CostModel(network, table, base)
+    parts = whole.with_spec(replace(base, micro_batch=max(min(images, _LEAST), -(-images // 4))))
+    cut = whole.with_spec(replace(base, checkpoint_cuts=whole.cut_points))
+    everything, nothing = torch.ones(len(table), dtype=torch.bool), torch.zeros(len(table), dtype=torch.bool)
+    return [
+        *((whole, everything), (parts, everything), (cut, everything)),
+        *((whole, late(2)), (whole, torch.arange(len(table)) % 8 == 0)),
+        *((parts, late(2)), (whole, late(8)), (parts, late(8)), (whole, nothing), (parts, nothing)),
+    ]
+
+
+def _bytes(model: CostModel, chosen: torch.Tensor) -> int:
+    """Bytes of all tensors while a step is measured, on a copy of the network."""
+    spec, selection = model.spec, model.table.selection(chosen)
+    profile = model.profile(selection)
+    network = sum(each.nbytes for each in (*model.network.parameters(), *model.network.buffers()))
+    peak = profile.peak(spec.kept_together, model.cuts(selection), spec.parts > 1)
+    return network + profile.held + peak + 4 * sum(spec.kept_together) * math.prod(spec.image_shape)
 
 
 def work_of_step(model: CostModel, chosen: torch.Tensor) -> tuple[int, Work]:

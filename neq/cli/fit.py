@@ -63,7 +63,7 @@ def command(arguments: list[str]) -> int:
 def _fit(config: Config, seconds: float | None, out: Path, overwrite: bool, console: Console) -> None:
     """Trains, resumes or reuses the run; copies its network and reports it."""
     from neq.cli.progress import ProgressDisplay
-    from neq.cli.run_pictures import draw_missing
+    from neq.cli.run_pictures import draw_missing, images_title
     from neq.experiment.run import run_training
     from neq.experiment.time_limit import Deadline
     from neq.results import summary_table
@@ -95,7 +95,7 @@ def _fit(config: Config, seconds: float | None, out: Path, overwrite: bool, cons
             "steps took longer than measured; the best network is kept, and the same command continues"
         )
     else:
-        console.print(summary_table(read_summary(out)))
+        console.print(summary_table(read_summary(out), images_title(out)))
     predict = shlex.join(["python", str(out / NETWORK / "predict.py")])
     console.lines(
         f"{out}: the run, its pictures and figures, after {time.monotonic() - started:.0f} s",

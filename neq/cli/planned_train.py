@@ -6,11 +6,13 @@ process of their own, which takes the place of the one before: memory that a pro
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import math
 import os
 import sys
+import time
 from pathlib import Path
 from typing import NoReturn
 
@@ -42,15 +44,16 @@ def command(arguments: list[str]) -> int:
     """
     if launch_rank().count > 1:
         raise UserError("--plan is for one process; start neq train alone")
+    started = time.time()
     own, flags = _parser().parse_known_args(arguments[1:])
     run = run_options("neq train --plan", flags)
     if own.plan == "auto":
         if own.memory is None:
             raise UserError("--plan auto needs the limit that it is for; give --memory SIZE, as 256MiB")
-        _replaced_by(_made(run, Limits(own.memory, own.deadline)), flags)
+        _replaced_by(_made(run, Limits(own.memory, own.deadline)), flags, started + own.deadline)
     if own.memory is not None or own.deadline != math.inf:
         raise UserError(f"--memory and --deadline are those of {own.plan}; give them with --plan auto")
-    return _train(Path(own.plan), run, flags)
+    return _train(Path(own.plan), run, flags, own.until)
 
 
 def _made(run: Options, limits: Limits) -> Path:
@@ -73,8 +76,12 @@ def _made(run: Options, limits: Limits) -> Path:
     return path
 
 
-def _train(path: Path, run: Options, flags: list[str]) -> int:
-    """Trains under a plan that is made."""
+def _train(path: Path, run: Options, flags: list[str], until: float | None) -> int:
+    """Trains under a plan that is made.
+
+    Args:
+        until: when the time is over, in seconds since 1970; None: the plan's deadline counts from now on.
+    """
     plan = DevicePlan.read(path)
     _check_hits(plan)
     config = _planned(plan, path, run)
@@ -92,7 +99,9 @@ def _train(path: Path, run: Options, flags: list[str]) -> int:
 
     console, limits = Console(), plan.limits
     console.note(_described(plan))
-    limit, deadline = MemoryLimit(limits.memory, pick_device(config.device)), Deadline(limits.deadline)
+    until = time.time() + limits.deadline if until is None else until
+    limit = MemoryLimit(limits.memory, pick_device(config.device))
+    deadline = Deadline(until - time.time(), is_strict=True)
     try:
         with ProgressDisplay(console, total_epochs(config.run_config)) as display:
             folder = run_training(
@@ -102,6 +111,7 @@ def _train(path: Path, run: Options, flags: list[str]) -> int:
                 notes=console.note,
                 opened=limit.open_data,
                 stopping=stop_on_signals,
+                checks=(limit.check,),
             )
     except (KeyboardInterrupt, Terminated) as error:
         raise type(error)("stopped and saved; run the same command again to continue") from None
@@ -110,7 +120,7 @@ def _train(path: Path, run: Options, flags: list[str]) -> int:
         plan.write(path)
         console.warn(str(error) if isinstance(error, MemoryExceeded) else "out of memory")
         _check_hits(plan)
-        _replaced_by(path, flags)
+        _replaced_by(path, flags, until)
     if deadline.is_over:
         console.warn(f"the time is over; the same command continues {folder}")
         return 0
@@ -155,10 +165,11 @@ def _described(plan: DevicePlan) -> str:
     return f"plan {plan.number}, {row.peak / 2**20:,.1f} MiB predicted: {settings}"
 
 
-def _replaced_by(path: Path, flags: list[str]) -> NoReturn:
-    """Replaces this process by one that trains under a plan."""
+def _replaced_by(path: Path, flags: list[str], until: float) -> NoReturn:
+    """Replaces this process by one that trains under a plan, for what is left of the time."""
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "neq", "train", "--plan", str(path), *flags])
+    own = [str(path)] if until == math.inf else [str(path), f"--until={until}"]
+    os.execv(sys.executable, [sys.executable, "-m", "neq", "train", "--plan", *own, *flags])
 
 
 def _parser() -> Parser:
@@ -172,4 +183,5 @@ def _parser() -> Parser:
         "--plan", required=True, metavar="auto|FILE", help="auto, or a file of neq plan --out"
     )
     parser.add_limits(required=False)
+    parser.add_argument("--until", type=float, help=argparse.SUPPRESS)
     return parser

@@ -96,14 +96,14 @@ def _of_run(run: Series, choices: SelectionHistory, names: set[str]) -> Iterator
     """The pictures of a run's choices; `names` are those of earlier files."""
     amount = 0 if isna(run["budget_amount"]) else round(run["budget_amount"])
     seed = round(run["seed"])
-    parts = (run["net_name"], run["dataset"], run["neuron_selection"], amount)
+    parts = (run["net_name"], run["data_set"], run["neuron_selection"], amount)
     name = _file_name("-".join([*map(str, parts), f"seed{seed}"]))
     if name in names:
         # They differ in another setting, which the hash in the folder's name stands for.
         name = f"{name}-{Path(run['folder']).name.rpartition('-')[2]}"
     names.add(name)
     budget = amount_shown(amount, run["budget_unit"])
-    title = f"{run['net_name']} on {run['dataset']}, {run['neuron_selection']}, {budget}, seed {seed}"
+    title = f"{run['net_name']} on {run['data_set']}, {run['neuron_selection']}, {budget}, seed {seed}"
     yield f"chosen-{name}", chosen_picture(choices, title)
     if choices.velocity is not None:
         yield f"velocity-{name}", velocity_picture(choices, title)

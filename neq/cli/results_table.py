@@ -52,7 +52,7 @@ def command(arguments: list[str]) -> int:
 
 def _table(found: DataFrame) -> Table:
     """A row a setting: what it is, what it reached and what it cost."""
-    texts = {"net_name": "network", "dataset": "data set", "neuron_selection": "policy"}
+    texts = {"net_name": "network", "data_set": "data set", "neuron_selection": "policy"}
     if found["initialization"].nunique() > 1:
         texts["initialization"] = "initialization"
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))

@@ -85,11 +85,11 @@ def _train(options: Options, resolved: Resolved) -> None:
 
 def conclude(console: Console, folder: Path) -> None:
     """Draws the run's pictures; prints its summary and its folder."""
-    from neq.cli.run_pictures import draw_missing
+    from neq.cli.run_pictures import draw_missing, images_title
     from neq.results import summary_table
     from neq.runs import read_summary
 
     for line in draw_missing(folder):
         console.note(line)
-    console.print(summary_table(read_summary(folder)))
+    console.print(summary_table(read_summary(folder), images_title(folder)))
     console.lines(f"{folder}")

@@ -42,8 +42,17 @@ class Key:
     @property
     def is_identity(self) -> bool:
         """Whether it can change a run's result, and so is part of the run's identity; see `NOT_IDENTITY`."""
+        return self._marked is not False
+
+    @property
+    def is_content(self) -> bool:
+        """Whether what it names is part of the identity by its content; see `CONTENT`."""
+        return self._marked == "content"
+
+    @property
+    def _marked(self) -> object:
         extra = self.field.json_schema_extra
-        return not (isinstance(extra, dict) and extra.get("identity") is False)
+        return extra.get("identity") if isinstance(extra, dict) else None
 
     @property
     def nullable(self) -> bool:

@@ -6,11 +6,15 @@ not load torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from neq.utils.errors import shown
+
+if TYPE_CHECKING:  # which reads the objectives
+    from neq.config.schema import Config
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class Objective:
 
 
 _REGISTRY: dict[str, Objective] = {}
+# Of runs for which a function holds: MODULE:FUNCTION that wraps their task, given it and its inputs.
+TASK_RULES: list[tuple[Callable[[Config], bool], str]] = []
 # All objectives by name.
 OBJECTIVES: Mapping[str, Objective] = MappingProxyType(_REGISTRY)
 
@@ -45,6 +51,17 @@ def register_objective(objective: Objective) -> None:
     """
     if _REGISTRY.setdefault(objective.name, objective) != objective:
         raise ValueError(f"there is an objective {shown(objective.name)} already; take another name")
+
+
+def register_task_rule(applies: Callable[[Config], bool], place: str) -> None:
+    """Adds a rule that the task of every run that it applies to is passed to, whatever its objective is.
+
+    Args:
+        applies: whether a run's configuration asks for it.
+        place: MODULE:FUNCTION, (task, inputs) -> task, imported when it is used.
+    """
+    if (applies, place) not in TASK_RULES:
+        TASK_RULES.append((applies, place))
 
 
 register_objective(Objective("classification", "neq.tasks.classification:Classification", has_targets=True))

@@ -225,6 +225,11 @@ def _check_together(config: Config) -> None:
             f"patience {run.patience} waits for a better validation, which use_validation false leaves out; "
             "leave it out, or use_validation true"
         )
+    if run.ema_decay is not None and config.NEq_config.budget_unit == "time":
+        raise UserError(
+            f"ema_decay {run.ema_decay} is not allowed with a budget in time, which does not count it; leave "
+            "it out, or give a budget in another unit"
+        )
     if run.lr_schedule_name == "multi_step" and isinstance(run.lr_step_size, int):
         raise UserError(
             f"lr_step_size {run.lr_step_size} is not allowed: "

@@ -36,6 +36,8 @@ Augmentation = Literal["photo", "square", "none"]
 WEIGHTS_BY_NAME = ("default", "none")
 # Marks a field that cannot change a run's result, and so is no part of the run's identity.
 NOT_IDENTITY: JsonDict = {"identity": False}
+# Marks a field that may name a file or a run's folder: the identity has the hash of what is in there.
+CONTENT: JsonDict = {"identity": "content"}
 
 
 def _dash_list(value: object) -> object:
@@ -248,6 +250,12 @@ class RunSettings(Section):
     mixup: float = Field(0.0, ge=0, le=100, description="a of mixup, whose shares are of Beta(a, a); 0: none")
     cutmix: float = Field(
         0.0, ge=0, le=100, description="a of CutMix, whose areas are of Beta(a, a); 0: none"
+    )
+    ema_decay: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="decay a step of the weights' moving average, which is evaluated; none: no average",
     )
     grad_clip_norm: float | None = Field(
         None, gt=0, description="highest norm of a step's gradient, all that trains together; none: any"

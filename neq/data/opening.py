@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Literal, Self, TypeVar
@@ -103,6 +104,16 @@ class Data:
             None if classes in (None, len(self.classes)) else f"ignoring new_num_classes={classes}: {has}",
         ]
         self.notes = (*source.notes, *filter(None, lines), *plan.notes)
+
+    def evaluated_by(self, images: int) -> Data:
+        """The same data, evaluated in batches of another size.
+
+        Args:
+            images: of a batch.
+        """
+        other = copy.copy(self)
+        other._test_batch_size = images
+        return other
 
     def _check_batch(self) -> None:
         smallest = min(self._batch_size, self.counts["train"])

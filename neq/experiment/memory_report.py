@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from neq.training import Training, held_now, is_out_of_memory, memory_limit, predict, taken, what_fits
+from neq.training.memory import process_bytes
 from neq.training.profiling import peak_memory
 from neq.utils.malloc import can_give_back
 
@@ -30,7 +31,9 @@ def predicted_line(run: Training) -> str:
     measuring = f"; measuring {what} {memory.measuring / 2**20:,.1f}" if memory.measuring else ""
     process = ""
     if run.device.type == "cpu":
-        fast, tight = (f"{taken(run, how) / 2**20:,.0f} MiB" for how in ("fast", "tight"))
+        fast, tight = (
+            f"{process_bytes(memory.peak, run.device, how) / 2**20:,.0f} MiB" for how in ("fast", "tight")
+        )
         process = f"; for them a process takes up to {fast}"
         process += f", under --memory tight {tight}" if can_give_back() else ""
     return f"memory: tensors take at most {memory.peak / 2**20:,.1f} MiB: {listed}{measuring}{process}"

@@ -36,7 +36,7 @@ from neq.runs import (
     why_no_wandb,
 )
 from neq.runs.layout import CONFIG
-from neq.tasks import TaskInputs, task_class
+from neq.tasks import TaskInputs, task_of_run
 from neq.training import Checkpoints, Progress, Stop, Stopped, Tracker, Training, restore, train
 from neq.training.distributed.process_group import process_group
 from neq.utils.device import pick_device
@@ -80,6 +80,7 @@ def run_training(
     notes: Notes = no_notes,
     opened: OpenData = open_run_data,
     stopping: Stopping = never,
+    checks: Sequence[Callable[[], None]] = (),
     cell: SweepCell | None = None,
 ) -> Path:
     """Trains a run or resumes it; a run that is finished already is left as it is.
@@ -92,6 +93,7 @@ def run_training(
         notes: called with each line for the user.
         opened: opens the data, as `open_run_data` does.
         stopping: a context around the training whose Stop asks it to stop, such as `stop_on_signals`.
+        checks: called between passes that are no steps (`Training.checks`).
         cell: of the sweep that asks for the run, to be recorded; by default that of W&B's agent, if any.
 
     Returns:
@@ -107,7 +109,7 @@ def run_training(
     if config.memory == "tight":
         give_back_at_once()
     with open_run(config, runs, notes, opened) as (run, record):
-        run = replace(run, trackers=trackers)
+        run = replace(run, trackers=trackers, checks=checks)
         if run.processes.is_first:
             with suppress(StopEarly):
                 _lead(run, record, overwrite, notes, stopping, cell)
@@ -153,7 +155,7 @@ def open_run(
             network, table = open_network(config, len(data.classes))
             network.to(device).to(memory_format=torch.channels_last)
             inputs = TaskInputs(config, data, device, network, open_set, notes)
-            task = task_class(config.objective).of_run(inputs)
+            task = task_of_run(inputs)
             found = fingerprint([each.fingerprint for each in sets])
             if found != data.fingerprint:
                 named = run_folder(config, found)

@@ -67,21 +67,25 @@ class Deadline:
 
     Args:
         seconds: from now on.
+        is_strict: whether the run also ends in the middle of an epoch, whose steps are lost, once they have
+            passed.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, is_strict: bool = False) -> None:
         self._end = time.monotonic() + seconds
+        self._is_strict = is_strict
         self._started: float | None = None
         self._took = 0.0
         self.is_over = False
 
     def step(self, epoch: int, step: int, steps: int) -> None:
         """Raises StopEarly in an epoch's first step, when the last epoch is saved, if time is too short."""
-        if step > 0:
-            return
-        self._started = time.monotonic()
-        if self._took and self._started + self._took > self._end:
-            self.is_over = True
+        now = time.monotonic()
+        self.is_over = self._is_strict and now > self._end
+        if step == 0:
+            self._started = now
+            self.is_over |= bool(self._took) and now + self._took > self._end
+        if self.is_over:
             raise StopEarly
 
     def epoch(self, report: EpochReport) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -19,6 +20,8 @@ from neq.config.paths import cache_folder
 from neq.experiment.time_limit import durations
 from neq.planning.configurations import Configuration, Learning, settings_of
 from neq.planning.rules import Estimate
+from neq.tasks import TaskInputs
+from neq.tasks.classification import Classification
 from neq.training import Progress, Training, choose_neurons, total_epochs
 from neq.training.memory import of_one_image, predict, process_bytes
 
@@ -57,10 +60,14 @@ class Estimator:
         run: opened, of the settings below.
         base: the file that it starts from.
         overrides: settings that are given.
+
+    Attributes:
+        limit: bytes that measuring times may add to the process.
     """
 
     def __init__(self, run: Training, base: Mapping[str, object], overrides: Mapping[str, object]) -> None:
         self._run, self._base, self._overrides = run, base, dict(overrides)
+        self.limit: float = math.inf
         self._batch = run.step_spec().batch_size
         self._model = run.allocator(run.main_policy).model
         measured = run.main_policy.needs in ("velocity", "gradients")
@@ -96,8 +103,12 @@ class Estimator:
         )
 
     def variant(self, settings: Mapping[str, object]) -> Training:
-        """The run under the settings of a plan."""
-        return replace(self._run, config=resolve(self._base, {**self._overrides, **settings}).config)
+        """The run under the settings of a plan, evaluated in its batches."""
+        config, run = resolve(self._base, {**self._overrides, **settings}).config, self._run
+        images = config.data_provider
+        data = run.data.evaluated_by(images.test_batch_size or images.base_batch_size)
+        task = Classification.of_run(TaskInputs(config, data, run.device, run.network, lambda _: data))
+        return replace(run, config=config, data=data, task=task)
 
     def allocation(self, learning: Learning) -> Allocation:
         """The neurons that a configuration is estimated with."""
@@ -121,7 +132,11 @@ class Estimator:
         if self._run.main_policy.needs == "importance":
             measuring = evaluation + profile.kept(passes, cuts) + learned.fixed_bytes
         tensors = held + max(step, evaluation, measuring) + extra + task.extra_saved_bytes
-        return process_bytes(round(_MARGIN * tensors), device, configuration.memory) + _BESIDE_TENSORS
+        return self._of_process(tensors, configuration.memory)
+
+    def _of_process(self, tensors: int, memory: str) -> int:
+        """What tensors add to the process at most."""
+        return process_bytes(round(_MARGIN * tensors), self._run.device, memory) + _BESIDE_TENSORS
 
     def settings(self, configuration: Configuration, cuts: tuple[str, ...] | None) -> dict[str, Any]:
         """The settings of the run under a configuration, its budget among them.
@@ -183,4 +198,8 @@ class Estimator:
         """The time of steps; precision and groups of norms hardly change it."""
         run = self._run
         spec = replace(run.step_spec(), norm_mode=norm_mode)
-        return kept_step_time(run.network, run.table, spec, run.device, cache_folder() / "latency")
+
+        def fits(tensors: int) -> bool:
+            return self._of_process(tensors, run.config.memory) <= self.limit
+
+        return kept_step_time(run.network, run.table, spec, run.device, cache_folder() / "latency", fits)

@@ -67,16 +67,17 @@ class MemoryLimit:
 
     def step(self, epoch: int, step: int, steps: int) -> None:
         """Raises MemoryExceeded if the limit is."""
-        self._check()
+        self.check()
 
     def epoch(self, report: EpochReport) -> None:
         """The same after an evaluation."""
-        self._check()
+        self.check()
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Does nothing."""
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raises MemoryExceeded if the limit is; also for passes that are no steps."""
         self.used = max(self.used, peak_memory(self._device)[0] - self._start)
         if self.used > self._limit:
             raise MemoryExceeded(self.used, self._limit)

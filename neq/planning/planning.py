@@ -122,6 +122,7 @@ class Planner:
             UserError: they are below what any configuration needs.
         """
         space, run = self.space, self.run
+        self.estimator.limit = limits.memory
         rows = judge(self.configurations, self.estimator, limits, space.batch_size)
         check_any(rows, limits)
         numbers = {row.configuration: number for number, row in enumerate(rows)}

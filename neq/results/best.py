@@ -45,7 +45,7 @@ def best_run(runs: DataFrame, metric: str = DEFAULT) -> Series:
     done = runs[runs["state"] == "done"]
     if done.empty:
         raise UserError(f"none of the {len(runs)} runs of these sweeps is done; neq cells FILE lists them")
-    data = sorted(done["dataset"].unique())
+    data = sorted(done["data_set"].unique())
     if len(data) > 1:
         raise UserError(
             f"the runs are of {', '.join(data)}, whose figures do not compare; "

@@ -41,7 +41,7 @@ FIRST = (
     Column(METHOD, "neuron_selection", width=10),
 )  # fmt: skip
 DATA = (
-    Column("Dataset", "dataset"),
+    Column("Dataset", "data_set"),
     Column("Norm mode", "norm_mode"),
     Column("Budget unit", "budget_unit", width=12),
 )

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from neq.config import Config, DataProvider, dataset
+from neq.config import Config, DataProvider, data_title, dataset
 from neq.data import Data, open_data
 from neq.networks.safetensors_file import checked_bytes, load_checked
 from neq.results.best_network import BestNetwork, load_best
@@ -94,7 +94,8 @@ def evaluation(
     if kept is not None:
         return kept
     best = load_best(folder)
-    notes(f"{folder}: evaluating the test split of {best.config.data_provider.dataset}")
+    settings = best.config.data_provider
+    notes(f"{folder}: evaluating the test split of {data_title(settings.dataset, settings.root)}")
     found = evaluate(best, device)
     try:
         _write(folder / EVALUATION, found, weights)
@@ -123,10 +124,10 @@ def evaluate(best: BestNetwork, device: torch.device) -> Evaluation:
         opening = open_data(settings, dataset(settings.dataset), config.manual_seed, device)
         data = closed.enter_context(opening)
         task = closed.enter_context(opened_task(config, data, network, known))
-        try:
-            tested, batches = task.tested()
-        except NotImplementedError:
-            raise UserError(f"objective {config.objective} has no labelled images to evaluate") from None
+        found = task.tested()
+        if found is None:
+            raise UserError(f"objective {config.objective} has no labelled images to evaluate")
+        tested, batches = found
         if len(data.classes) != len(best.classes):
             raise UserError(f"{best.folder} has {len(best.classes)} classes, its data {len(data.classes)}")
         return _pass(best, network, tested.names("test"), batches, task.steps_per_epoch)
@@ -165,7 +166,7 @@ def _pass(
     best: BestNetwork,
     network: nn.Module,
     names: tuple[str, ...],
-    batches: Iterator[tuple[Tensor, Tensor]],
+    batches: Iterator[tuple[Tensor, ...]],
     steps: int,
 ) -> Evaluation:
     forward = NetworkForward(network, best.config.run_config.precision)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from openpyxl.cell import Cell
 from openpyxl.styles import Alignment, Border, Font, PatternFill, Side
 from openpyxl.utils import get_column_letter
+from openpyxl.worksheet.page import PageMargins
 from openpyxl.worksheet.properties import PageSetupProperties
 from openpyxl.worksheet.worksheet import Worksheet
 
@@ -18,6 +20,8 @@ from neq.results.frame import Value
 HEADER_FONT, HEADER_HEIGHT = Font(name="Calibri", size=11, bold=True), 48
 HEADER_FILL, HEADER_LINE = PatternFill("solid", fgColor="E7ECF2"), Border(bottom=Side("thin", "6B7A8C"))
 TEXT = Alignment("left", indent=1)
+# Characters across a page (A4, landscape) at which print is legible, at about 70 %; columns on every page.
+PAGE, REPEATED = 190, 5
 LONGEST_TEXT, MOST_DIGITS = 32_767, 10**15 - 1  # Excel's cells hold no more
 # Characters that XML cannot hold; names of folders may have them.
 ILLEGAL = re.compile("[\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff]")
@@ -54,7 +58,8 @@ def write_table(
     Args:
         columns: in their order.
         rows: DataFrame column -> value, in the DataFrame's units; a missing name is an empty cell.
-        fit_to_width: whether it is printed as wide as the paper.
+        fit_to_width: whether it is printed as wide as the paper: on as many pages side by side as leave it
+            legible, the first columns repeated on each.
     """
     for at, column in enumerate(columns, 1):
         values = [_scaled(row.get(column.key), column.scale) for row in rows]
@@ -65,11 +70,27 @@ def write_table(
     sheet.row_dimensions[1].height = HEADER_HEIGHT
     sheet.freeze_panes = "A2"
     sheet.auto_filter.ref = f"A1:{get_column_letter(len(columns))}{max(len(rows), 1) + 1}"
-    sheet.page_setup.orientation, sheet.page_setup.paperSize = "landscape", sheet.PAPERSIZE_A3
+    sheet.page_setup.orientation, sheet.page_setup.paperSize = "landscape", sheet.PAPERSIZE_A4
+    sheet.page_margins = PageMargins(left=0.4, right=0.4, top=0.5, bottom=0.5)
+    sheet.oddFooter.right.text = "&A, &P / &N"
     sheet.print_title_rows = "1:1"
     if fit_to_width:
-        sheet.sheet_properties.pageSetUpPr = PageSetupProperties(fitToPage=True)
-        sheet.page_setup.fitToHeight = 0
+        _fit_to_width(sheet, columns)
+
+
+def _fit_to_width(sheet: Worksheet, columns: Sequence[Column]) -> None:
+    """Prints a table on pages of at most PAGE characters, its first columns on each of them."""
+    widths = [sheet.column_dimensions[get_column_letter(at)].width for at in range(1, len(columns) + 1)]
+    pages = 1
+    if sum(widths) > PAGE:
+        # Those that leave half of a page for others.
+        repeated = max(at for at in range(REPEATED + 1) if sum(widths[:at]) <= PAGE / 2)
+        if repeated:
+            sheet.print_title_cols = f"A:{get_column_letter(repeated)}"
+        first = sum(widths[:repeated])
+        pages = math.ceil((sum(widths) - first) / (PAGE - first))
+    sheet.sheet_properties.pageSetUpPr = PageSetupProperties(fitToPage=True)
+    sheet.page_setup.fitToWidth, sheet.page_setup.fitToHeight = pages, 0
 
 
 def contents(sheet: Worksheet) -> Iterator[tuple[int, int, Value]]:

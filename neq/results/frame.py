@@ -12,10 +12,11 @@ from typing import Any
 import pandas as pd
 from pandas import DataFrame, Series
 
-from neq.config import Config, network
+from neq.config import Config, data_title, network, read_yaml
 from neq.results.runs_of_sweep import SEED, Files, collect, key_of, run_key, settings_of
 from neq.results.verdicts import Checks
 from neq.runs.environment import Environment
+from neq.runs.layout import CONFIG
 from neq.runs.metrics import summary_metrics
 from neq.runs.run_reader import Run, number
 from neq.utils.atomic_files import atomic_file, write_text
@@ -29,7 +30,10 @@ ENVIRONMENT = (
     *("threads", "processes", "device_name", "cpu_capability", "torch", "torchvision", "cuda", "neq"),
     "commit",
 )
-TEXTS = ("state", "reason", "peak_memory_kind", "device", *ENVIRONMENT, "folder", "copies", "evaluation")
+TEXTS = (
+    *("data_set", "state", "reason", "peak_memory_kind", "device"),
+    *(*ENVIRONMENT, "folder", "copies", "evaluation"),
+)
 
 CHANGED = " -> "
 
@@ -52,8 +56,9 @@ def runs(
         ...; lists as JSON); `seed`; `state` (done, unfinished, damaged, missing) and `reason`; `epochs`,
         `best_epoch`, `budget_amount` (in `budget_unit`); the metrics of summary.json in their units there
         (`test_top1` in per cent, `step_seconds`, `saved_bytes`, ...); the environment (`device`, `threads`,
-        `torch`, `commit`, ...); `folder`. `setting` is the same text for runs that differ in nothing but
-        their seed, `key` identifies the run.
+        `torch`, `commit`, ...); `folder`; `data_set`, the name of their folder where images are one's own,
+        else `dataset`. `setting` is the same text for runs that differ in nothing but their seed, `key`
+        identifies the run.
 
     Raises:
         UserError: a sweep file is not valid, or a file or folder cannot be read.
@@ -88,6 +93,7 @@ def of_records(records: Sequence[Record]) -> DataFrame:
         columns[name] = Series([number(one.get(name)) for one in records], dtype="float64")
     for name in TEXTS:
         columns[name] = Series([_text(one.get(name)) for one in records], dtype="string")
+    columns["data_set"] = columns["data_set"].fillna(columns["dataset"].astype("string"))
     columns["setting"] = Series([key_of(named, SEED) for named in every], dtype="string")
     columns["key"] = Series(keys, dtype="string")
     return DataFrame(columns)
@@ -116,6 +122,7 @@ def _record(run: Run, checks: Checks) -> Record:
     return {
         **{name: summary.get(name) for name in known_columns()},
         "key": run_key(run),
+        "data_set": _data_set(run),
         "state": run.state,
         "reason": run.reason or None,
         "epochs": run.epochs,
@@ -128,6 +135,18 @@ def _record(run: Run, checks: Checks) -> Record:
         "test_top1_difference": None if check is None else check.difference,
         "evaluation": None if check is None else check.verdict,
     }
+
+
+def _data_set(run: Run) -> str | None:
+    """What titles call the images of a run; none where it is the data set's name."""
+    if run.folder is None or run.identity.get("dataset") not in ("image_folder", "npz"):
+        return None
+    try:
+        settings = read_yaml(run.folder / CONFIG)["data_provider"]
+        assert isinstance(settings, dict)
+        return data_title(str(settings["dataset"]), str(settings["root"]))
+    except (UserError, LookupError, AssertionError, RuntimeError):
+        return None
 
 
 def _environment(environments: Sequence[Environment], name: str) -> str | None:

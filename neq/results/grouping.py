@@ -49,8 +49,8 @@ def groups(runs: DataFrame) -> DataFrame:
         with n - 1 (`NAME_std`, missing for one seed) and the number of values (`NAME_count`); of every cost
         `NAME_ratio`, over that of the baseline: everything updated, other settings equal; `is_best`: the best
         test top-1 of several policies under one budget; `device` and `peak_memory_kind`, joined where they
-        differ; `environment`, the fields in which the environments of the seeds differ; `evaluation`, where
-        every seed was evaluated again.
+        differ; `data_set` as of `runs`; `environment`, the fields in which the environments of the seeds
+        differ; `evaluation`, where every seed was evaluated again.
     """
     settings = [name for name in runs.columns if name not in (*known_columns(), "seed", "setting")]
     table = runs.drop_duplicates("setting").set_index("setting")[settings]
@@ -64,6 +64,8 @@ def groups(runs: DataFrame) -> DataFrame:
     parts = [table, figures.mean(), figures.std().add_suffix("_std"), figures.count().add_suffix("_count")]
     texts = done[["device", "peak_memory_kind"]].agg(_joined) if len(finished) else None
     table = pd.concat([part.reindex(table.index) for part in (*parts, texts) if part is not None], axis=1)
+    own = runs[runs["data_set"] != runs["dataset"]].groupby("setting")["data_set"].first()
+    table["data_set"] = own.reindex(table.index).fillna(table["dataset"].astype("string"))
     table["environment"] = _environments(finished).reindex(table.index)
     table["evaluation"] = done["evaluation"].agg(_verdict) if len(finished) else None
     return _compared(table)

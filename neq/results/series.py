@@ -18,7 +18,7 @@ class Panel:
     """The settings of one data set, network and unit of budget, which one picture compares.
 
     Args:
-        dataset: its name.
+        dataset: its name, of images of one's own that of their folder.
         network: its name.
         unit: of the budgets.
         points: rows of `groups` that have a test figure, one series after another, by policy, the smallest
@@ -56,7 +56,7 @@ def panels(table: DataFrame, most: int = MOST_SERIES) -> list[Panel]:
     """
     found = []
     for (dataset, network, unit), members in table.groupby(
-        ["dataset", "net_name", "budget_unit"], sort=False
+        ["data_set", "net_name", "budget_unit"], sort=False
     ):
         rated = members[members["test_top1"].notna()]
         if len(rated):

@@ -10,24 +10,25 @@ from neq.budget import amount_shown
 from neq.utils.errors import UserError
 
 
-def summary_table(summary: dict[str, Any]) -> Table:
+def summary_table(summary: dict[str, Any], images: str | None = None) -> Table:
     """What a run reached, and at what cost.
 
     Args:
         summary: as in summary.json.
+        images: what its title calls them; none: the name of the data set.
 
     Raises:
         UserError: something in it is missing, or is not what a run writes.
     """
     try:
-        return _table(summary)
+        return _table(summary, images or summary["dataset"])
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise UserError(
             f"summary.json is damaged ({type(error).__name__}: {error}); train again with --overwrite"
         ) from error
 
 
-def _table(summary: dict[str, Any]) -> Table:
+def _table(summary: dict[str, Any], images: str) -> Table:
     selected, selectable = summary["selected_parameters_max"], summary["selectable_parameters"]
     beside = ", ".join(f"{count:,} {kind}" for kind, count in summary["trained_beside_max"].items())
     validation = summary["val_top1"]
@@ -53,7 +54,7 @@ def _table(summary: dict[str, Any]) -> Table:
     ]
     if summary.get("skipped_images"):
         blocks.append({"images left out": f"{summary['skipped_images']:,}, unreadable"})
-    title = f"{summary['net_name']} on {summary['dataset']}, seed {summary['seed']}"
+    title = f"{summary['net_name']} on {images}, seed {summary['seed']}"
     table = Table(title=title, show_header=False)
     table.add_column()
     table.add_column(justify="right")

@@ -12,6 +12,7 @@ from typing import Any
 from neq.config.keys import KEYS, config_model
 from neq.config.schema import WEIGHTS_BY_NAME, Config
 from neq.config.writing import to_mapping
+from neq.runs.layout import BEST_WEIGHTS, CHECKPOINTS
 from neq.utils.atomic_files import file_sha256
 from neq.utils.errors import UserError, shown
 
@@ -44,6 +45,9 @@ def identity(config: Config, data_fingerprint: str | None = None) -> dict[str, o
     weights = config.net_config.weights
     if weights not in WEIGHTS_BY_NAME:
         chosen["weights"] = f"sha256:{_hash(weights)}"
+    for name in chosen:
+        if KEYS[name].is_content:
+            chosen[name] = _content(str(chosen[name]))
     if data_fingerprint is not None:
         chosen[FINGERPRINT] = data_fingerprint
     return chosen
@@ -96,6 +100,14 @@ def _identity_settings(config: Config) -> dict[str, object]:
         for name, key in KEYS.items()
         if key.is_identity
     }
+
+
+def _content(named: str) -> str:
+    """The hash of a file, or of the best network of a run's folder; else the name itself."""
+    place = Path(named).expanduser()
+    files = (place, place / CHECKPOINTS / BEST_WEIGHTS, place / BEST_WEIGHTS)
+    found = next((file for file in files if file.is_file()), None)
+    return named if found is None else f"sha256:{_hash(str(found))}"
 
 
 def _hash(weights: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Literal, Self, cast
+from typing import Literal, Self, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from neq.tasks.task import Counts, Forward, StepOutput, Task, TaskInputs
 
 # Images [B, 3, H, W] and labels int64 [B]; and where the run has training targets, those, [B, classes].
 LabelledBatch = tuple[Tensor, ...]
+Tensors = TypeVar("Tensors", bound=tuple[Tensor, ...])
 
 
 class Classification(Task[LabelledBatch]):
@@ -121,10 +122,11 @@ def classification_scores(counts: Counts) -> dict[str, float]:
     return scores
 
 
-def on_device(batches: Iterable[LabelledBatch], device: torch.device) -> Iterator[LabelledBatch]:
+def on_device(batches: Iterable[Tensors], device: torch.device) -> Iterator[Tensors]:
     """Batches moved to a device, images in channels_last."""
     for images, *others in batches:
-        yield (
+        moved = (
             images.to(device, memory_format=torch.channels_last, non_blocking=True),
             *(each.to(device, non_blocking=True) for each in others),
         )
+        yield cast(Tensors, moved)

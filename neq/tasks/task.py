@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from neq.config import OBJECTIVES, Config, DataProvider
+from neq.config.objectives import TASK_RULES
 from neq.data import Data
 
 Batch = TypeVar("Batch")
@@ -92,6 +93,8 @@ class Task(Protocol[Batch]):
             returns otherwise. Cost model and budget count all of them.
         extra_saved_bytes: bytes that the task's own modules keep for backward in a step, all processes
             together. What a loss keeps of the outputs does not count.
+        held_bytes: bytes in one process of what the task holds beside its parameters, as a network that is
+            not trained, at its peak. The memory prediction counts them.
         has_micro_batches: whether `micro_batches` cuts a batch into any number of parts.
         fixed_parts: the number of parts above 1 that it cuts one into where it does not; 0: none.
     """
@@ -101,6 +104,7 @@ class Task(Protocol[Batch]):
     best_by: str
     forwards: int = 1
     extra_saved_bytes: int = 0
+    held_bytes: int = 0
     has_micro_batches: bool = False
     fixed_parts: int = 0
 
@@ -180,13 +184,12 @@ class Task(Protocol[Batch]):
             split: "validation" or "test".
         """
 
-    def tested(self) -> tuple[Data, Iterator[tuple[Tensor, Tensor]]]:
+    def tested(self) -> tuple[Data, Iterator[tuple[Tensor, ...]]] | None:
         """The data set of the test split, and its images with their labels, in the order of `Data.names`.
 
-        Raises:
-            NotImplementedError: the task has no labelled images.
+        None, as by default: the task has no labelled images.
         """
-        raise NotImplementedError
+        return None
 
     @abstractmethod
     def scores(self, counts: Counts) -> dict[str, float]:
@@ -232,9 +235,27 @@ def task_class(objective: str) -> type[Task[Any]]:
     Args:
         objective: a name of `neq.config.OBJECTIVES`.
     """
-    module, _, name = OBJECTIVES[objective].task.partition(":")
-    found: type[Task[Any]] = getattr(import_module(module), name)
+    found: type[Task[Any]] = _imported(OBJECTIVES[objective].task)
     return found
+
+
+def task_of_run(inputs: TaskInputs) -> Task[Any]:
+    """The task of a run: that of its objective, and what is registered for its settings around it.
+
+    Raises:
+        UserError: the configuration, the data or the network does not fit.
+    """
+    task = task_class(inputs.config.objective).of_run(inputs)
+    for applies, place in TASK_RULES:
+        if applies(inputs.config):
+            task = _imported(place)(task, inputs)
+    return task
+
+
+def _imported(place: str) -> Any:
+    """What MODULE:NAME names."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)
 
 
 def add_counts(totals: Counts, counts: Counts) -> Counts:

@@ -8,7 +8,7 @@ import os
 import pickle
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -44,12 +44,15 @@ class Checkpoints:
         self.best_weights = folder / "best.safetensors"
         self._saved_at = time.monotonic()
 
-    def save(self, state: dict[str, Any], is_best: bool) -> None:
+    def save(
+        self, state: dict[str, Any], is_best: bool, weights: Mapping[str, torch.Tensor] | None = None
+    ) -> None:
         """Saves the state after a step, atomically and verified; the best one also as best.*.
 
         Args:
             state: plain values and tensors; `network` is the plain network's state_dict.
             is_best: whether this is the best epoch so far.
+            weights: the state_dict for best.safetensors; none: that of `state`.
 
         Raises:
             OSError: a file could not be written, or reads back differently. The former files are kept.
@@ -61,7 +64,8 @@ class Checkpoints:
         content = _content({"format": FORMAT, "run": self.run, **state})
         # The best one first: a run that is stopped in between trains its best epoch again.
         if is_best:
-            tensors = {name: value.detach().cpu().contiguous() for name, value in state["network"].items()}
+            weights = state["network"] if weights is None else weights
+            tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
             _write(self.best_weights, checked_bytes(tensors))
             _write(self.best, content)
         _write(self.last, content, self.previous)

@@ -27,6 +27,7 @@ from neq.selection import (
     bias_layers,
 )
 from neq.tasks import Task
+from neq.training.averages import Averages
 from neq.training.checkpoint import Checkpoints
 from neq.training.distributed.collectives import SINGLE_PROCESS, ProcessGroup
 from neq.training.epoch_state import EpochState
@@ -66,6 +67,7 @@ class Progress:
         saved_bytes: kept for backward by one step, measured once.
         base_lr: the learning rate that the last search has found; none without a search.
         rate_trials: of all searches, as `rate_search` makes them.
+        averages: of the weights, under `ema_decay`.
         epoch_state: of the interrupted epoch, if one is. Then `optimizer` is the state after its last step;
             everything else is as it was before the epoch.
     """
@@ -85,24 +87,28 @@ class Progress:
     saved_bytes: int | None = None
     base_lr: float | None = None
     rate_trials: list[dict[str, Any]] = field(default_factory=list)
+    averages: Averages | None = None
     epoch_state: EpochState | None = None
 
     def state(self) -> dict[str, Any]:
         """Plain values and tensors, as a checkpoint holds them."""
         kept = {name: None if (each := vars(self)[name]) is None else vars(each) for name in _MEASURED}
         epoch_state = None if self.epoch_state is None else self.epoch_state.state()
-        return {**vars(self), **kept, "epoch_state": epoch_state}
+        averages = None if self.averages is None else self.averages.state()
+        return {**vars(self), **kept, "averages": averages, "epoch_state": epoch_state}
 
     @classmethod
     def of_state(cls, state: dict[str, Any], device: torch.device) -> Progress:
         """Rebuilds what `state` returned; an interrupted epoch continues on this device."""
         epoch_state = state.get("epoch_state")
         state = {"importance": None, **state}  # checkpoints of earlier versions have none
+        averages = state.get("averages")
         kept = {name: kind(**state[name]) for name, kind in _MEASURED.items() if state[name] is not None}
         return cls(
             **{
                 **state,
                 **kept,
+                "averages": None if averages is None else Averages.of_state(averages, device),
                 "epoch_state": None if epoch_state is None else EpochState.of_state(epoch_state, device),
             }
         )
@@ -123,6 +129,8 @@ class Training:
         trackers: called after every step, after every epoch and at the end; on the first rank alone.
         processes: that train it together.
         stop: checked after every step.
+        checks: called between passes that are no steps: trials of learning rates, measuring importance; what
+            they raise ends the run.
         step_times: by which a budget in time is filled.
         notes: called with each line for the user.
         fingerprint: of the run's images, those that the task opened among them; None: their names identify
@@ -139,6 +147,7 @@ class Training:
     trackers: Sequence[Tracker] = ()
     processes: ProcessGroup = SINGLE_PROCESS
     stop: Stop = field(default_factory=Stop)
+    checks: Sequence[Callable[[], None]] = ()
     step_times: StepTimes = field(default_factory=StepTimes)
     notes: Callable[[str], object] = lambda line: None
     fingerprint: str | None = None
@@ -176,6 +185,12 @@ class Training:
         if settings.checkpoint_cuts:
             model = self.allocator(self.main_policy).model
             model.spec.plan(model.network, self.table, {}, cuts=settings.checkpoint_cuts)
+        layers = self.table.layers if settings.ema_decay is not None else ()
+        if any(layer.kind.unit(self.network.get_submodule(layer.name)) is not None for layer in layers):
+            raise UserError(
+                f"ema_decay {settings.ema_decay} is not allowed: {self.config.net_config.net_name} has "
+                "weights of codes, which have no average; leave it out"
+            )
         images, group = settings.micro_batch_size, settings.ghost_batch_size
         if images is None:
             return
@@ -330,6 +345,8 @@ def importance_of(run: Training, epoch: int, criterion: str) -> Importance:
     settings, precision = run.config.NEq_config, run.config.run_config.precision
 
     def loss_of(plan: Plan, batch: Any) -> Tensor:
+        for check in run.checks:
+            check()
         return run.task.step(NetworkForward(plan, precision, run.shared_batch), batch).loss
 
     return measure_importance(

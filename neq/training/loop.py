@@ -7,6 +7,7 @@ from typing import Any
 
 from neq.backward import carry_optimizer_state
 from neq.selection import previous_values
+from neq.training.averages import Averages
 from neq.training.context import Progress, Training, choose_neurons, make_plan
 from neq.training.epoch_state import EpochState
 from neq.training.measurement import Measured, measure
@@ -86,6 +87,9 @@ def _choose(run: Training, progress: Progress, number: int) -> Epoch:
     if run.main_policy.needs == "velocity" and state.before is None:
         state.before = previous_values(run.network, plan.parts)
     progress.epoch_state = state
+    if (decay := run.config.run_config.ema_decay) is not None:
+        progress.averages = progress.averages or Averages(decay)
+        progress.averages.enter(plan)
     base_lr = base_rate(run, progress, number, state, plan)
     optimizer = make_optimizer(plan, run.config, extra.values())
     carry_optimizer_state(progress.optimizer, optimizer, plan)

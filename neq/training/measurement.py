@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,17 +35,23 @@ class Measured:
 
 
 def measure(run: Training, progress: Progress, epoch: Epoch) -> Measured:
-    """Velocities, scores, and whether the epoch is the best so far.
+    """Velocities, the scores (of averages, where the run has some), and whether the epoch is the best so far.
 
     Raises:
         TrainingDiverged: the validation loss is not finite.
         Stopped: the run was asked to stop; the epoch's steps are kept.
     """
-    config, is_last = run.config, epoch.number + 1 == total_epochs(run.config.run_config)
     velocity = _velocity(run, progress, epoch)
     learned = [*run.network.state_dict().values(), *epoch.extra.values()]
     velocities = None if velocity is None else velocity.velocity
     run.processes.check_same(f"the weights after epoch {epoch.number}", [velocities, *learned])
+    with nullcontext() if progress.averages is None else progress.averages.in_place(run.network):
+        return _scored(run, progress, epoch, velocity)
+
+
+def _scored(run: Training, progress: Progress, epoch: Epoch, velocity: VelocityState | None) -> Measured:
+    """Scores of the network as it is, and whether it is the best so far."""
+    config, is_last = run.config, epoch.number + 1 == total_epochs(run.config.run_config)
     validation = evaluate(run, "validation") if config.data_provider.use_validation else None
     if validation is not None and not math.isfinite(loss := validation.get("loss", 0.0)):
         raise TrainingDiverged(

@@ -44,7 +44,7 @@ class PredictedMemory:
     """Bytes of tensors at the peak of training.
 
     Args:
-        weights: parameters and buffers, the task's parameters among them.
+        weights: parameters and buffers, the task's parameters and what it holds among them.
         batch: images and labels of a step, for every forward pass.
         kept: saved by the forward passes for the backward pass.
         gradients: of all that trains.
@@ -52,10 +52,12 @@ class PredictedMemory:
         rows: copies of chosen rows that train in place of their weights.
         step: what a step allocates and frees again, at its peak: its batch, and then some of what is kept, of
             the gradients and of what its operations work on.
-        before: values from before the epoch, to measure velocities or to search the learning rate.
+        before: values from before the epoch, to measure velocities or to search the learning rate; and moving
+            averages of rows that other epochs train.
         measuring: of what the policy needs measured: for velocities, their images and the feature maps and
             weights of the old network; for gradients, a batch and its full backward pass; for importance,
             the most that one of its passes takes.
+        evaluation: a batch of an evaluation, and what passes through a layer of it.
     """
 
     weights: int
@@ -67,12 +69,13 @@ class PredictedMemory:
     step: int
     before: int
     measuring: int
+    evaluation: int
 
     @property
     def peak(self) -> int:
         """The peak of the whole training."""
         held = self.weights + self.rows + self.optimizer + self.before
-        return held + max(self.step, self.measuring)
+        return held + max(self.step, self.measuring, self.evaluation)
 
 
 def predict(run: Training, batch: int | None = None) -> PredictedMemory:
@@ -100,6 +103,8 @@ def predict(run: Training, batch: int | None = None) -> PredictedMemory:
     if searches or run.main_policy.needs == "velocity":
         before = _of_parts(plan.parts, tensors) + _bytes(list(run.network.buffers()))
         before += _bytes(extra.values()) if searches else 0
+    if run.config.run_config.ema_decay is not None and _changes_rows(run):
+        before += _bytes(run.network.parameters()) - _of_parts(plan.parts, tensors)
     if run.main_policy.needs == "velocity":
         partial = [tensors[name] for name, part in plan.parts.items() if not part.is_whole]
         shown = sum(data.counts["velocity"] for data in run.task.velocity_data(run.data))
@@ -112,7 +117,8 @@ def predict(run: Training, batch: int | None = None) -> PredictedMemory:
     if run.main_policy.needs == "importance":
         measuring = pass_bytes(run.network, run.allocator(run.main_policy)) + max(spec.forwards) * passing
     return PredictedMemory(
-        weights=_bytes([*run.network.parameters(), *run.network.buffers(), *extra.values()]),
+        weights=_bytes([*run.network.parameters(), *run.network.buffers(), *extra.values()])
+        + run.task.held_bytes,
         batch=batch_bytes,
         kept=cost.saved_bytes,
         gradients=cost.gradient_bytes,
@@ -121,7 +127,24 @@ def predict(run: Training, batch: int | None = None) -> PredictedMemory:
         step=batch_bytes + _of_step(run, model, selection),
         before=before,
         measuring=measuring,
+        evaluation=_evaluated(run, batch) * (size + 8 + passing),
     )
+
+
+def _evaluated(run: Training, batch: int | None) -> int:
+    """Images of a batch of evaluations in one process."""
+    data = run.config.data_provider
+    images = -(-(data.test_batch_size or data.base_batch_size) // run.processes.count)
+    if data.test_batch_size is None and batch is not None:
+        images = batch
+    return min(images, max(run.data.counts["validation"], run.data.counts["test"]))
+
+
+def _changes_rows(run: Training) -> bool:
+    """Whether other epochs may train other rows than the first."""
+    policy = run.main_policy
+    chooses_once = policy.is_static or not policy.chooses
+    return run.policy(0).name != policy.name or not chooses_once or bool(run.config.NEq_config.choose_every)
 
 
 def _of_step(run: Training, model: CostModel, selection: Selection) -> int:

@@ -153,6 +153,8 @@ def _trial(
         for group in optimizer.param_groups:
             group["lr"] = rate * (1 + math.cos(math.pi * trial.state.step / steps)) / 2
         trial.state.add(train_step(run, trial, batch))
+        for check in run.checks:
+            check()
     run.processes.average_statistics(run.network, run.task.share)
     if not is_finite(run, trial):
         return None

@@ -107,6 +107,11 @@ def _holds(run: Training, progress: Progress) -> dict[str, bool]:
             for value in trial.values()
         ),
     }
+    if (averages := progress.averages) is not None:
+        known = run.network.state_dict()
+        found["averages"] = 0 <= averages.settled <= averages.steps and all(
+            values.shape == _shape(known[name], part) for name, (part, values) in averages.rows.items()
+        )
     if epoch_state is not None:
         steps, choice, before = run.task.steps_per_epoch, epoch_state.choice, epoch_state.before
         known = run.network.state_dict()

@@ -87,6 +87,8 @@ def train_steps(run: Training, progress: Progress, epoch: Epoch) -> dict[str, fl
         if measured is not None:
             progress.saved_bytes = run.processes.sum(measured.total)
         state.add(output)
+        if progress.averages is not None:
+            progress.averages.update(epoch.plan)
         for tracker in run.trackers:
             tracker.step(epoch.number, state.step - 1, steps)
         _save_or_stop(run, progress, epoch)
@@ -98,6 +100,8 @@ def train_steps(run: Training, progress: Progress, epoch: Epoch) -> dict[str, fl
     run.processes.average_statistics(run.network, run.task.share)
     losses = _check_finite(run, epoch)
     _keep_optimizer(progress, epoch)
+    if progress.averages is not None:
+        progress.averages.settle(epoch.plan)
     scores = run.task.scores(sum_counts(state.counts, run.processes))
     return {**scores, "loss": float(losses.mean()), "lr": _rate(run, epoch, steps - 1)}
 
@@ -113,7 +117,10 @@ def save(run: Training, progress: Progress, is_best: bool = False) -> None:
         state["latency"] = run.step_times.latency.state()
     if progress.epoch_state is not None:
         state["ranks"] = gather_ranks(run.network, progress.epoch_state, run.processes, run.task.share)
-    run.checkpoints.save(state, is_best)
+    if is_best and progress.averages is not None:
+        run.checkpoints.save(state, is_best, progress.averages.averaged(run.network))
+    else:
+        run.checkpoints.save(state, is_best)
 
 
 def train_step(run: Training, epoch: Epoch, batch: object, measured: SavedBytes | None = None) -> StepOutput:

@@ -49,3 +49,29 @@ def test_calibration_measures_five_kinds_of_steps(monkeypatch):
     work = work_of_step(CostModel(network, table, cut), seen[0][1])
     assert work[0] == 2
     assert found.seconds(*work) == pytest.approx(KNOWN.seconds(*work))
+
+
+def test_calibration_stays_within_the_room(monkeypatch):
+    network = toy(dtype=torch.float32)
+    table = neuron_table(network, SHAPE)
+    spec, seen = StepSpec((16,), SHAPE, "train"), []
+
+    def measure(model, selections, device):
+        seen.append((model, selections[0]))
+        return [KNOWN.seconds(*work_of_step(model, chosen)) for chosen in selections]
+
+    monkeypatch.setattr(step_time, "measure", measure)
+    whole, two = (
+        [step_time._bytes(*each) for each in step_time._kinds(network, table, spec, images)]
+        for images in (16, 2)
+    )
+    for room in (max(whole), max(whole) - 1, max(two), max(two) - 1, min(two)):
+        seen.clear()
+        found = calibrate_step_time(network, table, spec, CPU, lambda size, room=room: size <= room)
+        assert seen
+        assert found.error < 1e-6
+        assert all(step_time._bytes(*each) <= room for each in seen)
+    seen.clear()
+    calibrate_step_time(network, table, spec, CPU, lambda size: False)
+    assert len(seen) == 1  # the least there is
+    assert not seen[0][1].any()

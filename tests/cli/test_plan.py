@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -197,3 +198,22 @@ def test_a_run_above_the_limit_takes_the_next_plan_once(tmp_path):
     hits = json.loads(Path("plan.json").read_text())["hits"]
     assert [hit["row"] for hit in hits] == [0, 1]
     assert all(hit["used"] > 1 for hit in hits)
+
+
+def test_planning_takes_its_part_of_the_deadline(monkeypatch):
+    class Replaced(BaseException):
+        pass
+
+    def execv(program, arguments):
+        raise Replaced(*arguments)
+
+    monkeypatch.setattr("neq.cli.planned_train.os.execv", execv)
+    monkeypatch.setattr("neq.cli.planned_train._made", lambda *_: Path("plan.json"))
+    before = time.time()
+    with pytest.raises(Replaced) as error:
+        main(["train", "--plan=auto", "--memory=1GiB", "--deadline=10min", *SHORT])
+    (until,) = (each for each in error.value.args if each.startswith("--until="))
+    assert before + 600 <= float(until.partition("=")[2]) <= time.time() + 600
+    with pytest.raises(Replaced) as error:
+        main(["train", "--plan=auto", "--memory=1GiB", *SHORT])
+    assert not any(each.startswith("--until") for each in error.value.args)

@@ -38,6 +38,12 @@ def in_an_empty_folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def unpredicted(monkeypatch):
+    """A dry run does not predict its memory, which takes longer than the rest."""
+    monkeypatch.setattr("neq.experiment.dry_run.predicted_line", lambda _: "")
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """The folder of one finished run."""
@@ -160,9 +166,8 @@ def test_two_processes_in_one_folder(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_different_runs_do_not_share_a_folder(capsys, monkeypatch):
+def test_different_runs_do_not_share_a_folder(capsys, unpredicted):
     """Fault 10: the folder's name ignored learning rate, epochs, batch and image size."""
-    monkeypatch.setattr("neq.experiment.dry_run.predicted_line", lambda _: "")  # which takes a second
     same = [[], ["--n_worker=2"], ["--project_name=other"]]
     changed = ["base_lr=0.03", "base_batch_size=64", "image_size=24", "n_epochs=2", "norm_mode=train"]
     folders = []
@@ -173,6 +178,7 @@ def test_different_runs_do_not_share_a_folder(capsys, monkeypatch):
     assert len(set(folders)) == 1 + len(changed)
 
 
+@pytest.mark.slow
 def test_dry_run_tells_everything_and_writes_nothing(tmp_path, capsys):
     arguments = ["--dry-run", "--net_name", "mbv2", "--scheme", "mbv2_scheme_1", "--neuron_selection", "SU"]
     assert main([*arguments, "--initialization", "SU", "--image_size", "32"]) == 0
@@ -188,6 +194,7 @@ def test_dry_run_tells_everything_and_writes_nothing(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_budget_in_time_is_shown_and_one_below_the_forward_pass_writes_nothing(
     tmp_path, capsys, monkeypatch
 ):
@@ -362,7 +369,7 @@ def test_a_picture_that_cannot_be_written_costs_nothing_else(finished, tmp_path,
     folder = damaged(finished, tmp_path, unfinished=False)
     (folder / "curves.png").unlink()
 
-    def refuse(metrics, path):
+    def refuse(metrics, path, title):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     monkeypatch.setattr("neq.results.plot_curves", refuse)
@@ -425,13 +432,13 @@ def test_a_run_among_its_own_images_is_refused(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_home_folder_is_understood(tmp_path, monkeypatch, capsys):
+def test_a_home_folder_is_understood(tmp_path, monkeypatch, capsys, unpredicted):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert main(["--dry-run", "--run-dir", "~/run"]) == 0
     assert f"run_dir: {tmp_path}/home/run (free)" in capsys.readouterr().out
 
 
-def test_dry_run_says_what_the_folder_holds(finished, capsys):
+def test_dry_run_says_what_the_folder_holds(finished, capsys, unpredicted):
     assert main([*FAST, "--dry-run", "--run-dir", str(finished)]) == 0
     assert "(holds this run, finished)" in capsys.readouterr().out
     assert main([*FAST, "--dry-run", "--run-dir", str(finished), "--base_lr=0.3"]) == 0
@@ -466,7 +473,8 @@ def test_help_shows_the_defaults_of_the_default_run(capsys):
     assert "a short search on validation (default: 0.05)" in out
 
 
-def test_neq_command(capsys, tmp_path):
+@pytest.mark.slow
+def test_neq_command(capsys, tmp_path, unpredicted):
     assert neq_main(["train", "--dry-run", *FAST]) == 0
     assert "nothing is written" in capsys.readouterr().out
     assert neq_main(["--help"]) == 0

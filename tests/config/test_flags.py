@@ -15,18 +15,19 @@ from neq.utils.errors import UserError
 SURFACE = """
 --adapt_statistics --augmentation --base_batch_size --base_lr --bottleneck --budget --budget_unit --cache
 --cache_gib --checkpoint_cuts --checkpoint_minutes --checkpoint_segments --choose_every --class_weights
---color_aug --config-file --corruption --cost_aware --cutmix --dataset --debug --device --domain_norms
---dry-run --final_lr --fine_tuning --ghost_batch_size --glob_num_params --grad_clip_norm --head --head_rate
---help --image_size --importance --importance_batches --initial_epochs --initialization --label_smoothing
---layer_share --loss_weight --lr_schedule_name --lr_step_gamma --lr_step_size --manual_seed
---manual_weight_idx --mean_std --memory --micro_batch_size --mixup --momentum --n_bias_update --n_epochs
---n_worker --net_name --neuron_selection --new_num_classes --no_wd_keys --norm_mode --objective --on_bad_image
---optimizer_name --overwrite --patience --precision --project_name --qas --ratio --resize_scale --resume
---root --run_dir --sampling --saved_precision --scheme --select_by --split_of --split_shares --sync_batch_norm
---target --target_root --test_batch_size --test_per_epochs --total_num_params --train_head --train_part
---transfer --unit --use_validation --use_validation_for_velocity --validation_percentage --velocity_images
---velocity_mu --velocity_of --velocity_rule --wandb_sweep --warmup_epochs --warmup_lr --weight_decay
---weight_update_ratio --weights --weights_key -h
+--color_aug --config-file --corruption --cost_aware --cutmix --dataset --debug --device --distill_weight
+--domain_norms --dry-run --ema_decay --feature_weight --final_lr --fine_tuning --ghost_batch_size
+--glob_num_params --grad_clip_norm --head --head_rate --help --image_size --importance --importance_batches
+--initial_epochs --initialization --label_smoothing --layer_share --loss_weight --lr_schedule_name
+--lr_step_gamma --lr_step_size --manual_seed --manual_weight_idx --mean_std --memory --micro_batch_size
+--mixup --momentum --n_bias_update --n_epochs --n_worker --net_name --neuron_selection --new_num_classes
+--no_wd_keys --norm_mode --objective --on_bad_image --optimizer_name --overwrite --patience --precision
+--project_name --qas --ratio --resize_scale --resume --root --run_dir --sampling --saved_precision --scheme
+--select_by --split_of --split_shares --sync_batch_norm --target --target_root --teacher --teacher_weights
+--temperature --test_batch_size --test_per_epochs --total_num_params --train_head --train_part --transfer
+--unit --use_validation --use_validation_for_velocity --validation_percentage --velocity_images --velocity_mu
+--velocity_of --velocity_rule --wandb_sweep --warmup_epochs --warmup_lr --weight_decay --weight_update_ratio
+--weights --weights_key -h
 """
 
 

@@ -34,7 +34,7 @@ def test_every_leaf_is_described() -> None:
 
 def test_sections() -> None:
     core = ["data_provider", "run_config", "net_config", "NEq_config", "backward_config"]
-    assert list(SECTIONS) == [*core, "adaptation", "int8"]
+    assert list(SECTIONS) == [*core, "adaptation", "distillation", "int8"]
 
 
 def test_flat_and_nested_are_the_same_configuration() -> None:
@@ -162,7 +162,7 @@ def test_a_registered_section_is_settings_flags_and_identity() -> None:
 
 @pytest.mark.usefixtures("planning")
 def test_a_section_left_at_its_defaults_renames_no_run() -> None:
-    keys = Config.model_fields.keys() | {"adaptation", "int8", "planning"}
+    keys = Config.model_fields.keys() | {"adaptation", "distillation", "int8", "planning"}
     resolved = resolve({"NEq_config": {"ratio": 0.3}}, {}).config
     assert "device_memory" not in identity(resolved)
     assert keys == resolved.model_dump().keys()

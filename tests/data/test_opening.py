@@ -115,6 +115,8 @@ def test_an_evaluation_has_batches_of_its_own() -> None:
     assert [len(labels) for _, labels in small.eval_batches("test")] == [5] * 72
     assert torch.equal(*(torch.cat([x for x, _ in data.eval_batches("test")]) for data in (plain, small)))
     assert [len(labels) for _, labels in small.train_batches(0)] == [32] * small.steps_per_epoch
+    assert [len(labels) for _, labels in plain.evaluated_by(5).eval_batches("test")] == [5] * 72
+    assert len(next(plain.eval_batches("test"))[1]) == 32
 
 
 def test_a_training_batch_of_one_is_refused() -> None:

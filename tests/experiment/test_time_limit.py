@@ -37,3 +37,18 @@ def test_an_epoch_that_is_resumed_in_its_middle_has_no_duration(monkeypatch):
     deadline.epoch(None)
     deadline.step(1, 0, 9)
     assert not deadline.is_over
+
+
+def test_a_strict_deadline_also_ends_the_first_epoch(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr("neq.experiment.time_limit.time.monotonic", lambda: now)
+    lenient, strict = Deadline(10), Deadline(10, is_strict=True)
+    for step in range(3):
+        now += 4
+        lenient.step(0, step, 9)
+        if now <= 10:
+            strict.step(0, step, 9)
+    with pytest.raises(StopEarly):
+        strict.step(0, 2, 9)
+    assert strict.is_over
+    assert not lenient.is_over

@@ -21,9 +21,7 @@ from neq.runs.run_reader import recorded_runs
 from neq.runs.selection_file import read_selection_history
 from tests.faults.hostile import WORDS, content_of, damaged, refusal, refused, run_refused
 from tests.results.run_folders import configs, sweep_file, write_run
-from tests.toys import TINY_RUN
-
-pytestmark = pytest.mark.slow
+from tests.toys import TINY_RUN, drawing
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +146,7 @@ def test_a_cell_far_below_our_table_is_named(swept, tmp_path):
     assert "changes in Summary" in refused(check_book, tmp_path / "book.xlsx", named="book.xlsx")
 
 
+@pytest.mark.slow
 def test_a_book_that_unpacks_to_too_much_is_not_unpacked(tmp_path):
     file = io.BytesIO()
     with (
@@ -196,6 +195,7 @@ def every_reader(place: Path, sweep: Path, out: Path) -> None:
         assert code in (0, 2), command
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("seed", range(8))
 def test_hostile_records(swept, tmp_path, capsys, seed):
@@ -236,6 +236,7 @@ BROKEN = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", FILES)
 def test_broken_files_of_a_run(tiny_run, tmp_path, name):
@@ -288,6 +289,7 @@ def test_broken_selections(tiny_run, tmp_path, name):
         assert line is None or str(folder) in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_a_broken_run_through_the_commands(tiny_run, tmp_path, monkeypatch, capsys, name):
     monkeypatch.chdir(tmp_path)
@@ -301,7 +303,8 @@ def test_a_broken_run_through_the_commands(tiny_run, tmp_path, monkeypatch, caps
             continue
         for picture in (tmp_path / "run").glob("*.png"):  # drawn again, from what cannot be read
             picture.unlink()
-        run_refused(capsys, tmp_path / "run" / "checkpoint", again, str(Path("run") / name))
+        with drawing():
+            run_refused(capsys, tmp_path / "run" / "checkpoint", again, str(Path("run") / name))
 
 
 def test_a_summary_of_something_else_is_one_line(tiny_run, tmp_path, monkeypatch, capsys):

@@ -68,6 +68,17 @@ def test_the_prediction_is_the_sum_of_what_is_there(tmp_path):
     )
 
 
+def test_an_evaluation_of_large_batches_counts(tmp_path):
+    small = {"neuron_selection": "head", "base_batch_size": 128, "micro_batch_size": 4}
+    with run_of(tmp_path, **small) as (run, _):
+        whole = predict(run)
+    with run_of(tmp_path, **small, test_batch_size=4) as (run, _):
+        cut = predict(run)
+    assert whole.evaluation == 32 * cut.evaluation
+    assert whole.evaluation > whole.step
+    assert whole.peak - cut.peak == whole.evaluation - max(cut.step, cut.evaluation)
+
+
 def test_without_velocity_nothing_is_kept_for_it(tmp_path):
     with run_of(tmp_path, neuron_selection="random") as (run, _):
         memory = predict(run)

@@ -117,3 +117,18 @@ def test_a_run_that_starts_again_drops_it(run):
 
     assert main(["train", *TINY_RUN, "--run-dir", str(run), "--overwrite"]) == 0
     assert not (run / EVALUATION).exists()
+
+
+@pytest.mark.slow
+def test_of_an_adaptation_the_target_is_evaluated(tmp_path):
+    from tests.adaptation.runs import domains
+
+    source, target = domains(tmp_path)
+    settings = ["--net_name", "mcunet-in0", "--image_size", "16", "--n_epochs", "1", "--device", "cpu"]
+    folder = tmp_path / "run"
+    given = ["adapt", "--source", source, "--target", target, *settings, "--run-dir", str(folder)]
+    assert main(given) == 0
+    found = evaluation(folder, CPU)
+    assert len(found.labels) == 30
+    hits = int((found.predicted == found.labels).sum())
+    assert 100 * hits / 30 == pytest.approx(load_run(folder).summary["test_top1"])

@@ -5,6 +5,7 @@ import zipfile
 import openpyxl
 import pytest
 
+from neq.results.excel import Column, write_table
 from tests.results.books import TWO, opened, values, write
 
 
@@ -59,3 +60,33 @@ def test_seeds_that_differ_beyond_15_digits_stay_two(tmp_path, results):
         write(path, results(f"manual_seed: {{values: {seeds}}}"))
         assert [row["Seed"] for row in values(path, "Runs")] == [str(seed) for seed in seeds]
         assert values(path)[0]["Seeds done"] == 2
+
+
+def printed(tmp_path, count):
+    """The print settings of a table of so many columns of 20 characters."""
+    book = openpyxl.Workbook()
+    columns = [Column(f"c{at}", f"c{at}", width=20) for at in range(count)]
+    write_table(book.active, columns, [{"c0": 1}], fit_to_width=True)
+    book.save(tmp_path / "a.xlsx")
+    return openpyxl.load_workbook(tmp_path / "a.xlsx").active
+
+
+def test_a_wide_table_prints_legibly(tmp_path):
+    """On as many pages side by side as its columns need, with the header and the first columns on each."""
+    sheet = printed(tmp_path, 40)
+    setup = sheet.page_setup
+    assert (setup.orientation, str(setup.paperSize)) == ("landscape", sheet.PAPERSIZE_A4)
+    assert sheet.sheet_properties.pageSetUpPr.fitToPage
+    assert setup.fitToHeight == 0
+    # 4 columns of 20 characters, less than half of the 190 of a page, are on each; 36 share the other 110.
+    assert setup.fitToWidth == 7
+    assert sheet.print_title_rows == "$1:$1"
+    assert sheet.print_title_cols == "$A:$D"
+    assert "&P" in str(sheet.oddFooter.right.text)
+
+
+def test_a_narrow_table_prints_on_one_page(tmp_path):
+    sheet = printed(tmp_path, 6)
+    assert sheet.page_setup.fitToWidth == 1
+    assert sheet.print_title_rows == "$1:$1"
+    assert not sheet.print_title_cols

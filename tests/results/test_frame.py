@@ -11,7 +11,9 @@ import pytest
 
 from neq.results import collect, runs
 from neq.results.frame import frame, settings_of_key, write_csv
+from neq.results.grouping import groups
 from neq.results.runs_of_sweep import run_key
+from neq.results.series import panels
 from neq.results.verdicts import Check
 from tests.results.run_folders import configs, summary_of, sweep_file, write_run
 
@@ -114,3 +116,21 @@ def test_neq_and_training_do_not_import_pandas():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_images_of_ones_own_are_called_by_their_folder(tmp_path):
+    path = sweep_file(tmp_path / "sweep.yaml", "manual_seed: {values: [0, 1]}")
+    first, second = configs(path)
+    write_run(tmp_path / "runs", first)
+    folder = write_run(tmp_path / "runs", second)
+    for name in ("identity.json", "config.yaml"):
+        text = (folder / name).read_text().replace('"digits"', '"image_folder"')
+        text = text.replace("dataset: digits", "dataset: image_folder")
+        (folder / name).write_text(text.replace("root: null", f"root: {tmp_path / 'holiday'}"))
+    found = runs([tmp_path / "runs"])
+    assert sorted(found["data_set"]) == ["digits", "holiday"]
+    by_setting = groups(found)
+    assert sorted(by_setting["data_set"]) == ["digits", "holiday"]
+    assert sorted(panel.dataset for panel in panels(by_setting)) == ["digits", "holiday"]
+    (folder / "config.yaml").unlink()
+    assert sorted(runs([tmp_path / "runs"])["data_set"]) == ["digits", "image_folder"]

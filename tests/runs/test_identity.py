@@ -68,6 +68,7 @@ OTHER = {
     "cutmix": 1.0,
     "patience": 5,
     "sampling": "balanced",
+    "ema_decay": 0.99,
     "micro_batch_size": 8,
     "ghost_batch_size": 4,
     "checkpoint_segments": 3,
@@ -98,6 +99,11 @@ OTHER = {
     "weight_update_ratio": [1],
     "qas": False,
     "head": "quantized",
+    "teacher": "a_teacher",
+    "teacher_weights": "weights_of_it",
+    "distill_weight": 0.25,
+    "temperature": 2.0,
+    "feature_weight": 1.0,
     "target": "usps",
     "target_root": "elsewhere",
     "transfer": "photo-sketch",
@@ -265,6 +271,7 @@ def test_defaults_are_left_out_and_path_keys_are_not() -> None:
     assert json.loads(json.dumps(identity(CONFIG))) == identity(CONFIG)
 
 
+@pytest.mark.slow
 @given(st.text(max_size=8))
 def test_parts_are_safe_folder_names(name: str) -> None:
     config = CONFIG.model_copy(update={"data_provider": DataProvider(dataset=name, image_size=8)})

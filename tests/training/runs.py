@@ -14,7 +14,7 @@ from torch import nn
 from neq.config import dataset, resolve
 from neq.data import Data, open_data
 from neq.networks.neurons import neuron_table
-from neq.tasks import Task, TaskInputs, task_class
+from neq.tasks import Task, TaskInputs, task_of_run
 from neq.training import Checkpoints, EpochReport, Training, train
 from neq.training.distributed import SINGLE_PROCESS, ProcessGroup
 from tests.toys import toy
@@ -91,7 +91,7 @@ def run_of(
         checkpoints = Checkpoints(folder, writes=processes.is_first)
         if learned is None:
             inputs = TaskInputs(config, data, cpu, network, lambda settings: data)
-            task = task_class(config.objective).of_run(inputs)
+            task = task_of_run(inputs)
         else:
             task = learned(data, cpu)
         yield Training(config, network, table, data, task, cpu, checkpoints, (diary,), processes), diary

@@ -1,6 +1,7 @@
 """A policy that needs gradients, in runs: the trainer measures them, and nothing else changes."""
 
 import copy
+from dataclasses import replace
 from itertools import chain
 
 import pytest
@@ -90,6 +91,7 @@ def test_gradients_are_those_of_the_epochs_first_batch(tmp_path):
             assert torch.allclose(gradient, stock.get_parameter(name).grad, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -220,3 +222,19 @@ def test_memory_for_measuring_gradients_is_predicted(tmp_path, precision):
         _,
     ):
         assert predict(run).measuring == 0
+
+
+@pytest.mark.parametrize("settings", [AUTO, {"neuron_selection": "random", "base_lr": "auto"}])
+def test_checks_are_called_within_searches_and_measurements(tmp_path, settings):
+    called = []
+
+    def check():
+        called.append(1)
+        if len(called) == 3:
+            raise MemoryError
+
+    settings = {**settings, "budget": "100kB", "n_epochs": 2}
+    with run_of(tmp_path, **settings) as (run, diary), pytest.raises(MemoryError):
+        train(replace(run, checks=(check,)))
+    assert len(called) == 3
+    assert len(diary.reports) <= 1

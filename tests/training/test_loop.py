@@ -99,6 +99,7 @@ def test_frozen_rows_are_bit_identical_in_every_epoch(tmp_path, optimizer):
             assert torch.equal(moved, report.chosen[run.table.slice_of(layer.name)]), layer.name
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_metrics_twice(tmp_path):
     first = outcome(tmp_path / "a", neuron_selection="velocity")
     torch.manual_seed(999)

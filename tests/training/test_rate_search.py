@@ -187,6 +187,7 @@ def test_a_set_with_few_batches_trains_on_those_of_further_epochs(tmp_path):
     assert run.task.asked[12:16] == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_run_that_searches_is_the_run_that_is_given_the_rate(tmp_path):
     """Bit for bit: weights, running statistics, task and random streams are as before the search."""
     settings = {**AUTO, "base_batch_size": 574, "norm_mode": "train"}  # two steps an epoch

@@ -59,6 +59,7 @@ class Dropping(nn.Module):
         return self.toy(x)
 
 
+@pytest.mark.slow
 def test_dropout_depends_on_no_way_of_computing(tmp_path):
     settings = {"norm_mode": "frozen", "base_lr": 0.01}
     whole = trained(tmp_path / "whole", network=Dropping(), **settings)

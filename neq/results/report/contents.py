@@ -262,6 +262,13 @@ _TRAINING = (
 )
 
 
+# Variants that have a row; `int8` is the chosen one.
+_RUNTIMES = (
+    *("torch fp32", "torch bf16", "torch"),
+    *("onnxruntime", "onnxruntime fp32", "onnxruntime fp16", "int8"),
+)
+
+
 def _inference(runs: Sequence[RunReport]) -> list[Fact]:
     """Images a second of each variant that was measured of a run; of int8 the one that is chosen."""
 
@@ -275,6 +282,6 @@ def _inference(runs: Sequence[RunReport]) -> list[Fact]:
 
     return [
         Fact("Inference, images a second", f"{name}, batch {size}", value(name, at), 1, True)
-        for name in ("torch fp32", "onnxruntime", "onnxruntime fp32", "onnxruntime fp16", "int8")
+        for name in _RUNTIMES
         for at, size in enumerate(BATCHES)
     ]

@@ -87,8 +87,16 @@ def map_picture(places: NDArray[np.float32], labels: NDArray[np.int64], classes:
     colours, markers = matplotlib.colormaps["tab20"].colors, "osD^vPX<>h"  # type: ignore[attr-defined]
     for label in np.unique(labels):
         some = places[labels == label]
-        style = {"color": colours[label % 20], "marker": markers[label % len(markers)]}
-        axes.scatter(*some.T, s=14, linewidths=0, alpha=0.8, label=_short(classes[label]), **style)
+        axes.scatter(
+            some[:, 0],
+            some[:, 1],
+            s=14,
+            linewidths=0,
+            alpha=0.8,
+            label=_short(classes[label]),
+            color=colours[label % 20],
+            marker=markers[label % len(markers)],
+        )
     axes.set_xticks([])
     axes.set_yticks([])
     if len(classes) <= COLOURED:

@@ -203,10 +203,11 @@ def _read(path: Path, weights: str) -> Speed | None:
         if values.pop("version") != VERSION or values.pop("weights") != weights:
             return None
         lists = ("milliseconds", "least", "rounds")
-        variants = tuple(
-            VariantSpeed(**{key: tuple(value) if key in lists else value for key, value in each.items()})
+        entries: list[dict[str, Any]] = [
+            {key: tuple(value) if key in lists else value for key, value in each.items()}
             for each in values.pop("variants")
-        )
+        ]
+        variants = tuple(VariantSpeed(**each) for each in entries)
         found = Speed(variants, **values)
         return found if all(len(each.fps) == len(BATCHES) for each in variants) else None
     except (UserError, LookupError, TypeError, ValueError, AttributeError, ZeroDivisionError):

@@ -73,7 +73,7 @@ def _makers(source: Path, calibration: Tensor) -> Iterator[tuple[str, Callable[[
     from onnxruntime.quantization.shape_inference import quant_pre_process
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    class Images(CalibrationDataReader):  # type: ignore[misc]
+    class Images(CalibrationDataReader):
         def __init__(self) -> None:
             self._batches = iter(calibration.split(1))
 

@@ -1,0 +1,1 @@
+"""Distillation: a network learns from the outputs and features of another one."""
