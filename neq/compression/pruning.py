@@ -17,6 +17,7 @@ from neq.compression.widths import changed_widths, widths
 from neq.utils.errors import UserError, first_line
 
 IMPORTANCES = ("magnitude", "taylor", "random")
+_BY_GRADIENTS = {"taylor"}
 Batches = Iterable[tuple[Tensor, Tensor]]
 
 
@@ -72,7 +73,7 @@ def prune(
                 round_to=round_to,
                 ignored_layers=[network.get_submodule(start.recipe.head)],
             )
-            if importance == "taylor":
+            if importance in _BY_GRADIENTS:
                 _add_gradients(network, batches)
             pruner.step()
     except Exception as error:  # of a network that it cannot follow, in many ways

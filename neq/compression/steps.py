@@ -40,8 +40,7 @@ def compress(
     made = start
     for name, how in steps.items():
         if name == "prune":
-            labelled = batches() if how.get("importance") == "taylor" else ()
-            made = prune(made, image, batches=labelled, **how)
+            made = prune(made, image, batches=batches(), **how)
         elif name == "low_rank":
             made = low_rank(made, **how)
         elif name == "attention":

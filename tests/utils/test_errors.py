@@ -22,7 +22,7 @@ def test_unknown_name_without_a_near_one() -> None:
     ("given", "near"),
     [
         ("--lr", "--base_lr"), ("--epochs", "--n_epochs"), ("--batch_size", "--base_batch_size"),
-        ("--n-epochs", "--n_epochs"), ("--ema", None), ("--data_dir", None), ("--x", None),
+        ("--n-epochs", "--n_epochs"), ("--ema", "--ema_decay"), ("--data_dir", None), ("--x", None),
     ],
 )  # fmt: skip
 def test_a_flag_that_is_not_similar_is_not_suggested(given: str, near: str | None) -> None:
