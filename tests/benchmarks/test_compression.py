@@ -3,9 +3,12 @@ import json
 import pytest
 
 from benchmarks.compression import METHODS, main
+from benchmarks.compression_table import table
+from benchmarks.transfer_report import Report
 from neq.compression import compress, read_start
 from neq.compression.run_images import open_images
 from neq.results.best_network import load_best
+from tests.benchmarks.pages import ROOT, table_of
 
 pytest.importorskip("torch_pruning", reason="the extra compression is not installed")
 pytest.importorskip("tensorly", reason="the extra compression is not installed")
@@ -55,3 +58,7 @@ def test_methods_are_what_they_are_called(tiny_run, name):
 def test_mistakes_are_one_line(arguments, reason, capsys):
     assert main(arguments) == 2
     assert reason in capsys.readouterr().err
+
+
+def test_the_page_holds_the_table_of_the_results():
+    assert table_of("docs/compression.md") == table(Report(ROOT / "benchmarks/compression.json"))
