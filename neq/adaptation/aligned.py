@@ -214,7 +214,7 @@ def _check_domain_norms(config: Config, share: float) -> None:
         found = "segments under norm_mode 'frozen', which would run again on statistics of the other domain; "
         found += "leave checkpoint_segments out"
     elif share < 1:
-        found = "several processes; start one"
+        found = "several processes; start one, or give domain_norms joint"
     if found:
         raise UserError(f"domain_norms 'domain' is not allowed with {found}")
 
