@@ -79,7 +79,10 @@ def add_bottleneck(network: nn.Module, size: int) -> nn.Module:
     place = head_name(network)
     head = network.get_submodule(place)
     if not isinstance(head, nn.Linear):
-        raise UserError(f"a bottleneck needs a head that is Linear, here it is {type(head).__name__}")
+        raise UserError(
+            f"a bottleneck needs a head that is Linear, here it is {type(head).__name__}; "
+            "give --bottleneck null"
+        )
     above, _, last = place.rpartition(".")
     parent = network.get_submodule(above)
     first = head
