@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from filelock import FileLock
-from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 import neq
@@ -26,6 +25,9 @@ from neq.budget.step_time import StepTime, calibrate_step_time
 from neq.networks.neurons import NeuronTable
 from neq.utils.atomic_files import write_text
 from neq.utils.cpu import cpu_model
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 Made = TypeVar("Made", Latency, StepTime, StepProfile)
 
@@ -103,6 +105,8 @@ def kept_profile(model: CostModel, chosen: Tensor, folder: Path) -> StepProfile:
 @cache
 def _stored_profile() -> TypeAdapter[StepProfile]:
     """Reads and writes profiles; made on first use, which takes time."""
+    from pydantic import TypeAdapter  # not loaded by `import neq`
+
     return TypeAdapter(StepProfile)
 
 

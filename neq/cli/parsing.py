@@ -25,6 +25,13 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **options)
         self.add_argument("--debug", action="store_true", help="show tracebacks")
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As of argparse; an argument that no path can hold is refused."""
+        for each in args or ():
+            if "\0" in each:
+                self.error(f"argument {each!r} holds a NUL character; leave it out")
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         """Raises UserError."""
         raise UserError(f"{self.prog}: {message}; see --help")
