@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neq.cli.parsing import Parser, count
-from neq.config import parse_flags
-from neq.runs.layout import BEST_WEIGHTS
+from neq.config import parse_flags, read_yaml, resolve
+from neq.runs import load_run
+from neq.runs.layout import BEST_WEIGHTS, CLASSES, CONFIG, IDENTITY, RECIPE
 from neq.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,9 +37,16 @@ def command(arguments: list[str]) -> int:
     flags = {} if fine_tune is None else _flags(fine_tune)
     if options.rounds > 1 and (fine_tune is None or not {"prune", "sparsify"} & steps.keys()):
         raise UserError(f"--rounds needs --prune or --sparsify, and {FINE_TUNE} between the rounds")
+    if options.rounds > 1 and {"low_rank", "attention"} & steps.keys():
+        raise UserError("--low-rank and --attention are done once; give them in a command without --rounds")
     source, output = options.folder.expanduser(), options.output.expanduser()
     if output.is_file():
         raise UserError(f"--output {output} is a file; give a folder")
+    if output.resolve() == source.resolve() or (output / IDENTITY).exists():
+        raise UserError(f"--output {output} is a run, or what is compressed; give another folder")
+    if fine_tune is not None:
+        load_run(source)
+        resolve(read_yaml(source / CONFIG), flags)  # a mistake, before anything is written
     from neq.utils.console import Console
 
     console = Console(highlight=False)
@@ -105,12 +113,11 @@ def _compress(source: Path, folder: Path, steps: Mapping[str, Any], force: bool,
     from neq.compression.size import size_of
     from neq.compression.steps import compress
     from neq.results.best_network import load_best
-    from neq.runs import load_run
 
     digest = hashlib.sha256(load_run(source).best_weights.read_bytes()).hexdigest()
-    asked = {"from": str(source), "sha256": digest, "steps": dict(steps)}
+    asked = {"from": str(source), "sha256": digest, "steps": dict(steps), "described": _described(source)}
     there = read_provenance(folder)
-    if there is not None and all(there.get(key) == asked[key] for key in ("sha256", "steps")):
+    if there is not None and all(there.get(key) == asked[key] for key in ("sha256", "steps", "described")):
         console.note(f"{folder} is made already")
         return
     if folder.exists() and any(folder.iterdir()) and not force:
@@ -129,6 +136,12 @@ def _compress(source: Path, folder: Path, steps: Mapping[str, Any], force: bool,
     write_compressed(folder, made, best, {**asked, **figures})
     console.print(_table(sizes, top1))
     console.lines(f"{folder}: {(folder / BEST_WEIGHTS).stat().st_size / 2**20:.2f} MiB")
+
+
+def _described(folder: Path) -> str:
+    """A hash of all but the weights that a compressed network has from its source."""
+    files = [path for path in (folder / name for name in (CONFIG, CLASSES, RECIPE)) if path.exists()]
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
 
 
 def _fine_tuned(source: Path, folder: Path, flags: Mapping[str, Any], console: Console) -> Path:

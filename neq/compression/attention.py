@@ -54,7 +54,9 @@ class SqueezeExcitation(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """The maps times their gates."""
-        return x_BCHW * nn.functional.hardsigmoid(self.excitation(x_BCHW))
+        # hardsigmoid; torch's has no gradient at 3, where the block starts, and would never learn.
+        gate = self.excitation(x_BCHW) / 6 + 0.5
+        return x_BCHW * (gate - (gate - 1).relu()).relu()
 
 
 class SubAttention(SqueezeExcitation):
@@ -157,6 +159,4 @@ def add_attention(start: Compressed, images: Tensor, kind: str, layers: Sequence
         handle.remove()
     if missing := [name for name in layers if name not in channels]:
         raise UserError(f"layer {missing[0]} has no output [B, C, H, W]; name a conv, a norm or a block")
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        return start.by("attention", {}, kind=kind, layers=channels)
+    return start.by("attention", {}, kind=kind, layers=channels)

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from neq.networks.recipe import Recipe, apply_transform
 from neq.utils.errors import UserError
+from neq.utils.seeds import seed_for
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,11 @@ class Compressed:
         Raises:
             UserError: the transform fails, or makes a network that the weights do not fit.
         """
-        changed, recipe = apply_transform(
-            copy.deepcopy(self.network), self.recipe, name, head=head, **arguments
-        )
+        with torch.random.fork_rng(devices=[]):  # the same start values each time
+            torch.default_generator.manual_seed(seed_for(0, name))
+            changed, recipe = apply_transform(
+                copy.deepcopy(self.network), self.recipe, name, head=head, **arguments
+            )
         try:
             unexpected = changed.load_state_dict(dict(values), strict=False).unexpected_keys
         except RuntimeError:

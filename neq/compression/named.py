@@ -34,6 +34,8 @@ def build(net_name: str, weights: str, weights_key: str | None) -> nn.Module:
     recipe = read_recipe(folder)
     if recipe is None:
         raise UserError(f"{folder} has no {RECIPE}; give the folder of a compressed network")
+    if recipe.net_name.startswith("compressed:"):
+        raise UserError(f"{folder / RECIPE} is damaged (it builds on {recipe.net_name}); compress it again")
     network = recipe.build()
     if weights != "none":
         load_weights(network, None, str(folder / BEST_WEIGHTS), weights_key)

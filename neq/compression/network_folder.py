@@ -35,7 +35,7 @@ def read_start(best: BestNetwork) -> Compressed:
 
 
 def write_compressed(folder: Path, made: Compressed, of: BestNetwork, provenance: Mapping[str, Any]) -> None:
-    """Writes a compressed network; its weights come last, so that a folder with weights is whole.
+    """Writes a compressed network; how it was made comes last, so that a folder with its file is whole.
 
     Args:
         folder: made where it is not there; files of these names are replaced.
@@ -48,14 +48,14 @@ def write_compressed(folder: Path, made: Compressed, of: BestNetwork, provenance
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / BEST_WEIGHTS).unlink(missing_ok=True)
+        (folder / COMPRESSION).unlink(missing_ok=True)
         write_text(folder / CONFIG, (of.folder / CONFIG).read_text(encoding="utf-8"))
         write_text(folder / CLASSES, json.dumps(of.classes) + "\n")
         write_recipe(folder, made.recipe)
-        write_text(folder / COMPRESSION, json.dumps(provenance, indent=2, allow_nan=False) + "\n")
         weights = {name: tensor.contiguous() for name, tensor in made.network.state_dict().items()}
         with atomic_file(folder / BEST_WEIGHTS) as file:
             file.write(checked_bytes(weights))
+        write_text(folder / COMPRESSION, json.dumps(provenance, indent=2, allow_nan=False) + "\n")
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror})") from error
 

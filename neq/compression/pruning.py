@@ -15,6 +15,7 @@ import neq.compression.widths  # noqa: F401  # registers the transform
 from neq.compression.changed import Compressed
 from neq.compression.widths import changed_widths, widths
 from neq.utils.errors import UserError, first_line
+from neq.utils.seeds import seed_for
 
 IMPORTANCES = ("magnitude", "taylor", "random")
 _BY_GRADIENTS = {"taylor"}
@@ -61,10 +62,9 @@ def prune(
     network = copy.deepcopy(start.network)
     before = widths(network)
     try:
-        with (
-            warnings.catch_warnings(action="ignore"),
-            torch.enable_grad(),
-        ):  # of parameters it prunes by itself
+        # It warns of parameters outside layers, which are checked below; `random` draws from torch's state.
+        with warnings.catch_warnings(action="ignore"), torch.enable_grad(), torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed_for(0, "pruning"))
             pruner = torch_pruning.pruner.BasePruner(
                 network,
                 images,

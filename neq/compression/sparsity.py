@@ -21,9 +21,14 @@ _MARK = "neq_sparse"
 
 
 @register_transform("sparse")
-def sparse(network: nn.Module) -> nn.Module:
-    """Marks a network whose zero weights stay zero in training."""
-    setattr(network, _MARK, True)
+def sparse(network: nn.Module, layers: list[str]) -> nn.Module:
+    """Marks layers of a network whose zero weights stay zero in training.
+
+    Args:
+        network: with these layers.
+        layers: their names.
+    """
+    setattr(network, _MARK, frozenset((*getattr(network, _MARK, ()), *layers)))
     return network
 
 
@@ -38,11 +43,13 @@ def sparsify(start: Compressed, share: float, scope: str = "global") -> Compress
     Source: Han et al., "Learning both Weights and Connections for Efficient Neural Networks", NeurIPS 2015.
     """
     network = copy.deepcopy(start.network)
-    weights = [
-        layer.weight.detach()
+    layers = {
+        name: layer.weight.detach()
         for name, layer in network.named_modules()
-        if isinstance(layer, nn.Conv2d | nn.Linear) and name != start.recipe.head
-    ]
+        # What is all zero is a start value, as of a block of attention.
+        if isinstance(layer, nn.Conv2d | nn.Linear) and name != start.recipe.head and bool(layer.weight.any())
+    }
+    weights = list(layers.values())
     groups = [weights] if scope == "global" else [[weight] for weight in weights]
     for group in groups:
         there = torch.cat([weight[weight != 0].abs() for weight in group])
@@ -51,7 +58,7 @@ def sparsify(start: Compressed, share: float, scope: str = "global") -> Compress
             limit = there.kthvalue(count).values
             for weight in group:
                 weight[weight.abs() <= limit] = 0
-    return start.by("sparse", network.state_dict())
+    return start.by("sparse", network.state_dict(), layers=list(layers))
 
 
 def packed_bytes(network: nn.Module) -> int:
@@ -75,12 +82,11 @@ def keep_zeros(optimizer: torch.optim.Optimizer, plan: Plan, config: Config) -> 
         plan: of any network.
         config: of the run.
     """
-    if not getattr(plan.network, _MARK, False):
-        return
+    layers: frozenset[str] = getattr(plan.network, _MARK, frozenset())
     there = [
         (leaf, leaf.detach() != 0)
         for name, leaf in plan.named_parameters()
-        if name.endswith(".weight") and leaf.dim() > 1
+        if name.endswith(".weight") and name.removesuffix(".weight") in layers
     ]
 
     @torch.no_grad()
@@ -88,7 +94,8 @@ def keep_zeros(optimizer: torch.optim.Optimizer, plan: Plan, config: Config) -> 
         for leaf, mask in there:
             leaf.mul_(mask)
 
-    optimizer.register_step_post_hook(zero)
+    if there:
+        optimizer.register_step_post_hook(zero)
 
 
 register_step_rule(keep_zeros)

@@ -24,7 +24,7 @@ from neq.networks.safetensors_file import checked_bytes, load_checked
 from neq.results.best_network import BestNetwork, load_best
 from neq.runs import fingerprint, load_run
 from neq.runs.identity import FINGERPRINT
-from neq.runs.layout import EVALUATION, IDENTITY
+from neq.runs.layout import CONFIG, EVALUATION, IDENTITY
 from neq.runs.stored_run import read_object
 from neq.tasks import Task, TaskInputs, task_class
 from neq.training.forward import NetworkForward
@@ -89,7 +89,8 @@ def evaluation(
     Raises:
         UserError: the run has no network yet, or its images are missing, damaged or others.
     """
-    weights = file_sha256(load_run(folder).best_weights)
+    # Of the network, and of what its images go through.
+    weights = f"{file_sha256(load_run(folder).best_weights)} {file_sha256(folder / CONFIG)}"
     kept = _read(folder / EVALUATION, weights)
     if kept is not None:
         return kept

@@ -13,6 +13,7 @@ import secrets
 import sys
 import threading
 from functools import cached_property
+from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from string import Template
@@ -76,7 +77,9 @@ class PhotoServer(ThreadingHTTPServer):
             super().__init__((host, port), _Handler)
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or first_line(error)
-            raise UserError(f"{host}, port {port}, cannot be used ({reason}); give another --port") from None
+            raise UserError(
+                f"{host}, port {port}, cannot be used ({reason}); give another --port, or --host"
+            ) from None
 
     @property
     def url(self) -> str:
@@ -88,7 +91,9 @@ class PhotoServer(ThreadingHTTPServer):
         """The values of the header Host that are answered; none: any, where others reach the server."""
         if not is_loopback(self._host):
             return None
-        return frozenset(f"{name}:{self.server_port}" for name in (self._host, "localhost", "127.0.0.1"))
+        names = (self._host, "localhost", "127.0.0.1")
+        plain = names if self.server_port == 80 else ()  # which browsers leave out
+        return frozenset((*plain, *(f"{name}:{self.server_port}" for name in names)))
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Reports an error of a request in one line; a client that went away is none."""
@@ -98,7 +103,7 @@ class PhotoServer(ThreadingHTTPServer):
 
     def page(self, nonce: str) -> bytes:
         """The page; its script and its style carry the nonce."""
-        about = f"{self._best.config.net_config.net_name}, {len(self._best.classes)} classes"
+        about = escape(f"{self._best.config.net_config.net_name}, {len(self._best.classes)} classes")
         return Template(PAGE.read_text(encoding="utf-8")).substitute(nonce=nonce, about=about).encode()
 
     def classify(self, content: bytes) -> list[dict[str, Any]]:
@@ -150,7 +155,14 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         try:
             self._check("/classify")
-            classes = self.server.classify(self._body())
+            content = self._body()
+            try:
+                classes = self.server.classify(content)
+            except Refused:
+                raise
+            except Exception as error:  # the client gets an answer, the terminal the reason
+                self.server.handle_error(self.request, self.client_address)
+                raise Refused(500, f"it cannot be classified: {first_line(error)}") from None
             self._send(200, "application/json", json.dumps({"classes": classes}).encode())
         except Refused as error:
             self._refuse(error)

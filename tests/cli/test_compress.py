@@ -84,6 +84,8 @@ def test_rounds_reach_the_share_step_by_step(tiny_run, tmp_path, monkeypatch):
         (["--attention", "se"], "names no layer; give KIND@LAYER"),
         (["--attention", "sa@blocks.1"], "'sa' is unknown"),
         (["--prune", ".5", "--rounds", "2"], "--rounds needs"),
+        (["--prune", ".5", "--low-rank", ".5", "--rounds", "2", "--fine-tune"], "are done once"),
+        (["--prune", ".5", "--fine-tune", "--base_lr", "-1"], "base_lr"),
         (["--prune", ".5", "--fine-tune", "--net_name", "mbv2"], "give settings alone"),
         (["--prune", ".5", "--fine-tune", "--epochs", "2"], "epochs"),
     ],
@@ -102,6 +104,8 @@ def test_other_folders_are_left_alone(tiny_run, tmp_path, capsys):
     assert main(["compress", str(tiny_run), *flags]) == 2
     assert "holds something else; give another folder, or --force" in capsys.readouterr().err
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
+    assert main(["compress", str(tiny_run), "--output", str(tiny_run), "--sparsify", ".5", "--force"]) == 2
+    assert "is a run, or what is compressed; give another folder" in capsys.readouterr().err
     assert main(["compress", str(tmp_path), "--output", "x", "--prune", ".5"]) == 2
     assert "holds no run" in capsys.readouterr().err
     assert main(["compress", str(tiny_run), "--output", str(tmp_path / "file"), "--prune", ".5"]) == 2

@@ -24,7 +24,7 @@ def test_a_folder_reads_as_it_was_written(tiny_run, tmp_path):
 def test_a_folder_that_was_not_finished_holds_no_network(tiny_run, tmp_path):
     best = load_best(tiny_run)
     write_compressed(tmp_path, read_start(best), best, {})
-    (tmp_path / "best.safetensors").unlink()
+    (tmp_path / "compression.json").unlink()
     assert read_provenance(tmp_path) is None
 
 

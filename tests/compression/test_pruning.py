@@ -102,3 +102,11 @@ def test_without_torch_pruning_it_is_said(monkeypatch):
     monkeypatch.setattr("neq.compression.pruning.find_spec", lambda name: None)
     with pytest.raises(UserError, match="pruning needs torch-pruning"):
         prune(toy(), torch.zeros(1, 3, 1, 1), 0.5)
+
+
+def test_random_pruning_is_the_same_each_time_and_leaves_torchs_random_state():
+    state = torch.get_rng_state()
+    start = start_of("mcunet-in0")
+    made = [prune(start, torch.zeros(1, 3, 32, 32), 0.5, importance="random") for _ in range(2)]
+    assert all(torch.equal(a, b) for a, b in zip(*(each.network.parameters() for each in made), strict=True))
+    assert torch.equal(torch.get_rng_state(), state)

@@ -90,3 +90,27 @@ def test_other_networks_are_left_alone():
     optimizer.step()
     plan.write_back()
     assert (network[0].weight[:, 0] != 0).any()
+
+
+def test_blocks_that_start_at_zero_and_the_head_are_trained():
+    from neq.compression import add_attention
+    from neq.networks.build import build_network
+    from neq.networks.recipe import named_recipe
+
+    network = build_network("mcunet-in0", 4, weights="none").eval()
+    begun = Compressed(network, named_recipe("mcunet-in0", network, 4))
+    image = torch.zeros(1, 3, 32, 32)
+    made = sparsify(add_attention(begun, image, "se", ["blocks.2"]), 0.5)
+    with torch.no_grad():
+        made.head.weight[0] = 0
+    table = neq.neuron_table(made.network, (3, 32, 32), head=made.recipe.head)
+    plan = Plan(made.network, table, {layer.name: torch.arange(layer.neurons) for layer in table.layers})
+    optimizer = make_optimizer(plan, resolve({}, {}).config)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.1
+    plan(torch.randn(4, 3, 32, 32)).square().mean().backward()
+    optimizer.step()
+    plan.write_back()
+    assert made.network.get_submodule("blocks.2.attention.expand").weight.any()
+    assert made.head.weight[0].any()
+    assert "blocks.2.attention.expand" not in made.recipe.transforms[-1].arguments["layers"]
