@@ -18,9 +18,9 @@ from neq.adaptation.domain_norms import SourceStatistics
 from neq.adaptation.domains import Domains
 from neq.adaptation.method import Both, Method
 from neq.adaptation.statistics import adapt_statistics
-from neq.adaptation.task import Adaptation, HeadInputs
+from neq.adaptation.task import Adaptation
 from neq.config import Config, section_of
-from neq.networks.heads import head_name
+from neq.networks.heads import HeadInputs, head_name
 from neq.tasks import Counts, Forward, StepOutput, TaskInputs
 from neq.tasks.classification import count_hits, cross_entropy
 from neq.training.profiling import SavedBytes

@@ -16,9 +16,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from neq.adaptation.reweighting import domain_ratio, effective_images, normalized
-from neq.adaptation.task import HeadInputs
 from neq.adaptation.weighted import Weighted
-from neq.networks.heads import head_name
+from neq.networks.heads import HeadInputs, head_name
 from neq.utils.eval_mode import eval_mode
 
 # The highest weight before their mean is made 1.

@@ -30,11 +30,10 @@ from sklearn.svm import LinearSVC
 from torch import Tensor, nn
 
 from neq.adaptation.domains import Domains
-from neq.adaptation.task import HeadInputs
 from neq.config import DataProvider, dataset
 from neq.data import Data, open_data
 from neq.experiment.network import open_network
-from neq.networks.heads import head_name
+from neq.networks.heads import HeadInputs, head_name
 from neq.results.best_network import load_best
 from neq.results.run_pictures import save_figure
 from neq.tasks import TaskInputs

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from neq.adaptation.domains import Domains
 from neq.adaptation.shot import LABEL_WEIGHT, information_loss, pseudo_labels
-from neq.adaptation.task import Adaptation, HeadInputs
-from neq.networks.heads import head_name
+from neq.adaptation.task import Adaptation
+from neq.networks.heads import HeadInputs, head_name
 from neq.tasks import Forward, StepOutput, TaskInputs
 from neq.utils.errors import UserError
 from neq.utils.eval_mode import eval_mode

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal, Self
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import neq.adaptation.head_rate  # noqa: F401  (its rule)
 from neq.adaptation.bottleneck import start_weights, with_bottleneck
@@ -133,29 +133,3 @@ class Adaptation(Task[Any]):
             hits, images = (int(counts[key]) + int(counts[f"other_{key}"]) for key in ("hits", "images"))
             found["top1_all"] = 100 * hits / images
         return {**found, **{by: float(counts[by]) for by in LABEL_FREE if by in counts}}
-
-
-class HeadInputs:
-    """A context in which the inputs of a network's classifier head are kept: the features of each call.
-
-    Args:
-        head: of the plain network, or of which a plan has a stand-in: both run its hooks.
-    """
-
-    def __init__(self, head: nn.Module) -> None:
-        self._head, self._found = head, list[Tensor]()
-
-    def __enter__(self) -> Self:
-        self._hook = self._head.register_forward_pre_hook(self._keep)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._hook.remove()
-
-    def _keep(self, head: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self._found.append(inputs[0].flatten(1))
-
-    def features(self) -> Tensor:
-        """Of the calls so far, one after another, [n, F], in float32 or more."""
-        found = torch.cat(self._found) if len(self._found) > 1 else self._found[0]
-        return found.to(torch.promote_types(found.dtype, torch.float32))

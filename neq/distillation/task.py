@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from neq.config import Config, section_of
 from neq.data import Data
 from neq.distillation.loss import features_loss, logits_loss
-from neq.distillation.teacher import HeadInput, Teacher, open_teacher
+from neq.distillation.teacher import Teacher, open_teacher
+from neq.networks.heads import HeadInputs, head_name
 from neq.tasks import Counts, Forward, StepOutput, Task, TaskInputs
 from neq.training.profiling import SavedBytes
 from neq.utils.errors import UserError
@@ -54,6 +55,7 @@ class Distillation(Task[Any]):
 
     def __init__(self, task: Task[Any], teacher: Teacher, inputs: TaskInputs) -> None:
         self.task, self.teacher, self._network = task, teacher, inputs.network
+        self._head = inputs.network.get_submodule(head_name(inputs.network))
         self._settings = section_of(inputs.config, DistillationSettings)
         self.steps_per_epoch, self.share, self.best_by = task.steps_per_epoch, task.share, task.best_by
         self.forwards, self.fixed_parts = task.forwards, task.fixed_parts
@@ -85,7 +87,7 @@ class Distillation(Task[Any]):
     def step(self, forward: Forward, batch: Any) -> StepOutput:
         """The task's loss and counts, the teacher's losses added."""
         settings, seen = self._settings, _Seen(forward, self.teacher)
-        with HeadInput(self._network) as kept:
+        with HeadInputs(self._head) as kept:
             output = self.task.step(seen, batch)
         student, teacher, features = (torch.cat(each) for each in (seen.outputs, seen.logits, seen.features))
         weight = settings.distill_weight
@@ -133,7 +135,7 @@ class Distillation(Task[Any]):
         """Features of the network and of the teacher."""
         example = next(inputs.network.parameters())
         images = torch.zeros(2, 3, size, size, dtype=example.dtype, device=inputs.device)
-        with HeadInput(inputs.network) as kept, eval_mode(inputs.network), torch.no_grad():
+        with HeadInputs(self._head) as kept, eval_mode(inputs.network), torch.no_grad():
             inputs.network(images)
         return kept.found[0].shape[1], self.teacher(images)[1].shape[1]
 

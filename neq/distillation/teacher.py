@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -11,35 +10,13 @@ from torch import Tensor, nn
 from neq.budget import CostModel, StepSpec
 from neq.config import MeanStd, dataset, network, section_of
 from neq.networks.build import build_network
-from neq.networks.heads import head_name
+from neq.networks.heads import HeadInputs, head_name
 from neq.networks.neurons import neuron_table
 from neq.networks.weights import read_weights
 from neq.results.best_network import load_best
 from neq.tasks import TaskInputs
 from neq.utils.errors import UserError, first_line, shown
 from neq.wings.distillation import DistillationSettings
-
-
-class HeadInput:
-    """A context that keeps the inputs of a network's classifier head, its features, one call after another.
-
-    Args:
-        network: whose head's hooks run: the plain network, also where a plan of it is called.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        self._head = network.get_submodule(head_name(network))
-        self.found: list[Tensor] = []
-
-    def __enter__(self) -> Self:
-        self._hook = self._head.register_forward_pre_hook(self._keep)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._hook.remove()
-
-    def _keep(self, head: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self.found.append(inputs[0].flatten(1))
 
 
 class Teacher:
@@ -54,6 +31,7 @@ class Teacher:
 
     def __init__(self, network: nn.Module, own: MeanStd, given: MeanStd, precision: str = "fp32") -> None:
         self.network = network.eval().requires_grad_(False)
+        self._head = network.get_submodule(head_name(network))
         self._is_bf16 = precision == "bf16"
         device = next(network.parameters()).device
         mean, std, own_mean, own_std = (
@@ -70,7 +48,7 @@ class Teacher:
             images = images * self._scale + self._shift
         images = images.to(next(self.network.parameters()).dtype)
         with (
-            HeadInput(self.network) as kept,
+            HeadInputs(self._head) as kept,
             torch.autocast(images.device.type, torch.bfloat16, enabled=self._is_bf16),
         ):
             logits: Tensor = self.network(images)

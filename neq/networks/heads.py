@@ -1,8 +1,11 @@
-"""Finds and replaces the classifier head of a network."""
+"""Finds and replaces the classifier head of a network, and keeps what it gets."""
 
 from __future__ import annotations
 
-from torch import nn
+from typing import Self
+
+import torch
+from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from neq.utils.errors import UserError
@@ -55,3 +58,33 @@ def replace_head(network: nn.Module, num_classes: int) -> None:
             assert old.kernel_size == (1, 1), "a head sees the pooled map"
             new = nn.Conv2d(old.in_channels, num_classes, 1, bias=old.bias is not None)
     network.set_submodule(name, new.to(old.weight.dtype))
+
+
+class HeadInputs:
+    """A context in which the inputs of a network's classifier head are kept: the features of each call.
+
+    Args:
+        head: of the plain network, or of which a plan has a stand-in: both run its hooks.
+
+    Attributes:
+        found: of each call so far, [B, F].
+    """
+
+    def __init__(self, head: nn.Module) -> None:
+        self._head = head
+        self.found: list[Tensor] = []
+
+    def __enter__(self) -> Self:
+        self._hook = self._head.register_forward_pre_hook(self._keep)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hook.remove()
+
+    def _keep(self, head: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.found.append(inputs[0].flatten(1))
+
+    def features(self) -> Tensor:
+        """Of the calls so far, one after another, [n, F], in float32 or more."""
+        found = torch.cat(self.found) if len(self.found) > 1 else self.found[0]
+        return found.to(torch.promote_types(found.dtype, torch.float32))

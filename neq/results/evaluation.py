@@ -20,6 +20,7 @@ from torch.nn.functional import interpolate
 
 from neq.config import Config, DataProvider, data_title, dataset
 from neq.data import Data, open_data
+from neq.networks.heads import HeadInputs
 from neq.networks.safetensors_file import checked_bytes, load_checked
 from neq.results.best_network import BestNetwork, load_best
 from neq.runs import fingerprint, load_run
@@ -117,14 +118,13 @@ def evaluate(best: BestNetwork, device: torch.device) -> Evaluation:
     Raises:
         UserError: the images are missing, damaged or others, or have no labels.
     """
-    config, path = best.config, best.folder / IDENTITY
+    config = best.config
     network = best.network.to(device).to(memory_format=torch.channels_last)
-    known = read_object(path).get(FINGERPRINT) if path.exists() else None
     settings = config.data_provider
     with ExitStack() as closed:
         opening = open_data(settings, dataset(settings.dataset), config.manual_seed, device)
         data = closed.enter_context(opening)
-        task = closed.enter_context(opened_task(config, data, network, known))
+        task = closed.enter_context(opened_task(config, data, network, known_images(best.folder)))
         found = task.tested()
         if found is None:
             raise UserError(f"objective {config.objective} has no labelled images to evaluate")
@@ -132,6 +132,12 @@ def evaluate(best: BestNetwork, device: torch.device) -> Evaluation:
         if len(data.classes) != len(best.classes):
             raise UserError(f"{best.folder} has {len(best.classes)} classes, its data {len(data.classes)}")
         return _pass(best, network, tested.names("test"), batches, task.steps_per_epoch)
+
+
+def known_images(folder: Path) -> object:
+    """The fingerprint of the images that a run was trained on; none where its folder does not hold it."""
+    path = folder / IDENTITY
+    return read_object(path).get(FINGERPRINT) if path.exists() else None
 
 
 @contextmanager
@@ -171,31 +177,24 @@ def _pass(
     steps: int,
 ) -> Evaluation:
     forward = NetworkForward(network, best.config.run_config.precision)
-    given: list[Tensor] = []
-    hook = network.get_submodule(best.head).register_forward_pre_hook(
-        lambda head, inputs: given.append(inputs[0])
-    )
     step, seen = -(-len(names) // FEATURES), 0
     parts: dict[str, list[Tensor]] = {name: [] for name in ("logits", "labels", "features", "featured")}
     wrong: list[tuple[float, int, Tensor]] = []
-    try:
-        with eval_mode(network):
-            for images, labels in batches:
-                given.clear()
-                logits = forward(images).float()
-                numbers = torch.arange(seen, seen + len(labels))
-                seen += len(labels)
-                parts["logits"].append(logits.cpu())
-                parts["labels"].append(labels.cpu())
-                if len(given) == 1 and len(given[0]) == len(labels):
-                    parts["features"].append(given[0][numbers % step == 0].flatten(1).float().cpu())
-                    parts["featured"].append(numbers[numbers % step == 0])
-                shares, predicted = logits.softmax(1).max(1)
-                for at in (predicted != labels).nonzero().flatten().tolist():
-                    wrong.append((float(shares[at]), int(numbers[at]), images[at]))
-                wrong = sorted(wrong, key=lambda each: -each[0])[:WRONG]
-    finally:
-        hook.remove()
+    with HeadInputs(network.get_submodule(best.head)) as kept, eval_mode(network):
+        for images, labels in batches:
+            kept.found.clear()
+            logits = forward(images).float()
+            numbers = torch.arange(seen, seen + len(labels))
+            seen += len(labels)
+            parts["logits"].append(logits.cpu())
+            parts["labels"].append(labels.cpu())
+            if len(kept.found) == 1 and len(kept.found[0]) == len(labels):
+                parts["features"].append(kept.found[0][numbers % step == 0].float().cpu())
+                parts["featured"].append(numbers[numbers % step == 0])
+            shares, predicted = logits.softmax(1).max(1)
+            for at in (predicted != labels).nonzero().flatten().tolist():
+                wrong.append((float(shares[at]), int(numbers[at]), images[at].clone()))
+            wrong = sorted(wrong, key=lambda each: -each[0])[:WRONG]
     joined = {name: torch.cat(found) if found else torch.empty(0) for name, found in parts.items()}
     joined["featured"] = joined["featured"].long()
     photos = [_photo(image, best) for _, _, image in wrong]

@@ -1,6 +1,7 @@
 """Steps of both domains: their loss, their memory, resuming, several processes."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from neq.adaptation.aligned import features_of
 from neq.adaptation.mcc import class_confusion
 from neq.budget import CostModel
 from neq.tasks.classification import cross_entropy
-from neq.training import Stopped, restore, train
+from neq.training import train
 from neq.training.distributed import SINGLE_PROCESS
 from neq.training.forward import NetworkForward
 from neq.training.profiling import SavedBytes
@@ -17,7 +18,7 @@ from neq.utils.errors import UserError
 from tests.adaptation.runs import adaptation, domains, refusal
 from tests.training.distributed.test_collectives import double_toy
 from tests.training.distributed.together import ended, start
-from tests.training.test_loop import without_times
+from tests.training.runs import stopped_and_resumed
 
 TOGETHER = {"base_batch_size": 33, "norm_mode": "train", "n_epochs": 1}
 
@@ -53,23 +54,9 @@ def test_norms_see_the_domains_together_or_apart(tmp_path):
 
 def outcome(folder, files, stop=None):
     settings = {"neuron_selection": "velocity", "initialization": "random", "ratio": 0.3}
-    reports = []
-    if stop is not None:
-        with adaptation(folder, "dann", files, **settings) as (run, diary):
-
-            def step(epoch, number, steps):
-                run.stop.number = 15 if (epoch, number) == stop else 0
-
-            diary.step = step
-            with pytest.raises(Stopped):
-                train(run)
-            reports += diary.reports
-    with adaptation(folder, "dann", files, **settings) as (run, diary):
-        torch.manual_seed(7)  # whatever a new process begins with
-        summary = train(run, restore(run, run.checkpoints.load_last()))
-        weights = {**run.network.state_dict(), **run.task.extra_parameters()}
-        metrics = [without_times(report.metrics) for report in reports + diary.reports]
-        return without_times(summary), metrics, weights
+    opened = partial(adaptation, folder, "dann", files, **settings)
+    summary, metrics, run = stopped_and_resumed(opened, stop)
+    return summary, metrics, {**run.network.state_dict(), **run.task.extra_parameters()}
 
 
 @pytest.mark.slow

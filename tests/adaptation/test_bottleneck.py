@@ -1,5 +1,7 @@
 """A layer before the head: saved with the network, loaded with its weights, and faster than the rest."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -11,11 +13,10 @@ from neq.networks.build import build_network
 from neq.networks.heads import head_name
 from neq.networks.recipe import named_recipe
 from neq.results.best_network import load_best
-from neq.training import Stopped, restore, train
 from neq.utils.errors import UserError
 from tests.adaptation.runs import adaptation, domains
 from tests.cli.test_adapt import domain
-from tests.training.test_loop import without_times
+from tests.training.runs import stopped_and_resumed
 
 
 def config_of(**settings):
@@ -75,19 +76,9 @@ def test_a_run_is_opened_by_its_recipe_and_starts_others(tmp_path, monkeypatch, 
 
 def outcome(folder, files, stop=None):
     settings = {"head_rate": 10.0, "momentum": 0.9, "bottleneck": 8, "norm_mode": "train"}
-    if stop is not None:
-        with adaptation(folder, "dann", files, **settings) as (run, diary):
-
-            def step(epoch, number, steps):
-                run.stop.number = 15 if (epoch, number) == stop else 0
-
-            diary.step = step
-            with pytest.raises(Stopped):
-                train(run)
-    with adaptation(folder, "dann", files, **settings) as (run, _):
-        last = run.checkpoints.load_last() if stop is not None else None
-        summary = train(run, None if last is None else restore(run, last))
-        return without_times(summary), {**run.network.state_dict(), **run.task.extra_parameters()}
+    opened = partial(adaptation, folder, "dann", files, **settings)
+    summary, _, run = stopped_and_resumed(opened, stop)
+    return summary, {**run.network.state_dict(), **run.task.extra_parameters()}
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Running statistics of each domain: gradients as in stock torch, resuming, and what is refused."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -12,10 +13,9 @@ from neq.adaptation.statistics import adapt_statistics
 from neq.backward import Plan
 from neq.networks.build import build_network
 from neq.networks.neurons import neuron_table
-from neq.training import Stopped, restore, train
 from neq.training.forward import NetworkForward
 from tests.adaptation.runs import adaptation, domains, refusal
-from tests.training.test_loop import without_times
+from tests.training.runs import stopped_and_resumed
 
 OWN = {"domain_norms": "domain"}
 
@@ -62,19 +62,9 @@ def test_gradients_and_statistics_are_those_of_two_networks_with_common_weights(
 
 
 def outcome(folder, files, stop=None, **settings):
-    if stop is not None:
-        with adaptation(folder, "mcc", files, **OWN, **settings) as (run, diary):
-
-            def step(epoch, number, steps):
-                run.stop.number = 15 if (epoch, number) == stop else 0
-
-            diary.step = step
-            with pytest.raises(Stopped):
-                train(run)
-    with adaptation(folder, "mcc", files, **OWN, **settings) as (run, _):
-        last = run.checkpoints.load_last() if stop is not None else None
-        summary = train(run, None if last is None else restore(run, last))
-        return without_times(summary), {**run.network.state_dict(), **run.task.state()}
+    opened = partial(adaptation, folder, "mcc", files, **OWN, **settings)
+    summary, _, run = stopped_and_resumed(opened, stop)
+    return summary, {**run.network.state_dict(), **run.task.state()}
 
 
 @pytest.mark.slow

@@ -2,16 +2,11 @@
 
 import pytest
 import torch
-from torch import nn
 
 from neq.adaptation.scores import information
-from neq.adaptation.task import HeadInputs
-from neq.backward import Plan
-from neq.networks.neurons import neuron_table
 from neq.training import predict, train
 from neq.wings.adaptation import METHODS
 from tests.adaptation.runs import adaptation, domains, refusal
-from tests.toys import batch, toy
 
 
 @pytest.mark.parametrize("method", sorted(METHODS.keys() - {"bbse"}))  # which needs a trained network
@@ -75,31 +70,6 @@ def test_statistics_of_the_target_come_before_the_first_step(tmp_path):
         before = run.network.norm1.running_mean.clone()
         train(run)
         assert not run.network.norm1.running_mean.equal(before)
-
-
-@pytest.mark.parametrize("mode", ["train", "frozen"])
-def test_the_inputs_of_the_head_are_kept_in_network_and_plan(mode):
-    network = toy(dtype=torch.float64)
-    table = neuron_table(network, (3, 12, 12))
-    plan = Plan(network, table, {}, mode)
-    images, _ = batch()
-    network.train(mode == "train")
-    found = []
-    for called in (plan, network):
-        with HeadInputs(network.head) as kept:
-            outputs = called(images)
-        assert kept.features().shape == (6, 16)
-        found.append(kept.features())
-        assert torch.allclose(network.head(kept.features()), outputs)
-    assert torch.allclose(found[0], found[1])
-    assert not network.head._forward_pre_hooks
-
-
-def test_a_head_that_convolves_has_flat_features():
-    head = nn.Conv2d(4, 2, 1)
-    with HeadInputs(head) as kept:
-        head(torch.ones(3, 4, 1, 1))
-    assert kept.features().shape == (3, 4)
 
 
 def test_memory_is_predicted_with_both_domains(tmp_path):

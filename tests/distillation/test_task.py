@@ -10,19 +10,19 @@ from torch import nn
 from neq.config import MeanStd
 from neq.distillation.loss import features_loss, logits_loss
 from neq.distillation.task import Distillation
-from neq.distillation.teacher import HeadInput, Teacher
+from neq.distillation.teacher import Teacher
+from neq.networks.heads import HeadInputs, head_name
 from neq.tasks import Classification, Task
 from neq.tasks.classification import cross_entropy
-from neq.training import Stopped, predict, restore, train
+from neq.training import predict, train
 from neq.training.distributed import SINGLE_PROCESS
 from neq.training.forward import NetworkForward
 from neq.utils.eval_mode import eval_mode
 from tests.adaptation.runs import adaptation, domains
 from tests.toys import toy
 from tests.training.distributed.test_collectives import double_toy
-from tests.training.distributed.together import ended, start
-from tests.training.runs import run_of
-from tests.training.test_loop import without_times
+from tests.training.distributed.together import assert_two_are_one
+from tests.training.runs import run_of, stopped_and_resumed
 
 PLAIN = MeanStd(mean=(0, 0, 0), std=(1, 1, 1))
 SETTINGS = {"neuron_selection": "random", "n_epochs": 2}
@@ -35,6 +35,10 @@ def wide(dtype=torch.float32):
         torch.manual_seed(5)
         body = (nn.Conv2d(3, 20, 3, 2), nn.BatchNorm2d(20), nn.ReLU(), nn.Dropout(0.5))
         return nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(20, 10)).to(dtype)
+
+
+def inputs_of(network):
+    return HeadInputs(network.get_submodule(head_name(network)))
 
 
 @contextmanager
@@ -57,9 +61,9 @@ def test_the_loss_is_the_sum_of_its_terms_and_the_teacher_stays_as_it_is(tmp_pat
         images = images.double()
         run.network.train()
         output = run.task.step(NetworkForward(run.network, "fp32"), (images, labels))
-        with HeadInput(run.network) as kept, torch.no_grad():
+        with inputs_of(run.network) as kept, torch.no_grad():
             student = run.network(images)
-        with HeadInput(teacher) as of_teacher, torch.no_grad():
+        with inputs_of(teacher) as of_teacher, torch.no_grad():
             assert not teacher.training
             taught = teacher(images)
         projected = kept.found[0] @ run.task._projection.weight.T
@@ -97,21 +101,7 @@ def test_alone_the_teacher_teaches_what_it_knows(tmp_path):
 
 def outcome(folder, stop=None, **settings):
     """Summary, metrics and tensors of a run that is stopped after a step and resumed."""
-    metrics = []
-    for at in (stop, None) if stop else (None,):
-        with distilled(folder, **settings) as (run, diary):
-
-            def step(epoch, number, steps, run=run, at=at):
-                run.stop.number = 15 if (epoch, number) == at else 0
-
-            diary.step = step
-            progress = restore(run, run.checkpoints.load_last())
-            if at:
-                with pytest.raises(Stopped):
-                    train(run, progress)
-            else:
-                summary = without_times(train(run, progress))
-            metrics += [without_times(report.metrics) for report in diary.reports]
+    summary, metrics, run = stopped_and_resumed(lambda: distilled(folder, **settings), stop)
     return summary, metrics, [*run.network.state_dict().values(), *run.task.extra_parameters().values()]
 
 
@@ -135,18 +125,6 @@ def test_micro_batches_change_nothing_but_the_last_digits(tmp_path):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
 
 
-WORKER = """
-import sys, torch
-from pathlib import Path
-from neq.training.distributed.process_group import process_group
-from tests.distillation.test_task import trained_together
-
-torch.set_num_threads(1)
-with process_group() as processes:
-    torch.save(trained_together(Path(sys.argv[1], "run"), processes), f"{sys.argv[1]}/{processes.rank}.pt")
-"""
-
-
 def trained_together(folder, processes=SINGLE_PROCESS):
     settings = {**SETTINGS, **BOTH, "n_epochs": 1, "norm_mode": "frozen", "base_batch_size": 33}
     with distilled(folder, processes, double_toy(), **settings) as (run, _):
@@ -156,12 +134,7 @@ def trained_together(folder, processes=SINGLE_PROCESS):
 
 @pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path):
-    for code, _, error in ended(start(2, WORKER, str(tmp_path))):
-        assert code == 0, error
-    one = trained_together(tmp_path / "one")
-    for rank in range(2):
-        for mine, theirs in zip(one, torch.load(tmp_path / f"{rank}.pt"), strict=True):
-            torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-11)
+    assert_two_are_one(trained_together, tmp_path)
 
 
 def test_the_prediction_counts_the_teacher_and_a_budget_in_bytes_its_projection(tmp_path):

@@ -9,8 +9,7 @@ import torch
 from benchmarks.kill_resume import same
 from neq.training import Checkpoints, load_checkpoint, restore, train
 from neq.utils.errors import UserError
-from tests.training.runs import run_of
-from tests.training.test_loop import without_times
+from tests.training.runs import run_of, without_times
 
 
 @pytest.fixture(scope="module")

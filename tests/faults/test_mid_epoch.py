@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from neq.training import Stopped, TrainingDiverged, restore, train
-from tests.training.runs import LISTS, run_of
-from tests.training.test_loop import poison, without_times
+from tests.training.runs import LISTS, run_of, without_times
+from tests.training.test_loop import poison
 
 pytestmark = pytest.mark.slow
 

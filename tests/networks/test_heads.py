@@ -4,8 +4,11 @@ import torchvision
 from torch import nn
 from torchvision.models import get_model, list_models
 
-from neq.networks.heads import head_name, replace_head
+from neq.backward import Plan
+from neq.networks.heads import HeadInputs, head_name, replace_head
+from neq.networks.neurons import neuron_table
 from neq.utils.errors import UserError
+from tests.toys import batch, toy
 
 # Built with other operations than the rest: on the meta device these cannot be.
 ON_META = [name for name in list_models(module=torchvision.models) if not name.startswith("regnet")]
@@ -64,3 +67,28 @@ def test_a_network_that_names_its_classifier_is_believed():
 def test_a_network_without_a_head_is_refused():
     with pytest.raises(UserError, match="Sequential has no classifier head"):
         head_name(nn.Sequential(nn.ReLU()))
+
+
+@pytest.mark.parametrize("mode", ["train", "frozen"])
+def test_the_inputs_of_the_head_are_kept_in_network_and_plan(mode):
+    network = toy(dtype=torch.float64)
+    table = neuron_table(network, (3, 12, 12))
+    plan = Plan(network, table, {}, mode)
+    images, _ = batch()
+    network.train(mode == "train")
+    found = []
+    for called in (plan, network):
+        with HeadInputs(network.head) as kept:
+            outputs = called(images)
+        assert kept.features().shape == (6, 16)
+        found.append(kept.features())
+        assert torch.allclose(network.head(kept.features()), outputs)
+    assert torch.allclose(found[0], found[1])
+    assert not network.head._forward_pre_hooks
+
+
+def test_a_head_that_convolves_has_flat_features():
+    head = nn.Conv2d(4, 2, 1)
+    with HeadInputs(head) as kept:
+        head(torch.ones(3, 4, 1, 1))
+    assert kept.features().shape == (3, 4)

@@ -17,13 +17,12 @@ from neq.config import dataset, resolve
 from neq.data import open_data
 from neq.experiment.run import open_run, open_run_data
 from neq.runs.identity import FINGERPRINT
-from neq.training import Stopped, predict, restore, train
+from neq.training import predict, train
 from neq.training.distributed import SINGLE_PROCESS
 from neq.training.profiling import SavedBytes
 from tests.training.distributed.test_collectives import double_toy
 from tests.training.distributed.together import ended, start
-from tests.training.runs import BASE, run_of
-from tests.training.test_loop import without_times
+from tests.training.runs import BASE, run_of, stopped_and_resumed
 
 SETTINGS = {"neuron_selection": "velocity", "n_epochs": 2, "image_size": 12}
 # A batch that does not divide by two.
@@ -47,22 +46,8 @@ def coral_run(folder, processes=SINGLE_PROCESS, network=None, **settings):
 
 def outcome(folder, stop=None, **settings):
     """Summary, reports and weights of a run, stopped after a step and resumed where that is asked for."""
-    reports = []
-    if stop is not None:
-        with coral_run(folder, **settings) as (run, diary):
-
-            def step(epoch, number, steps):
-                run.stop.number = 15 if (epoch, number) == stop else 0
-
-            diary.step = step
-            with pytest.raises(Stopped):
-                train(run)
-            reports += diary.reports
-    with coral_run(folder, **settings) as (run, diary):
-        torch.manual_seed(7)  # whatever a new process begins with
-        summary = train(run, restore(run, run.checkpoints.load_last()))
-        metrics = [without_times(report.metrics) for report in reports + diary.reports]
-        return without_times(summary), metrics, run.network.state_dict()
+    summary, metrics, run = stopped_and_resumed(lambda: coral_run(folder, **settings), stop)
+    return summary, metrics, run.network.state_dict()
 
 
 @pytest.mark.slow

@@ -13,14 +13,13 @@ from neq.networks.neurons import NORMS, neuron_table
 from neq.tasks import TaskInputs, task_class
 from neq.tasks.classification import count_hits
 from neq.tasks.entropy import Entropy, entropy
-from neq.training import Stopped, restore, train
+from neq.training import train
 from neq.training.evaluation import evaluate
 from neq.utils.errors import UserError
 from tests.toys import SHAPE, batch, toy
 from tests.training.distributed.test_collectives import double_toy
 from tests.training.distributed.together import ended, start
-from tests.training.runs import run_of
-from tests.training.test_loop import without_times
+from tests.training.runs import run_of, stopped_and_resumed
 
 # What `run_of` gives beside, which would go before what the objective brings.
 PLAIN = {
@@ -133,23 +132,8 @@ def test_an_evaluation_uses_the_statistics_of_its_batches_and_keeps_the_running_
 
 def outcome(folder, stop=None, **settings):
     """Summary, metrics and weights of a run that is stopped after a step and resumed."""
-    metrics = []
-    for at in (stop, None) if stop else (None,):
-        with run_of(folder, **settings) as (run, diary):
-
-            def step(epoch, number, steps, run=run, at=at):
-                run.stop.number = 15 if (epoch, number) == at else 0
-
-            diary.step = step
-            progress = restore(run, run.checkpoints.load_last())
-            torch.manual_seed(7)  # whatever a new process begins with
-            if at is None:
-                summary = train(run, progress)
-            else:
-                with pytest.raises(Stopped):
-                    train(run, progress)
-            metrics += [without_times(report.metrics) for report in diary.reports]
-    return without_times(summary), metrics, values(run.network)
+    summary, metrics, run = stopped_and_resumed(lambda: run_of(folder, **settings), stop)
+    return summary, metrics, values(run.network)
 
 
 @pytest.mark.parametrize(("objective", "stop"), [("tent", (0, 10)), ("tent", (1, 3)), ("statistics", (0, 4))])

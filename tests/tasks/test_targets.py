@@ -11,13 +11,12 @@ from neq.data import open_data
 from neq.tasks import Classification
 from neq.tasks.classification import cross_entropy
 from neq.tasks.targets import Mixing, Targets, balanced_weights, draw_mixing
-from neq.training import Stopped, restore, train
+from neq.training import train
 from neq.training.distributed import SINGLE_PROCESS
 from neq.utils.errors import UserError
 from tests.training.distributed.test_collectives import double_toy
-from tests.training.distributed.together import ended, start
-from tests.training.runs import BASE, run_of
-from tests.training.test_loop import without_times
+from tests.training.distributed.together import assert_two_are_one
+from tests.training.runs import BASE, run_of, stopped_and_resumed
 
 ALL = {"label_smoothing": 0.1, "class_weights": "balanced", "mixup": 0.4, "cutmix": 1.0}
 SETTINGS = {"neuron_selection": "random", "n_epochs": 2}
@@ -174,21 +173,7 @@ def test_as_many_weights_as_classes_are_expected(tmp_path):
 
 def outcome(folder, stop=None, **settings):
     """Summary, metrics and weights of a run that is stopped after a step and resumed."""
-    metrics = []
-    for at in (stop, None) if stop else (None,):
-        with run_of(folder, **settings) as (run, diary):
-
-            def step(epoch, number, steps, run=run, at=at):
-                run.stop.number = 15 if (epoch, number) == at else 0
-
-            diary.step = step
-            progress = restore(run, run.checkpoints.load_last())
-            if at:
-                with pytest.raises(Stopped):
-                    train(run, progress)
-            else:
-                summary = without_times(train(run, progress))
-            metrics += [without_times(report.metrics) for report in diary.reports]
+    summary, metrics, run = stopped_and_resumed(lambda: run_of(folder, **settings), stop)
     return summary, metrics, list(run.network.state_dict().values())
 
 
@@ -212,18 +197,6 @@ def test_micro_batches_change_nothing_but_the_last_digits(tmp_path):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
 
 
-WORKER = """
-import sys, torch
-from pathlib import Path
-from neq.training.distributed.process_group import process_group
-from tests.tasks.test_targets import trained_together
-
-torch.set_num_threads(1)
-with process_group() as processes:
-    torch.save(trained_together(Path(sys.argv[1], "run"), processes), f"{sys.argv[1]}/{processes.rank}.pt")
-"""
-
-
 def trained_together(folder, processes=SINGLE_PROCESS):
     settings = {**SETTINGS, **ALL, "n_epochs": 1, "norm_mode": "frozen"}
     with run_of(folder, processes, double_toy(), **settings) as (run, _):
@@ -233,9 +206,4 @@ def trained_together(folder, processes=SINGLE_PROCESS):
 
 @pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path):
-    for code, _, error in ended(start(2, WORKER, str(tmp_path))):
-        assert code == 0, error
-    one = trained_together(tmp_path / "one")
-    for rank in range(2):
-        for mine, theirs in zip(one, torch.load(tmp_path / f"{rank}.pt"), strict=True):
-            torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-11)
+    assert_two_are_one(trained_together, tmp_path)

@@ -10,14 +10,13 @@ from torch import nn
 from neq.budget import marginal_costs
 from neq.tasks import Classification, StepOutput, Task, add_counts
 from neq.tasks.classification import count_hits, cross_entropy
-from neq.training import Stopped, TrainingDiverged, predict, restore, train
+from neq.training import TrainingDiverged, predict, restore, train
 from neq.training.context import Progress
 from neq.training.distributed import SINGLE_PROCESS
 from neq.utils.errors import UserError
 from tests.training.distributed.test_collectives import double_toy
-from tests.training.distributed.together import ended, start
-from tests.training.runs import run_of
-from tests.training.test_loop import without_times
+from tests.training.distributed.together import assert_two_are_one
+from tests.training.runs import run_of, stopped_and_resumed
 
 SETTINGS = {"neuron_selection": "random", "n_epochs": 2}
 TOGETHER = {**SETTINGS, "norm_mode": "frozen", "base_batch_size": 33}
@@ -53,21 +52,7 @@ class Calibrated(Classification):
 
 def outcome(folder, stop=None, **settings):
     """Summary, metrics, weights and task parameters of a run that is stopped after a step and resumed."""
-    metrics = []
-    for at in (stop, None) if stop else (None,):
-        with run_of(folder, learned=Calibrated, **settings) as (run, diary):
-
-            def step(epoch, number, steps, run=run, at=at):
-                run.stop.number = 15 if (epoch, number) == at else 0
-
-            diary.step = step
-            progress = restore(run, run.checkpoints.load_last())
-            if at:
-                with pytest.raises(Stopped):
-                    train(run, progress)
-            else:
-                summary = without_times(train(run, progress))
-            metrics += [without_times(report.metrics) for report in diary.reports]
+    summary, metrics, run = stopped_and_resumed(lambda: run_of(folder, learned=Calibrated, **settings), stop)
     weights = [*run.network.state_dict().values(), *run.task.extra_parameters().values()]
     return summary, metrics, weights, run
 
@@ -141,18 +126,6 @@ def test_its_parameters_are_checked_to_be_finite(tmp_path):
             train(run)
 
 
-WORKER = """
-import sys, torch
-from pathlib import Path
-from neq.training.distributed.process_group import process_group
-from tests.tasks.test_task import trained_together
-
-torch.set_num_threads(1)
-with process_group() as processes:
-    torch.save(trained_together(Path(sys.argv[1], "run"), processes), f"{sys.argv[1]}/{processes.rank}.pt")
-"""
-
-
 def trained_together(folder, processes=SINGLE_PROCESS):
     learned = partial(Calibrated, dtype=torch.float64)
     with run_of(folder, processes, double_toy(), learned, **TOGETHER) as (run, _):
@@ -162,12 +135,7 @@ def trained_together(folder, processes=SINGLE_PROCESS):
 
 @pytest.mark.slow
 def test_two_processes_train_them_as_one(tmp_path):
-    for code, _, error in ended(start(2, WORKER, str(tmp_path))):
-        assert code == 0, error
-    one = trained_together(tmp_path / "one")
-    for rank in range(2):
-        for mine, theirs in zip(one, torch.load(tmp_path / f"{rank}.pt"), strict=True):
-            torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-11)
+    assert_two_are_one(trained_together, tmp_path)
 
 
 def test_a_task_that_lacks_a_part_cannot_be_made():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from neq.config import dataset, resolve
 from neq.data import Data, open_data
 from neq.networks.neurons import neuron_table
 from neq.tasks import Task, TaskInputs, task_of_run
-from neq.training import Checkpoints, EpochReport, Training, train
+from neq.training import Checkpoints, EpochReport, Stopped, Training, restore, train
 from neq.training.distributed import SINGLE_PROCESS, ProcessGroup
 from tests.toys import toy
 
@@ -29,6 +29,7 @@ BASE = {
     "ratio": 0.3,
     "initialization": "random",
 }
+TIMES = ("step_seconds", "peak_memory_bytes")
 LISTS = {"manual_weight_idx": [0, 2, 3], "weight_update_ratio": [0.5, 0.125, 0.25], "n_bias_update": 2}
 
 
@@ -48,6 +49,44 @@ class Diary:
 
     def finish(self, summary: dict[str, Any]) -> None:
         self.summary = summary
+
+
+def without_times(value: Any) -> Any:
+    """A summary or metrics without what differs between two equal runs."""
+    if isinstance(value, dict):
+        return {key: without_times(inner) for key, inner in value.items() if key not in TIMES}
+    return value
+
+
+def stopped_and_resumed(
+    opened: Callable[[], AbstractContextManager[tuple[Training, Diary]]], stop: tuple[int, int] | None = None
+) -> tuple[dict[str, Any], list[dict[str, Any]], Training]:
+    """Trains a run, stopped after a step and resumed where one is named.
+
+    Args:
+        opened: opens the run in its folder.
+        stop: the epoch and the number of the step.
+
+    Returns:
+        Summary and metrics of all epochs, without times, and the run that ended.
+    """
+    metrics = []
+    for at in (None,) if stop is None else (stop, None):
+        with opened() as (run, diary):
+
+            def step(epoch: int, number: int, steps: int, run: Training = run, at: Any = at) -> None:
+                run.stop.number = 15 if (epoch, number) == at else 0
+
+            diary.step = step  # type: ignore[method-assign, assignment]
+            progress = restore(run, run.checkpoints.load_last())
+            torch.manual_seed(7)  # whatever a new process begins with
+            if at is None:
+                summary = without_times(train(run, progress))
+            else:
+                with pytest.raises(Stopped):
+                    train(run, progress)
+            metrics += [without_times(report.metrics) for report in diary.reports]
+    return summary, metrics, run
 
 
 class Interrupted(Exception):

@@ -10,15 +10,14 @@ from torch.optim.swa_utils import AveragedModel
 
 from neq.config import resolve
 from neq.networks.parameter_slice import ParameterSlice
-from neq.training import Stopped, load_checkpoint, measurement, predict, restore, steps, train
+from neq.training import load_checkpoint, measurement, predict, restore, steps, train
 from neq.training.averages import Averages, decay_at
 from neq.training.distributed import SINGLE_PROCESS
 from neq.utils.errors import UserError
 from tests.toys import toy
 from tests.training.distributed.test_collectives import double_toy
-from tests.training.distributed.together import ended, start
-from tests.training.runs import run_of
-from tests.training.test_loop import without_times
+from tests.training.distributed.together import assert_two_are_one
+from tests.training.runs import run_of, stopped_and_resumed
 
 SETTINGS = {"neuron_selection": "random", "n_epochs": 3, "ema_decay": 0.98}
 
@@ -124,21 +123,7 @@ def test_the_averages_are_evaluated_and_saved_and_training_goes_on_from_the_weig
 
 def outcome(folder, stop=None, **settings):
     """Summary, metrics and files of a run that is stopped after a step and resumed."""
-    metrics = []
-    for at in (stop, None) if stop else (None,):
-        with run_of(folder, **settings) as (run, diary):
-
-            def step(epoch, number, steps, run=run, at=at):
-                run.stop.number = 15 if (epoch, number) == at else 0
-
-            diary.step = step
-            progress = restore(run, run.checkpoints.load_last())
-            if at:
-                with pytest.raises(Stopped):
-                    train(run, progress)
-            else:
-                summary = without_times(train(run, progress))
-            metrics += [without_times(report.metrics) for report in diary.reports]
+    summary, metrics, run = stopped_and_resumed(lambda: run_of(folder, **settings), stop)
     averages = load_checkpoint(run.checkpoints.last)["progress"]["averages"]["rows"]
     values = [*run.network.state_dict().values(), *(each["values"] for each in averages.values())]
     return summary, metrics, values, run.checkpoints.best_weights.read_bytes()
@@ -154,18 +139,6 @@ def test_it_resumes_bit_for_bit_in_mid_epoch_and_before_the_evaluation(tmp_path,
     assert parts[3] == whole[3]
 
 
-WORKER = """
-import sys, torch
-from pathlib import Path
-from neq.training.distributed.process_group import process_group
-from tests.training.test_averages import trained_together
-
-torch.set_num_threads(1)
-with process_group() as processes:
-    torch.save(trained_together(Path(sys.argv[1], "run"), processes), f"{sys.argv[1]}/{processes.rank}.pt")
-"""
-
-
 def trained_together(folder: Path, processes=SINGLE_PROCESS):
     settings: dict[str, Any] = {**SETTINGS, "n_epochs": 2, "norm_mode": "frozen", "base_batch_size": 33}
     with run_of(folder, processes, double_toy(), **settings) as (run, diary):
@@ -176,12 +149,7 @@ def trained_together(folder: Path, processes=SINGLE_PROCESS):
 
 @pytest.mark.slow
 def test_two_processes_average_as_one(tmp_path):
-    for code, _, error in ended(start(2, WORKER, str(tmp_path))):
-        assert code == 0, error
-    one = trained_together(tmp_path / "one")
-    for rank in range(2):
-        for mine, theirs in zip(one, torch.load(tmp_path / f"{rank}.pt"), strict=True):
-            torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-9)
+    assert_two_are_one(trained_together, tmp_path, rtol=1e-6, atol=1e-9)
 
 
 def test_a_budget_in_bytes_counts_the_average_of_what_trains_and_the_prediction_of_all_that_may(tmp_path):

@@ -13,15 +13,7 @@ from neq.selection import listed_parameters
 from neq.training import TrainingDiverged, load_checkpoint, measurement, restore, train
 from neq.training import loop as loop_module
 from neq.utils.errors import UserError
-from tests.training.runs import LISTS, run_of, train_until
-
-TIMES = ("step_seconds", "peak_memory_bytes")
-
-
-def without_times(value):
-    if isinstance(value, dict):
-        return {key: without_times(inner) for key, inner in value.items() if key not in TIMES}
-    return value
+from tests.training.runs import LISTS, run_of, train_until, without_times
 
 
 def scored(top1, loss=1.0):

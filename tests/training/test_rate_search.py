@@ -19,8 +19,7 @@ from neq.training.rate_search import best_first, grid
 from tests.tasks.test_task import Calibrated
 from tests.training.distributed.test_collectives import double_toy
 from tests.training.distributed.together import ended, start
-from tests.training.runs import run_of
-from tests.training.test_loop import without_times
+from tests.training.runs import run_of, without_times
 
 AUTO = {"base_lr": "auto", "neuron_selection": "random", "n_epochs": 1, "image_size": 8}
 ADAM = {**AUTO, "optimizer_name": "adam", "neuron_selection": "full", "n_epochs": 2}

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from tests.forked import ROOT, Forked
 
@@ -47,3 +51,35 @@ def ended(processes: Sequence[Forked], timeout: float = 900) -> list[tuple[int, 
         for process in processes:
             process.kill()
     return found
+
+
+_WORKER = """
+import sys, torch
+from importlib import import_module
+from pathlib import Path
+from neq.training.distributed.process_group import process_group
+
+folder, module, name = sys.argv[1:]
+torch.set_num_threads(1)
+with process_group() as processes:
+    found = getattr(import_module(module), name)(Path(folder, "run"), processes)
+    torch.save(found, f"{folder}/{processes.rank}.pt")
+"""
+
+
+def assert_two_are_one(
+    trained: Callable[..., list[Tensor]], folder: Path, rtol: float = 1e-9, atol: float = 1e-11
+) -> None:
+    """Asserts that each of two processes ends with the tensors of one.
+
+    Args:
+        trained: a function of a test module that returns them: folder of the run, processes (by default one).
+        folder: of all runs.
+        rtol, atol: of the tensors.
+    """
+    for code, _, error in ended(start(2, _WORKER, str(folder), trained.__module__, trained.__name__)):
+        assert code == 0, error
+    one = trained(folder / "one")
+    for rank in range(2):
+        for mine, theirs in zip(one, torch.load(folder / f"{rank}.pt", weights_only=True), strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=rtol, atol=atol)
