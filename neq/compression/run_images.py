@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 from neq.config import dataset
 from neq.data import Data, open_data
 from neq.results.best_network import BestNetwork
-from neq.tasks import Classification
+from neq.results.evaluation import known_images, opened_task
+from neq.tasks import Task
 from neq.training.evaluation import count
 from neq.utils.errors import UserError
 
@@ -27,10 +29,12 @@ class RunImages:
 
     Args:
         data: opened on the CPU.
+        task: of the run, which evaluates.
         precision: that the run evaluates in.
     """
 
     data: Data
+    task: Task[Any]
     precision: str
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -39,8 +43,7 @@ class RunImages:
 
     def top1(self, network: nn.Module) -> float:
         """The top-1 accuracy in % of the test split."""
-        task = Classification(self.data, torch.device("cpu"))
-        return task.scores(count(network, task, "test", self.precision))["top1"]
+        return self.task.scores(count(network, self.task, "test", self.precision))["top1"]
 
 
 @contextmanager
@@ -48,7 +51,7 @@ def open_images(best: BestNetwork) -> Iterator[RunImages]:
     """Opens the images of the run of a network.
 
     Raises:
-        UserError: they are not there, or have other classes.
+        UserError: they are not there, are others, or have other classes.
     """
     config = best.config
     settings = config.data_provider
@@ -58,4 +61,5 @@ def open_images(best: BestNetwork) -> Iterator[RunImages]:
                 f"the images of {settings.dataset} have {len(data.classes)} classes, the network of "
                 f"{best.folder} {len(best.classes)}"
             )
-        yield RunImages(data, config.run_config.precision)
+        with opened_task(config, data, best.network, known_images(best.folder)) as task:
+            yield RunImages(data, task, config.run_config.precision)
