@@ -14,6 +14,7 @@ from neq.config import parse_flags, read_yaml, resolve
 from neq.runs import load_run
 from neq.runs.layout import BEST_WEIGHTS, CLASSES, CONFIG, IDENTITY, RECIPE
 from neq.utils.errors import UserError
+from neq.utils.exit_codes import Terminated
 
 if TYPE_CHECKING:
     from neq.compression import Size
@@ -158,8 +159,11 @@ def _fine_tuned(source: Path, folder: Path, flags: Mapping[str, Any], console: C
         console.note(line)
     config = resolved.config
     config = config.model_copy(update={"resume": find_run(config, RUNS).state == "unfinished"})
-    with ProgressDisplay(console, total_epochs(config.run_config)) as display:
-        run = run_training(config, trackers=(display,), notes=console.note, stopping=stop_on_signals)
+    try:
+        with ProgressDisplay(console, total_epochs(config.run_config)) as display:
+            run = run_training(config, trackers=(display,), notes=console.note, stopping=stop_on_signals)
+    except (KeyboardInterrupt, Terminated) as error:
+        raise type(error)("stopped and saved; run the same command again to continue") from None
     conclude(console, run)
     return run
 

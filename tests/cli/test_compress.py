@@ -110,3 +110,15 @@ def test_other_folders_are_left_alone(tiny_run, tmp_path, capsys):
     assert "holds no run" in capsys.readouterr().err
     assert main(["compress", str(tiny_run), "--output", str(tmp_path / "file"), "--prune", ".5"]) == 2
     assert "is a file; give a folder" in capsys.readouterr().err
+
+
+def test_a_fine_tuning_that_is_stopped_says_what_continues_it(tiny_run, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt("stopped and saved; run the same command again with --resume to continue")
+
+    monkeypatch.setattr("neq.experiment.run.run_training", stopped)
+    assert main(["compress", str(tiny_run), "--output", "net", "--sparsify", ".5", *FINE_TUNE]) == 130
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line == "neq: stopped and saved; run the same command again to continue"
