@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from neq.compression.sparsity import packed_bytes
+from neq.results.report.costs import macs_of
 
 
 @dataclass(frozen=True)
@@ -17,7 +16,7 @@ class Size:
 
     Args:
         parameters: their number.
-        macs: multiply-accumulates of convs and Linears for one image.
+        macs: multiply-accumulates for one image.
         bytes: of its parameters and buffers.
         packed_bytes: where zeros take a bit each.
     """
@@ -35,12 +34,10 @@ def size_of(network: nn.Module, image_size: int) -> Size:
         network: on the CPU.
         image_size: pixels a side of the image that MACs are counted for.
     """
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(torch.zeros(1, 3, image_size, image_size))
     state = network.state_dict().values()
     return Size(
         sum(parameter.numel() for parameter in network.parameters()),
-        counter.get_total_flops() // 2,
+        macs_of(network, image_size),
         sum(tensor.numel() * tensor.element_size() for tensor in state),
         packed_bytes(network),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from neq.networks import neuron_table
@@ -34,23 +35,32 @@ class Costs:
 def costs(best: BestNetwork) -> Costs:
     """The costs of a run's best network, on the CPU.
 
-    MACs are half of the operations that torch's own counter counts. Operations that it does not know, such
-    as those of int8 networks, are counted by layer.
-
     Args:
         best: the network, in the memory format of an evaluation or any other.
     """
     network, size = best.network.cpu(), best.image_size
     image = torch.zeros(1, 3, size, size)
-    with FlopCounterMode(display=False) as counter:
-        network(image)
-    macs = counter.get_total_flops() // 2
-    if not macs:
-        table = neuron_table(network, (3, size, size))
-        macs = table.total_macs + table.head_macs
     return Costs(
         parameters=sum(parameter.numel() for parameter in network.parameters()),
-        macs=macs,
+        macs=macs_of(network, size),
         file_bytes=load_run(best.folder).best_weights.stat().st_size,
         inference_bytes=peak_bytes(lambda: network(image), torch.device("cpu")),
     )
+
+
+@torch.no_grad()
+def macs_of(network: nn.Module, image_size: int) -> int:
+    """The multiply-accumulates of a network for one image: half of the operations that torch counts.
+
+    Operations that it does not know, such as those of int8 networks, are counted by layer.
+
+    Args:
+        network: in eval mode, on the CPU.
+        image_size: pixels a side.
+    """
+    with FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, 3, image_size, image_size))
+    if counted := counter.get_total_flops() // 2:
+        return counted
+    table = neuron_table(network, (3, image_size, image_size))
+    return table.total_macs + table.head_macs
