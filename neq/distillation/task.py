@@ -66,7 +66,7 @@ class Distillation(Task[Any]):
         images, passes = math.ceil(data.base_batch_size * task.share), task.passes(inputs.config)
         own = max(passes) * min(images, micro or images)
         self.held_bytes = task.held_bytes + teacher.held_bytes(own, data.image_size)
-        self.extra_saved_bytes = task.extra_saved_bytes
+        self.extra_saved_bytes, self.copies = task.extra_saved_bytes, task.copies
         if self._settings.feature_weight:
             mine, theirs = self._widths(inputs, data.image_size)
             self._projection = _projection(mine, theirs, inputs)

@@ -108,6 +108,7 @@ OTHER = {
     "target_root": "elsewhere",
     "transfer": "photo-sketch",
     "loss_weight": 0.5,
+    "sharpness_radius": 0.02,
     "velocity_of": "target",
     "bottleneck": 64,
     "head_rate": 10.0,
