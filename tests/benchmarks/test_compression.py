@@ -34,6 +34,7 @@ def test_a_method_is_measured_once_and_continues(tiny_run, tmp_path, capsys):
     assert line.split("|")[2:4] == [" 1.00 ", " 1.00 "]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in METHODS if "50 %" in name])
 def test_methods_are_what_they_are_called(tiny_run, name):
     import torch

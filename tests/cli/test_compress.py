@@ -15,6 +15,7 @@ pytest.importorskip("tensorly", reason="the extra compression is not installed")
 FINE_TUNE = ["--fine-tune", "--n_epochs", "1", "--warmup_epochs", "0", "--device", "cpu"]
 
 
+@pytest.mark.slow
 def test_figures_before_and_after(tiny_run, tmp_path, capsys):
     out = tmp_path / "net"
     flags = ["--prune", ".5", "--low-rank", ".6", "--attention", "se@blocks.1", "--sparsify", ".2"]
@@ -112,6 +113,7 @@ def test_other_folders_are_left_alone(tiny_run, tmp_path, capsys):
     assert "is a file; give a folder" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_fine_tuning_that_is_stopped_says_what_continues_it(tiny_run, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
