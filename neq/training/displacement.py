@@ -53,4 +53,4 @@ class Displacement:
         with torch.no_grad():
             parts = gradient.split([parameter.numel() for parameter in self._parameters])
             for parameter, part in zip(self._parameters, parts, strict=True):
-                parameter += part.view_as(parameter)
+                parameter.add_(part.view_as(parameter))

@@ -159,19 +159,22 @@ def test_the_prediction_counts_the_teacher_and_a_budget_in_bytes_its_projection(
     assert all(report.metrics["Budget"]["used"] <= 100_000 for report in diary.reports)
 
 
-def test_beside_an_adaptation_the_teacher_sees_the_images_of_both_domains(tmp_path):
-    with adaptation(tmp_path, "mcc", domains(tmp_path), **BOTH, n_epochs=1) as (run, diary):
+@pytest.mark.parametrize("sharpness", [None, 0.05])
+def test_beside_an_adaptation_the_teacher_sees_the_images_of_both_domains(tmp_path, sharpness):
+    settings = {**BOTH, "n_epochs": 1, "sharpness_radius": sharpness}
+    with adaptation(tmp_path, "mcc", domains(tmp_path), **settings) as (run, diary):
         teacher = Teacher(wide(), PLAIN, PLAIN)
         seen, real = [], teacher.network.forward
         teacher.network.forward = lambda x: (seen.append(len(x)), real(x))[1]
         inputs = SimpleNamespace(config=run.config, device=run.device, network=run.network, data=run.data)
         task = Distillation(run.task, teacher, inputs)
-        assert task.passes(run.config) == (2,)
+        assert task.passes(run.config) == ((2,) if sharpness is None else (1, 2))
         object.__setattr__(run, "task", task)
         seen.clear()
         batch = next(run.task.batches(0, 0))
         train(run)
-        assert set(seen) == {len(batch.images)}
+        of_a_step = {len(batch.images)} if sharpness is None else {len(batch.labels), len(batch.images)}
+        assert set(seen) == of_a_step
         assert len(diary.reports) == 1
 
 
