@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from neq.cli.parsing import Parser, check_new_file, count
 from neq.utils.errors import UserError
 from neq.utils.exit_codes import Ended
+from neq.utils.launch_env import quiet_connections
 
 if TYPE_CHECKING:
     from neq.partition.deploy import DevicePart, Manifest
@@ -33,7 +34,7 @@ def command(arguments: list[str]) -> int:
     """
     options = _parser().parse_args(arguments[1:])
     _check(options)
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read when torch is imported
+    quiet_connections()
     import torch
 
     from neq.partition.cpu_share import quota, sleeping
@@ -209,14 +210,14 @@ def _file(text: str) -> Path:
 def _parser() -> Parser:
     parser = Parser(
         prog="neq partition run",
-        description="Run a branched network on two devices: this command with --rank 0 on one, with --rank 1 on "
-        "the other (or both on one machine). Each loads its own file. Device 0 has the images and prints their "
-        "classes; without images, one of noise is run. Both print the latency, with waiting apart. Connections "
-        "are neither encrypted nor authenticated: use a network that you trust.",
+        description="Run a branched network on two devices: this command with --rank 0 on one, with --rank 1 "
+        "on the other (or both on one machine). Each loads its own file. Device 0 has the images and prints "
+        "their classes; without images, one of noise is run. Both print the latency, with waiting apart. "
+        "Connections are neither encrypted nor authenticated: use a network that you trust.",
     )
     add = parser.add_argument
     add("network", metavar="DIR|MODEL",
-        help="folder of neq partition split; or a network's name or .json file, with random weights")  # fmt: skip
+        help="folder of neq partition split; or a network's name or .json file, weights at random")  # fmt: skip
     add("--rank", type=int, choices=(0, 1), required=True, help="which device this is")
     add("--address", default=ADDRESS, metavar="HOST:PORT",
         help=f"of device 0, as device 1 reaches it (default: {ADDRESS})")  # fmt: skip

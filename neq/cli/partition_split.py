@@ -77,8 +77,8 @@ def opened(name: str, image_size: int | None) -> tuple[BranchedNetwork, tuple[st
 def _parser() -> Parser:
     parser = Parser(
         prog="neq partition split",
-        description="Write a branched network as a file for each of two devices (the stem, its branch, and for "
-        "device 0 the head; batch norms folded) and a manifest with their hashes. Each device needs the "
+        description="Write a branched network as a file for each of two devices (the stem, its branch, and "
+        "for device 0 the head; batch norms folded) and a manifest with their hashes. Each device needs the "
         "manifest and its own file. A network by name has random weights: for its latency.",
     )
     add = parser.add_argument

@@ -57,7 +57,7 @@ def quota(share: float, root: Path = ROOT) -> Iterator[None]:
 
 
 def sleeping(share: float) -> Callable[[float], None] | None:
-    """A function that sleeps after work of some seconds, so that it takes as long as with a share of the time.
+    """A function that sleeps after work, so that it takes as long as with a share of a processor.
 
     Args:
         share: above 0, up to 1; at 1 there is none.
@@ -100,6 +100,6 @@ def _limit(group: Path, is_v2: bool, share: float) -> None:
 
 def _impossible(error: OSError) -> UserError:
     return UserError(
-        f"--cpu-share by quota is not possible here ({error.strerror or error}); it needs a control group with "
-        "the controller cpu that may be written, as root has it; give --slow-by sleep"
+        f"--cpu-share by quota is not possible here ({error.strerror or error}); it needs a control group "
+        "with the controller cpu that may be written, as root has it; give --slow-by sleep"
     )

@@ -1,7 +1,7 @@
 """The exchange of feature maps between two devices, over torch.distributed's gloo.
 
-Gloo sends contiguous memory. A map in channels_last [B, C, H, W] is sent as its permuted view [B, H, W, C], which
-is contiguous: nothing is copied. What is received is written to buffers that are allocated once.
+Gloo sends contiguous memory. A map in channels_last [B, C, H, W] is sent as its permuted view [B, H, W, C],
+which is contiguous: nothing is copied. What is received is written to buffers that are allocated once.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """A branched network run by two devices, an image at a time, and the time that each part of it takes.
 
 Device 0 sends the image to device 1. Both compute the stem and their branch, segment by segment, and exchange
-what a segment returns; device 0 computes the head. Each does with the same tensors, in the same order, what one
-process does, so its outputs are the same to the last bit.
+what a segment returns; device 0 computes the head. Each does with the same tensors, in the same order, what
+one process does, so its outputs are the same to the last bit.
 
-The two devices' clocks are not compared. At a sync, the one that comes last waits for nothing: the time that it
-takes there is the exchange, and what the other one takes longer is waiting.
+The two devices' clocks are not compared. At a sync, the one that comes last waits for nothing: the time that
+it takes there is the exchange, and what the other one takes longer is waiting.
 """
 
 from __future__ import annotations
@@ -273,7 +273,7 @@ def _of_device(every: Sequence[Times], exchanges: Sequence[Sequence[float]]) -> 
 
 
 def _reported(peer: Peer, counted: Iterable[Times]) -> Latency | None:
-    """Both devices' latency: each tells the other its times; of device 1 the first may be those of a warm-up."""
+    """Both devices' latency, of the last images that both counted: each tells the other its times."""
     own = list(counted)
     peer.meeting.tell({"times": [asdict(times) for times in own]})
     message: Mapping[str, Any] = peer.meeting.hear()
