@@ -185,11 +185,11 @@ def _described(found: Latency, options: argparse.Namespace, manifest: Manifest) 
     }
 
 
-def _seconds(text: str) -> float:
+def limit(text: str) -> float:
     return _number(text, 0.1, 86400, "seconds from .1 to 86400 are expected")
 
 
-def _share(text: str) -> float:
+def fraction(text: str) -> float:
     return _number(text, 0.01, 1, "a share of a processor from .01 to 1 is expected")
 
 
@@ -217,7 +217,7 @@ def _parser() -> Parser:
     )
     add = parser.add_argument
     add("network", metavar="DIR|MODEL",
-        help="folder of neq partition split; or a network's name or .json file, weights at random")  # fmt: skip
+        help="folder of neq partition split; or a name or .json file, with random weights")  # fmt: skip
     add("--rank", type=int, choices=(0, 1), required=True, help="which device this is")
     add("--address", default=ADDRESS, metavar="HOST:PORT",
         help=f"of device 0, as device 1 reaches it (default: {ADDRESS})")  # fmt: skip
@@ -228,10 +228,10 @@ def _parser() -> Parser:
     add("--output", type=_file, metavar="FILE", help="a .csv file: image, rank, class, probability")
     add("--latency", type=_file, metavar="FILE", help="a .json file: the latency of both devices")
     add("--force", action="store_true", help="replace files that are there")
-    add("--timeout", type=_seconds, default=TIMEOUT, metavar="S",
+    add("--timeout", type=limit, default=TIMEOUT, metavar="S",
         help=f"seconds to wait for the other device, each time (default: {TIMEOUT:g})")  # fmt: skip
     add("--threads", type=count, default=1, metavar="N", help="of this device (default: 1)")
-    add("--cpu-share", type=_share, default=1.0, metavar="SHARE",
+    add("--cpu-share", type=fraction, default=1.0, metavar="SHARE",
         help="emulate a slower device: a share of one processor")  # fmt: skip
     add("--slow-by", choices=("quota", "sleep"), default="quota",
         help="how: by the kernel's quota, or by sleeping after each part (default: quota)")  # fmt: skip

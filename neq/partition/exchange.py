@@ -92,18 +92,22 @@ class Peer:
 
 @contextmanager
 def open_peer(
-    address: tuple[str, int], rank: int, hello: Mapping[str, str], timeout: float
+    address: tuple[str, int],
+    rank: int,
+    hello: Mapping[str, str],
+    timeout: float,
+    server: socket.socket | None = None,
 ) -> Iterator[Peer]:
     """The other device, met and connected.
 
     Args:
-        address, rank, hello, timeout: as of `neq.partition.meeting.meet`.
+        address, rank, hello, timeout, server: as of `neq.partition.meeting.meet`.
 
     Raises:
         UserError: the address cannot be used, or the devices do not run the same.
         PeerLost: the other device has not come, has ended, or is late.
     """
-    meeting = meet(address, rank, hello, timeout)
+    meeting = meet(address, rank, hello, timeout, server)
     try:
         _join(meeting, rank, timeout)
         yield Peer(rank, meeting, timeout)

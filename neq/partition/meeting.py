@@ -111,7 +111,13 @@ class Meeting:
         self._connection.close()
 
 
-def meet(address: tuple[str, int], rank: int, hello: Mapping[str, str], timeout: float) -> Meeting:
+def meet(
+    address: tuple[str, int],
+    rank: int,
+    hello: Mapping[str, str],
+    timeout: float,
+    server: socket.socket | None = None,
+) -> Meeting:
     """Meets the other device, and checks that both run the same.
 
     Args:
@@ -119,6 +125,7 @@ def meet(address: tuple[str, int], rank: int, hello: Mapping[str, str], timeout:
         rank: of this device, 0 or 1.
         hello: values of AGREED.
         timeout: seconds to wait for the other device, and for each of its messages.
+        server: of device 0, that listens at the address already; closed in the end.
 
     Raises:
         UserError: an address that cannot be used, or devices that do not run the same; on both.
@@ -126,7 +133,10 @@ def meet(address: tuple[str, int], rank: int, hello: Mapping[str, str], timeout:
     """
     until = time.monotonic() + timeout
     own = {"magic": MAGIC, "rank": rank, **hello}
-    meeting, theirs = (_accepted if rank == 0 else _connected)(address, own, until, timeout)
+    if rank == 0:
+        meeting, theirs = _accepted(server or listening(*address), own, until, timeout)
+    else:
+        meeting, theirs = _connected(address, own, until, timeout)
     differ = [key for key in AGREED if theirs.get(key) != hello[key]]
     if differ:
         meeting.close()
@@ -158,10 +168,10 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 def _accepted(
-    address: tuple[str, int], own: Mapping[str, Any], until: float, timeout: float
+    server: socket.socket, own: Mapping[str, Any], until: float, timeout: float
 ) -> tuple[Meeting, dict[str, Any]]:
     """Waits for device 1; whoever else connects is ignored."""
-    with listening(*address) as server:
+    with server:
         while (left := until - time.monotonic()) > 0:
             server.settimeout(left)
             try:
