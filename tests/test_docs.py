@@ -56,6 +56,12 @@ def test_the_task_example_of_the_architecture_page(tmp_path, monkeypatch):
     assert (tmp_path / "my_run/last.pt").exists()
 
 
+def test_the_example_of_the_partition_page(capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/partition.md").read_text(), re.S)
+    exec(code, {})
+    assert capsys.readouterr().out.splitlines() == ["a (112, 14, 14)", "a (184, 7, 7)", "a (352, 7, 7)"]
+
+
 def test_the_example_of_the_compression_page(tiny_run, tmp_path, monkeypatch, capsys):
     pytest.importorskip("torch_pruning", reason="the extra compression is not installed")
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/compression.md").read_text(), re.S)

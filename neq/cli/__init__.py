@@ -30,6 +30,7 @@ COMMANDS: Commands = {
     "export": ("neq.cli.export", "write the best network of a run as an ONNX file"),
     "quantize": ("neq.cli.quantize", "write a float network as an int8 network, which trains as int8:FILE"),
     "compress": ("neq.cli.compress", "make the best network of a run smaller, and fine-tune it again"),
+    "partition": ("neq.cli.partition", "networks of two branches for two devices: neq partition show MODEL"),
     "networks": ("neq.cli.catalog", "list the networks by name; neq networks NAME ... shows some"),
     "datasets": ("neq.cli.catalog", "list the data sets by name"),
 }

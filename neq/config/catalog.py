@@ -34,6 +34,8 @@ PRE_TRAINED = "pre_trained_"
 LIBRARIES = ("torchvision", "timm")
 # Prefix of a net_name, `PREFIX:NAME` -> the entry's fields by NAME; those of wings.
 _families: dict[str, Callable[[str], Mapping[str, object]]] = {}
+# Of those whose networks may start at random: whether NAME starts trained, given the setting `weights`.
+_starts_trained: dict[str, Callable[[str, str], bool]] = {}
 # The input that the weights of MCUNet's model zoo expect: values in -1 .. 1.
 ZOO_INPUT = MeanStd(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 # Hexadecimal digits that stand for a scheme file's content.
@@ -235,18 +237,26 @@ def _network(name: str) -> NetworkEntry:
     return NetworkEntry.model_validate(describe(library, model, pretrained=plain != name))
 
 
-def register_family(prefix: str, describe: Callable[[str], Mapping[str, object]]) -> None:
+def register_family(
+    prefix: str,
+    describe: Callable[[str], Mapping[str, object]],
+    starts_trained: Callable[[str, str], bool] | None = None,
+) -> None:
     """Adds the networks `PREFIX:NAME` of a wing.
 
     Args:
         prefix: that no other family has.
         describe: returns the fields of NAME's entry, with `builder`; raises UserError where there is none.
+        starts_trained: returns, of NAME and the setting `weights`, whether the network starts from trained
+            weights; none: by default, and from a file.
 
     Raises:
         ValueError: the prefix is taken.
     """
     if prefix in LIBRARIES or _families.setdefault(prefix, describe) is not describe:
         raise ValueError(f"networks {prefix}:NAME are registered already; choose another prefix")
+    if starts_trained is not None:
+        _starts_trained[prefix] = starts_trained
 
 
 def plain_network(name: str) -> str:
@@ -263,7 +273,10 @@ def is_pretrained(net_name: str, weights: str) -> bool:
         net_name: of the network.
         weights: as the setting gives them: default, none, or a file.
     """
-    has_weights = net_name.startswith(PRE_TRAINED) or net_name.partition(":")[0] in _families
+    prefix, _, name = net_name.partition(":")
+    if prefix in _starts_trained:
+        return _starts_trained[prefix](name, weights)
+    has_weights = net_name.startswith(PRE_TRAINED) or prefix in _families
     return weights not in WEIGHTS_BY_NAME or (weights == "default" and has_weights)
 
 

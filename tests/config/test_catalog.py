@@ -14,6 +14,7 @@ from neq.config.catalog import (
     dataset,
     dataset_name,
     datasets,
+    is_pretrained,
     network,
     networks,
     read_entries,
@@ -35,6 +36,24 @@ def test_networks() -> None:
     assert tiny.first == 24
     assert tiny.rows[:2] == ((1, 16, 1, 3), (4, 16, 2, 5))
     assert len(tiny.rows) == 15
+
+
+def test_a_family_says_what_starts_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog, "_families", {})
+    monkeypatch.setattr(catalog, "_starts_trained", {})
+    catalog.register_family("always", lambda name: {"input_size": 8, "builder": "module:build"})
+    catalog.register_family(
+        "asked",
+        lambda name: {"input_size": 8, "builder": "module:build"},
+        lambda name, weights: (name, weights) == ("one", "default"),
+    )
+    assert is_pretrained("always:one", "default")
+    assert not is_pretrained("always:one", "none")
+    assert is_pretrained("asked:one", "default")
+    assert not is_pretrained("asked:two", "default")
+    assert not is_pretrained("asked:one", "file.json")
+    with pytest.raises(ValueError, match="asked:NAME are registered already"):
+        catalog.register_family("asked", lambda name: {})
 
 
 FIELD_NAMES = [
