@@ -76,12 +76,14 @@ class FixedPrefix:
 
     Args:
         point: name of the place between them, the same for all plans of a network.
+        layer: name of the last layer before it.
         before: images [B, 3, H, W] -> maps [B, ...], without gradients.
         after: maps -> the network's result.
         digest: returns a hash of all that `before` computes with: weights, statistics, structure.
     """
 
     point: str
+    layer: str
     before: Callable[[Tensor], Tensor]
     after: Callable[[Tensor], Any]
     digest: Callable[[], str]
@@ -105,9 +107,10 @@ def fixed_prefix(
         at: the prefix that ends at this point instead; None where that is not fixed.
         context: entered around both parts.
     """
-    point = _point(graph, calls, parts, at)
-    if point is None:
+    found = _point(graph, calls, parts, at)
+    if found is None:
         return None
+    point, layer = found
     first, second = (MethodType(forward, root) for forward in forwards_of(graph, [point]))
 
     @torch.no_grad()
@@ -120,7 +123,7 @@ def fixed_prefix(
         with context():
             return second(maps)
 
-    return FixedPrefix(point.name, before, after, lambda: _digest(graph, point, calls))
+    return FixedPrefix(point.name, layer, before, after, lambda: _digest(graph, point, calls))
 
 
 def planned_prefix(
@@ -172,17 +175,20 @@ def plain_prefix(network: nn.Module, parts: Collection[str], at: str | None = No
     return fixed_prefix(graph, network, Calls(network, {}, train=False, batch_statistics=False), parts, at)
 
 
-def _point(graph: fx.Graph, calls: Calls, parts: Collection[str], at: str | None) -> fx.Node | None:
-    """The last node of the prefix."""
+def _point(
+    graph: fx.Graph, calls: Calls, parts: Collection[str], at: str | None
+) -> tuple[fx.Node, str] | None:
+    """The last node of the prefix, and the last layer in it."""
     modules = dict(calls.network.named_modules())
-    alone, has_layer, found = crosses_alone(graph), False, None
+    alone, layer, found = crosses_alone(graph), None, None
     for node in graph.nodes:
         if node.op == "output" or not _is_fixed(node, calls, modules, parts):
             break
         if node.op == "call_module":
-            has_layer |= any(layer_kind(modules[name]) is not None for name in calls.of(node).modules)
-        if has_layer and node in alone and at in (None, node.name):
-            found = node
+            layers = (name for name in calls.of(node).modules if layer_kind(modules[name]) is not None)
+            layer = next(layers, layer)
+        if layer is not None and node in alone and at in (None, node.name):
+            found = node, layer
     return found
 
 

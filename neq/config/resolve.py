@@ -149,6 +149,13 @@ def _catalog_changes(asked: Config, overridden: Set[str]) -> tuple[dict[str, obj
     data, notes = asked.data_provider, []
     name, root = _dataset_and_root(data, overridden)
     entry = dataset(name)
+    views = data.views
+    if isinstance(data.prefix_cache, int):
+        if views not in (None, data.prefix_cache):
+            raise UserError(
+                f"prefix_cache {data.prefix_cache} and views {views} are both given; give one of them"
+            )
+        views = data.prefix_cache
     classes = data.new_num_classes
     if entry.classes is not None and classes is not None and classes != entry.classes:
         if "new_num_classes" in overridden:
@@ -160,6 +167,7 @@ def _catalog_changes(asked: Config, overridden: Set[str]) -> tuple[dict[str, obj
         "root": root,
         "new_num_classes": classes if entry.classes is None else entry.classes,
         "image_size": data.image_size or net.input_size,
+        "views": views,
         "mean_std": data.mean_std or net.mean_std or entry.mean_std,
         **_network_of_file(asked.net_config, net.file),
     }
@@ -215,6 +223,7 @@ def _check_together(config: Config) -> None:
             )
     _check_what_trains(config)
     _check_targets(config)
+    _check_prefix(config)
     if run.base_lr == "auto" and not data.use_validation:
         raise UserError(
             "base_lr 'auto' compares rates on validation images, which use_validation false leaves out; "
@@ -273,6 +282,40 @@ def _check_targets(config: Config) -> None:
                 f"{key} {shown(value)} is not allowed with objective {config.objective!r}, whose loss does "
                 "not have it; leave it out, or take objective 'classification'"
             )
+
+
+def _check_prefix(config: Config) -> None:
+    """Checks that maps can be kept where a number of views asks for it; else UserError."""
+    data, neq, run = config.data_provider, config.NEq_config, config.run_config
+    asked = data.prefix_cache
+    if data.prefix_precision != "exact" and not isinstance(asked, int):
+        raise UserError(
+            f"prefix_precision {data.prefix_precision!r} rounds maps that are kept, under a number of views; "
+            f"give --prefix_cache N, here {asked!r}, or leave it out"
+        )
+    if not isinstance(asked, int):
+        return
+    moving = [
+        name
+        for name in (neq.initialization, neq.neuron_selection)
+        if POLICIES[name].chooses and (not POLICIES[name].is_static or neq.choose_every is not None)
+    ]
+    refused = {
+        f"norm_mode {neq.norm_mode!r}, whose norms see the batch; take norm_mode 'frozen'": (
+            neq.norm_mode != "frozen"
+        ),
+        "mixup and cutmix, which change the images in every step; leave them out": bool(
+            run.mixup or run.cutmix
+        ),
+        "checkpoint_segments and checkpoint_cuts; leave them out: what is kept is not computed again": (
+            run.checkpoint_segments > 1 or bool(run.checkpoint_cuts)
+        ),
+        f"prefix_precision {data.prefix_precision!r} where {' and '.join(moving)} may choose other layers in "
+        "later epochs; take prefix_precision 'exact'": data.prefix_precision != "exact" and bool(moving),
+    }
+    for reason, applies in refused.items():
+        if applies:
+            raise UserError(f"prefix_cache {asked} is not allowed with {reason}; or take prefix_cache auto")
 
 
 def _random_start(config: Config) -> tuple[str, ...]:

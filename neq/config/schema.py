@@ -206,6 +206,15 @@ class DataProvider(Section):
         description="random views of each training image, which epochs take in turn; none: one of its own in "
         "every epoch",
     )
+    prefix_cache: Literal["auto", "off"] | Annotated[int, Field(ge=1)] = Field(
+        "auto",
+        description="keep what frozen first layers make of images: of so many views of each; auto: of a "
+        "small set, where it can be done; off",
+        json_schema_extra=NOT_IDENTITY,
+    )
+    prefix_precision: Literal["exact", "fp16", "bf16", "int8"] = Field(
+        "exact", description="how a training image's maps are kept under a number of prefix_cache"
+    )
     on_bad_image: Literal["error", "skip"] = Field(
         "error",
         description="images that cannot be read: refuse to start, or leave them out",

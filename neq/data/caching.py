@@ -241,13 +241,15 @@ def _disk_folder(source: Source, limit: int, expected: int) -> tuple[Path, int]:
         os.utime(own)
     others: list[tuple[float, int, Path]] = []
     with contextlib.suppress(OSError):  # what another process removes meanwhile takes no room
-        others = sorted((path.stat().st_mtime, _size(path), path) for path in base.iterdir() if path != own)
-    while others and sum(size for _, size, _ in others) + max(expected, _size(own)) > limit:
+        others = sorted(
+            (path.stat().st_mtime, folder_size(path), path) for path in base.iterdir() if path != own
+        )
+    while others and sum(size for _, size, _ in others) + max(expected, folder_size(own)) > limit:
         shutil.rmtree(others.pop(0)[2], ignore_errors=True)
-    return own, max(0, limit - sum(size for _, size, _ in others) - _size(own))
+    return own, max(0, limit - sum(size for _, size, _ in others) - folder_size(own))
 
 
-def _size(folder: Path) -> int:
+def folder_size(folder: Path) -> int:
     """Bytes of a tree; incomplete files of killed processes are removed."""
     total = 0
     for place, _, names in os.walk(folder):

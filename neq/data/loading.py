@@ -99,6 +99,7 @@ class Images(Dataset[Item | UserError]):
     ) -> None:
         self.decoded = decoded
         self.resized = resized
+        self.is_cached = False  # whether both read from a cache, where there is one
         self._labels = labels
         self._training = training
         self._seed = seed

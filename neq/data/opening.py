@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Literal, Self, TypeVar
 
 import numpy as np
+import PIL
 import torch
+import torchvision
 from torchvision.transforms import v2
 
 from neq.config.catalog import DatasetEntry
+from neq.config.paths import cache_folder
 from neq.config.schema import Augmentation, DataProvider, MeanStd
 from neq.data.caching import Read, plan_cache
 from neq.data.checking import check_images, describe_skipped
 from neq.data.copies import copies_note
+from neq.data.disk_memo import file_stamp
 from neq.data.loading import Batch, Images, Key, Loader, eval_keys, train_keys
+from neq.data.map_stores import DiskMaps, MapStore, MemoryMaps
+from neq.data.mapped import Maps, mapped_batches
 from neq.data.registry import open_source
 from neq.data.sources import Source
 from neq.data.splits import resplit, split, velocity_note
@@ -36,6 +42,7 @@ class Data:
         counts: images of `train`, `validation`, `velocity` and `test`.
         fingerprint: identifies this copy of the images; None if there is only one.
         notes: lines for the user about how the data was read.
+        is_augmented: whether training images are augmented at random.
         skipped: the files of the images that cannot be read and were left out.
         steps_per_epoch: training batches of an epoch.
         share: fraction of a training batch that this rank loads, in (0, 1].
@@ -77,6 +84,11 @@ class Data:
         self._device = device
         self._size, self._rank, self._processes = size, rank, processes
         self._normalize = normalization(mean_std)
+        self._train_maps: Maps | None = None
+        self._eval_maps: Maps | None = None
+        shown = (settings.dataset, source.fingerprint, source.variant, size, augmentation, mean_std)
+        self._stamp = partial(file_stamp, source.files, PIL.__version__, torchvision.__version__, *shown)
+        self._drawn_by = (seed, settings.resize_scale, settings.color_aug)
         self.classes = source.classes
         self.counts = {name: len(part) for name, part in self._parts.items()}
         self.fingerprint = source.fingerprint
@@ -92,8 +104,10 @@ class Data:
         self._images = Images(source.image, resized, source.labels, random, seed)
         plan = plan_cache(settings, source, self._parts, augmented=random is not None)
         name = f"{'photo' if augmentation == 'photo' else 'square'}-{size}"
+        self.is_augmented = random is not None
+        self._keeps_on_disk, self._cache_limit = settings.cache == "disk", plan.limit
+        self._cache_expected = plan.expected if plan.kind == "memory" else 0
         self._fill_cache = partial(plan.build, source, resized, name, settings.n_worker)
-        self._is_cached = False
         self._loader = Loader(self._images, settings.n_worker, pin_memory=device.type == "cuda")
         classes = settings.new_num_classes
         has = f"{settings.dataset} has {len(self.classes)} classes"
@@ -114,6 +128,33 @@ class Data:
         other = copy.copy(self)
         other._test_batch_size = images
         return other
+
+    def mapped(self, train: Maps | None, evaluation: Maps | None) -> Data:
+        """The same data, with maps in place of images.
+
+        Args:
+            train: of the images of `train_batches`; None: the images themselves.
+            evaluation: of those of `eval_batches`.
+        """
+        other = copy.copy(self)
+        other._train_maps, other._eval_maps = train, evaluation
+        return other
+
+    @cached_property
+    def map_store(self) -> MapStore:
+        """Where maps are kept: on disk under `cache: disk`, else in memory, beside the images."""
+        if self._keeps_on_disk:
+            return DiskMaps(cache_folder() / "maps", self._cache_limit)
+        return MemoryMaps(max(0, self._cache_limit - self._cache_expected))
+
+    @property
+    def views(self) -> int | None:
+        """How many views a training image has; None: one of its own in every epoch."""
+        return self._views if self.is_augmented else 1
+
+    def pixels(self, train: bool) -> str:
+        """A key that changes with what training images look like, or those of evaluations."""
+        return f"{self._stamp()} {self._drawn_by if train and self.is_augmented else ''}"
 
     def _check_batch(self) -> None:
         smallest = min(self._batch_size, self.counts["train"])
@@ -137,7 +178,7 @@ class Data:
         Yields:
             Images float32 [B, 3, S, S] and labels int64 [B]; each rank gets its share of the B.
         """
-        return self._batches(self._train_keys(epoch)[first:])
+        return self._batches(self._train_keys(epoch)[first:], self._train_maps)
 
     def _train_keys(self, epoch: int) -> list[list[Key]]:
         """The training batches of one epoch, of all ranks together."""
@@ -202,7 +243,7 @@ class Data:
             its share; together the ranks get every image once.
         """
         assert self.counts[name], f"this run has no {name} split"
-        return self._batches(eval_keys(self._parts[name], self._test_batch_size))
+        return self._batches(eval_keys(self._parts[name], self._test_batch_size), self._eval_maps)
 
     def names(self, name: Literal["validation", "test", "train", "velocity"]) -> tuple[str, ...]:
         """The files of a split's images, in the order of `eval_batches`; `image N` of one in memory."""
@@ -238,16 +279,30 @@ class Data:
 
         Each rank gets its share, which may be empty.
         """
-        self.fill_cache()
         keys: list[Key] = self._local([(None, int(index)) for index in self._parts["velocity"]])
         if not keys:
             return torch.empty(0, 3, self._size, self._size, device=self._device)
-        return self._finished(self._loader.load(keys))[0]
+        return self._loaded_now(keys)[0]
 
-    def _batches(self, plan: list[list[Key]]) -> Iterator[Batch]:
+    def _batches(self, plan: list[list[Key]], maps: Maps | None = None) -> Iterator[Batch]:
+        shares = [keys for keys in map(self._local, plan) if keys]
+        return self._loaded(shares) if maps is None else self._mapped(shares, maps)
+
+    def _loaded(self, shares: list[list[Key]]) -> Iterator[Batch]:
         self.fill_cache()
-        shares = [self._local(keys) for keys in plan]
-        return map(self._finished, self._loader.batches([keys for keys in shares if keys]))
+        return map(self._finished, self._loader.batches(shares))
+
+    def _mapped(self, shares: list[list[Key]], maps: Maps) -> Iterator[Batch]:
+        if not self.is_augmented:
+            shares = [[(None, index) for _, index in keys] for keys in shares]
+        found = mapped_batches(maps, shares, self._loaded, self._loaded_now)
+        labels = (self._labels[[index for _, index in keys]] for keys in shares)
+        return zip(found, labels, strict=True)
+
+    def _loaded_now(self, keys: list[Key]) -> Batch:
+        """One batch, without disturbing a running pass."""
+        self.fill_cache()
+        return self._finished(self._loader.load(keys))
 
     def _local(self, whole: Sequence[T]) -> list[T]:
         """The items of a batch that this rank loads: every n-th, so n ranks differ by at most one item."""
@@ -255,9 +310,9 @@ class Data:
 
     def fill_cache(self) -> None:
         """Fill the cache once, before loader processes start and inherit it."""
-        if not self._is_cached:
+        if not self._images.is_cached:
             self._images.decoded, self._images.resized = self._fill_cache()
-            self._is_cached = True
+            self._images.is_cached = True
 
     def _finished(self, batch: Batch) -> Batch:
         images, labels = batch

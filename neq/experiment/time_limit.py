@@ -14,6 +14,7 @@ from neq.training import EpochReport, Progress, Training, choose_neurons, make_p
 from neq.training.epoch_state import EpochState
 from neq.training.evaluation import evaluate
 from neq.training.optimizer import make_optimizer
+from neq.training.prefix_maps import Inputs
 from neq.training.rate_search import search_cost
 from neq.training.steps import Epoch, batches_from, train_step
 from neq.utils.errors import UserError
@@ -142,8 +143,8 @@ def _step_seconds(run: Training) -> float:
     extra = run.task.extra_parameters()
     optimizer = make_optimizer(plan, run.config, extra.values())
     state = EpochState.start(choice, _WARM_UP + _MEASURED, run.device)
-    epoch = Epoch(0, state, plan, optimizer, extra, 0.0)
-    for number, batch in enumerate(islice(batches_from(run, 0), _WARM_UP + _MEASURED)):
+    epoch = Epoch(0, state, plan, Inputs(run.task, plan), optimizer, extra, 0.0)
+    for number, batch in enumerate(islice(batches_from(run.task, 0), _WARM_UP + _MEASURED)):
         if number == _WARM_UP:
             started = time.perf_counter()
         state.add(train_step(run, epoch, batch))

@@ -20,6 +20,7 @@ from neq.training import Training, make_plan
 from neq.training.epoch_state import EpochState
 from neq.training.evaluation import evaluate
 from neq.training.optimizer import make_optimizer
+from neq.training.prefix_maps import Inputs
 from neq.training.rate_search import grid
 from neq.training.steps import Epoch, batches_from, is_finite, seed_dropout, train_step
 from neq.training.unchanged import unchanged
@@ -101,10 +102,18 @@ def _trained(run: Training, plan: Plan, choice: Allocation, seconds: float) -> b
     optimizer = make_optimizer(plan, run.config, extra.values())
     for group in optimizer.param_groups:
         group["lr"] = rate
-    epoch = Epoch(0, EpochState.start(choice, _MOST_STEPS, run.device), plan, optimizer, extra, rate)
+    epoch = Epoch(
+        0,
+        EpochState.start(choice, _MOST_STEPS, run.device),
+        plan,
+        Inputs(run.task, plan),
+        optimizer,
+        extra,
+        rate,
+    )
     seed_dropout(run, epoch)
     end = time.perf_counter() + seconds
-    for batch in batches_from(run, 0):
+    for batch in batches_from(run.task, 0):
         epoch.state.add(train_step(run, epoch, batch))
         if time.perf_counter() >= end or epoch.state.step == _MOST_STEPS:
             break

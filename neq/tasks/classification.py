@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator
 from typing import Literal, Self, TypeVar, cast
 
@@ -33,6 +34,7 @@ class Classification(Task[LabelledBatch]):
     def __init__(self, data: Data, device: torch.device, targets: Targets | None = None) -> None:
         self._data, self._device, self._targets = data, device, targets
         self.steps_per_epoch, self.share = data.steps_per_epoch, data.share
+        self._layout = torch.channels_last
 
     @classmethod
     def of_run(cls, inputs: TaskInputs) -> Self:
@@ -48,7 +50,7 @@ class Classification(Task[LabelledBatch]):
         batches: Iterator[LabelledBatch] = self._data.train_batches(epoch, start)
         if self._targets is not None:
             batches = self._targets.of_batches(batches, epoch, start)
-        return on_device(batches, self._device)
+        return on_device(batches, self._device, self._layout)
 
     def step(self, forward: Forward, batch: LabelledBatch) -> StepOutput:
         """Cross entropy of the outputs; counts images and hits."""
@@ -67,10 +69,18 @@ class Classification(Task[LabelledBatch]):
     def evaluate(self, network: Forward, split: str) -> Iterator[Counts]:
         """Counts images, hits and the sum of their losses."""
         batches = self._data.eval_batches(cast(Literal["validation", "test"], split))
-        for images, labels in on_device(batches, self._device):
+        for images, labels in on_device(batches, self._device, self._layout):
             outputs = network(images)
             loss = cross_entropy(outputs, labels, "sum").double()
             yield {**count_hits(outputs, labels), "loss": loss}
+
+    def on_maps(self, data: Data) -> Self | None:
+        """The same on maps; None where images are mixed, or a subclass may use them otherwise."""
+        if type(self) is not Classification or (self._targets is not None and self._targets.mixes):
+            return None
+        other = copy.copy(self)
+        other._data, other._layout = data, torch.preserve_format
+        return other
 
     def tested(self) -> tuple[Data, Iterator[LabelledBatch]]:
         """The run's data set and the images of its test split."""
@@ -122,11 +132,13 @@ def classification_scores(counts: Counts) -> dict[str, float]:
     return scores
 
 
-def on_device(batches: Iterable[Tensors], device: torch.device) -> Iterator[Tensors]:
-    """Batches moved to a device, images in channels_last."""
+def on_device(
+    batches: Iterable[Tensors], device: torch.device, layout: torch.memory_format = torch.channels_last
+) -> Iterator[Tensors]:
+    """Batches moved to a device, images in a memory layout."""
     for images, *others in batches:
         moved = (
-            images.to(device, memory_format=torch.channels_last, non_blocking=True),
+            images.to(device, memory_format=layout, non_blocking=True),
             *(each.to(device, non_blocking=True) for each in others),
         )
         yield cast(Tensors, moved)

@@ -104,7 +104,7 @@ class Targets:
         self._weights = torch.ones(classes) if weights is None else weights
         self._mixup, self._cutmix = mixup, cutmix
         batch, processes = data.whole_train_labels(0).shape[1], data.own.step
-        if self._mixes and processes > 1 and batch % (2 * processes):
+        if self.mixes and processes > 1 and batch % (2 * processes):
             raise UserError(
                 f"mixup and cutmix pair the images of a batch within a process: {batch} images are not a "
                 f"multiple of 2 x {processes} processes; give another base_batch_size, or start one process"
@@ -133,7 +133,8 @@ class Targets:
         return cls(data, run.label_smoothing, weights, run.mixup, run.cutmix, config.manual_seed)
 
     @property
-    def _mixes(self) -> bool:
+    def mixes(self) -> bool:
+        """Whether images are mixed with one another."""
         return bool(self._mixup or self._cutmix)
 
     def of_batches(
@@ -152,7 +153,7 @@ class Targets:
         own, of_epoch = self._data.own, self._data.whole_train_labels(epoch)
         for step, (images, labels) in enumerate(batches, start):
             whole, mixing = F.one_hot(of_epoch[step], len(self._weights)).float(), None
-            if self._mixes:
+            if self.mixes:
                 seed = seed_for(self._seed, "mixup", epoch, step)
                 mixing = draw_mixing(self._mixup, self._cutmix, len(whole), images.shape[-1], seed)
                 partners = whole.roll(-(len(whole) // 2), 0)

@@ -222,6 +222,17 @@ class Task(Protocol[Batch]):
         """
         return (data,)
 
+    def on_maps(self, data: Data) -> Self | None:
+        """The same task on what the frozen first layers make of the images; `forward` then is the rest.
+
+        None, as by default: the task uses the images otherwise than by passing each to `forward`.
+
+        Args:
+            data: of the run, whose training and evaluation batches have maps in place of images; their layout
+                stays as it is.
+        """
+        return None
+
     def extra_parameters(self) -> Mapping[str, nn.Parameter]:
         """Parameters beside the network's that train with it, by name; on the device, the same on all ranks.
 

@@ -33,6 +33,7 @@ from neq.training.distributed.collectives import SINGLE_PROCESS, ProcessGroup
 from neq.training.epoch_state import EpochState
 from neq.training.forward import NetworkForward
 from neq.training.importance import measure_importance
+from neq.training.prefix_maps import PrefixMaps
 from neq.training.schedule import total_epochs
 from neq.training.step_times import StepTimes, device_latency
 from neq.training.stopping import Stop
@@ -132,6 +133,7 @@ class Training:
         checks: called between passes that are no steps: trials of learning rates, measuring importance; what
             they raise ends the run.
         step_times: by which a budget in time is filled.
+        maps: of the images, as far as they are kept.
         notes: called with each line for the user.
         fingerprint: of the run's images, those that the task opened among them; None: their names identify
             them.
@@ -149,6 +151,7 @@ class Training:
     stop: Stop = field(default_factory=Stop)
     checks: Sequence[Callable[[], None]] = ()
     step_times: StepTimes = field(default_factory=StepTimes)
+    maps: PrefixMaps = field(default_factory=PrefixMaps)
     notes: Callable[[str], object] = lambda line: None
     fingerprint: str | None = None
 
@@ -182,6 +185,7 @@ class Training:
             UserError: it cannot.
         """
         settings = self.config.run_config
+        self.maps.check(self)
         if settings.checkpoint_cuts:
             model = self.allocator(self.main_policy).model
             model.spec.plan(model.network, self.table, {}, cuts=settings.checkpoint_cuts)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from neq.tasks import Counts, Task, add_counts
 from neq.training.distributed.collectives import ProcessGroup
@@ -30,7 +30,9 @@ def evaluate(run: Training, split: str) -> dict[str, float]:
     """
     watch = run.stop.watch if run.processes.count == 1 else iter
     precision = run.config.run_config.precision
-    return run.task.scores(sum_counts(count(run.network, run.task, split, precision, watch), run.processes))
+    inputs = run.maps.of_evaluation(run)
+    counts = count(run.network, inputs.task, split, precision, watch, inputs.network)
+    return run.task.scores(sum_counts(counts, run.processes))
 
 
 @torch.no_grad()
@@ -40,6 +42,7 @@ def count(
     split: str,
     precision: str,
     watch: Callable[[Iterator[Counts]], Iterator[Counts]] = iter,
+    called: Callable[[Tensor], Tensor] | None = None,
 ) -> Counts:
     """The task's counts of a network on this process' share of a split.
 
@@ -49,10 +52,11 @@ def count(
         split: "validation" or "test".
         precision: "fp32", or "bf16" for autocast.
         watch: passes the counts of the batches on, or raises.
+        called: the part of the network that the task calls; none: all of it.
     """
     totals: Counts = {}
     with eval_mode(network):
-        for counts in watch(task.evaluate(NetworkForward(network, precision), split)):
+        for counts in watch(task.evaluate(NetworkForward(called or network, precision), split)):
             totals = add_counts(totals, counts)
     return totals
 

@@ -90,11 +90,12 @@ def _choose(run: Training, progress: Progress, number: int) -> Epoch:
     if (decay := run.config.run_config.ema_decay) is not None:
         progress.averages = progress.averages or Averages(decay)
         progress.averages.enter(plan)
-    base_lr = base_rate(run, progress, number, state, plan)
+    inputs = run.maps.of_steps(run, plan, number)
+    base_lr = base_rate(run, progress, number, state, plan, inputs)
     optimizer = make_optimizer(plan, run.config, extra.values())
     carry_optimizer_state(progress.optimizer, optimizer, plan)
     carry_task_state(progress.task_optimizer, optimizer, extra)
-    return Epoch(number, state, plan, optimizer, extra, base_lr)
+    return Epoch(number, state, plan, inputs, optimizer, extra, base_lr)
 
 
 def _record(

@@ -18,6 +18,7 @@ from neq.training.context import Progress, Training
 from neq.training.epoch_state import EpochState
 from neq.training.evaluation import evaluate
 from neq.training.optimizer import make_optimizer
+from neq.training.prefix_maps import Inputs
 from neq.training.schedule import total_epochs
 from neq.training.steps import (
     Epoch,
@@ -41,7 +42,9 @@ _STEPS = 20
 _TIE = 0.01
 
 
-def base_rate(run: Training, progress: Progress, number: int, state: EpochState, plan: Plan) -> float:
+def base_rate(
+    run: Training, progress: Progress, number: int, state: EpochState, plan: Plan, inputs: Inputs
+) -> float:
     """The learning rate of an epoch after warm-up; searched before its first step where the policy changes.
 
     Args:
@@ -50,6 +53,7 @@ def base_rate(run: Training, progress: Progress, number: int, state: EpochState,
         number: of the epoch.
         state: of the epoch.
         plan: of its neurons.
+        inputs: of its steps.
 
     Raises:
         TrainingDiverged: the training diverges at every rate.
@@ -59,7 +63,7 @@ def base_rate(run: Training, progress: Progress, number: int, state: EpochState,
     if isinstance(given, float):
         return given
     if state.step == 0 and run.policy(number).name != progress.policy:
-        progress.base_lr = _search(run, progress, number, state, plan)
+        progress.base_lr = _search(run, progress, number, state, plan, inputs)
     assert progress.base_lr is not None
     return progress.base_lr
 
@@ -103,7 +107,9 @@ def best_first(losses: Mapping[float, float], rates: Sequence[float]) -> list[fl
     return ranked
 
 
-def _search(run: Training, progress: Progress, number: int, state: EpochState, plan: Plan) -> float:
+def _search(
+    run: Training, progress: Progress, number: int, state: EpochState, plan: Plan, inputs: Inputs
+) -> float:
     """Runs the trials that progress does not hold yet, and returns the best rate."""
     settings = run.config.run_config
     rates = left = grid(settings)
@@ -116,7 +122,9 @@ def _search(run: Training, progress: Progress, number: int, state: EpochState, p
             done = (one for one in progress.rate_trials if trial.items() <= one.items())
             if (found := next(done, None)) is None:
                 with unchanged(run, plan, state.before):
-                    found = trial | {"val_loss": _trial(run, number, state, plan, rate, times * least)}
+                    found = trial | {
+                        "val_loss": _trial(run, number, state, plan, inputs, rate, times * least)
+                    }
                 progress.rate_trials.append(found)
                 if settings.checkpoint_minutes:
                     save(run, progress)
@@ -138,16 +146,22 @@ def _search(run: Training, progress: Progress, number: int, state: EpochState, p
 
 
 def _trial(
-    run: Training, number: int, state: EpochState, plan: Plan, rate: float, steps: int
+    run: Training, number: int, state: EpochState, plan: Plan, inputs: Inputs, rate: float, steps: int
 ) -> float | None:
     """The validation loss after a cosine schedule from a rate to 0; none where the training diverges."""
     extra = run.task.extra_parameters()
     optimizer = make_optimizer(plan, run.config, extra.values())
     trial = Epoch(
-        number, EpochState.start(state.choice, steps, run.device), plan, optimizer, extra, base_lr=rate
+        number,
+        EpochState.start(state.choice, steps, run.device),
+        plan,
+        inputs,
+        optimizer,
+        extra,
+        base_lr=rate,
     )
     seed_dropout(run, trial)
-    for batch in islice(batches_from(run, number), steps):
+    for batch in islice(batches_from(inputs.task, number), steps):
         if asked := run.processes.largest(run.stop.number):
             raise Stopped(asked)
         for group in optimizer.param_groups:

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from neq.backward import Plan, optimizer_state
-from neq.tasks import StepOutput, add_counts
+from neq.tasks import StepOutput, Task, add_counts
 from neq.training.context import Progress, Training
 from neq.training.displacement import Displacement
 from neq.training.epoch_state import EpochState
 from neq.training.evaluation import sum_counts
 from neq.training.forward import NetworkForward
 from neq.training.optimizer import task_state
+from neq.training.prefix_maps import Inputs
 from neq.training.profiling import SavedBytes, StepClock
 from neq.training.rank_state import gather_ranks
 from neq.training.schedule import learning_rate, total_epochs
@@ -38,6 +39,7 @@ class Epoch:
         number: from 0.
         state: its progress; changes with every step.
         plan: of its neurons.
+        inputs: what its steps pass through.
         optimizer: over the plan's parameters and the task's.
         extra: the task's parameters, by name.
         base_lr: the learning rate after warm-up.
@@ -46,6 +48,7 @@ class Epoch:
     number: int
     state: EpochState
     plan: Plan
+    inputs: Inputs
     optimizer: torch.optim.Optimizer
     extra: Mapping[str, nn.Parameter]
     base_lr: float
@@ -69,7 +72,7 @@ def train_steps(run: Training, progress: Progress, epoch: Epoch) -> dict[str, fl
     state, steps = epoch.state, run.task.steps_per_epoch
     seed_dropout(run, epoch)
     clock = StepClock(run.device, state.seconds)
-    for batch in run.task.batches(epoch.number, state.step):
+    for batch in epoch.inputs.task.batches(epoch.number, state.step):
         if state.step == steps:
             raise ValueError(f"{task_name(run)} yields more than its {steps} batches in epoch {epoch.number}")
         for group in epoch.optimizer.param_groups:
@@ -128,7 +131,7 @@ def train_step(run: Training, epoch: Epoch, batch: object, measured: SavedBytes 
     """Forward and backward for a batch, or for each of its micro-batches, and one update."""
     loss, counts = torch.zeros((), device=run.device), dict[str, Tensor | int]()
     first = 0
-    for part, share in run.task.micro_batches(batch, run.parts):
+    for part, share in epoch.inputs.task.micro_batches(batch, run.parts):
         output, images = _backward(run, epoch, part, share, first, measured)
         first += images
         loss, counts = loss + output.loss.detach() * share, dict(add_counts(counts, output.counts))
@@ -168,9 +171,9 @@ def _backward(
     )
     with displacement:
         forward = NetworkForward(
-            epoch.plan, settings.precision, run.shared_batch, measured, draws, displacement
+            epoch.inputs.network, settings.precision, run.shared_batch, measured, draws, displacement
         )
-        output = run.task.step(forward, batch)
+        output = epoch.inputs.task.step(forward, batch)
         _check_calls(run, forward)
         if output.loss.requires_grad:
             (output.loss * share).backward()
@@ -192,9 +195,9 @@ def _check_calls(run: Training, forward: NetworkForward) -> None:
         )
 
 
-def batches_from(run: Training, number: int) -> Iterator[Any]:
+def batches_from(task: Task[Any], number: int) -> Iterator[Any]:
     """The batches of an epoch, then those of the epochs that follow: a small set has few an epoch."""
-    return chain.from_iterable(run.task.batches(epoch, 0) for epoch in count(number))
+    return chain.from_iterable(task.batches(epoch, 0) for epoch in count(number))
 
 
 def task_name(run: Training) -> str:

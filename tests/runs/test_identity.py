@@ -42,6 +42,8 @@ OTHER = {
     "mean_std": [[0.5, 0.5, 0.5], [1, 1, 1]],
     "augmentation": "square",
     "views": 4,
+    "prefix_cache": 4,
+    "prefix_precision": "fp16",
     "on_bad_image": "skip",
     "cache": "disk",
     "cache_gib": 7,
