@@ -119,9 +119,9 @@ class _Computed:
     def row(self, key: MapKey) -> Tensor:
         """The row of a map."""
         maps, row_bytes = self._maps, self._maps.format.row_bytes
-        self._uses[key] -= 1
         while key in self._coming:
             self._add(*next(self._chunks))
+        self._uses[key] -= 1
         found = self._held.get(key) if self._uses[key] else self._held.pop(key, None)
         if found is None:
             found = maps.store.find(maps.digest, key)

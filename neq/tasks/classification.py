@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator
-from typing import Literal, Self, TypeVar, cast
+from typing import Any, Literal, Self, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -30,11 +29,11 @@ class Classification(Task[LabelledBatch]):
 
     best_by = "top1"
     has_micro_batches = True
+    _layout = torch.channels_last
 
     def __init__(self, data: Data, device: torch.device, targets: Targets | None = None) -> None:
         self._data, self._device, self._targets = data, device, targets
         self.steps_per_epoch, self.share = data.steps_per_epoch, data.share
-        self._layout = torch.channels_last
 
     @classmethod
     def of_run(cls, inputs: TaskInputs) -> Self:
@@ -74,13 +73,11 @@ class Classification(Task[LabelledBatch]):
             loss = cross_entropy(outputs, labels, "sum").double()
             yield {**count_hits(outputs, labels), "loss": loss}
 
-    def on_maps(self, data: Data) -> Self | None:
+    def on_maps(self, data: Data) -> Task[Any] | None:
         """The same on maps; None where images are mixed, or a subclass may use them otherwise."""
         if type(self) is not Classification or (self._targets is not None and self._targets.mixes):
             return None
-        other = copy.copy(self)
-        other._data, other._layout = data, torch.preserve_format
-        return other
+        return _OnMaps(data, self._device, self._targets)
 
     def tested(self) -> tuple[Data, Iterator[LabelledBatch]]:
         """The run's data set and the images of its test split."""
@@ -89,6 +86,17 @@ class Classification(Task[LabelledBatch]):
     def scores(self, counts: Counts) -> dict[str, float]:
         """Top-1 in per cent, and the mean cross entropy where the counts have losses."""
         return classification_scores(counts)
+
+
+class _OnMaps(Classification):
+    """Classification of maps, whose layout stays as it is."""
+
+    _layout = torch.preserve_format
+
+    def micro_batches(self, batch: LabelledBatch, parts: int) -> Iterator[tuple[LabelledBatch, float]]:
+        """Parts of their own: a view that is saved for backward would count as the whole batch."""
+        for (maps, *others), share in super().micro_batches(batch, parts):
+            yield (maps.clone() if parts > 1 else maps, *others), share
 
 
 def cross_entropy(outputs: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:

@@ -222,7 +222,7 @@ class Task(Protocol[Batch]):
         """
         return (data,)
 
-    def on_maps(self, data: Data) -> Self | None:
+    def on_maps(self, data: Data) -> Task[Any] | None:
         """The same task on what the frozen first layers make of the images; `forward` then is the rest.
 
         None, as by default: the task uses the images otherwise than by passing each to `forward`.

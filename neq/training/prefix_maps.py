@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from neq.backward import FixedPrefix, Plan, plain_prefix
+from neq.backward.fusion import traced
 from neq.config import Policy
 from neq.data.map_format import MapFormat
 from neq.data.mapped import Maps
@@ -84,7 +85,13 @@ class PrefixMaps:
         Raises:
             UserError: they cannot.
         """
-        if isinstance(asked := run.config.data_provider.prefix_cache, int) and (why := _why_not(run)):
+        asked = run.config.data_provider.prefix_cache
+        if not isinstance(asked, int):
+            return
+        why = _why_not(run)
+        if why is None and traced(run.network, run.table) is None:
+            why = f"{run.config.net_config.net_name} cannot be traced; take another network"
+        if why is not None:
             raise UserError(f"prefix_cache {asked} is not allowed: {why}, or take prefix_cache auto")
 
     def of_steps(self, run: Training, plan: Plan, epoch: int) -> Inputs:

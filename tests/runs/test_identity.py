@@ -143,7 +143,7 @@ def test_a_setting_renames_the_run_when_it_can_change_the_result(name: str) -> N
 # Spelled out: a setting that leaves the identity renames every run that has it.
 NO_PART = {
     *("project_name", "run_dir", "resume", "device", "memory", "root", "n_worker", "on_bad_image"),
-    *("cache", "cache_gib", "test_per_epochs", "checkpoint_minutes", "target_root"),
+    *("cache", "cache_gib", "prefix_cache", "test_per_epochs", "checkpoint_minutes", "target_root"),
 }
 
 
