@@ -17,8 +17,7 @@ from tests.training.runs import LISTS, run_of, stopped_and_resumed, without_time
 
 LAST = {
     **{"neuron_selection": "last", "initialization": "last", "norm_mode": "frozen", "n_epochs": 4},
-    # Of the 360 digits of the test split: 180 for training, 90 each for validation and test.
-    **{"split_of": "test", "split_shares": [0.5, 0.25, 0.25], "base_batch_size": 16},
+    **{"train_part": [0, 0.16], "base_batch_size": 16},
 }
 PHOTO = {**LAST, "augmentation": "photo", "views": 2}
 
