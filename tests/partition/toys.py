@@ -1,6 +1,9 @@
 """A small network and its branched forms."""
 
+from dataclasses import dataclass
+
 from neq.partition import Block, Conv, Model, branched
+from neq.partition.costs import block_macs
 
 IMAGE = 16
 # Stages: out channels, kernel, stride, expanded channels of their blocks.
@@ -37,3 +40,36 @@ def widths():
     """Widths of both branches: one of the base's and one narrower."""
     wide = [widths for *_, widths in ROWS]
     return wide, [[max(4, width - 4) for width in each] for each in wide]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A modelled device: a time for each convolution of a block, and one for each MAC.
+
+    Args:
+        macs_per_ms: its speed.
+        fixed: milliseconds of a convolution of any size.
+    """
+
+    macs_per_ms: float
+    fixed: float = 0.0
+
+    def block_ms(self, block):
+        return self.fixed * (2 + block.expands) + block_macs(block) / self.macs_per_ms
+
+    def stem_ms(self, side, kernel, stride, in_channels, out_channels):
+        return in_channels * out_channels * (kernel * side // stride) ** 2 / self.macs_per_ms
+
+    def head_ms(self, side, in_channels, features, classes):
+        return (in_channels * side**2 + classes) * features / self.macs_per_ms
+
+
+@dataclass(frozen=True)
+class Wire:
+    """A modelled link."""
+
+    alpha: float = 0.0
+    bytes_per_ms: float = float("inf")
+
+    def transfer_ms(self, count):
+        return self.alpha + count / self.bytes_per_ms
