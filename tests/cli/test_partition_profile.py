@@ -54,7 +54,7 @@ def test_the_link_alone_is_replaced(tmp_path, monkeypatch, capsys):
         ([], "--output is missing"),
         (["--output=x.txt"], "--output x.txt is not allowed: a name that ends in .json"),
         (["--output=no/x.json"], "the folder no does not exist"),
-        (["--output=x.json", "--models=fbnet_d"], "network 'fbnet_d' is unknown; did you mean fbnet_c?"),
+        (["--output=x.json", "--models=fbnet_d"], "network 'fbnet_d' is unknown; did you mean 'fbnet_c'?"),
         (["--output=x.json", "--image-size=5"], "--image-size 5 is not allowed: 8 to"),
         (["--output=x.json", "--rank=1"], "--rank is of a link to another device; give --link HOST:PORT"),
         (["--output=x.json", "--only-link"], "--only-link replaces the link of a profile; give --link"),
@@ -62,7 +62,7 @@ def test_the_link_alone_is_replaced(tmp_path, monkeypatch, capsys):
         (["--output=x.json", "--link=there"], "--link 'there' is not allowed: HOST:PORT is expected"),
         (
             ["--output=x.json", "--allow-busy", "--threads=2"],
-            "--allow-busy counts the processor's time of one",
+            "counts the processor's time of one",
         ),
         (["--output=x.json", "--cpu-share=0"], "a share of a processor from .01 to 1"),
     ],
