@@ -22,8 +22,12 @@ class PeerLost(RuntimeError):
     """The other device has ended, or has not answered in time."""
 
 
-def parse_address(text: str) -> tuple[str, int]:
+def parse_address(text: str, flag: str = "--address") -> tuple[str, int]:
     """Host and port of `HOST:PORT`.
+
+    Args:
+        text: as the user gave it.
+        flag: by which.
 
     Raises:
         UserError: it is none.
@@ -31,7 +35,7 @@ def parse_address(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-        raise UserError(f"--address {shown(text)} is not allowed: HOST:PORT is expected, as 127.0.0.1:29600")
+        raise UserError(f"{flag} {shown(text)} is not allowed: HOST:PORT is expected, as 127.0.0.1:29600")
     return host, int(port)
 
 
@@ -209,11 +213,14 @@ def _connected(
                 ) from None
             time.sleep(_POLL)
     meeting = Meeting(connection, timeout)
-    meeting.tell(own)
-    theirs = meeting.hear()
-    if theirs.get("magic") != MAGIC or theirs.get("rank") != 0:
+    try:
+        meeting.tell(own)
+        theirs = meeting.hear()
+        if theirs.get("magic") != MAGIC or theirs.get("rank") != 0:
+            raise PeerLost(f"what answers at {host}:{port} is no neq partition run of rank 0")
+    except BaseException:
         meeting.close()
-        raise PeerLost(f"what answers at {host}:{port} is no neq partition run of rank 0")
+        raise
     return meeting, theirs
 
 
