@@ -42,6 +42,7 @@ OTHER = {
     "velocity_images": 3,
     "mean_std": [[0.5, 0.5, 0.5], [1, 1, 1]],
     "augmentation": "square",
+    "views": 4,
     "on_bad_image": "skip",
     "cache": "disk",
     "cache_gib": 7,
