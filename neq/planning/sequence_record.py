@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from neq.planning.sequence import TaskSequence
+from neq.planning.sequence import Stage, TaskSequence
 from neq.runs.identity import plain_identity
 from neq.runs.stored_run import read_object
 from neq.utils.atomic_files import write_text
@@ -34,6 +34,7 @@ class StageResult:
         top1: of the network after it, in per cent, on the test photos of each task so far.
         online_top1: of an objective without labels: accuracy of the predictions made before each step.
         stored: of a delta checkpoint: its file, bytes, values, and top-1 on the task after reloading.
+        plans: that it was trained under, in order (`TaskPlan.ran`); none where it was not planned.
     """
 
     name: str
@@ -42,6 +43,7 @@ class StageResult:
     top1: Accuracies
     online_top1: float | None = None
     stored: Mapping[str, Any] | None = None
+    plans: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass
@@ -87,6 +89,30 @@ class SequenceRecord:
             ),
         ]
 
+    def plan_rows(self) -> list[list[str]]:
+        """Header and rows of the table of plans: what each task ran under, when, and what that took."""
+        header = ["task", "epochs", "learns", "images", "segments", "memory", "MiB", "used", "s"]
+        return [[*header, ""], *(row for stage in self.stages for row in _plan_rows(stage))]
+
+
+def _plan_rows(stage: StageResult) -> Iterator[list[str]]:
+    ends = [window["epoch"] for window in stage.plans[1:]]
+    for window, end in zip(stage.plans, [*ends, None], strict=True):
+        settings, first = window["settings"], window["epoch"]
+        whole = end is not None and end > first
+        yield [
+            stage.name,
+            f"from {first}" if end is None else f"{first} to {end - 1}" if whole else "none",
+            window["learns"],
+            str(settings.get("micro_batch_size", "all")),
+            str(1 + len(settings.get("checkpoint_cuts", ()))),
+            settings["memory"],
+            f"{window['peak'] / 2**20:,.1f}",
+            f"{window['used'] / 2**20:,.1f}",
+            f"{window['seconds']:,.0f}",
+            " ".join(["explored"] * window["explored"] + [window["ended"]]),
+        ]
+
 
 def open_record(sequence: TaskSequence, folder: Path) -> SequenceRecord:
     """The record of a sequence in a folder; an empty one where there is none yet. Writes nothing.
@@ -95,7 +121,8 @@ def open_record(sequence: TaskSequence, folder: Path) -> SequenceRecord:
         UserError: the folder holds something else, or stages that were begun with other settings.
     """
     plan = [
-        {"name": stage.name, **plain_identity(sequence.config(stage).config)} for stage in sequence.stages
+        {"name": stage.name, **plain_identity(sequence.config(stage).config), **_limits(sequence, stage)}
+        for stage in sequence.stages
     ]
     path = folder / RECORD
     if not path.exists():
@@ -123,6 +150,12 @@ def open_record(sequence: TaskSequence, folder: Path) -> SequenceRecord:
             )
     record.plan = plan
     return record
+
+
+def _limits(sequence: TaskSequence, stage: Stage) -> dict[str, Any]:
+    """The limits of a stage, by key; none where it has none."""
+    limits = sequence.limits if sequence.is_limited(stage) else None
+    return {} if limits is None else limits.identity
 
 
 def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
