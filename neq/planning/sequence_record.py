@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from neq.planning.sequence import Stage, TaskSequence
+from neq.planning.task_plan import OVER
 from neq.runs.identity import plain_identity
 from neq.runs.stored_run import read_object
 from neq.utils.atomic_files import write_text
@@ -96,21 +99,24 @@ class SequenceRecord:
 
 
 def _plan_rows(stage: StageResult) -> Iterator[list[str]]:
-    ends = [window["epoch"] for window in stage.plans[1:]]
-    for window, end in zip(stage.plans, [*ends, None], strict=True):
-        settings, first = window["settings"], window["epoch"]
-        whole = end is not None and end > first
+    """A row for windows in a row under one plan."""
+    spans = [
+        list(windows) for _, windows in groupby(stage.plans, lambda each: (each["row"], each["explored"]))
+    ]
+    begins = [windows[0]["epoch"] for windows in spans]
+    for windows, first, end in zip(spans, begins, [*begins[1:], math.inf], strict=False):
+        window, settings = windows[-1], windows[-1]["settings"]
         yield [
             stage.name,
-            f"from {first}" if end is None else f"{first} to {end - 1}" if whole else "none",
+            f"from {first}" if end == math.inf else f"{first} to {end - 1}" if end > first else "none",
             window["learns"],
             str(settings.get("micro_batch_size", "all")),
             str(1 + len(settings.get("checkpoint_cuts", ()))),
             settings["memory"],
             f"{window['peak'] / 2**20:,.1f}",
-            f"{window['used'] / 2**20:,.1f}",
-            f"{window['seconds']:,.0f}",
-            " ".join(["explored"] * window["explored"] + [window["ended"]]),
+            f"{max(each['used'] for each in windows) / 2**20:,.1f}",
+            f"{sum(each['seconds'] for each in windows):,.0f}",
+            ", ".join(["explored"] * window["explored"] + [window["ended"]] * (window["ended"] != OVER)),
         ]
 
 
