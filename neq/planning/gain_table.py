@@ -35,7 +35,7 @@ def table_path(folder: Path, device: torch.device, network: nn.Module, image_siz
 
 def read_means(path: Path) -> dict[str, Mean]:
     """The means in a file; none where there is no file, or a damaged one."""
-    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError, RecursionError):
+    with contextlib.suppress(OSError, LookupError, ValueError, TypeError, AttributeError, RecursionError):
         found = json.loads(path.read_text(encoding="utf-8"))
         return {str(name): Mean(float(each["rate"]), float(each["noise"])) for name, each in found.items()}
     return {}

@@ -223,7 +223,8 @@ def test_an_objective_without_plans_is_held_within_the_limits(
     tasks = "[{corruption: contrast:4, objective: tent}]"
     record = retrain(sequence(TaskLimits(Limits(ROOM)), tasks), tmp_path / "out")
     assert record.stages[1].plans == []
-    monkeypatch.setattr("neq.planning.limit.peak_memory", lambda device, taken=count(): (next(taken), ""))
+    taken = count()
+    monkeypatch.setattr("neq.planning.limit.peak_memory", lambda device: (next(taken), ""))
     with pytest.raises(UserError, match="objective 'tent' has no plans: give it a micro_batch_size"):
         retrain(sequence(TaskLimits(Limits(1)), tasks), tmp_path / "small")
     monkeypatch.undo()
