@@ -60,15 +60,20 @@ class Parser(argparse.ArgumentParser):
             help="runs at a time; auto: as many as cores and the memory of the first run allow (default: 1)",
         )  # fmt: skip
 
-    def add_limits(self, required: bool = True) -> None:
-        """Adds --memory, bytes, and --deadline, seconds, infinite by default."""
+    def add_limits(self, required: bool = True, of: str = "the whole run") -> None:
+        """Adds --memory, bytes, and --deadline, seconds, infinite by default.
+
+        Args:
+            required: whether --memory is.
+            of: what the deadline is for, in help.
+        """
         self.add_argument(
             "--memory", type=size, required=required, metavar="SIZE",
             help="that training may add to the process beside Python, libraries and images, as 256MiB",
         )  # fmt: skip
         self.add_argument(
             "--deadline", type=seconds, default=math.inf, metavar="TIME",
-            help="of the whole run, as 90s, 10min, 2h (default: none)",
+            help=f"of {of}, as 90s, 10min, 2h (default: none)",
         )  # fmt: skip
 
     def add_config_file(self) -> None:

@@ -10,12 +10,11 @@ import argparse
 import hashlib
 import json
 import math
-import os
-import sys
 import time
 from pathlib import Path
 from typing import NoReturn
 
+from neq.cli.next_process import go_on
 from neq.cli.parsing import Parser
 from neq.cli.plan import given_settings, planned_settings, run_options
 from neq.config import Config, Options, resolve
@@ -146,9 +145,8 @@ def _planned(plan: DevicePlan, path: Path, run: Options) -> Config:
 
 def _replaced_by(path: Path, flags: list[str], until: float) -> NoReturn:
     """Replaces this process by one that trains under a plan, for what is left of the time."""
-    sys.stdout.flush()
     own = [str(path)] if until == math.inf else [str(path), f"--until={until}"]
-    os.execv(sys.executable, [sys.executable, "-m", "neq", "train", "--plan", *own, *flags])
+    go_on(["train", "--plan", *own, *flags])
 
 
 def _parser() -> Parser:

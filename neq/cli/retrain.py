@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from neq.cli.next_process import go_on
 from neq.cli.parsing import Parser
 from neq.config import Config, Options, parse_flags
 from neq.utils.errors import UserError
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from neq.cli.progress import ProgressDisplay
     from neq.planning.sequence import Stage
     from neq.planning.task_limits import TaskLimits
+
+# Options that --plan brings.
+_OF_PLANS = ("--deadline", "--probe")
 
 
 def command(arguments: list[str]) -> int:
@@ -45,11 +48,6 @@ def command(arguments: list[str]) -> int:
     if sequence.limits is not None:
         _give_back(out)
 
-    def between() -> None:
-        """Replaces this process by one that goes on."""
-        sys.stdout.flush()
-        os.execv(sys.executable, [sys.executable, "-m", "neq", *arguments])
-
     from neq.cli.progress import ProgressDisplay
     from neq.planning.retrain import retrain
     from neq.planning.sequence_record import RECORD, TABLE
@@ -70,7 +68,7 @@ def command(arguments: list[str]) -> int:
             follow=follow,
             notes=console.note,
             stopping=stop_on_signals,
-            between=between,
+            between=partial(go_on, arguments),
             since=since,
         )
     except (KeyboardInterrupt, Terminated) as error:
@@ -104,10 +102,6 @@ def _limits(own: argparse.Namespace) -> TaskLimits | None:
         UserError: they are incomplete.
     """
     if own.plan is None:
-        if own.memory is not None or own.deadline != math.inf or own.probe:
-            raise UserError(
-                "--memory, --deadline and --probe are those of a plan; give --plan auto beside them"
-            )
         return None
     if own.memory is None:
         raise UserError("--plan auto needs the limit that it is for; give --memory SIZE, as 256MiB")
@@ -143,18 +137,21 @@ def _options(arguments: list[str]) -> tuple[argparse.Namespace, Options]:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder of the sequence (default: retrained/NAME)"
     )
-    parser.add_argument(
-        "--plan",
-        choices=["auto"],
-        help="train each task under a plan, within its limits",
-    )
-    parser.add_limits(required=False)
-    parser.add_argument(
-        "--probe",
-        action="store_true",
-        help="choose plans by what they gain, anew in each tenth of the deadline",
-    )
-    own, rest = parser.parse_known_args(arguments)
+    # Without a plan --memory is a setting of the runs, fast or tight.
+    names = {each.partition("=")[0] for each in arguments}
+    if names & {"--plan", "-h", "--help"}:
+        parser.add_argument(
+            "--plan", choices=["auto"], help="train each task under a plan, within its limits"
+        )
+        parser.add_limits(required=False, of="each task")
+        parser.add_argument(
+            "--probe",
+            action="store_true",
+            help="choose plans by what they gain, anew in each tenth of the deadline",
+        )
+    elif names & set(_OF_PLANS):
+        raise UserError(f"{' and '.join(_OF_PLANS)} are those of a plan; give --plan auto --memory SIZE too")
+    own, rest = parser.parse_known_args(arguments, argparse.Namespace(plan=None))
     run = parse_flags(rest, "neq retrain")
     for switch, is_given in (("--dry-run", run.dry_run), ("--overwrite", run.overwrite)):
         if is_given:

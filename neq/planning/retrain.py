@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
@@ -176,7 +177,9 @@ def _evaluate(sequence: TaskSequence, record: SequenceRecord, number: int, confi
         online = load_run(out / stage.name).metrics[0]["train"]["train/top1"]
     objective = config.objective if stage.trains else ""
     path = plan_path(out, stage)
-    plans = TaskPlan.read(path).ran() if sequence.is_planned(stage) else []
+    plans: list[Mapping[str, Any]] = []
+    if sequence.is_planned(stage):
+        plans += TaskPlan.read(path).ran()
     record.stages.append(StageResult(stage.name, stage.task, objective, top1, online, stored, plans))
 
 

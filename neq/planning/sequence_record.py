@@ -46,7 +46,7 @@ class StageResult:
     top1: Accuracies
     online_top1: float | None = None
     stored: Mapping[str, Any] | None = None
-    plans: Sequence[Mapping[str, Any]] = ()
+    plans: list[Mapping[str, Any]] = field(default_factory=list)
 
 
 @dataclass
