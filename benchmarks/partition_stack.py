@@ -2,8 +2,8 @@
 
 All maps are small, so that a depthwise convolution is a product with a matrix over pixels, and every layer a
 batched product over strategies and branches (shape letters: K strategies, 2 branches, E, C, O channels, B
-images, P pixels). A sync is a choice between a branch's own output and the sum, where `c` puts each branch's channels
-into its half of the sum.
+images, P pixels). A sync is a choice between a branch's own output and the sum, where `c` puts each branch's
+channels into its half of the sum.
 """
 
 from __future__ import annotations
