@@ -27,6 +27,7 @@ from benchmarks.compression_table import table
 from benchmarks.transfer_report import Report, report_to_write
 from neq.cli.parsing import Parser
 from neq.compression import compress, read_start, size_of, write_compressed
+from neq.compression.make import inputs_of
 from neq.compression.run_images import open_images
 from neq.compression.steps import fine_tuning
 from neq.experiment.run import run_training
@@ -87,7 +88,7 @@ def measure(run: Path, name: str, part: int, work: Path) -> dict[str, Any]:
     start, config = read_start(best), best.config
     image = torch.zeros(1, 3, best.image_size, best.image_size)
     with open_images(best) as images:
-        made = compress(start, METHODS[name], image, images.batches)
+        made = compress(start, METHODS[name], inputs_of(best, images))
         before, after = (images.top1(each.network) for each in (start, made))
     shutil.rmtree(work, ignore_errors=True)
     write_compressed(work / "network", made, best, {})

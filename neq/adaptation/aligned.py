@@ -1,6 +1,12 @@
 """Cross entropy on the source plus the loss of a method that compares the domains, or reads the target.
 
-L = CE(o_s, y_s) + w R
+    L = CE(o_s, y_s) + w R
+
+Under a `sharpness_radius` rho a step takes the gradient of L at w + rho g / |g|, g = dCE(o_s, y_s)/dw: a pass
+of the source finds that point, a pass of both domains follows there. The method's own parameters are not
+displaced, and batch norms that train count the source's images in both passes.
+
+Source: Rangwani et al., "A Closer Look at Smoothness in Domain Adversarial Training" (SDAT), ICML 2022.
 """
 
 from __future__ import annotations
@@ -66,6 +72,8 @@ class Aligned(Adaptation):
     which keeps half as much: a `micro_batch_size` of the images of one domain.
     """
 
+    has_sharpness = True
+
     def __init__(self, inputs: TaskInputs, domains: Domains) -> None:
         super().__init__(inputs, domains)
         self._head = inputs.network.get_submodule(head_name(inputs.network))
@@ -79,6 +87,7 @@ class Aligned(Adaptation):
             )
         self.fixed_parts = 0 if self.method.compares else 2
         self._check_parts(inputs.config)
+        self.copies = int(self.settings.sharpness_radius is not None)
         self.extra_saved_bytes = self._kept_bytes(len(domains.source.classes))
         self._of_source = None
         if self.settings.domain_norms == "domain":
@@ -87,9 +96,14 @@ class Aligned(Adaptation):
 
     @classmethod
     def passes(cls, config: Config) -> tuple[int, ...]:
-        """One pass with the images of both domains, or one for each domain; of micro-batches, one each."""
-        is_joint = section_of(config, AdaptationSettings).domain_norms == "joint"
-        return (2,) if is_joint or config.run_config.micro_batch_size is not None else (1, 1)
+        """One pass with the images of both domains, or one for each domain; of micro-batches, one each.
+
+        The pass of the source that a sharpness radius adds is counted as if it was kept with the others.
+        """
+        settings = section_of(config, AdaptationSettings)
+        before = () if settings.sharpness_radius is None else (1,)
+        is_one = settings.domain_norms == "joint" or config.run_config.micro_batch_size is not None
+        return (*before, *((2,) if is_one else (1, 1)))
 
     def begin(self, epoch: int, start: int) -> None:
         """At the start of the run, statistics of each domain where it has its own, or of the target."""
@@ -125,6 +139,10 @@ class Aligned(Adaptation):
             outputs = forward(batch.images)
             outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
             return StepOutput(self._weight * self.method.of_target(outputs, forward.mean), {})
+        if (radius := self.settings.sharpness_radius) is not None:
+            with self._source_norms():
+                outputs = forward(batch.images[: len(batch.labels)])
+            forward.displace(cross_entropy(outputs, batch.labels), radius)
         with HeadInputs(self._head) as kept:
             if self.settings.domain_norms == "joint":
                 outputs = forward(batch.images)
@@ -172,7 +190,9 @@ class Aligned(Adaptation):
         if images is None:
             return
         needs = None
-        if self.method.compares:
+        if self.settings.sharpness_radius is not None:
+            needs = "sharpness_radius, for which a step passes the source twice; leave one of them out"
+        elif self.method.compares:
             needs = f"objective {config.objective!r}, whose loss compares both domains; leave it out"
         elif self.settings.domain_norms == "joint" and config.NEq_config.norm_mode != "frozen":
             needs = "domain_norms 'joint', which sees both domains in one call; give domain_norms separate"

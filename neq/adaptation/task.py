@@ -7,7 +7,7 @@ which the labelled row does not train on, and as `top1_all` on all images, which
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import nn
@@ -30,10 +30,15 @@ LABEL_FREE = {"im": information, "snd": neighbourhood_density}
 class Adaptation(Task[Any]):
     """A network that is tested on the target.
 
+    Attributes:
+        has_sharpness: whether a step follows `sharpness_radius`.
+
     Args:
         inputs: of the run.
         domains: its data sets.
     """
+
+    has_sharpness: ClassVar[bool] = False
 
     def __init__(self, inputs: TaskInputs, domains: Domains) -> None:
         self.domains, self.network = domains, inputs.network
@@ -67,6 +72,11 @@ class Adaptation(Task[Any]):
         return with_bottleneck(network, config)
 
     def _check(self, inputs: TaskInputs) -> None:
+        if self.settings.sharpness_radius is not None and not self.has_sharpness:
+            raise UserError(
+                f"sharpness_radius is not allowed with objective {inputs.config.objective!r}; leave it out, "
+                "or take a method whose loss reads both domains in a step, as adapt_mcc or adapt_cdan_e"
+            )
         by, validates = self.settings.select_by, inputs.config.data_provider.use_validation
         if validates != (by != "last"):
             other = "use_validation true" if not validates else "select_by 'source', or use_validation false"

@@ -1,6 +1,7 @@
 """The backward pass that costs what is selected."""
 
 from neq.backward.batch_norms import on_batch_statistics
+from neq.backward.fixed_prefix import FixedPrefix, plain_prefix
 from neq.backward.ghost_batch_norm import GhostBatches
 from neq.backward.gradient_allreduce import average_gradients
 from neq.backward.image_draws import ImageDraws, has_draws, stop_draws
@@ -13,6 +14,7 @@ from neq.backward.trainable_layer import TrainableLayer
 
 __all__ = [
     "NORM_MODES",
+    "FixedPrefix",
     "GhostBatches",
     "ImageDraws",
     "NamedState",
@@ -25,6 +27,7 @@ __all__ = [
     "has_draws",
     "on_batch_statistics",
     "optimizer_state",
+    "plain_prefix",
     "register_stand_in",
     "stop_draws",
     "trainable_slices",

@@ -86,18 +86,26 @@ def draws_again() -> AbstractContextManager[object]:
 
 def has_draws(network: nn.Module) -> bool:
     """Whether a network has modules that drop values, or whole branches."""
-    return any(_drops(module) for module in network.modules())
+    return any(_is_of_drops(module) for module in network.modules())
 
 
 def stop_draws(network: nn.Module) -> None:
     """Sets the rates of all modules that drop values, or whole branches, to 0; the network is changed."""
     for module in network.modules():
-        for rate in ("p", "drop_prob") if _drops(module) else ():
+        for rate in ("p", "drop_prob") if _is_of_drops(module) else ():
             if hasattr(module, rate):
                 setattr(module, rate, 0.0)
         if isinstance(module, nn.MultiheadAttention):
             module.dropout = 0.0
 
 
-def _drops(module: nn.Module) -> bool:
+def drops(module: nn.Module) -> bool:
+    """Whether a module by itself drops values, or branches, at a rate above 0 in train mode."""
+    if isinstance(module, nn.MultiheadAttention):
+        return module.dropout > 0
+    rates = [getattr(module, rate) for rate in ("p", "drop_prob") if hasattr(module, rate)]
+    return _is_of_drops(module) and (not rates or any(rates))
+
+
+def _is_of_drops(module: nn.Module) -> bool:
     return "drop" in type(module).__name__.lower()

@@ -22,7 +22,8 @@ from neq.backward.batch_norms import (
     is_plain_batch_norm,
     split_batch_norm,
 )
-from neq.backward.fusion import Block, is_split, traced
+from neq.backward.fixed_prefix import FixedPrefix, planned_prefix
+from neq.backward.fusion import Block, Trace, is_split, traced
 from neq.backward.max_pool import is_max_pool, max_pool
 from neq.backward.module_views import SharedAttributes, StandInParameters, shadow, view
 from neq.backward.recomputable import batch_stats_norm, recomputable_activation, recomputable_norm
@@ -98,6 +99,7 @@ class Plan:
         self.norm_mode, self._batch, self._cuts = norm_mode, batch, cuts
         self._train_head = train_head
         self.segments: Segments | None = None
+        self._traced: tuple[nn.Module, Trace] | None = None
         self._bias_layers, self._saved_precision = bias_layers, saved_precision
         if saved_precision not in SAVED_PRECISIONS:
             raise unknown_name("saved_precision", saved_precision, SAVED_PRECISIONS)
@@ -118,11 +120,31 @@ class Plan:
         return self._uncompiled(*args, **kwargs)
 
     def _forward(self, *args: Any, **kwargs: Any) -> Any:
-        self._leaves.reconcile()
         for given in args:
             mark_input(given)
-        with self._attributes.shared(), self._mode:
+        with self._called():
             return self._module(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def _called(self) -> Iterator[None]:
+        """The context in which the view's modules are called."""
+        self._leaves.reconcile()
+        with self._attributes.shared(), self._mode:
+            yield
+
+    def fixed_prefix(self, at: str | None = None) -> FixedPrefix | None:
+        """The part of the network below all that trains, whose maps of the same images stay the same.
+
+        Args:
+            at: the point of another plan's prefix, to end there; None: as late as it can.
+
+        Returns:
+            None: nothing is fixed (the first layer trains, batch norms use the statistics of the batch), the
+            network could not be traced, or it is cut into segments.
+        """
+        if self._traced is None or self._cuts:
+            return None
+        return planned_prefix(self.network, *self._traced, self.parts, self.norm_mode, at, self._called)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Plan:
         """A plan of a copy of the network, with the same gradients."""
@@ -183,6 +205,7 @@ class Plan:
                 else standalone_clamp(alone.activation, self._is_kept(alone.readers, kinds))
             )
         root.forward = MethodType(trace.forward, root)
+        self._traced = root, trace
         if self._cuts:
             again = partial(self._again, norms_of(self.network, root))
             root.forward = self.segments = Segments(

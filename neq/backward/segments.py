@@ -47,7 +47,7 @@ class Segments:
         starts: Sequence[fx.Node],
         again: Callable[[], AbstractContextManager[None]],
     ) -> None:
-        self._forwards = [MethodType(each, root) for each in _split(graph, starts)]
+        self._forwards = [MethodType(each, root) for each in forwards_of(graph, starts)]
         self._again = again
         self.listener: Listener | None = None
 
@@ -139,8 +139,8 @@ def cut_points(graph: fx.Graph, layers: Mapping[fx.Node, str]) -> dict[str, fx.N
         graph: of a network with one input.
         layers: the nodes that call layers and norms, and their names.
     """
+    alone = crosses_alone(graph)
     place = {node: number for number, node in enumerate(graph.nodes)}
-    last = {node: max((place[user] for user in node.users), default=number) for node, number in place.items()}
     found: dict[str, fx.Node] = {}
     for node, name in layers.items():
         source = node.args[0] if node.args else None
@@ -150,14 +150,26 @@ def cut_points(graph: fx.Graph, layers: Mapping[fx.Node, str]) -> dict[str, fx.N
             or source in found.values()
         ):
             continue
-        crossing = [
-            other
-            for other, number in place.items()
-            if number < place[source] < last[other] and other.op != "get_attr"
-        ]
-        if not crossing:
+        if source in alone:
             found[name] = source
     return dict(sorted(found.items(), key=lambda item: place[item[1]]))
+
+
+def crosses_alone(graph: fx.Graph) -> set[fx.Node]:
+    """The nodes behind which nothing else is read that was computed up to them; parameters do not count.
+
+    Args:
+        graph: of a network with one input.
+    """
+    place = {node: number for number, node in enumerate(graph.nodes)}
+    reach, found = -1, set()
+    for node, number in place.items():
+        if node.op == "get_attr":
+            continue
+        if reach <= number:
+            found.add(node)
+        reach = max(reach, max((place[user] for user in node.users), default=number))
+    return found
 
 
 def cuts_at(points: Mapping[str, fx.Node], names: Sequence[str]) -> list[fx.Node]:
@@ -178,8 +190,13 @@ def forward_of(graph: fx.Graph) -> Callable[..., Any]:
     return type(fx.GraphModule({name: nn.Identity() for name in read}, graph)).forward
 
 
-def _split(graph: fx.Graph, starts: Sequence[fx.Node]) -> list[Callable[..., Any]]:
-    """The forward of each segment, a function of a view and of the segment's input."""
+def forwards_of(graph: fx.Graph, starts: Sequence[fx.Node]) -> list[Callable[..., Any]]:
+    """The forward of each segment, a function of a view and of the segment's input.
+
+    Args:
+        graph: of a network's forward.
+        starts: the nodes that hold the input of each segment but the first, in order.
+    """
     forwards = []
     copies: dict[fx.Node, fx.Node] = {}
     part = fx.Graph()

@@ -200,13 +200,13 @@ class CostModel:
             values = values_of(self.network, name, part)
             width = self._widths(name)
             gradients += values * width.gradient
-            state += values * width.state * (self._states + self.spec.averages)
+            state += values * width.state * (self._states + self.spec.copies)
         return gradients, state
 
     def bytes_per_value(self, name: str) -> int:
         """Bytes of the gradient and of the optimizer's state for one value of a parameter that trains."""
         width = self._widths(name)
-        return width.gradient + width.state * (self._states + self.spec.averages)
+        return width.gradient + width.state * (self._states + self.spec.copies)
 
     def _widths(self, name: str) -> ByteWidths:
         """Of a parameter: of a layer's weight what its kind states, elsewhere those of the parameter."""

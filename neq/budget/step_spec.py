@@ -46,7 +46,7 @@ class StepSpec:
             last run again in backward.
         checkpoint_cuts: layers or norms to cut it before instead.
         train_head: of the plan: whether the head trains.
-        averages: whether a moving average is kept of each value of the network that trains.
+        copies: of each value of the network that trains, kept beside it: its moving average, say.
 
     Raises:
         UserError: no images, an unknown optimizer or precision, or no segment.
@@ -66,7 +66,7 @@ class StepSpec:
     checkpoint_segments: int = 1
     checkpoint_cuts: tuple[str, ...] = ()
     train_head: bool = True
-    averages: bool = False
+    copies: int = 0
 
     def __post_init__(self) -> None:
         images = (*self.forwards, self.micro_batch, self.ghost_batch)
@@ -104,7 +104,7 @@ class StepSpec:
             checkpoint_segments=settings.checkpoint_segments,
             checkpoint_cuts=settings.checkpoint_cuts,
             train_head=neq.train_head,
-            averages=settings.ema_decay is not None,
+            copies=int(settings.ema_decay is not None),
         )
 
     @property

@@ -7,10 +7,11 @@ from neq.compression.network_folder import read_start, write_compressed
 from neq.compression.pruning import prune
 from neq.compression.size import Size, size_of
 from neq.compression.sparsity import sparsify
-from neq.compression.steps import compress
+from neq.compression.steps import Inputs, compress
 
 __all__ = [
     "Compressed",
+    "Inputs",
     "Size",
     "add_attention",
     "compress",

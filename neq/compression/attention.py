@@ -120,8 +120,14 @@ def attended(network: nn.Module, kind: str, layers: Mapping[str, int]) -> nn.Mod
         network: with these layers.
         kind: se, ulsam or lsas.
         layers: name of a layer -> its channels.
+
+    Raises:
+        ValueError: more channels than anything in the network has.
     """
+    widest = max(size for parameter in network.parameters() for size in parameter.shape)
     for name, channels in layers.items():
+        if not 0 < channels <= widest:
+            raise ValueError(f"{name} has no {channels} channels")
         parts = OrderedDict(layer=network.get_submodule(name), attention=KINDS[kind](channels))
         network.set_submodule(name, nn.Sequential(parts))
     return network

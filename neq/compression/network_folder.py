@@ -5,13 +5,15 @@ All that reads such a copy reads it: `neq export`, `neq compress` itself, and as
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from neq.compression.changed import Compressed
-from neq.networks.recipe import named_recipe, read_recipe, write_recipe
+from neq.networks.recipe import Recipe, named_recipe, read_recipe, write_recipe
 from neq.networks.safetensors_file import checked_bytes
 from neq.results.best_network import BestNetwork
 from neq.runs.layout import BEST_WEIGHTS, CLASSES, CONFIG
@@ -20,6 +22,8 @@ from neq.utils.atomic_files import atomic_file, write_text
 from neq.utils.errors import UserError
 
 COMPRESSION = "compression.json"
+# Metadata of the weights: a run that starts from them is then identified by the recipe too.
+RECIPE_KEY = "neq_recipe_sha256"
 
 
 def read_start(best: BestNetwork) -> Compressed:
@@ -32,6 +36,11 @@ def read_start(best: BestNetwork) -> Compressed:
     if recipe is None:
         recipe = named_recipe(best.config.net_config.net_name, best.network, len(best.classes))
     return Compressed(best.network, recipe)
+
+
+def recipe_digest(recipe: Recipe) -> str:
+    """The hash of a recipe, the same when it is written and read again."""
+    return hashlib.sha256(json.dumps(asdict(recipe), sort_keys=True).encode()).hexdigest()
 
 
 def write_compressed(folder: Path, made: Compressed, of: BestNetwork, provenance: Mapping[str, Any]) -> None:
@@ -54,7 +63,7 @@ def write_compressed(folder: Path, made: Compressed, of: BestNetwork, provenance
         write_recipe(folder, made.recipe)
         weights = {name: tensor.contiguous() for name, tensor in made.network.state_dict().items()}
         with atomic_file(folder / BEST_WEIGHTS) as file:
-            file.write(checked_bytes(weights))
+            file.write(checked_bytes(weights, **{RECIPE_KEY: recipe_digest(made.recipe)}))
         write_text(folder / COMPRESSION, json.dumps(provenance, indent=2, allow_nan=False) + "\n")
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror})") from error

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,8 @@ from neq.config import Config
 from neq.networks.recipe import register_transform
 from neq.training.optimizer import register_step_rule
 
-_MARK = "neq_sparse"
+# Attributes of a network: its sparse layers, and the weights of each that train, once it is trained.
+_MARK, _MASKS = "neq_sparse", "neq_sparse_masks"
 
 
 @register_transform("sparse")
@@ -28,8 +30,31 @@ def sparse(network: nn.Module, layers: list[str]) -> nn.Module:
         network: with these layers.
         layers: their names.
     """
-    setattr(network, _MARK, frozenset((*getattr(network, _MARK, ()), *layers)))
+    setattr(network, _MARK, frozenset((*sparse_layers(network), *layers)))
+    setattr(network, _MASKS, None)
     return network
+
+
+def sparse_layers(network: nn.Module) -> frozenset[str]:
+    """The layers of a network whose zero weights stay zero."""
+    found: frozenset[str] = getattr(network, _MARK, frozenset())
+    return found
+
+
+def trained_weights(network: nn.Module) -> Mapping[str, Tensor]:
+    """Which weights of its sparse layers train: those that are not zero when this is first called.
+
+    So a weight that is exactly zero in the middle of a run goes on training.
+
+    Returns:
+        Name of the weight -> bool, of its shape.
+    """
+    masks: Mapping[str, Tensor] | None = getattr(network, _MASKS, None)
+    if masks is None:
+        names = [f"{name}.weight" for name in sorted(sparse_layers(network))]
+        masks = {name: network.get_parameter(name).detach() != 0 for name in names}
+        setattr(network, _MASKS, masks)
+    return masks
 
 
 def sparsify(start: Compressed, share: float, scope: str = "global") -> Compressed:
@@ -75,18 +100,18 @@ def _packed(tensor: Tensor) -> int:
 
 
 def keep_zeros(optimizer: torch.optim.Optimizer, plan: Plan, config: Config) -> None:
-    """Makes the zero weights of a sparse network zero again after each step of an optimizer.
+    """Makes the weights of a sparse network that do not train zero again after each step of an optimizer.
 
     Args:
         optimizer: over the plan's parameters.
         plan: of any network.
         config: of the run.
     """
-    layers: frozenset[str] = getattr(plan.network, _MARK, frozenset())
+    masks = trained_weights(plan.network)
     there = [
-        (leaf, leaf.detach() != 0)
+        (leaf, plan.parts[name].take(masks[name]).to(leaf.device))
         for name, leaf in plan.named_parameters()
-        if name.endswith(".weight") and name.removesuffix(".weight") in layers
+        if name in masks
     ]
 
     @torch.no_grad()

@@ -200,6 +200,12 @@ class DataProvider(Section):
     augmentation: Augmentation | None = Field(
         None, description="of training images; null: the data set's own (none: nothing random)"
     )
+    views: int | None = Field(
+        None,
+        ge=1,
+        description="random views of each training image, which epochs take in turn; none: one of its own in "
+        "every epoch",
+    )
     on_bad_image: Literal["error", "skip"] = Field(
         "error",
         description="images that cannot be read: refuse to start, or leave them out",
@@ -389,6 +395,11 @@ class Config(Section):
     memory: Literal["fast", "tight"] = Field(
         "fast",
         description="tight: a CPU process takes little more than its tensors do; longer steps",
+        json_schema_extra=NOT_IDENTITY,
+    )
+    tensorboard: bool = Field(
+        False,
+        description="write the curves of the run for TensorBoard too, in its folder",
         json_schema_extra=NOT_IDENTITY,
     )
     data_provider: DataProvider = DataProvider()

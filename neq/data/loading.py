@@ -1,6 +1,6 @@
 """The deterministic loader: batches depend only on the seed and the epoch.
 
-A key (epoch, image) determines what is loaded, so loader processes share no state: their number changes no
+A key (view, image) determines what is loaded, so loader processes share no state: their number changes no
 batch, and an epoch can be restarted at any point. The global random states of torch, numpy and Python are not
 changed.
 """
@@ -21,7 +21,8 @@ from neq.data.caching import Read
 from neq.utils.errors import UserError
 from neq.utils.seeds import generator, seed_for
 
-# Epoch and image, which seed its augmentation; the epoch is None for evaluation.
+# View and image, which seed its augmentation: the epoch, unless images have a number of views; None for
+# evaluation.
 Key = tuple[int | None, int]
 # Added to the epoch for each time that an image came before in it; more than any run has epochs.
 _AGAIN = 2**32
@@ -30,7 +31,12 @@ Item = tuple[torch.Tensor, int]
 
 
 def train_keys(
-    indices: np.ndarray, batch_size: int, seed: int, epoch: int, weights: torch.Tensor | None = None
+    indices: np.ndarray,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    weights: torch.Tensor | None = None,
+    views: int | None = None,
 ) -> list[list[Key]]:
     """The batches of one training epoch.
 
@@ -40,6 +46,7 @@ def train_keys(
         seed: the run's seed.
         epoch: from 0.
         weights: by which as many images are drawn with replacement, [n]; none: each comes once.
+        views: that each image has, which epochs take in turn; none: one of its own in every epoch.
     """
     stream = generator(seed, "order", epoch)
     if weights is None:
@@ -49,14 +56,17 @@ def train_keys(
     size = min(batch_size, len(indices))
     batches = order[: len(order) // size * size].reshape(-1, size)
     if weights is None:
-        return [[(epoch, int(index)) for index in indices[batch]] for batch in batches]
+        view = epoch if views is None else epoch % views
+        return [[(view, int(index)) for index in indices[batch]] for batch in batches]
     drawn = Counter[int]()
     keys: list[list[Key]] = []
     for batch in batches:
         keys.append([])
         for index in map(int, indices[batch]):
-            # Each time an image comes again in an epoch it is augmented anew.
-            keys[-1].append((epoch + _AGAIN * drawn[index], index))
+            # Each time an image comes again in an epoch it is augmented anew, as far as it has views.
+            again = drawn[index]
+            view = epoch + _AGAIN * again if views is None else (epoch + again) % views
+            keys[-1].append((view, index))
             drawn[index] += 1
     return keys
 
@@ -98,21 +108,21 @@ class Images(Dataset[Item | UserError]):
 
         A UserError is returned, not raised, as a loader process would wrap it in a traceback.
         """
-        epoch, index = key
+        view, index = key
         try:
-            if epoch is None or self._training is None:
+            if view is None or self._training is None:
                 image = self.resized(index)
             else:
-                image = self._augmented(index, epoch, self._training)
+                image = self._augmented(index, view, self._training)
         except UserError as error:
             return error
         return image, int(self._labels[index])
 
-    def _augmented(self, index: int, epoch: int, transform: v2.Transform) -> torch.Tensor:
+    def _augmented(self, index: int, view: int, transform: v2.Transform) -> torch.Tensor:
         image = self.decoded(index)
         with torch.random.fork_rng(devices=[]):
             # Not torch.manual_seed, which would reseed the accelerators too.
-            torch.default_generator.manual_seed(seed_for(self._seed, "augmentation", epoch, index))
+            torch.default_generator.manual_seed(seed_for(self._seed, "augmentation", view, index))
             return transform(image)
 
 

@@ -73,7 +73,7 @@ class Data:
         self._parts = split(source, settings, seed)
         self._batch_size = settings.base_batch_size
         self._test_batch_size = settings.test_batch_size or settings.base_batch_size
-        self._seed, self._sampling = seed, settings.sampling
+        self._seed, self._sampling, self._views = seed, settings.sampling, settings.views
         self._device = device
         self._size, self._rank, self._processes = size, rank, processes
         self._normalize = normalization(mean_std)
@@ -144,7 +144,7 @@ class Data:
         weights = None
         if self._sampling == "balanced":
             weights = 1 / self.train_images_by_class()[self._labels[self._parts["train"]]]
-        return train_keys(self._parts["train"], self._batch_size, self._seed, epoch, weights)
+        return train_keys(self._parts["train"], self._batch_size, self._seed, epoch, weights, self._views)
 
     def whole_train_labels(self, epoch: int) -> torch.Tensor:
         """The labels of the training batches of one epoch, of all ranks together.
@@ -186,7 +186,7 @@ class Data:
         if epoch is None:
             plan = self._mixed_keys(every, self._batch_size)[first:]
         else:
-            plan = train_keys(every, self._batch_size, self._seed, epoch)[first:]
+            plan = train_keys(every, self._batch_size, self._seed, epoch, views=self._views)[first:]
         shares = filter(None, map(self._local, plan))
         numbers = (torch.tensor([index for _, index in keys]) for keys in shares)
         return ((images, own) for (images, _), own in zip(self._batches(plan), numbers, strict=True))

@@ -66,7 +66,7 @@ class Distillation(Task[Any]):
         images, passes = math.ceil(data.base_batch_size * task.share), task.passes(inputs.config)
         own = max(passes) * min(images, micro or images)
         self.held_bytes = task.held_bytes + teacher.held_bytes(own, data.image_size)
-        self.extra_saved_bytes = task.extra_saved_bytes
+        self.extra_saved_bytes, self.copies = task.extra_saved_bytes, task.copies
         if self._settings.feature_weight:
             mine, theirs = self._widths(inputs, data.image_size)
             self._projection = _projection(mine, theirs, inputs)
@@ -86,8 +86,9 @@ class Distillation(Task[Any]):
 
     def step(self, forward: Forward, batch: Any) -> StepOutput:
         """The task's loss and counts, the teacher's losses added."""
-        settings, seen = self._settings, _Seen(forward, self.teacher)
+        settings = self._settings
         with HeadInputs(self._head) as kept:
+            seen = _Seen(forward, self.teacher, kept.found)
             output = self.task.step(seen, batch)
         student, teacher, features = (torch.cat(each) for each in (seen.outputs, seen.logits, seen.features))
         weight = settings.distill_weight
@@ -150,10 +151,16 @@ class Distillation(Task[Any]):
 
 
 class _Seen:
-    """A forward whose images the teacher sees too, before the network does: it keeps nothing meanwhile."""
+    """A forward whose images the teacher sees too, before the network does: it keeps nothing meanwhile.
 
-    def __init__(self, forward: Forward, teacher: Teacher) -> None:
-        self._forward, self._teacher = forward, teacher
+    Args:
+        forward: of the step.
+        teacher: of the task.
+        inputs: of the network's head, one of each call.
+    """
+
+    def __init__(self, forward: Forward, teacher: Teacher, inputs: list[Tensor]) -> None:
+        self._forward, self._teacher, self._inputs = forward, teacher, inputs
         self.outputs: list[Tensor] = []
         self.logits: list[Tensor] = []
         self.features: list[Tensor] = []
@@ -167,6 +174,12 @@ class _Seen:
 
     def mean(self, value: Tensor) -> Tensor:
         return self._forward.mean(value)
+
+    def displace(self, loss: Tensor, radius: float) -> None:
+        """What was seen before a displacement is no longer part of the step's loss."""
+        for seen in (self.outputs, self.logits, self.features, self._inputs):
+            seen.clear()
+        self._forward.displace(loss, radius)
 
 
 def _projection(mine: int, theirs: int, inputs: TaskInputs) -> nn.Module:

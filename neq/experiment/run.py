@@ -27,7 +27,9 @@ from neq.runs import (
     RunRecord,
     Stretch,
     SweepCell,
+    TensorBoardMirror,
     WandbMirror,
+    check_tensorboard,
     current_environment,
     fingerprint,
     identity,
@@ -206,6 +208,8 @@ def _lead(
     """Trains in the first process, which alone writes the run's folder."""
     config, folder = run.config, record.folder
     named = identity(config, run.fingerprint)
+    if config.tensorboard:
+        check_tensorboard()
     record.check(named, config.resume, overwrite)
     cell = cell or wandb_cell()
     if record.is_finished() and not overwrite:
@@ -214,7 +218,7 @@ def _lead(
             record.asked_by(cell)
         notes(f"{folder} holds this run, finished; --overwrite trains it again")
         if in_wandb_sweep():  # this cell is another run there
-            with _mirror(config, record, notes):
+            with _wandb(config, record, notes):
                 pass
         return
     _check_times(run, overwrite, notes)
@@ -224,11 +228,13 @@ def _lead(
         lead(run, progress)
         with (
             stopping() as stop,
-            _mirror(config, record, notes) as mirror,
+            _wandb(config, record, notes) as wandb,
+            TensorBoardMirror(folder) if config.tensorboard else nullcontext() as tensorboard,
             _stop_explained(),
             memory_explained(run),
         ):
-            train(replace(run, trackers=(record, *run.trackers, *mirror), stop=stop, notes=notes), progress)
+            mirrors = [each for each in (wandb, tensorboard) if each is not None]
+            train(replace(run, trackers=(record, *run.trackers, *mirrors), stop=stop, notes=notes), progress)
 
 
 def _start_or_resume(
@@ -296,15 +302,15 @@ def _write_errors_explained(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _mirror(config: Config, record: RunRecord, notes: Notes) -> Iterator[Sequence[WandbMirror]]:
-    """The mirror of the run on W&B; empty where W&B is not available."""
+def _wandb(config: Config, record: RunRecord, notes: Notes) -> Iterator[WandbMirror | None]:
+    """The mirror of the run on W&B; none where W&B is not available."""
     missing = why_no_wandb()
     if missing is not None:
         if missing:
             notes(f"{missing}; the run keeps its own record alone")
-        yield ()
+        yield None
         return
     # The values that the sweep asked for stay beside what they resolve to: W&B's search compares the former.
     values = {**wandb_values(), **read_yaml(record.folder / CONFIG)}
     with WandbMirror(record.folder, values, config.project_name, notes) as mirror:
-        yield (mirror,)
+        yield mirror

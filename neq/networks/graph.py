@@ -1,4 +1,4 @@
-"""Traces a network in train mode with torch.fx, or raises the reason why it cannot be traced."""
+"""Traces a network with torch.fx, or raises the reason why it cannot be traced."""
 
 from __future__ import annotations
 
@@ -95,8 +95,12 @@ def has_hooks(module: nn.Module) -> bool:
     return any(getattr(module, kind, None) for kind in kinds)
 
 
-def graph_of(network: nn.Module) -> fx.Graph:
-    """The network's graph in train mode.
+def graph_of(network: nn.Module, train: bool = True) -> fx.Graph:
+    """The network's graph.
+
+    Args:
+        network: any module.
+        train: whether in train mode, or in eval mode.
 
     Raises:
         ValueError: its forward takes more than one input, draws random numbers, reads the value of a tensor
@@ -109,7 +113,7 @@ def graph_of(network: nn.Module) -> fx.Graph:
         raise ValueError("it has hooks")
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()
     with unchanged(network) as changed:
-        network.train()  # a plan trains: branches on `training` are traced that way
+        network.train(train)  # branches on `training` are traced that way
         try:
             with _NoValues():
                 graph = _Tracer().trace(network)

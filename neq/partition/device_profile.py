@@ -177,7 +177,7 @@ class DeviceProfile:
         blocks, stems, heads: the tables.
         environment: processor, threads, versions (`neq.runs.environment`).
         clock: `wall`, or `cpu` where the device was busy and the processor's time counts.
-        busy: the largest difference of wall and processor time among the samples, as a share of the former.
+        busy: the share of the time of its samples in which the processor did something else.
         folded: whether batch norms are folded into convolutions, as they are when deployed.
         networks: whole networks, measured in turns with the blocks.
         link: to the other device; None: not measured.
@@ -269,7 +269,7 @@ class DeviceProfile:
         Raises:
             ValueError: a time, a size or an order that cannot be.
         """
-        if self.image_size < 1 or self.clock not in ("wall", "cpu") or not 0 <= self.busy < float("inf"):
+        if self.image_size < 1 or self.clock not in ("wall", "cpu") or not 0 <= self.busy < 1:
             raise ValueError(f"image size {self.image_size}, clock {shown(self.clock)}, busy {self.busy}")
         if not self.blocks:
             raise ValueError("it has no blocks")

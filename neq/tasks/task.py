@@ -46,6 +46,17 @@ class Forward(Protocol):
             value: the mean over this process' share, of the same shape in every process.
         """
 
+    def displace(self, loss: Tensor, radius: float) -> None:
+        """Moves what trains to w + radius g / |g|, g = dloss/dw, until the step's backward pass ends.
+
+        Forward passes that follow are made there, and so are the gradients of the step's loss. What no
+        optimizer steps on stays where it is: in an evaluation, or where gradients are only measured.
+
+        Args:
+            loss: mean over this process' share, [], with a graph, which is freed.
+            radius: above 0.
+        """
+
 
 @dataclass(frozen=True)
 class StepOutput:
@@ -95,6 +106,8 @@ class Task(Protocol[Batch]):
             together. What a loss keeps of the outputs does not count.
         held_bytes: bytes in one process of what the task holds beside its parameters, as a network that is
             not trained, at its peak. The memory prediction counts them.
+        copies: of each value of the network that trains, which a step keeps beside it. The memory prediction
+            and a budget in bytes count them.
         has_micro_batches: whether `micro_batches` cuts a batch into any number of parts.
         fixed_parts: the number of parts above 1 that it cuts one into where it does not; 0: none.
     """
@@ -105,6 +118,7 @@ class Task(Protocol[Batch]):
     forwards: int = 1
     extra_saved_bytes: int = 0
     held_bytes: int = 0
+    copies: int = 0
     has_micro_batches: bool = False
     fixed_parts: int = 0
 

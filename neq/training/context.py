@@ -269,6 +269,7 @@ class Training:
             micro_batch=None if images is None else images * self.processes.count,
             extra_bytes=extra,
             extra_saved_bytes=self.task.extra_saved_bytes,
+            copies=spec.copies + self.task.copies,
         )
 
     @property

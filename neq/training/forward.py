@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from neq.backward import ImageDraws, SyncBatchStats
+from neq.training.displacement import Displacement
 from neq.training.profiling import SavedBytes
 
 
@@ -24,6 +25,7 @@ class NetworkForward:
         measured: counts what the forward passes keep for backward; none: nothing is counted.
         seeds: returns the seeds of dropout for each image of a forward pass, from the number of the pass and
             how many images there are; none: dropout draws from torch's global generator.
+        displacement: of what trains; none: nothing is moved.
 
     Attributes:
         calls: the forward passes so far.
@@ -37,10 +39,11 @@ class NetworkForward:
         shared: SyncBatchStats | None = None,
         measured: SavedBytes | None = None,
         seeds: Callable[[int, int], list[int]] | None = None,
+        displacement: Displacement | None = None,
     ) -> None:
         self._network = network
         self._is_bf16, self._shared, self._measured = precision == "bf16", shared, measured
-        self._seeds = seeds
+        self._seeds, self._displacement = seeds, displacement
         self.calls = self.images = 0
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -58,6 +61,11 @@ class NetworkForward:
             return value
         mean: Tensor = _MeanOfShares.apply(value, self._shared)
         return mean
+
+    def displace(self, loss: Tensor, radius: float) -> None:
+        """Moves what trains up the gradient of a loss, if this is a step's."""
+        if self._displacement is not None:
+            self._displacement.move(loss, radius)
 
 
 class _MeanOfShares(Function):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from neq.backward import Plan, optimizer_state
 from neq.tasks import StepOutput, add_counts
 from neq.training.context import Progress, Training
+from neq.training.displacement import Displacement
 from neq.training.epoch_state import EpochState
 from neq.training.evaluation import sum_counts
 from neq.training.forward import NetworkForward
@@ -162,18 +163,33 @@ def _backward(
 
     settings = run.config.run_config
     draws = seeds if run.draws_by_image else None
-    forward = NetworkForward(epoch.plan, settings.precision, run.shared_batch, measured, draws)
-    output = run.task.step(forward, batch)
+    displacement = Displacement(
+        epoch.plan.parameters(), lambda value: run.processes.sum(value * run.task.share)
+    )
+    with displacement:
+        forward = NetworkForward(
+            epoch.plan, settings.precision, run.shared_batch, measured, draws, displacement
+        )
+        output = run.task.step(forward, batch)
+        _check_calls(run, forward)
+        if output.loss.requires_grad:
+            (output.loss * share).backward()
+        elif next(epoch.parameters(), None) is not None:
+            raise ValueError(
+                f"the loss of {task_name(run)} has no graph; compute it from what forward returns"
+            )
+    return output, forward.images
+
+
+def _check_calls(run: Training, forward: NetworkForward) -> None:
+    """Raises:
+    ValueError: a step made more forward passes than its task declares.
+    """
     if forward.calls > (passes := len(run.task.passes(run.config))):
         raise ValueError(
             f"{task_name(run)} calls forward {forward.calls} times in a step, but its forwards is {passes}; "
             "set forwards, so that the budget counts all of them"
         )
-    if output.loss.requires_grad:
-        (output.loss * share).backward()
-    elif next(epoch.parameters(), None) is not None:
-        raise ValueError(f"the loss of {task_name(run)} has no graph; compute it from what forward returns")
-    return output, forward.images
 
 
 def batches_from(run: Training, number: int) -> Iterator[Any]:

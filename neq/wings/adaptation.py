@@ -71,6 +71,13 @@ class AdaptationSettings(Section):
     head_rate: float = Field(
         1.0, gt=0, le=1000, description="times base_lr: rate of head, bottleneck and the method's parameters"
     )
+    sharpness_radius: float | None = Field(
+        None,
+        gt=0,
+        le=10,
+        description="SDAT: losses and gradients are taken where the source's cross entropy is highest within "
+        "this radius of the weights; none: at the weights",
+    )
     velocity_of: Literal["source", "target", "both"] = Field(
         "source", description="domain on whose velocity_images velocities are measured"
     )

@@ -1,19 +1,24 @@
 """Steps of both domains: their loss, their memory, resuming, several processes."""
 
+import copy
 from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
+from torch import nn
 
 from neq.adaptation.aligned import features_of
 from neq.adaptation.mcc import class_confusion
 from neq.budget import CostModel
 from neq.tasks.classification import cross_entropy
 from neq.training import train
+from neq.training.context import Progress
 from neq.training.distributed import SINGLE_PROCESS
 from neq.training.forward import NetworkForward
+from neq.training.loop import _choose
 from neq.training.profiling import SavedBytes
+from neq.training.steps import train_step
 from neq.utils.errors import UserError
 from tests.adaptation.runs import adaptation, domains, refusal
 from tests.training.distributed.test_collectives import double_toy
@@ -50,6 +55,53 @@ def test_norms_see_the_domains_together_or_apart(tmp_path):
             alone = cross_entropy(run.network(pair.images[:32]), pair.labels)
     assert torch.allclose(found["separate"], alone)
     assert not torch.allclose(found["joint"], alone)
+
+
+@pytest.mark.parametrize("mode", ["train", "frozen"])
+def test_a_sharpness_radius_takes_the_gradient_of_a_displaced_step(tmp_path, mode):
+    """Against stock autograd on the plain network, all of which trains."""
+    settings = {"sharpness_radius": 0.1, "norm_mode": mode, "neuron_selection": "full"}
+    settings |= {"momentum": 0.0, "weight_decay": 0.0}
+    with adaptation(tmp_path, "mcc", domains(tmp_path), **settings) as (run, _):
+        assert run.task.passes(run.config) == (1, 2)
+        assert run.step_spec().copies == 1
+        pair, epoch = next(run.task.batches(0, 0)), _choose(run, Progress(), 0)
+        reference = copy.deepcopy(run.network).train(mode == "train")
+        trained = [
+            value for name, value in reference.named_parameters() if mode == "train" or is_free(name, run)
+        ]
+        before = [value.detach().clone() for value in trained]
+        loss = cross_entropy(reference(pair.images[:32]), pair.labels)
+        found = torch.autograd.grad(loss, trained)
+        length = torch.cat([each.reshape(-1) for each in found]).norm()
+        with torch.no_grad():
+            for value, gradient in zip(trained, found, strict=True):
+                value += 0.1 * gradient / length
+        outputs = reference(pair.images)
+        loss = cross_entropy(outputs[:32], pair.labels) + class_confusion(outputs[32:], 2.5)
+        found = torch.autograd.grad(loss, trained)
+        for group in epoch.optimizer.param_groups:
+            group["lr"] = 0.5
+        output = train_step(run, epoch, pair)
+        assert torch.allclose(output.loss, loss)
+        names = [
+            name for name, value in reference.named_parameters() if any(value is each for each in trained)
+        ]
+        ours = dict(run.network.named_parameters())
+        for name, start, gradient in zip(names, before, found, strict=True):
+            assert torch.allclose(ours[name], start - 0.5 * gradient, atol=1e-6), name
+
+
+def is_free(name, run):
+    """Whether a parameter trains under frozen norms."""
+    return not isinstance(run.network.get_submodule(name.rpartition(".")[0]), nn.BatchNorm2d)
+
+
+def test_a_sharpness_radius_needs_a_step_that_reads_both_domains(tmp_path):
+    files = domains(tmp_path)
+    assert "sharpness_radius is not allowed" in refusal(tmp_path, "source", files, sharpness_radius=0.02)
+    message = refusal(tmp_path, "mcc", files, sharpness_radius=0.02, micro_batch_size=32)
+    assert "for which a step passes the source twice" in message
 
 
 def outcome(folder, files, stop=None):
@@ -151,6 +203,7 @@ import sys, torch
 from pathlib import Path
 from neq.training.distributed.process_group import process_group
 from neq.training import train
+from neq.training.context import Progress
 from tests.adaptation.test_aligned import TOGETHER, learned
 
 torch.set_num_threads(1)

@@ -20,6 +20,7 @@ from tests.training.runs import stopped_and_resumed
 OWN = {"domain_norms": "domain"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm_mode", ["frozen", "train"])
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "resnet18"])
 def test_gradients_and_statistics_are_those_of_two_networks_with_common_weights(name, norm_mode):

@@ -81,6 +81,7 @@ def test_memory_is_predicted_with_both_domains(tmp_path):
     assert 2 * found["source"].batch == found["mixed"].batch
 
 
+@pytest.mark.slow
 def test_velocities_are_measured_on_images_of_the_named_domain(tmp_path):
     settings = {"neuron_selection": "velocity", "initialization": "random", "velocity_images": 5}
     shown, velocities, predicted = {}, {}, {}

@@ -126,6 +126,7 @@ def test_su_takes_the_input_channels_with_the_largest_weights():
     assert {name: channels.tolist() for name, channels in selection.items()} == {"pointwise": [3, 17]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["bytes", "macs", "parameters"])
 def test_budgets_hold(unit):
     network = torchvision.models.mobilenet_v2(num_classes=5).to(memory_format=torch.channels_last)

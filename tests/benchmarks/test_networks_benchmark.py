@@ -59,6 +59,7 @@ def test_the_table_names_what_is_traced_and_exact():
     assert "1.0e-13; bytes predicted exactly: 4 of 4" in text
 
 
+@pytest.mark.slow
 def test_a_networks_figures(monkeypatch):
     figures = benchmarks.networks.measure("timm:lcnet_050", 32, 2, 1)
     assert figures["norms"] == figures["fused"] == 27

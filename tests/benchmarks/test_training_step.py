@@ -101,6 +101,7 @@ def test_a_wrong_gradient_shows(monkeypatch):
     assert gradient_error(task) > 1e-5
 
 
+@pytest.mark.slow
 def test_only_the_wanted_variants_run_and_plain_always_does():
     arguments = [*FLAGS, "--norm=train", "--selection=full", "--variants=masked,channels_last"]
     settings, output = parse(arguments)

@@ -24,6 +24,7 @@ def some(table, share):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("norm_mode", ["train", "frontier", "frozen"])
 @pytest.mark.parametrize("share", [0, 0.1, 1])
@@ -101,6 +102,7 @@ def test_norms_that_train_carry_the_gradient_to_the_first_layer():
     assert train.saved_bytes > 5 * frozen.saved_bytes
 
 
+@pytest.mark.slow
 def test_a_byte_budget_is_a_matter_of_layers_not_of_parameters():
     """The same parameters in the last layers or spread over all of them."""
     network = build_network("mbv2", 10)
@@ -140,6 +142,7 @@ def test_a_layer_called_again_behind_the_earliest_chosen_one_counts():
     assert step.input_gradient_macs >= 8 * 8 * 9 * 64 + 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm_mode", ["train", "frontier", "frozen"])
 @pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_small", "resnet18", "mcunet-in1"])
 def test_under_autocast_too(name, norm_mode):
@@ -171,6 +174,7 @@ def measured_bytes(network, plan, batches, precision="fp32"):
     return saved.total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("norm_mode", ["train", "frontier", "frozen"])
 @pytest.mark.parametrize("name", ["mobilenet_v2", "mcunet-in1", "vit"])
@@ -207,6 +211,7 @@ def test_a_micro_batch_keeps_its_own_images_alone():
     assert cost.macs == CostModel(network, table, whole).step(selection).macs
 
 
+@pytest.mark.slow
 def test_what_a_task_adds_counts_in_every_selection_and_in_the_base_of_a_budget():
     network = build_network("mcunet-in1", 10)
     table = neuron_table(network, (3, 32, 32))

@@ -100,6 +100,7 @@ def test_where_nothing_can_be_kept_every_call_measures(tmp_path, measured):
         assert kept_latency(model_of(), CPU, folder).nanoseconds == {"step": float(count)}
 
 
+@pytest.mark.slow
 def test_a_kept_profile_is_that_of_the_step(tmp_path, monkeypatch):
     everything = torch.ones(len(model_of().table), dtype=torch.bool)
     few = torch.arange(len(everything)) % 3 == 0

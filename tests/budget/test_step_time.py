@@ -51,6 +51,7 @@ def test_calibration_measures_five_kinds_of_steps(monkeypatch):
     assert found.seconds(*work) == pytest.approx(KNOWN.seconds(*work))
 
 
+@pytest.mark.slow
 def test_calibration_stays_within_the_room(monkeypatch):
     network = toy(dtype=torch.float32)
     table = neuron_table(network, SHAPE)

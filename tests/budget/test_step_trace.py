@@ -111,6 +111,7 @@ def test_convolutions_work_on_copies_of_their_weight():
     assert none < one <= none + 2 * max(each.nbytes for each in model.plain_network.parameters())
 
 
+@pytest.mark.slow
 def test_the_trace_leaves_network_and_gradients_alone():
     model, selection = model_of("mcunet-in1")
     before = {name: value.clone() for name, value in model.plain_network.state_dict().items()}

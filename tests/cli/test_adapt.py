@@ -56,6 +56,7 @@ def test_a_run_is_recorded_and_found_finished(domains, tmp_path, capsys):
     assert "holds this run, finished" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_dry_run_writes_nothing(domains, tmp_path, capsys):
     assert main(["adapt", *domains, *FAST, "--select_by", "im", "--dry-run"]) == 0
     assert "adapt_mcc" in capsys.readouterr().out

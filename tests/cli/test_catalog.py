@@ -9,6 +9,7 @@ def cells(out, name):
     return line.split()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [80, 160])
 def test_networks_are_listed_with_their_figures(capsys, monkeypatch, width):
     monkeypatch.setenv("COLUMNS", str(width))

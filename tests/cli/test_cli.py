@@ -32,6 +32,7 @@ def test_a_checkpoint_is_named_only_where_one_was_saved(monkeypatch, capsys, arg
     assert line in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "output", "code"),
     [("export gone --onnx gone.onnx", "first\n", 2), ("cells gone.yaml", "first\nlate\n", 2)],

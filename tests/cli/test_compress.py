@@ -15,6 +15,7 @@ pytest.importorskip("tensorly", reason="the extra compression is not installed")
 FINE_TUNE = ["--fine-tune", "--n_epochs", "1", "--warmup_epochs", "0", "--device", "cpu"]
 
 
+@pytest.mark.slow
 def test_figures_before_and_after(tiny_run, tmp_path, capsys):
     out = tmp_path / "net"
     flags = ["--prune", ".5", "--low-rank", ".6", "--attention", "se@blocks.1", "--sparsify", ".2"]
@@ -75,6 +76,36 @@ def test_rounds_reach_the_share_step_by_step(tiny_run, tmp_path, monkeypatch):
     assert zeros("net") == pytest.approx(0.75, abs=0.01)
 
 
+@pytest.mark.slow
+def test_rewound_rounds_start_where_the_run_started(tiny_run, tmp_path, monkeypatch):
+    from neq.compression.movement import run_start
+
+    monkeypatch.chdir(tmp_path)
+    rounds = ["--sparsify", ".75", "--rewind", "--rounds", "2", *FINE_TUNE]
+    assert main(["compress", str(tiny_run), "--output", "net", *rounds]) == 0
+    start = run_start(load_best(tiny_run)).state_dict()
+    for folder, share in (("net-round-1", 0.5), ("net", 0.25)):
+        network = load_best(tmp_path / folder).network
+        names = [n for n, each in network.named_modules() if isinstance(each, torch.nn.Conv2d)]
+        weights = {f"{name}.weight": network.get_parameter(f"{name}.weight") for name in names}
+        kept = {name: each != 0 for name, each in weights.items()}
+        assert all(torch.equal(each, start[name] * kept[name]) for name, each in weights.items())
+        left = torch.cat([each.flatten() for each in kept.values()])
+        assert float(left.double().mean()) == pytest.approx(share, abs=0.01)
+
+
+@pytest.mark.slow
+def test_pruning_by_velocity_is_made_from_the_run_alone(tiny_run, tmp_path, capsys):
+    net, pruned = str(tmp_path / "net"), tmp_path / "pruned"
+    flags = ["--output", net, "--prune", ".5", "--importance", "velocity"]
+    assert main(["compress", str(tiny_run), *flags]) == 0
+    assert load_recipe(tmp_path / "net").transforms[0].name == "widths"
+    flags = ["--output", str(pruned), "--prune", ".5", "--importance", "equilibrium"]
+    assert main(["compress", net, *flags]) == 2
+    assert "it was changed after training" in capsys.readouterr().err
+    assert not pruned.exists()
+
+
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [
@@ -84,6 +115,8 @@ def test_rounds_reach_the_share_step_by_step(tiny_run, tmp_path, monkeypatch):
         (["--attention", "se"], "names no layer; give KIND@LAYER"),
         (["--attention", "sa@blocks.1"], "'sa' is unknown"),
         (["--prune", ".5", "--rounds", "2"], "--rounds needs"),
+        (["--prune", ".5", "--rewind"], "give it with that step alone"),
+        (["--prune", ".5", "--sparsify", ".5", "--rewind"], "give it with that step alone"),
         (["--prune", ".5", "--low-rank", ".5", "--rounds", "2", "--fine-tune"], "are done once"),
         (["--prune", ".5", "--fine-tune", "--base_lr", "-1"], "base_lr"),
         (["--prune", ".5", "--fine-tune", "--net_name", "mbv2"], "give settings alone"),
@@ -112,6 +145,7 @@ def test_other_folders_are_left_alone(tiny_run, tmp_path, capsys):
     assert "is a file; give a folder" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_fine_tuning_that_is_stopped_says_what_continues_it(tiny_run, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
 

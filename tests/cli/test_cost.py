@@ -1,5 +1,7 @@
 import re
 
+import pytest
+
 from neq.budget import Latency
 from neq.cli import main
 
@@ -9,6 +11,7 @@ def numbers(out, row):
     return [int(number.replace(",", "")) for number in re.findall(r"[\d,]+(?= │)", line)[:2]]
 
 
+@pytest.mark.slow
 def test_the_cost_of_a_scheme_is_told_without_training(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
@@ -67,6 +70,7 @@ def test_a_scheme_lends_another_network_its_ratio(capsys, monkeypatch):
     assert 0 <= round(29440 / 463216 * 543176) - numbers(out, "updated parameters")[0] < 9
 
 
+@pytest.mark.slow
 def test_the_policy_that_was_asked_for_is_counted(capsys, monkeypatch):
     """Fault F4: where the run has lists, SU was counted whichever policy was given."""
     monkeypatch.setenv("COLUMNS", "200")
@@ -76,12 +80,14 @@ def test_the_policy_that_was_asked_for_is_counted(capsys, monkeypatch):
         assert f"{policy}, norm mode" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_policy_that_needs_measurements_is_counted_by_its_first_epoch(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     assert main(["cost", "--ratio", "0.1", "--neuron_selection", "taylor"]) == 0
     assert "random, norm mode" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_budget_in_time_shows_the_predicted_step(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     device = Latency({"step": 8e6, "layers_passed": 1e5}, 0.07)

@@ -59,6 +59,7 @@ def test_what_is_there(capsys: pytest.CaptureFixture[str], folder: Path) -> None
     assert rows(capsys)["c10"][3] == "in part"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["svhn", "mnist", "usps"])
 def test_a_copy_of_torchvision_is_recognized(
     name: str, capsys: pytest.CaptureFixture[str], folder: Path, monkeypatch: pytest.MonkeyPatch

@@ -132,6 +132,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("flags", "reason"), REFUSED.values(), ids=REFUSED)
 def test_mistakes_are_one_line_and_nothing_is_written(flags, reason, tmp_path, monkeypatch, capsys):
     from neq.networks.build import build_network

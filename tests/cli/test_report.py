@@ -9,6 +9,7 @@ from neq.cli import main
 from neq.results.report import pdf
 
 
+@pytest.mark.slow
 def test_a_page_and_a_book(tiny_run, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     run = shutil.copytree(tiny_run, tmp_path / "run")

@@ -19,6 +19,7 @@ def swept(tmp_path, tiny_run):
     return path
 
 
+@pytest.mark.slow
 def test_the_command_draws_everything_and_says_what_it_could_not(swept, tmp_path, capsys):
     arguments = [
         "results",

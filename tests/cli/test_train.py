@@ -398,6 +398,7 @@ def test_a_place_that_cannot_be_used_is_one_line_and_code_2(monkeypatch, capsys,
     assert capsys.readouterr().err == f"neq: '/root/runs' {said}\n"
 
 
+@pytest.mark.slow
 def test_missing_pictures_are_drawn_and_a_missing_selection_folder_is_made(finished, tmp_path):
     folder = damaged(finished, tmp_path)
     for name in ("curves.png", "selection.png"):
@@ -432,12 +433,14 @@ def test_a_run_among_its_own_images_is_refused(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_home_folder_is_understood(tmp_path, monkeypatch, capsys, unpredicted):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert main(["--dry-run", "--run-dir", "~/run"]) == 0
     assert f"run_dir: {tmp_path}/home/run (free)" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_dry_run_says_what_the_folder_holds(finished, capsys, unpredicted):
     assert main([*FAST, "--dry-run", "--run-dir", str(finished)]) == 0
     assert "(holds this run, finished)" in capsys.readouterr().out
@@ -510,6 +513,7 @@ def test_an_image_folder_trains(tmp_path):
     assert len(list(tmp_path.glob("runs/image_folder/**/summary.json"))) == 1
 
 
+@pytest.mark.slow
 def test_a_scheme_from_a_file(tmp_path, capsys):
     """The run keeps its lists, so that its network is read when the file is gone."""
     from neq.results.best_network import load_best

@@ -5,7 +5,7 @@ from torch import nn
 import neq
 from neq.backward import Plan
 from neq.compression import Compressed, sparsify
-from neq.compression.sparsity import keep_zeros, packed_bytes
+from neq.compression.sparsity import keep_zeros, packed_bytes, trained_weights
 from neq.config import resolve
 from neq.networks.recipe import Recipe
 from neq.training.optimizer import make_optimizer
@@ -77,6 +77,29 @@ def test_zeros_stay_zeros_in_training(optimizer_name, chosen):
         moved = (new != old).flatten(1).any(1)
         assert moved.nonzero().flatten().tolist() == neurons.tolist()
     assert (network[5].weight != before["5.weight"]).any()
+
+
+def test_a_weight_that_becomes_zero_in_training_goes_on_training():
+    network = sparsify(start(), 0.5).network
+    table = neq.neuron_table(network, (3, 8, 8))
+    zero = network[0].weight == 0
+    for first in (True, False):  # two epochs
+        plan = Plan(network, table, {"0": torch.arange(8), "3": torch.tensor([2])})
+        optimizer = torch.optim.SGD(plan.parameters(), lr=0.1)
+        keep_zeros(optimizer, plan, resolve({}, {}).config)
+        plan(torch.randn(4, 3, 8, 8)).square().mean().backward()
+        optimizer.step()
+        plan.write_back()
+        if first:
+            with torch.no_grad():
+                network[0].weight.zero_()
+    assert torch.equal(network[0].weight == 0, zero)
+    again = sparsify(Compressed(network, Recipe("toy", 3, "5")), 0.5).network  # of what is left now
+    plan = Plan(again, table, {"0": torch.arange(8)})
+    keep_zeros(torch.optim.SGD(plan.parameters(), lr=0.1), plan, resolve({}, {}).config)
+    assert set(trained_weights(again)) == {"0.weight", "3.weight"}
+    assert (again[0].weight != 0).sum() < (~zero).sum()
+    assert torch.equal(trained_weights(again)["0.weight"], again[0].weight != 0)
 
 
 def test_other_networks_are_left_alone():

@@ -23,11 +23,11 @@ SURFACE = """
 --mixup --momentum --n_bias_update --n_epochs --n_worker --net_name --neuron_selection --new_num_classes
 --no_wd_keys --norm_mode --objective --on_bad_image --optimizer_name --overwrite --patience --precision
 --project_name --qas --ratio --resize_scale --resume --root --run_dir --sampling --saved_precision --scheme
---select_by --split_of --split_shares --sync_batch_norm --target --target_root --teacher --teacher_weights
---temperature --test_batch_size --test_per_epochs --total_num_params --train_head --train_part --transfer
---unit --use_validation --use_validation_for_velocity --validation_percentage --velocity_images --velocity_mu
---velocity_of --velocity_rule --wandb_sweep --warmup_epochs --warmup_lr --weight_decay --weight_update_ratio
---weights --weights_key -h
+--select_by --sharpness_radius --split_of --split_shares --sync_batch_norm --target --target_root --teacher
+--teacher_weights --temperature --tensorboard --test_batch_size --test_per_epochs --total_num_params
+--train_head --train_part --transfer --unit --use_validation --use_validation_for_velocity
+--validation_percentage --velocity_images --velocity_mu --velocity_of --velocity_rule --views --wandb_sweep
+--warmup_epochs --warmup_lr --weight_decay --weight_update_ratio --weights --weights_key -h
 """
 
 
@@ -221,6 +221,7 @@ SECTIONED = st.tuples(st.sampled_from(sorted(KEYS)), YAML_LIKE).map(
 )
 
 
+@pytest.mark.slow
 @FUZZ
 @given(
     raw=st.binary(max_size=60)

@@ -55,6 +55,18 @@ def test_an_epoch_is_a_permutation_by_seed_and_epoch() -> None:
     assert flat(keys) != indices.tolist()
 
 
+def test_epochs_take_the_views_of_an_image_in_turn() -> None:
+    indices = np.arange(20)
+    for epoch in range(5):
+        free, viewed = train_keys(indices, 5, 0, epoch), train_keys(indices, 5, 0, epoch, views=2)
+        assert flat(viewed) == flat(free)
+        assert {view for batch in viewed for view, _ in batch} == {epoch % 2}
+    weights = torch.ones(20)
+    weights[3] = 100.0
+    drawn = [key for batch in train_keys(indices, 5, 0, 4, weights, views=3) for key in batch]
+    assert [view for view, index in drawn if index == 3][:4] == [1, 2, 0, 1]
+
+
 @pytest.mark.parametrize(
     ("count", "sizes"), [(20, [8, 8]), (16, [8, 8]), (8, [8]), (9, [8]), (7, [7]), (2, [2])]
 )

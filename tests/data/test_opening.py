@@ -104,6 +104,17 @@ def test_the_settings_normalization_goes_before_the_entrys() -> None:
     assert torch.equal(plain.velocity_images() * 2, scaled.velocity_images())
 
 
+def test_fixed_views_are_those_of_the_first_epochs(tmp_path: Path) -> None:
+    def seen(epoch: int, **settings: Any) -> list[bytes]:
+        data = photos(tmp_path, fill=not any(tmp_path.iterdir()), base_batch_size=100, **settings)
+        ((images, _),) = data.train_batches(epoch)
+        return sorted(image.numpy().tobytes() for image in images)
+
+    first = [seen(epoch) for epoch in range(2)]
+    assert [seen(epoch, views=2) for epoch in range(4)] == first * 2
+    assert seen(2) not in first
+
+
 def test_a_small_training_split_is_one_batch() -> None:
     data = digits(base_batch_size=5000)
     assert data.steps_per_epoch == 1

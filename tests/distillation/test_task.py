@@ -51,6 +51,7 @@ def distilled(folder, processes=SINGLE_PROCESS, network=None, teacher=None, **se
         yield run, diary
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train_head", [True, False])
 def test_the_loss_is_the_sum_of_its_terms_and_the_teacher_stays_as_it_is(tmp_path, train_head):
     teacher = wide(torch.float64)
@@ -80,6 +81,7 @@ def test_the_loss_is_the_sum_of_its_terms_and_the_teacher_stays_as_it_is(tmp_pat
         assert not any(module.training for module in teacher.modules())
 
 
+@pytest.mark.slow
 def test_the_features_of_a_frozen_head_and_of_a_plan_are_those_of_the_network(tmp_path):
     """A plan runs a stand-in in place of the head; the features come from its hooks."""
     for train_head in (True, False):
@@ -114,6 +116,7 @@ def test_it_resumes_bit_for_bit_in_mid_epoch(tmp_path):
     assert all(map(torch.equal, parts[2], whole[2]))
 
 
+@pytest.mark.slow
 def test_micro_batches_change_nothing_but_the_last_digits(tmp_path):
     found = []
     for size in (None, 12):
@@ -137,6 +140,7 @@ def test_two_processes_train_as_one(tmp_path):
     assert_two_are_one(trained_together, tmp_path)
 
 
+@pytest.mark.slow
 def test_the_prediction_counts_the_teacher_and_a_budget_in_bytes_its_projection(tmp_path):
     settings = {**SETTINGS, "budget": "100kB"}
     with run_of(tmp_path / "plain", **settings) as (run, _):
@@ -155,19 +159,22 @@ def test_the_prediction_counts_the_teacher_and_a_budget_in_bytes_its_projection(
     assert all(report.metrics["Budget"]["used"] <= 100_000 for report in diary.reports)
 
 
-def test_beside_an_adaptation_the_teacher_sees_the_images_of_both_domains(tmp_path):
-    with adaptation(tmp_path, "mcc", domains(tmp_path), **BOTH, n_epochs=1) as (run, diary):
+@pytest.mark.parametrize("sharpness", [None, 0.05])
+def test_beside_an_adaptation_the_teacher_sees_the_images_of_both_domains(tmp_path, sharpness):
+    settings = {**BOTH, "n_epochs": 1, "sharpness_radius": sharpness}
+    with adaptation(tmp_path, "mcc", domains(tmp_path), **settings) as (run, diary):
         teacher = Teacher(wide(), PLAIN, PLAIN)
         seen, real = [], teacher.network.forward
         teacher.network.forward = lambda x: (seen.append(len(x)), real(x))[1]
         inputs = SimpleNamespace(config=run.config, device=run.device, network=run.network, data=run.data)
         task = Distillation(run.task, teacher, inputs)
-        assert task.passes(run.config) == (2,)
+        assert task.passes(run.config) == ((2,) if sharpness is None else (1, 2))
         object.__setattr__(run, "task", task)
         seen.clear()
         batch = next(run.task.batches(0, 0))
         train(run)
-        assert set(seen) == {len(batch.images)}
+        of_a_step = {len(batch.images)} if sharpness is None else {len(batch.labels), len(batch.images)}
+        assert set(seen) == of_a_step
         assert len(diary.reports) == 1
 
 

@@ -48,6 +48,7 @@ def test_a_run_teaches_another_one_and_its_content_names_it(teacher, tmp_path):
     assert "teacher" not in other.identity
 
 
+@pytest.mark.slow
 def test_a_named_network_with_weights_teaches(teacher, tmp_path):
     save_file(load_best(teacher).network.state_dict(), tmp_path / "w.safetensors")
     settings = {**STUDENT, "teacher": "resnet20", "teacher_weights": tmp_path / "w.safetensors"}

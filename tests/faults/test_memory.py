@@ -50,6 +50,7 @@ def test_what_onednn_says_is_about_memory_where_there_is_little(monkeypatch):
         assert is_out_of_memory(RuntimeError("could not create a primitive")) is is_one
 
 
+@pytest.mark.slow
 def test_the_prediction_is_the_sum_of_what_is_there(tmp_path):
     with run_of(tmp_path, neuron_selection="velocity") as (run, _):
         memory = predict(run)
@@ -105,6 +106,7 @@ def test_what_fits_fits_by_prediction(tmp_path):
         assert predict(run).peak <= 0.95 * peak
 
 
+@pytest.mark.slow
 def test_what_fits_gives_every_process_two_images(tmp_path):
     with run_of(
         tmp_path, ProcessGroup(0, 4), neuron_selection="random", base_batch_size=64, sync_batch_norm=False

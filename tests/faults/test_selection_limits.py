@@ -57,6 +57,7 @@ def test_velocities_of_dead_neurons(velocity):
     assert not chosen[0] or velocity.isnan().all() or not velocity[0].isnan()  # a NaN ranks last
 
 
+@pytest.mark.slow
 def test_a_dead_neuron_in_a_run_has_a_velocity(tmp_path):
     """Its outputs are zero before and after: they have not changed, and nothing becomes NaN."""
     with run_of(tmp_path, neuron_selection="velocity") as (run, diary):

@@ -36,6 +36,7 @@ def test_a_new_classifier_knows_no_classes_and_one_of_a_file_does(tmp_path):
     assert len(start(weights=str(tmp_path / "a.pth")).classes) == 10
 
 
+@pytest.mark.slow
 def test_a_run_brings_its_network_its_classes_and_its_images(tiny_run):
     found = of_run(tiny_run)
     config = found.config.data_provider

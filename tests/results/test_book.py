@@ -161,6 +161,7 @@ def chart(sheet):
     sheet.add_chart(chart, "A40")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("title", "change"),
     [

@@ -4,6 +4,7 @@ from contextlib import closing
 from pathlib import Path
 
 import openpyxl
+import pytest
 
 from neq.cli import main
 from neq.results import collect, runs
@@ -32,6 +33,7 @@ def failing(tmp_path):
     return file, runs
 
 
+@pytest.mark.slow
 def test_a_failed_cell_has_the_line_that_it_failed_with(tmp_path):
     file, runs = failing(tmp_path)
     found = with_failures(collect([file], runs), read_sweeps([file]), runs)

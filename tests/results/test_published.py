@@ -54,6 +54,7 @@ def test_figures_are_those_of_the_paper(net, budget, policy, data, top1):
     assert row.top1[data] == top1
 
 
+@pytest.mark.slow
 def test_every_cell_of_the_table_has_a_policy_file_that_asks_for_it_as_published():
     compared = comparison(groups(runs(sorted(POLICIES.glob("*/*.yaml")), "nowhere")))
     asked = set(compared[["Model", "Budget", "Method", "Dataset"]].itertuples(index=False, name=None))

@@ -22,6 +22,7 @@ OTHER = {
     "objective": "tent",
     "resume": True,
     "device": "cpu",
+    "tensorboard": True,
     "memory": "tight",
     "dataset": "image_folder",
     "root": "elsewhere",
@@ -41,6 +42,7 @@ OTHER = {
     "velocity_images": 3,
     "mean_std": [[0.5, 0.5, 0.5], [1, 1, 1]],
     "augmentation": "square",
+    "views": 4,
     "on_bad_image": "skip",
     "cache": "disk",
     "cache_gib": 7,
@@ -108,6 +110,7 @@ OTHER = {
     "target_root": "elsewhere",
     "transfer": "photo-sketch",
     "loss_weight": 0.5,
+    "sharpness_radius": 0.02,
     "velocity_of": "target",
     "bottleneck": 64,
     "head_rate": 10.0,
@@ -139,6 +142,7 @@ def test_a_setting_renames_the_run_when_it_can_change_the_result(name: str) -> N
 # Spelled out: a setting that leaves the identity renames every run that has it.
 NO_PART = {
     *("project_name", "run_dir", "resume", "device", "memory", "root", "n_worker", "on_bad_image"),
+    "tensorboard",
     *("cache", "cache_gib", "test_per_epochs", "checkpoint_minutes", "target_root"),
 }
 

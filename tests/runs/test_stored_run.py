@@ -131,6 +131,7 @@ def newer(folder):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [

@@ -116,6 +116,7 @@ def test_velocity_is_that_of_an_epoch_of_random_neurons(tmp_path, monkeypatch):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [None, TrainingDiverged("the loss is nan")])
 def test_what_cannot_be_measured_is_left_out_with_a_note(tmp_path, monkeypatch, error):
     """The network of the head's run was removed, or the epoch of velocity diverged."""

@@ -87,6 +87,7 @@ def test_su_indices_count_convs_only_and_must_exist():
     assert bias_layers(table, StaticScheme((), (), 0)) == ()
 
 
+@pytest.mark.slow
 def test_both_spellings_of_a_published_budget_admit_their_scheme():
     network = build_network("mbv2", 10)
     table = neuron_table(network, (3, 64, 64))

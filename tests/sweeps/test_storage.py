@@ -42,6 +42,7 @@ def test_the_file_lies_in_the_folder_whatever_that_is_called(tmp_path, name):
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+@pytest.mark.slow
 def test_a_database_that_is_away_is_waited_for_and_not_for_ever():
     calls = []
 
@@ -87,6 +88,7 @@ def test_a_file_where_nothing_can_be_written_is_read(tmp_path, monkeypatch):
         tmp_path.chmod(0o755)
 
 
+@pytest.mark.slow
 def test_a_wait_is_told_once_in_the_words_of_the_database(capsys):
     calls = []
 

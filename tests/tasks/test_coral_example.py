@@ -59,6 +59,7 @@ def test_it_resumes_bit_for_bit_after_an_epoch_and_in_mid_epoch(tmp_path):
         assert all(torch.equal(tensor, whole[2][name]) for name, tensor in parts[2].items())
 
 
+@pytest.mark.slow
 def test_the_term_changes_what_is_learned(tmp_path):
     with coral_run(tmp_path / "coral", **SETTINGS) as (run, diary):
         train(run)
@@ -68,6 +69,7 @@ def test_the_term_changes_what_is_learned(tmp_path):
     assert set(diary.reports[0].metrics["train"]) == set(plain.reports[0].metrics["train"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("norm_mode", "budget"), [("train", 500_000), ("frontier", 400_000), ("frozen", 250_000)]
 )
@@ -178,6 +180,7 @@ def folders(root):
                 grey.save(folder / name / f"{image}.png")
 
 
+@pytest.mark.slow
 def test_as_an_objective_it_opens_its_target_and_counts_it_into_the_runs_identity(tmp_path):
     folders(tmp_path / "photos")
     settings = {
@@ -198,6 +201,7 @@ def test_as_an_objective_it_opens_its_target_and_counts_it_into_the_runs_identit
         assert record.folder != run.folder
 
 
+@pytest.mark.slow
 def test_neq_cost_counts_both_forward_passes_of_the_objective(capsys):
     cost = {}
     for objective in ("classification", "coral"):

@@ -185,6 +185,7 @@ def test_it_resumes_bit_for_bit_in_mid_epoch(tmp_path):
     assert all(map(torch.equal, parts[2], whole[2]))
 
 
+@pytest.mark.slow
 def test_micro_batches_change_nothing_but_the_last_digits(tmp_path):
     settings = {**SETTINGS, **ALL, "n_epochs": 1, "norm_mode": "frozen"}
     found = []

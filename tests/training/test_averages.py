@@ -49,6 +49,7 @@ def followed(monkeypatch):
     return kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"norm_mode": "train"}, {"unit": "input_channel"}])
 def test_the_average_of_chosen_rows_is_that_over_all_weights(tmp_path, monkeypatch, settings):
     """Rows that leave the choice come closer to their weights; a faulty form would leave them behind."""
@@ -92,6 +93,7 @@ def test_a_step_touches_the_rows_that_it_trains_and_no_others():
     assert torch.equal(merged[[0, 3]], network.stem.weight[[0, 6]])
 
 
+@pytest.mark.slow
 def test_the_averages_are_evaluated_and_saved_and_training_goes_on_from_the_weights(tmp_path, monkeypatch):
     seen, real = [], measurement.evaluate
 
@@ -152,6 +154,7 @@ def test_two_processes_average_as_one(tmp_path):
     assert_two_are_one(trained_together, tmp_path, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_budget_in_bytes_counts_the_average_of_what_trains_and_the_prediction_of_all_that_may(tmp_path):
     found = {}
     for decay in (None, 0.98):

@@ -124,6 +124,7 @@ def test_its_choice_is_by_gradients_in_every_epoch_but_the_first(tmp_path):
     assert same == [True, False, False]
 
 
+@pytest.mark.slow
 def test_auto_trains_the_head_alone_and_then_what_it_chose_once(tmp_path):
     with run_of(tmp_path, **AUTO, budget="100kB", n_epochs=4) as (run, diary):
         train(run)
@@ -133,6 +134,7 @@ def test_auto_trains_the_head_alone_and_then_what_it_chose_once(tmp_path):
     assert all(torch.equal(each, later[0]) for each in later)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("initial", [1, 2, 3, 5])
 def test_initialization_chooses_the_first_epochs(tmp_path, initial):
     settings = {"initialization": "full", "neuron_selection": "random", "initial_epochs": initial}
@@ -165,6 +167,7 @@ def test_what_measures_importance_lets_the_head_fit_first(tmp_path, settings, in
         assert run.policy(initial - 1).name == run.config.NEq_config.initialization
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("every", "distinct"), [(1, 4), (2, 2), (9, 1)])
 def test_a_policy_chooses_again_every_so_many_epochs(tmp_path, every, distinct):
     with run_of(tmp_path, neuron_selection="random", choose_every=every, n_epochs=5) as (run, diary):
@@ -174,6 +177,7 @@ def test_a_policy_chooses_again_every_so_many_epochs(tmp_path, every, distinct):
     assert later == [later[number // every * every] for number in range(4)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "epochs"),
     [

@@ -96,6 +96,7 @@ def test_importance_is_the_formulas_on_gradients_of_the_stock_network(criterion,
     torch.testing.assert_close(measured(network, allocator, criterion), expected, rtol=1e-5, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_a_limit_in_bytes_changes_how_importance_is_measured_and_not_what_it_is(criterion):
     network = toy()

@@ -339,6 +339,7 @@ def test_the_summary_has_what_results_need(tmp_path):
     assert summary["peak_memory_kind"] == "maximum of the process"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm_mode", ["frontier", "frozen"])
 def test_a_memory_budget_holds_in_every_epoch_by_what_was_measured(tmp_path, norm_mode):
     settings = {"budget": "60kB", "cost_aware": True, "neuron_selection": "velocity", "norm_mode": norm_mode}

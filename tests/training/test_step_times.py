@@ -47,6 +47,7 @@ def test_a_share_is_one_of_everything_in_the_runs_norm_mode(tmp_path, device):
         assert allocator.limit == round(0.8 * allocator.total)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_the_times_of_its_first_device(tmp_path, device):
     with run_of(tmp_path / "whole", **SETTINGS) as (run, diary):
         train(run)

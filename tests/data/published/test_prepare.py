@@ -187,6 +187,7 @@ write(Path(sys.argv[3]), Path(sys.argv[4]))
 
 
 # 1: the mark of the start; 2 to 15: images; 16 to 18: test, val, train; 19: the mark
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("at", [1, 9, 16, 18, 19])
 def test_a_killed_process_leaves_no_half_split(raw, out, at, when):

@@ -66,6 +66,7 @@ def test_the_same_reports_give_the_same_page(page, reports):
     assert render(reports, date(2026, 1, 2)) == page
 
 
+@pytest.mark.slow
 def test_names_are_text_whatever_is_in_them(reports):
     first = reports[0]
     names = (HOSTILE, "$x^2$", "new\nline", "\udcff", "ünï", "文字", *first.quality.evaluation.classes[6:])
@@ -77,6 +78,7 @@ def test_names_are_text_whatever_is_in_them(reports):
     assert page.encode("utf-8", "backslashreplace")
 
 
+@pytest.mark.slow
 def test_of_many_classes_the_worst_are_listed(reports):
     first = reports[0]
     found = first.quality.evaluation

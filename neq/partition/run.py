@@ -1,0 +1,286 @@
+"""A branched network run by two devices, an image at a time, and the time that each part of it takes.
+
+Device 0 sends the image to device 1. Both compute the stem and their branch, segment by segment, and exchange
+what a segment returns; device 0 computes the head. Each does with the same tensors, in the same order, what
+one process does, so its outputs are the same to the last bit.
+
+The two devices' clocks are not compared. At a sync, the one that comes last waits for nothing: the time that
+it takes there is the exchange, and what the other one takes longer is waiting.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neq import __version__
+from neq.partition.deploy import DevicePart, Manifest
+from neq.partition.exchange import Peer
+from neq.partition.meeting import PeerLost
+from neq.partition.networks import joined
+
+WARM_UP = 2  # images that are not counted
+MOST_COUNTED = 1000  # images, the last ones
+_STOP, _GO = 0, 1
+
+
+@dataclass
+class Times:
+    """The seconds of one image on one device.
+
+    Args:
+        input: image sent, and confirmed; not part of the latency.
+        stem: the stem.
+        segments: each segment of the branch.
+        syncs: each sync: waiting, exchange, and the sum or concatenation of both maps.
+        head: the head, on device 0; on device 1, 0.
+        total: from the image on both devices to the outputs, on device 1 to the last sync.
+        processor: that the process worked, whatever passed; those of the exchange included.
+    """
+
+    input: float = 0.0
+    stem: float = 0.0
+    segments: list[float] = field(default_factory=list)
+    syncs: list[float] = field(default_factory=list)
+    head: float = 0.0
+    total: float = 0.0
+    processor: float = 0.0
+
+
+@dataclass(frozen=True)
+class DeviceLatency:
+    """What an image takes on a device, medians, milliseconds.
+
+    Args:
+        stem, head: of both ends.
+        segments: of the branch between syncs.
+        exchange, waiting: at each sync.
+        total: all of it.
+        processor: that the process worked.
+    """
+
+    stem: float
+    segments: tuple[float, ...]
+    exchange: tuple[float, ...]
+    waiting: tuple[float, ...]
+    head: float
+    total: float
+    processor: float
+
+
+@dataclass(frozen=True)
+class Latency:
+    """The measured latency of a network on two devices.
+
+    Args:
+        devices: by rank.
+        images: that the medians are over.
+        input: of sending an image, milliseconds; not in the totals.
+    """
+
+    devices: tuple[DeviceLatency, DeviceLatency]
+    images: int
+    input: float
+
+    @property
+    def total(self) -> float:
+        """Milliseconds from the image on both devices to the outputs on device 0."""
+        return self.devices[0].total
+
+    def to_json(self) -> dict[str, Any]:
+        """As values of JSON, milliseconds."""
+        return {"images": self.images, "input_ms": self.input, "devices": [asdict(d) for d in self.devices]}
+
+
+class Device:
+    """A device that runs its part of a network.
+
+    Args:
+        part: its part.
+        peer: the other device.
+        slow: called with the seconds that a part of the work took; emulates a slower device.
+    """
+
+    def __init__(self, part: DevicePart, peer: Peer, slow: Callable[[float], None] | None = None) -> None:
+        self._part, self._peer, self._slow = part, peer, slow
+
+    @torch.no_grad()
+    def run(self, image: Tensor, times: Times) -> Tensor | None:
+        """Runs one image; both devices do at the same time.
+
+        Args:
+            image: normalized, float32 [1, 3, S, S], in channels_last.
+            times: to which its times are added.
+
+        Returns:
+            On device 0 the logits [1, classes].
+        """
+        start, worked = time.perf_counter(), time.process_time()
+        x, times.stem = self._timed(lambda: self._part.stem(image))
+        for segment in self._part.model.segments:
+            own, seconds = self._timed(lambda x=x, segment=segment: self._part.segment(x, segment))  # type: ignore[misc]
+            times.segments.append(seconds)
+            before = time.perf_counter()
+            theirs = self._peer.exchange(own, segment.number)
+            x = joined(segment.sync, [own, theirs] if self._part.rank == 0 else [theirs, own])
+            times.syncs.append(time.perf_counter() - before)
+        out: Tensor | None = None
+        if self._part.rank == 0:
+            out, times.head = self._timed(lambda: self._part.top(x))
+        times.total, times.processor = time.perf_counter() - start, time.process_time() - worked
+        return out
+
+    def _timed(self, compute: Callable[[], Tensor]) -> tuple[Tensor, float]:
+        start = time.perf_counter()
+        out = compute()
+        if self._slow is not None:
+            self._slow(time.perf_counter() - start)
+        return out, time.perf_counter() - start
+
+
+class Leader:
+    """Device 0, which has the images; an image is run when `run` is called.
+
+    Args:
+        part: its part.
+        peer: device 1.
+        size: S, pixels a side of an image.
+        slow: as of `Device`.
+    """
+
+    def __init__(
+        self, part: DevicePart, peer: Peer, size: int, slow: Callable[[float], None] | None = None
+    ) -> None:
+        self._device, self._peer, self._size = Device(part, peer, slow), peer, size
+        self._times: deque[Times] = deque(maxlen=MOST_COUNTED)
+
+    def warm_up(self, images: int = WARM_UP) -> None:
+        """Runs images of zeros, which are not counted."""
+        for _ in range(images):
+            self.run(torch.zeros(1, 3, self._size, self._size))
+        self._times.clear()
+
+    def run(self, image: Tensor) -> Tensor:
+        """The logits of an image.
+
+        Args:
+            image: normalized, float32 [1, 3, S, S].
+
+        Raises:
+            PeerLost: device 1 has ended, or is late.
+        """
+        times, start = Times(), time.perf_counter()
+        image = image.contiguous(memory_format=torch.channels_last)
+        self._peer.send(torch.tensor([_GO]))
+        self._peer.send(image)
+        self._peer.receive((1,), torch.int64)
+        times.input = time.perf_counter() - start
+        out = self._device.run(image, times)
+        assert out is not None
+        self._times.append(times)
+        return out
+
+    def finish(self) -> Latency | None:
+        """Ends the run of both; their latency, none where no image was counted."""
+        self._peer.send(torch.tensor([_STOP]))
+        return _reported(self._peer, self._times)
+
+
+def follow(
+    part: DevicePart, peer: Peer, size: int, slow: Callable[[float], None] | None = None
+) -> Latency | None:
+    """Runs device 1 until device 0 ends the run; their latency.
+
+    Args:
+        part, peer, size, slow: as of `Leader`.
+
+    Raises:
+        PeerLost: device 0 has ended, or is late.
+    """
+    device, found = Device(part, peer, slow), deque[Times](maxlen=MOST_COUNTED)
+    while int(peer.receive((1,), torch.int64)) == _GO:
+        times, image = Times(), peer.receive((1, 3, size, size))
+        peer.send(torch.tensor([_GO]))
+        device.run(image, times)
+        found.append(times)
+    return _reported(peer, found)
+
+
+def hello(manifest: Manifest) -> dict[str, str]:
+    """What a device says of itself before anything is run: values of `meeting.AGREED`."""
+    return {
+        "manifest": manifest.digest,
+        "model": manifest.model.name,
+        "neq": __version__,
+        "torch": torch.__version__.partition("+")[0],
+    }
+
+
+def latency(both: Sequence[Sequence[Times]]) -> Latency | None:
+    """The medians of both devices.
+
+    Args:
+        both: times by rank, of the same images; none: no image was run.
+    """
+    if not both[0]:
+        return None
+    exchanges = [
+        [min(pair) for pair in zip(*(times.syncs for times in image), strict=True)]
+        for image in zip(*both, strict=True)
+    ]
+    devices = [_of_device(times, exchanges) for times in both]
+    images = len(both[0])
+    return Latency((devices[0], devices[1]), images, 1e3 * median(times.input for times in both[0]))
+
+
+def parts(found: Latency) -> Iterator[tuple[str, tuple[float, float]]]:
+    """The rows of a table: what it is, and milliseconds of both devices."""
+    first, second = found.devices
+    yield "stem", (first.stem, second.stem)
+    for number in range(len(first.segments)):
+        yield f"segment {number}", (first.segments[number], second.segments[number])
+        yield f"sync {number}: exchange", (first.exchange[number], second.exchange[number])
+        yield f"sync {number}: waiting", (first.waiting[number], second.waiting[number])
+    yield "head", (first.head, second.head)
+    yield "latency", (first.total, second.total)
+    yield "processor time", (first.processor, second.processor)
+
+
+def _of_device(every: Sequence[Times], exchanges: Sequence[Sequence[float]]) -> DeviceLatency:
+    def of(values: Iterator[float]) -> float:
+        return 1e3 * median(values)
+
+    syncs = range(len(every[0].syncs))
+    return DeviceLatency(
+        stem=of(times.stem for times in every),
+        segments=tuple(of(times.segments[number] for times in every) for number in syncs),
+        exchange=tuple(of(each[number] for each in exchanges) for number in syncs),
+        waiting=tuple(
+            of(times.syncs[number] - each[number] for times, each in zip(every, exchanges, strict=True))
+            for number in syncs
+        ),
+        head=of(times.head for times in every),
+        total=of(times.total for times in every),
+        processor=of(times.processor for times in every),
+    )
+
+
+def _reported(peer: Peer, counted: Iterable[Times]) -> Latency | None:
+    """Both devices' latency, of the last images that both counted: each tells the other its times."""
+    own = list(counted)
+    peer.meeting.tell({"times": [asdict(times) for times in own]})
+    message: Mapping[str, Any] = peer.meeting.hear()
+    try:
+        theirs = [Times(**times) for times in message["times"]]
+        images = min(len(own), len(theirs))
+        both = [times[len(times) - images :] for times in (own, theirs)]
+        return latency(both if peer.rank == 0 else both[::-1])
+    except (KeyError, TypeError, ValueError) as error:
+        raise PeerLost("the other device has ended without its times") from error
