@@ -1,9 +1,10 @@
 """A small network and its branched forms."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from neq.partition import Block, Conv, Model, branched
 from neq.partition.costs import block_macs
+from neq.partition.device_profile import BlockShape, BlockTimes, DeviceProfile, HeadTime, StemTime
 
 IMAGE = 16
 # Stages: out channels, kernel, stride, expanded channels of their blocks.
@@ -73,3 +74,36 @@ class Wire:
 
     def transfer_ms(self, count):
         return self.alpha + count / self.bytes_per_ms
+
+
+def profile_of(machine, name, link=None, model=None):
+    """What a measurement of the toy's blocks, halved ones too, would be on a modelled device."""
+    model = model or base()
+    shapes = set()
+    for block in model.blocks(0):
+        shapes |= {
+            replace(block, expanded=1),
+            replace(block, expanded=1, out_channels=block.out_channels // 2),
+        }
+    blocks = []
+    for shape in sorted(shapes, key=str):
+        # As wide as its input it would not expand: 3 and 997 are no input's width.
+        times = tuple((width, machine.block_ms(replace(shape, expanded=width))) for width in (3, 997))
+        blocks.append(BlockTimes(BlockShape.of(shape), times))
+    side, head = model.stages[-1][0][-1].out_side, model.head
+    stem = (
+        model.image_size,
+        model.stem.kernel,
+        model.stem.stride,
+        model.stem.in_channels,
+        model.stem.out_channels,
+    )
+    top = (side, head.in_channels, head.out_channels, 1000)
+    return DeviceProfile(
+        name,
+        model.image_size,
+        tuple(blocks),
+        (StemTime(*stem, machine.stem_ms(*stem)),),
+        (HeadTime(*top, machine.head_ms(*top)),),
+        link=link,
+    )
