@@ -68,6 +68,7 @@ def command(arguments: list[str]) -> int:
         raise Ended(1, f"device {1 - options.rank}: {error}") from error
     if found is not None:
         console.print(_table(found, manifest))
+        _warn_busy(found, options, console)
         if options.latency is not None:
             options.latency.write_text(json.dumps(_described(found, options, manifest), indent=1) + "\n")
     return code
@@ -162,6 +163,19 @@ def _table(found: Latency, manifest: Manifest) -> object:
         table.add_row(name, *(f"{each:,.2f}" for each in both))
     table.add_row("image sent (apart)", f"{found.input:,.2f}", "")
     return table
+
+
+def _warn_busy(found: Latency, options: argparse.Namespace, console: Console) -> None:
+    """Warns where the latency is not that of idle devices."""
+    from neq.partition.profiling import MOST_APART
+
+    busy = max(device.busy for device in found.devices)
+    by_quota = options.cpu_share < 1 and options.slow_by == "quota"
+    if busy > MOST_APART and options.threads == 1 and not by_quota:
+        console.warn(
+            f"the processor did something else {busy:.0%} of the time that a device computed: on idle devices "
+            "the latency is shorter"
+        )
 
 
 def _described(found: Latency, options: argparse.Namespace, manifest: Manifest) -> dict[str, object]:
