@@ -62,6 +62,7 @@ def _measure(argv: list[str]) -> None:
     found: dict[str, Any] = {
         "machine": machine(torch.device("cpu")),
         "image_size": options.image_size,
+        "nice": os.nice(0),
         "clock": profile.clock,
         "busy": profile.busy,
         "link": {"alpha_ms": link.alpha_ms, "bytes_per_ms": link.bytes_per_ms, "measured": link.measured},

@@ -16,8 +16,8 @@ def tables(found: Mapping[str, Any]) -> str:
     first, last = found["load"]
     machine, link = found["machine"], found["link"]
     note = (
-        f"{machine['cpu']}, torch {machine['torch']}, one thread a device, {found['image_size']} px, batch norms "
-        f"folded; load average {first:.1f} before and {last:.1f} after. Sums: medians of {clock}. Latencies: "
+        f"{machine['cpu']}, torch {machine['torch']}, one thread a device, {found['image_size']} px, batch "
+        f"norms folded; load average {first:.1f} before and {last:.1f} after, niceness {found['nice']}. Sums: medians of {clock}. Latencies: "
         "medians of the time that passed, over images in which neither device's processor did anything else "
         "while it computed (calm). Link: loopback, "
         f"alpha {link['alpha_ms']:.2f} ms, beta {link['bytes_per_ms'] / 1e6:.2f} GB/s."

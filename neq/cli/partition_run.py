@@ -173,8 +173,8 @@ def _warn_busy(found: Latency, options: argparse.Namespace, console: Console) ->
     by_quota = options.cpu_share < 1 and options.slow_by == "quota"
     if busy > MOST_APART and options.threads == 1 and not by_quota:
         console.warn(
-            f"the processor did something else {busy:.0%} of the time that a device computed: on idle devices "
-            "the latency is shorter"
+            f"the processor did something else {busy:.0%} of the time that a device computed: on idle "
+            "devices the latency is shorter"
         )
 
 
