@@ -15,12 +15,14 @@ def tables(found: Mapping[str, Any]) -> str:
     clock = "the processor's time" if found["clock"] == "cpu" else "the time that passed"
     first, last = found["load"]
     machine, link = found["machine"], found["link"]
+    first_of_all = found["scheduling"] != "other"
     note = (
         f"{machine['cpu']}, torch {machine['torch']}, one thread a device, {found['image_size']} px, batch "
-        f"norms folded; load average {first:.1f} before and {last:.1f} after, niceness {found['nice']}. Sums: medians of {clock}. Latencies: "
+        f"norms folded; load average {first:.1f} before and {last:.1f} after"
+        f"{', the devices scheduled before all else' * first_of_all}. Sums: medians of {clock}. Latencies: "
         "medians of the time that passed, over images in which neither device's processor did anything else "
-        "while it computed (calm). Link: loopback, "
-        f"alpha {link['alpha_ms']:.2f} ms, beta {link['bytes_per_ms'] / 1e6:.2f} GB/s."
+        f"while it computed (calm). Link: loopback, alpha {link['alpha_ms']:.2f} ms, "
+        f"beta {link['bytes_per_ms'] / 1e6:.2f} GB/s."
     )
     sums = markdown(
         ["network", "whole ms", "sum of parts ms", "sum / whole"],
