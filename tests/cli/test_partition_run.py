@@ -10,6 +10,7 @@ from PIL import Image
 
 from neq.cli import main
 from neq.partition.deploy import FILES, MANIFEST, load_part
+from neq.partition.meeting import listening
 from tests.partition.devices import address, device, latency_of, write_toy, write_toy_model
 from tests.training.distributed.together import ended
 
@@ -91,7 +92,7 @@ def test_a_device_that_is_killed_or_stopped_ends_the_other_in_time(split, tmp_pa
             each.kill()
     assert started[1 - rank].returncode == 1
     assert error.count("\n") == 1
-    assert f"neq: device {rank}: the other device has " in error
+    assert "neq: the other device has " in error
     assert ("ended" if number == signal.SIGKILL else "not answered for 4 s") in error
 
 
@@ -123,7 +124,7 @@ def test_a_device_that_does_not_come(split, capsys, rank):
     )
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert f"neq: device {1 - rank}: device {1 - rank} has not " in error
+    assert f"neq: device {1 - rank} has not " in error
     assert time.monotonic() - start < 20
 
 
@@ -139,7 +140,7 @@ def test_a_device_that_does_not_come(split, capsys, rank):
         (["--rank=0", "--images", "none.png"], "none.png is neither an image file nor a folder"),
         (["--rank=0", "--latency=x.txt"], "a name that ends in .json"),
         (["--rank=0", "--latency=no/x.json"], "the folder no does not exist"),
-        (["--rank=0", "--timeout=0"], "'0' is not allowed: seconds from .1 to 86400"),
+        (["--rank=0", "--timeout=0"], "'0' is not allowed: seconds from .1 to 600"),
         (["--rank=0", "--timeout=nan"], "'nan' is not allowed"),
         (["--rank=0", "--cpu-share=2"], "'2' is not allowed: a share of a processor"),
         (["--rank=0", "--threads=0"], "a whole number from 1 on"),
@@ -152,6 +153,15 @@ def test_wrong_input_of_a_run(split, tmp_path, monkeypatch, capsys, flags, line)
     assert line in error
     assert error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_port_in_use(split, capsys):
+    with listening("127.0.0.1", 0) as server:
+        at = f"127.0.0.1:{server.getsockname()[1]}"
+        assert main(["partition", "run", str(split), "--rank=0", f"--address={at}"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"--address {at} cannot be listened at (Address already in use)" in error
 
 
 @pytest.mark.parametrize(
