@@ -12,7 +12,7 @@ from tests.forked import ROOT
 from tests.partition.devices import latency_of, write_toy
 
 pytestmark = pytest.mark.slow
-NAMES = ("neq-test-0", "neq-test-1")
+NAMES = tuple(f"neq-test-{os.getpid()}-{rank}" for rank in (0, 1))
 LINK = (
     "netns add {0}",
     "netns add {1}",
