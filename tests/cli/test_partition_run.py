@@ -5,6 +5,7 @@ import os
 import signal
 import time
 
+import psutil
 import pytest
 from PIL import Image
 
@@ -96,10 +97,38 @@ def test_a_device_that_is_killed_or_stopped_ends_the_other_in_time(split, tmp_pa
     assert ("ended" if number == signal.SIGKILL else "not answered for 4 s") in error
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_device_that_is_late_is_waited_for(split, tmp_path, rank):
+    at = address()
+    flags = ["--repeats=1500", "--timeout=60", f"--latency={tmp_path}/latency.json"]
+    started = [device(0, split, at, *flags), device(1, split, at, "--timeout=60")]
+    try:
+        _wait_for_exchange(started)
+        os.kill(started[rank].pid, signal.SIGSTOP)
+        time.sleep(0.5)
+        assert started[1 - rank].poll() is None
+        os.kill(started[rank].pid, signal.SIGCONT)
+    finally:
+        found = ended(started, 120)
+    assert [code for code, *_ in found] == [0, 0], found
+    assert latency_of(tmp_path / "latency.json")["images"] == 1000  # the last ones
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_device_that_waits_for_the_other(split):
+    waiting = device(0, split, address(), "--timeout=60")
+    until = time.monotonic() + 60
+    while not any(each.status == "LISTEN" for each in psutil.Process(waiting.pid).net_connections()):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    waiting.send_signal(signal.SIGINT)
+    ((code, _, error),) = ended([waiting], 60)
+    assert (code, error) == (130, "neq: stopped\n")
+
+
 def _wait_for_exchange(devices, seconds=60):
     """Waits until the devices exchange maps: they then work, and no longer load."""
-    import psutil
-
     until = time.monotonic() + seconds
     processes = [psutil.Process(each.pid) for each in devices]
     while time.monotonic() < until:
