@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import time
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import Any
 from neq.utils.errors import UserError, shown
 
 MAGIC = "neq partition 1"
-_LONGEST = 1 << 20  # bytes of a message
+_LONGEST = 1 << 22  # bytes of a message
 _SAYS_HELLO = 5.0  # seconds in which who connects does so
 _POLL = 0.1
 # What has to be the same on both devices: key of a hello -> what it is.
@@ -225,6 +226,8 @@ def _connected(
 
 
 def _reason(error: OSError) -> str:
+    if error.errno is not None and error.errno > 0:  # Python's own text may name the address again
+        return os.strerror(error.errno)
     return error.strerror or str(error) or type(error).__name__
 
 

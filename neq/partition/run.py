@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -25,6 +26,7 @@ from neq.partition.deploy import DevicePart, Manifest
 from neq.partition.exchange import Peer
 from neq.partition.meeting import PeerLost
 from neq.partition.networks import joined
+from neq.partition.profiling import MOST_APART
 
 WARM_UP = 2  # images that are not counted
 MOST_COUNTED = 1000  # images, the last ones
@@ -42,7 +44,9 @@ class Times:
         syncs: each sync: waiting, exchange, and the sum or concatenation of both maps.
         head: the head, on device 0; on device 1, 0.
         total: from the image on both devices to the outputs, on device 1 to the last sync.
-        processor: that the process worked, whatever passed; those of the exchange included.
+        computed: of stem, segments and head, without what emulates a slower device.
+        worked: that the processor worked for these.
+        processor: that it worked for all of it, by the process's clock.
     """
 
     input: float = 0.0
@@ -51,7 +55,14 @@ class Times:
     syncs: list[float] = field(default_factory=list)
     head: float = 0.0
     total: float = 0.0
+    computed: float = 0.0
+    worked: float = 0.0
     processor: float = 0.0
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether the processor did nearly nothing else while the device computed."""
+        return self.computed - self.worked <= MOST_APART * self.computed
 
 
 @dataclass(frozen=True)
@@ -64,6 +75,7 @@ class DeviceLatency:
         exchange, waiting: at each sync.
         total: all of it.
         processor: that the process worked.
+        busy: the share of the time of stem, segments and head in which the processor did something else.
     """
 
     stem: float
@@ -73,6 +85,7 @@ class DeviceLatency:
     head: float
     total: float
     processor: float
+    busy: float
 
 
 @dataclass(frozen=True)
@@ -123,9 +136,9 @@ class Device:
             On device 0 the logits [1, classes].
         """
         start, worked = time.perf_counter(), time.process_time()
-        x, times.stem = self._timed(lambda: self._part.stem(image))
+        x, times.stem = self._timed(times, partial(self._part.stem, image))
         for segment in self._part.model.segments:
-            own, seconds = self._timed(lambda x=x, segment=segment: self._part.segment(x, segment))  # type: ignore[misc]
+            own, seconds = self._timed(times, partial(self._part.segment, x, segment))
             times.segments.append(seconds)
             before = time.perf_counter()
             theirs = self._peer.exchange(own, segment.number)
@@ -133,15 +146,18 @@ class Device:
             times.syncs.append(time.perf_counter() - before)
         out: Tensor | None = None
         if self._part.rank == 0:
-            out, times.head = self._timed(lambda: self._part.top(x))
+            out, times.head = self._timed(times, partial(self._part.top, x))
         times.total, times.processor = time.perf_counter() - start, time.process_time() - worked
         return out
 
-    def _timed(self, compute: Callable[[], Tensor]) -> tuple[Tensor, float]:
-        start = time.perf_counter()
+    def _timed(self, times: Times, compute: Callable[[], Tensor]) -> tuple[Tensor, float]:
+        start, worked = time.perf_counter(), time.thread_time()
         out = compute()
+        seconds = time.perf_counter() - start
+        times.worked += time.thread_time() - worked
+        times.computed += seconds
         if self._slow is not None:
-            self._slow(time.perf_counter() - start)
+            self._slow(seconds)
         return out, time.perf_counter() - start
 
 
@@ -190,7 +206,14 @@ class Leader:
     def finish(self) -> Latency | None:
         """Ends the run of both; their latency, none where no image was counted."""
         self._peer.send(torch.tensor([_STOP]))
-        return _reported(self._peer, self._times)
+        return latency(_of_both(self._peer, self._times))
+
+    def finish_calm(self) -> tuple[Latency | None, int]:
+        """The same over the images in which both devices were calm, and how many images there were."""
+        self._peer.send(torch.tensor([_STOP]))
+        both = _of_both(self._peer, self._times)
+        calm = [pair for pair in zip(*both, strict=True) if all(times.is_calm for times in pair)]
+        return latency([[pair[rank] for pair in calm] for rank in (0, 1)]), len(both[0])
 
 
 def follow(
@@ -210,7 +233,7 @@ def follow(
         peer.send(torch.tensor([_GO]))
         device.run(image, times)
         found.append(times)
-    return _reported(peer, found)
+    return latency(_of_both(peer, found))
 
 
 def hello(manifest: Manifest) -> dict[str, str]:
@@ -269,11 +292,12 @@ def _of_device(every: Sequence[Times], exchanges: Sequence[Sequence[float]]) -> 
         head=of(times.head for times in every),
         total=of(times.total for times in every),
         processor=of(times.processor for times in every),
+        busy=1 - sum(times.worked for times in every) / sum(times.computed for times in every),
     )
 
 
-def _reported(peer: Peer, counted: Iterable[Times]) -> Latency | None:
-    """Both devices' latency, of the last images that both counted: each tells the other its times."""
+def _of_both(peer: Peer, counted: Iterable[Times]) -> list[list[Times]]:
+    """The times of the last images that both counted, by rank: each tells the other its own."""
     own = list(counted)
     peer.meeting.tell({"times": [asdict(times) for times in own]})
     message: Mapping[str, Any] = peer.meeting.hear()
@@ -281,6 +305,6 @@ def _reported(peer: Peer, counted: Iterable[Times]) -> Latency | None:
         theirs = [Times(**times) for times in message["times"]]
         images = min(len(own), len(theirs))
         both = [times[len(times) - images :] for times in (own, theirs)]
-        return latency(both if peer.rank == 0 else both[::-1])
+        return both if peer.rank == 0 else both[::-1]
     except (KeyError, TypeError, ValueError) as error:
         raise PeerLost("the other device has ended without its times") from error

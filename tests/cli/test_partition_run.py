@@ -5,11 +5,13 @@ import os
 import signal
 import time
 
+import psutil
 import pytest
 from PIL import Image
 
 from neq.cli import main
 from neq.partition.deploy import FILES, MANIFEST, load_part
+from neq.partition.meeting import listening
 from tests.partition.devices import address, device, latency_of, write_toy, write_toy_model
 from tests.training.distributed.together import ended
 
@@ -91,14 +93,42 @@ def test_a_device_that_is_killed_or_stopped_ends_the_other_in_time(split, tmp_pa
             each.kill()
     assert started[1 - rank].returncode == 1
     assert error.count("\n") == 1
-    assert f"neq: device {rank}: the other device has " in error
+    assert "neq: the other device has " in error
     assert ("ended" if number == signal.SIGKILL else "not answered for 4 s") in error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_device_that_is_late_is_waited_for(split, tmp_path, rank):
+    at = address()
+    flags = ["--repeats=1500", "--timeout=60", f"--latency={tmp_path}/latency.json"]
+    started = [device(0, split, at, *flags), device(1, split, at, "--timeout=60")]
+    try:
+        _wait_for_exchange(started)
+        os.kill(started[rank].pid, signal.SIGSTOP)
+        time.sleep(0.5)
+        assert started[1 - rank].poll() is None
+        os.kill(started[rank].pid, signal.SIGCONT)
+    finally:
+        found = ended(started, 120)
+    assert [code for code, *_ in found] == [0, 0], found
+    assert latency_of(tmp_path / "latency.json")["images"] == 1000  # the last ones
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_device_that_waits_for_the_other(split):
+    waiting = device(0, split, address(), "--timeout=60")
+    until = time.monotonic() + 60
+    while not any(each.status == "LISTEN" for each in psutil.Process(waiting.pid).net_connections()):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    waiting.send_signal(signal.SIGINT)
+    ((code, _, error),) = ended([waiting], 60)
+    assert (code, error) == (130, "neq: stopped\n")
 
 
 def _wait_for_exchange(devices, seconds=60):
     """Waits until the devices exchange maps: they then work, and no longer load."""
-    import psutil
-
     until = time.monotonic() + seconds
     processes = [psutil.Process(each.pid) for each in devices]
     while time.monotonic() < until:
@@ -123,7 +153,7 @@ def test_a_device_that_does_not_come(split, capsys, rank):
     )
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert f"neq: device {1 - rank}: device {1 - rank} has not " in error
+    assert f"neq: device {1 - rank} has not " in error
     assert time.monotonic() - start < 20
 
 
@@ -139,7 +169,7 @@ def test_a_device_that_does_not_come(split, capsys, rank):
         (["--rank=0", "--images", "none.png"], "none.png is neither an image file nor a folder"),
         (["--rank=0", "--latency=x.txt"], "a name that ends in .json"),
         (["--rank=0", "--latency=no/x.json"], "the folder no does not exist"),
-        (["--rank=0", "--timeout=0"], "'0' is not allowed: seconds from .1 to 86400"),
+        (["--rank=0", "--timeout=0"], "'0' is not allowed: seconds from .1 to 600"),
         (["--rank=0", "--timeout=nan"], "'nan' is not allowed"),
         (["--rank=0", "--cpu-share=2"], "'2' is not allowed: a share of a processor"),
         (["--rank=0", "--threads=0"], "a whole number from 1 on"),
@@ -152,6 +182,15 @@ def test_wrong_input_of_a_run(split, tmp_path, monkeypatch, capsys, flags, line)
     assert line in error
     assert error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_port_in_use(split, capsys):
+    with listening("127.0.0.1", 0) as server:
+        at = f"127.0.0.1:{server.getsockname()[1]}"
+        assert main(["partition", "run", str(split), "--rank=0", f"--address={at}"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"--address {at} cannot be listened at (Address already in use)" in error
 
 
 @pytest.mark.parametrize(

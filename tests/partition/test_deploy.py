@@ -8,7 +8,7 @@ from neq.partition.deploy import (
     FILES,
     MANIFEST,
     Manifest,
-    check_branched,
+    check_splits,
     load_part,
     part_of,
     split,
@@ -114,7 +114,17 @@ def test_a_manifest_that_is_none(tmp_path, change, line):
 def test_a_plain_network_is_not_split():
     for plain in (BranchedNetwork(base()), torch.nn.Linear(1, 1)):
         with pytest.raises(UserError, match="toy is no network of two branches"):
-            check_branched(plain, "toy")
+            check_splits(plain, "toy", 1000)
+
+
+def test_a_network_that_was_changed_is_not_split():
+    pruned = network()
+    check_splits(pruned, "toy", len(CLASSES))
+    pruned.branches[1][2][0].depthwise[0] = torch.nn.Conv2d(4, 4, 3)
+    with pytest.raises(UserError, match="toy has other layers than its model"):
+        check_splits(pruned, "toy", len(CLASSES))
+    with pytest.raises(UserError, match="toy has other layers than its model"):
+        check_splits(network(), "toy", 3)
 
 
 def test_a_split_that_is_cut_off_has_no_manifest(tmp_path, monkeypatch):

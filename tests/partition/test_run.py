@@ -122,7 +122,8 @@ def test_another_layout_is_sent_as_the_same_map(monkeypatch):
 
 def test_waiting_is_what_a_device_takes_longer_at_a_sync_than_the_other():
     def times(segments, syncs):
-        return Times(input=0.001, stem=0.002, segments=segments, syncs=syncs, head=0.0, total=0.1)
+        of_both = {"computed": 0.04, "worked": 0.03}
+        return Times(input=0.001, stem=0.002, segments=segments, syncs=syncs, total=0.1, **of_both)
 
     first = [times([0.01, 0.02], [0.005, 0.001]), times([0.01, 0.02], [0.007, 0.001])]
     second = [times([0.03, 0.02], [0.001, 0.004]), times([0.03, 0.02], [0.003, 0.008])]
@@ -132,6 +133,9 @@ def test_waiting_is_what_a_device_takes_longer_at_a_sync_than_the_other():
     assert found.devices[0].waiting == pytest.approx((4.0, 0.0))
     assert found.devices[1].waiting == pytest.approx((0.0, 5.0))
     assert dict(parts(found))["segment 0"] == pytest.approx((10.0, 30.0))
+    assert found.devices[0].busy == pytest.approx(0.25)
+    assert not first[0].is_calm
+    assert Times(computed=0.04, worked=0.039).is_calm
     assert latency([[], []]) is None
 
 
