@@ -13,7 +13,7 @@ from neq.runs import load_run
 from neq.runs.layout import BEST_WEIGHTS, CONFIG, IDENTITY
 from neq.utils.errors import UserError
 from neq.utils.exit_codes import Terminated
-from neq.wings.compression import DENSE, IMPORTANCES, SCOPES
+from neq.wings.compression import DENSE, FORMS, IMPORTANCES, SCOPES
 
 if TYPE_CHECKING:
     from neq.compression.make import Figures
@@ -34,6 +34,11 @@ def command(arguments: list[str]) -> int:
         given, fine_tune = given[: given.index(FINE_TUNE)], given[given.index(FINE_TUNE) + 1 :]
     options = _parser().parse_args(given)
     steps = _steps(options)
+    quantize = None if options.quantize is None else {"form": options.quantize, "least": options.agreement}
+    if quantize is not None and fine_tune is not None:
+        raise UserError(
+            f"--quantize is for what is deployed: give it in a command of its own, for the run of {FINE_TUNE}"
+        )
     flags = {} if fine_tune is None else _flags(fine_tune)
     if options.rounds > 1 and (fine_tune is None or not {"prune", "sparsify"} & steps.keys()):
         raise UserError(f"--rounds needs --prune or --sparsify, and {FINE_TUNE} between the rounds")
@@ -53,7 +58,7 @@ def command(arguments: list[str]) -> int:
     console = Console(highlight=False)
     for number in range(1, options.rounds + 1):
         folder = output if number == options.rounds else output.with_name(f"{output.name}-round-{number}")
-        _compress(source, folder, part_of(steps, options.rounds), options.force, console)
+        _compress(source, folder, part_of(steps, options.rounds), quantize, options.force, console)
         if fine_tune is not None:
             source = _fine_tuned(source, folder, flags, console)
     if fine_tune is None:
@@ -86,8 +91,10 @@ def _steps(options: argparse.Namespace) -> dict[str, Any]:
         steps["rewind"] = {}
     if options.binarize:
         steps["binarize"] = {}
-    if not steps:
-        raise UserError("nothing to do; give --prune, --low-rank, --attention, --sparsify or --binarize")
+    if not steps and options.quantize is None:
+        raise UserError(
+            "nothing to do; give --prune, --low-rank, --attention, --sparsify, --binarize or --quantize"
+        )
     return steps
 
 
@@ -101,15 +108,30 @@ def _flags(fine_tune: Sequence[str]) -> dict[str, Any]:
     return dict(options.overrides)
 
 
-def _compress(source: Path, folder: Path, steps: Mapping[str, Any], force: bool, console: Console) -> None:
+def _compress(
+    source: Path,
+    folder: Path,
+    steps: Mapping[str, Any],
+    quantize: Mapping[str, Any] | None,
+    force: bool,
+    console: Console,
+) -> None:
     """Makes one compressed network and prints its figures."""
+    from neq.compression.deployment import ONNX_FILE
     from neq.compression.make import make
 
-    figures = make(source, folder, steps, force)
-    if figures is None:
+    made = make(source, folder, steps, force, quantize)
+    if made is None:
         console.note(f"{folder} is made already")
         return
-    console.print(_table(figures))
+    console.print(_table(made.before, made.after))
+    if made.deployment is not None:
+        int8 = made.deployment
+        console.lines(
+            f"{folder / ONNX_FILE}: int8 {int8.types or int8.form}, {len(int8.content) / 2**20:.2f} MiB, "
+            f"{len(int8.in_float)} of {int8.layers} layers in floating point, test top-1 {made.top1:.2f} %, "
+            f"the class of floating point on {100 * int8.agreement:.1f} % of {int8.compared} training images"
+        )
     console.lines(f"{folder}: {(folder / BEST_WEIGHTS).stat().st_size / 2**20:.2f} MiB")
 
 
@@ -136,11 +158,11 @@ def _fine_tuned(source: Path, folder: Path, flags: Mapping[str, Any], console: C
     return run
 
 
-def _table(figures: tuple[Figures, Figures]) -> Any:
+def _table(first: Figures, second: Figures) -> Any:
     from rich.table import Table
 
     table = Table("", "before", "after", "after / before")
-    before, after = (each.size for each in figures)
+    before, after = first.size, second.size
 
     def add(name: str, values: Sequence[float], shape: str) -> None:
         table.add_row(name, *(f"{value:{shape}}" for value in values), f"{values[1] / values[0]:.3f}")
@@ -149,7 +171,7 @@ def _table(figures: tuple[Figures, Figures]) -> Any:
     add("MMACs for an image", [before.macs / 1e6, after.macs / 1e6], ",.2f")
     add("MiB", [before.bytes / 2**20, after.bytes / 2**20], ",.2f")
     add("MiB packed", [before.packed_bytes / 2**20, after.packed_bytes / 2**20], ",.2f")
-    table.add_row("test top-1 %", *(f"{each.top1:.2f}" for each in figures), "")
+    table.add_row("test top-1 %", *(f"{each.top1:.2f}" for each in (first, second)), "")
     return table
 
 
@@ -163,12 +185,16 @@ def _share(text: str) -> float:
     return value
 
 
+def _agreement(text: str) -> float:
+    return 1.0 if text in ("1", "1.", "1.0") else _share(text)
+
+
 def _parser() -> Parser:
     parser = Parser(
         prog="neq compress",
         usage="neq compress RUN_DIR --output DIR [--prune SHARE] [--low-rank SHARE]\n"
         "       [--attention KIND@LAYERS] [--sparsify SHARE [--rewind]] [--binarize]\n"
-        "       [options] [--fine-tune [--KEY VALUE ...]]",
+        "       [--quantize FORM] [options] [--fine-tune [--KEY VALUE ...]]",
         description="Make the best network of a run smaller, and write it as a folder that neq train "
         "(net_name compressed:DIR), export and compress read. Steps are done in the order above. Behind "
         "--fine-tune, settings as of neq train; the others are those of the run. The same command continues.",
@@ -192,6 +218,10 @@ def _parser() -> Parser:
     add("--binarize", action="store_true", help="binary weights in dense convs but the first")
     add("--rewind", action="store_true",
         help="return the weights that --sparsify leaves to their values at the start of the run")  # fmt: skip
+    add("--quantize", choices=FORMS,
+        help="also write int8.onnx for onnxruntime; mixed: some layers in floating point")  # fmt: skip
+    add("--agreement", type=_agreement, default=0.99, metavar="SHARE",
+        help="share of images that --quantize mixed keeps the class of (default: .99)")  # fmt: skip
     add("--rounds", type=count, default=1, metavar="N",
         help="reach --prune and --sparsify in N steps, fine-tuned after each (default: 1)")  # fmt: skip
     add("--force", action="store_true", help="replace a folder that holds something else")

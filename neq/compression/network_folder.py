@@ -43,7 +43,13 @@ def recipe_digest(recipe: Recipe) -> str:
     return hashlib.sha256(json.dumps(asdict(recipe), sort_keys=True).encode()).hexdigest()
 
 
-def write_compressed(folder: Path, made: Compressed, of: BestNetwork, provenance: Mapping[str, Any]) -> None:
+def write_compressed(
+    folder: Path,
+    made: Compressed,
+    of: BestNetwork,
+    provenance: Mapping[str, Any],
+    files: Mapping[str, bytes] | None = None,
+) -> None:
     """Writes a compressed network; how it was made comes last, so that a folder with its file is whole.
 
     Args:
@@ -51,6 +57,7 @@ def write_compressed(folder: Path, made: Compressed, of: BestNetwork, provenance
         made: the network.
         of: the network that it was made from.
         provenance: how it was made and what it measures, plain values of JSON.
+        files: further ones, by name.
 
     Raises:
         UserError: the folder cannot be written.
@@ -64,6 +71,9 @@ def write_compressed(folder: Path, made: Compressed, of: BestNetwork, provenance
         weights = {name: tensor.contiguous() for name, tensor in made.network.state_dict().items()}
         with atomic_file(folder / BEST_WEIGHTS) as file:
             file.write(checked_bytes(weights, **{RECIPE_KEY: recipe_digest(made.recipe)}))
+        for name, content in (files or {}).items():
+            with atomic_file(folder / name) as file:
+                file.write(content)
         write_text(folder / COMPRESSION, json.dumps(provenance, indent=2, allow_nan=False) + "\n")
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror})") from error

@@ -52,9 +52,14 @@ def compress(start: Compressed, steps: Mapping[str, Mapping[str, Any]], inputs: 
             `sparsify`; `rewind` and `binarize` have none.
         inputs: of this network.
 
+    Returns:
+        The network; without steps, as it is.
+
     Raises:
         UserError: a step that this network does not allow.
     """
+    if not steps:
+        return start
     made = start
     for name, how in steps.items():
         if name == "prune":

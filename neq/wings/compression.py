@@ -14,6 +14,8 @@ RECORDED = "file"
 _FILE = "best.safetensors"
 # What pruning ranks neurons by, see `neq.compression.pruning`.
 IMPORTANCES = ("magnitude", "taylor", "velocity", "velocity-least", "random")
+# The int8 forms of what is deployed, see `neq.compression.deployment`.
+FORMS = ("dynamic", "static", "mixed")
 # How dense convs are factorized, and among which weights the smallest become zero.
 DENSE, SCOPES = ("tucker2", "cp"), ("global", "layer")
 

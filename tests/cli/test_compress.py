@@ -113,6 +113,30 @@ def test_what_is_made_is_exported_and_predicted_from(tiny_run, tmp_path, flags, 
 
 
 @pytest.mark.slow
+def test_an_int8_file_is_written_beside_its_figures(tiny_run, tmp_path, capsys):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    out = tmp_path / "net"
+    flags = ["--output", str(out), "--quantize", "static"]
+    assert main(["compress", str(tiny_run), *flags]) == 0
+    said = capsys.readouterr().out
+    told = json.loads((out / "compression.json").read_text())
+    int8, content = told["int8"], (out / "int8.onnx").read_bytes()
+    assert told["steps"] == {}
+    assert told["before"] == told["after"]  # the network itself is as it was
+    assert (int8["form"], int8["bytes"], int8["in_float"]) == ("static", len(content), [])
+    assert 0 <= int8["agreement"] <= 1
+    assert f"test top-1 {int8['test_top1']:.2f} %" in " ".join(said.split())
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
+    assert classes == list(load_best(tiny_run).classes)
+    assert main(["compress", str(tiny_run), *flags]) == 0
+    assert "is made already" in "".join(capsys.readouterr())
+    flags = ["--output", str(out), "--quantize", "dynamic", "--force"]
+    assert main(["compress", str(tiny_run), *flags]) == 0
+    assert json.loads((out / "compression.json").read_text())["int8"]["form"] == "dynamic"
+
+
+@pytest.mark.slow
 def test_pruning_by_velocity_is_made_from_the_run_alone(tiny_run, tmp_path, capsys):
     net, pruned = str(tmp_path / "net"), tmp_path / "pruned"
     flags = ["--output", net, "--prune", ".5", "--importance", "velocity"]
@@ -133,6 +157,9 @@ def test_pruning_by_velocity_is_made_from_the_run_alone(tiny_run, tmp_path, caps
         (["--attention", "se"], "names no layer; give KIND@LAYER"),
         (["--attention", "sa@blocks.1"], "'sa' is unknown"),
         (["--prune", ".5", "--rounds", "2"], "--rounds needs"),
+        (["--quantize", "static", "--fine-tune"], "give it in a command of its own"),
+        (["--quantize", "int4"], "int4"),
+        (["--quantize", "mixed", "--agreement", "2"], "a share above 0 and below 1"),
         (["--sparsify", ".5", "--binarize"], "binary weights are not zero"),
         (["--sparsify", ".5", "--binarize", "--rounds", "2", "--fine-tune"], "are done once"),
         (["--prune", ".5", "--rewind"], "give it with that step alone"),
