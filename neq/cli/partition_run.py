@@ -17,7 +17,7 @@ from neq.utils.launch_env import quiet_connections
 
 if TYPE_CHECKING:
     from neq.partition.deploy import Manifest
-    from neq.partition.run import Latency, Leader
+    from neq.partition.run import Leader, MeasuredLatency
     from neq.utils.console import Console
 
 ADDRESS = "127.0.0.1:29600"
@@ -116,7 +116,7 @@ def _lead(
     return int(any(each.error for each in found))
 
 
-def _table(found: Latency, manifest: Manifest) -> object:
+def _table(found: MeasuredLatency, manifest: Manifest) -> object:
     from neq.partition.run import parts
     from neq.utils.console import figures_table
 
@@ -128,7 +128,7 @@ def _table(found: Latency, manifest: Manifest) -> object:
     return table
 
 
-def _warn_busy(found: Latency, options: argparse.Namespace, console: Console) -> None:
+def _warn_busy(found: MeasuredLatency, options: argparse.Namespace, console: Console) -> None:
     """Warns where the latency is not that of idle devices."""
     from neq.partition.profiling import MOST_APART
 
@@ -141,7 +141,7 @@ def _warn_busy(found: Latency, options: argparse.Namespace, console: Console) ->
         )
 
 
-def _described(found: Latency, options: argparse.Namespace, manifest: Manifest) -> dict[str, object]:
+def _described(found: MeasuredLatency, options: argparse.Namespace, manifest: Manifest) -> dict[str, object]:
     import torch
 
     from neq.runs.environment import current_environment

@@ -89,7 +89,7 @@ class DeviceLatency:
 
 
 @dataclass(frozen=True)
-class Latency:
+class MeasuredLatency:
     """The measured latency of a network on two devices.
 
     Args:
@@ -112,7 +112,7 @@ class Latency:
         return {"images": self.images, "input_ms": self.input, "devices": [asdict(d) for d in self.devices]}
 
 
-class Device:
+class PartRunner:
     """A device that runs its part of a network.
 
     Args:
@@ -168,13 +168,13 @@ class Leader:
         part: its part.
         peer: device 1.
         size: S, pixels a side of an image.
-        slow: as of `Device`.
+        slow: as of `PartRunner`.
     """
 
     def __init__(
         self, part: DevicePart, peer: Peer, size: int, slow: Callable[[float], None] | None = None
     ) -> None:
-        self._device, self._peer, self._size = Device(part, peer, slow), peer, size
+        self._runner, self._peer, self._size = PartRunner(part, peer, slow), peer, size
         self._times: deque[Times] = deque(maxlen=MOST_COUNTED)
 
     def warm_up(self, images: int = WARM_UP) -> None:
@@ -198,27 +198,27 @@ class Leader:
         self._peer.send(image)
         self._peer.receive((1,), torch.int64)
         times.input = time.perf_counter() - start
-        out = self._device.run(image, times)
+        out = self._runner.run(image, times)
         assert out is not None
         self._times.append(times)
         return out
 
-    def finish(self) -> Latency | None:
+    def finish(self) -> MeasuredLatency | None:
         """Ends the run of both; their latency, none where no image was counted."""
         self._peer.send(torch.tensor([_STOP]))
-        return latency(_of_both(self._peer, self._times))
+        return measured_latency(_of_both(self._peer, self._times))
 
-    def finish_calm(self) -> tuple[Latency | None, int]:
+    def finish_calm(self) -> tuple[MeasuredLatency | None, int]:
         """The same over the images in which both devices were calm, and how many images there were."""
         self._peer.send(torch.tensor([_STOP]))
         both = _of_both(self._peer, self._times)
         calm = [pair for pair in zip(*both, strict=True) if all(times.is_calm for times in pair)]
-        return latency([[pair[rank] for pair in calm] for rank in (0, 1)]), len(both[0])
+        return measured_latency([[pair[rank] for pair in calm] for rank in (0, 1)]), len(both[0])
 
 
 def follow(
     part: DevicePart, peer: Peer, size: int, slow: Callable[[float], None] | None = None
-) -> Latency | None:
+) -> MeasuredLatency | None:
     """Runs device 1 until device 0 ends the run; their latency.
 
     Args:
@@ -227,13 +227,13 @@ def follow(
     Raises:
         PeerLost: device 0 has ended, or is late.
     """
-    device, found = Device(part, peer, slow), deque[Times](maxlen=MOST_COUNTED)
+    runner, found = PartRunner(part, peer, slow), deque[Times](maxlen=MOST_COUNTED)
     while int(peer.receive((1,), torch.int64)) == _GO:
         times, image = Times(), peer.receive((1, 3, size, size))
         peer.send(torch.tensor([_GO]))
-        device.run(image, times)
+        runner.run(image, times)
         found.append(times)
-    return latency(_of_both(peer, found))
+    return measured_latency(_of_both(peer, found))
 
 
 def hello(manifest: Manifest) -> dict[str, str]:
@@ -246,7 +246,7 @@ def hello(manifest: Manifest) -> dict[str, str]:
     }
 
 
-def latency(both: Sequence[Sequence[Times]]) -> Latency | None:
+def measured_latency(both: Sequence[Sequence[Times]]) -> MeasuredLatency | None:
     """The medians of both devices.
 
     Args:
@@ -260,10 +260,10 @@ def latency(both: Sequence[Sequence[Times]]) -> Latency | None:
     ]
     devices = [_of_device(times, exchanges) for times in both]
     images = len(both[0])
-    return Latency((devices[0], devices[1]), images, 1e3 * median(times.input for times in both[0]))
+    return MeasuredLatency((devices[0], devices[1]), images, 1e3 * median(times.input for times in both[0]))
 
 
-def parts(found: Latency) -> Iterator[tuple[str, tuple[float, float]]]:
+def parts(found: MeasuredLatency) -> Iterator[tuple[str, tuple[float, float]]]:
     """The rows of a table: what it is, and milliseconds of both devices."""
     first, second = found.devices
     yield "stem", (first.stem, second.stem)

@@ -7,7 +7,7 @@ from neq.partition.deploy import load_part
 from neq.partition.exchange import Peer
 from neq.partition.folding import folded
 from neq.partition.meeting import PeerLost
-from neq.partition.run import Device, Times, latency, parts
+from neq.partition.run import PartRunner, Times, measured_latency, parts
 from tests.forked import ROOT, Forked
 from tests.partition.devices import network, write_toy
 from tests.partition.toys import IMAGE
@@ -19,7 +19,7 @@ import sys, torch
 from pathlib import Path
 from neq.partition.deploy import load_part
 from neq.partition.exchange import open_peer
-from neq.partition.run import Device, Leader, Times, follow, hello
+from neq.partition.run import Leader, follow, hello
 from tests.partition.test_run import SYNCS, images
 
 folder, rank, port = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
@@ -101,7 +101,7 @@ def test_maps_are_sent_without_a_copy_into_the_same_memory(tmp_path, monkeypatch
     returned = []
     segment = part.segment
     monkeypatch.setattr(part, "segment", lambda *given: returned.append(segment(*given)) or returned[-1])
-    device = Device(part, Alone())
+    device = PartRunner(part, Alone())
     for image in images()[:2]:
         device.run(image.contiguous(memory_format=torch.channels_last), Times())
     assert [each.data_ptr() for each in sent] == [each.data_ptr() for each in returned]
@@ -127,7 +127,7 @@ def test_waiting_is_what_a_device_takes_longer_at_a_sync_than_the_other():
 
     first = [times([0.01, 0.02], [0.005, 0.001]), times([0.01, 0.02], [0.007, 0.001])]
     second = [times([0.03, 0.02], [0.001, 0.004]), times([0.03, 0.02], [0.003, 0.008])]
-    found = latency([first, second])
+    found = measured_latency([first, second])
     assert found.images == 2
     assert found.devices[0].exchange == pytest.approx((2.0, 1.0))
     assert found.devices[0].waiting == pytest.approx((4.0, 0.0))
@@ -136,7 +136,7 @@ def test_waiting_is_what_a_device_takes_longer_at_a_sync_than_the_other():
     assert found.devices[0].busy == pytest.approx(0.25)
     assert not first[0].is_calm
     assert Times(computed=0.04, worked=0.039).is_calm
-    assert latency([[], []]) is None
+    assert measured_latency([[], []]) is None
 
 
 @pytest.mark.parametrize(
