@@ -37,8 +37,8 @@ def command(arguments: list[str]) -> int:
     flags = {} if fine_tune is None else _flags(fine_tune)
     if options.rounds > 1 and (fine_tune is None or not {"prune", "sparsify"} & steps.keys()):
         raise UserError(f"--rounds needs --prune or --sparsify, and {FINE_TUNE} between the rounds")
-    if options.rounds > 1 and {"low_rank", "attention"} & steps.keys():
-        raise UserError("--low-rank and --attention are done once; give them in a command without --rounds")
+    if options.rounds > 1 and {"low_rank", "attention", "binarize"} & steps.keys():
+        raise UserError("--low-rank, --attention and --binarize are done once; give them without --rounds")
     source, output = options.folder.expanduser(), options.output.expanduser()
     if output.is_file():
         raise UserError(f"--output {output} is a file; give a folder")
@@ -84,8 +84,10 @@ def _steps(options: argparse.Namespace) -> dict[str, Any]:
         if steps.keys() != {"sparsify"}:
             raise UserError("--rewind is of the weights that --sparsify leaves; give it with that step alone")
         steps["rewind"] = {}
+    if options.binarize:
+        steps["binarize"] = {}
     if not steps:
-        raise UserError("nothing to do; give --prune, --low-rank, --attention or --sparsify")
+        raise UserError("nothing to do; give --prune, --low-rank, --attention, --sparsify or --binarize")
     return steps
 
 
@@ -165,8 +167,8 @@ def _parser() -> Parser:
     parser = Parser(
         prog="neq compress",
         usage="neq compress RUN_DIR --output DIR [--prune SHARE] [--low-rank SHARE]\n"
-        "       [--attention KIND@LAYERS] [--sparsify SHARE [--rewind]] [options]\n"
-        "       [--fine-tune [--KEY VALUE ...]]",
+        "       [--attention KIND@LAYERS] [--sparsify SHARE [--rewind]] [--binarize]\n"
+        "       [options] [--fine-tune [--KEY VALUE ...]]",
         description="Make the best network of a run smaller, and write it as a folder that neq train "
         "(net_name compressed:DIR), export and compress read. Steps are done in the order above. Behind "
         "--fine-tune, settings as of neq train; the others are those of the run. The same command continues.",
@@ -187,6 +189,7 @@ def _parser() -> Parser:
     add("--sparsify", type=_share, metavar="SHARE", help="set this share of the weights to zero")
     add("--scope", choices=SCOPES, default="global",
         help="--sparsify takes the smallest of all layers, or of each (default: global)")  # fmt: skip
+    add("--binarize", action="store_true", help="binary weights in dense convs but the first")
     add("--rewind", action="store_true",
         help="return the weights that --sparsify leaves to their values at the start of the run")  # fmt: skip
     add("--rounds", type=count, default=1, metavar="N",

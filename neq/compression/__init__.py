@@ -1,6 +1,7 @@
 """Compression: transforms that make a trained network smaller, each with a recipe that builds it again."""
 
 from neq.compression.attention import add_attention
+from neq.compression.binary import binarize
 from neq.compression.changed import Compressed
 from neq.compression.factorization import low_rank
 from neq.compression.network_folder import read_start, write_compressed
@@ -14,6 +15,7 @@ __all__ = [
     "Inputs",
     "Size",
     "add_attention",
+    "binarize",
     "compress",
     "low_rank",
     "prune",

@@ -23,7 +23,7 @@ from neq.wings.compression import IMPORTANCES
 
 _BY_GRADIENTS = {"taylor"}
 # Sign of the movement that is the importance.
-BY_MOVEMENT = {"velocity": 1.0, "equilibrium": -1.0}
+BY_MOVEMENT = {"velocity": -1.0, "velocity-least": 1.0}
 Batches = Iterable[tuple[Tensor, Tensor]]
 
 
@@ -41,8 +41,8 @@ def prune(
 
     Importance of a neuron, summed over all layers that lose it together: `magnitude`, the norm |w|_2 of its
     weights; `taylor`, |sum of w dL/dw| over some training images; `random`. Or, the mean over these layers,
-    `velocity`, |v| = 1 - phi of `neq.compression.movement`: those go whose response moved least in the run;
-    `equilibrium`, -|v|: those go whose response moved most.
+    `velocity`, -|v| with |v| = 1 - phi of `neq.compression.movement`: those go whose response moved most in
+    the run, and those near equilibrium stay; `velocity-least`, |v|: those go whose response moved least.
 
     Args:
         start: stays as it is.
@@ -51,7 +51,7 @@ def prune(
         importance: one of IMPORTANCES.
         round_to: widths stay multiples of it.
         batches: images [B, 3, S, S] and labels [B], of `taylor`.
-        moved: |v| by layer, of `velocity` and `equilibrium`.
+        moved: |v| by layer, of `velocity` and `velocity-least`.
 
     Raises:
         UserError: torch-pruning is not installed, or cannot prune this network.

@@ -1,6 +1,7 @@
 """Unstructured pruning by magnitude: single weights become zero and stay zero.
 
-A network is not faster by it, nor smaller in memory: only its file is, once it is packed (`packed_bytes`).
+A network is not faster by it, nor smaller in memory: only its file is, once it is packed
+(`neq.compression.packing`).
 """
 
 from __future__ import annotations
@@ -84,19 +85,6 @@ def sparsify(start: Compressed, share: float, scope: str = "global") -> Compress
             for weight in group:
                 weight[weight.abs() <= limit] = 0
     return start.by("sparse", network.state_dict(), layers=list(layers))
-
-
-def packed_bytes(network: nn.Module) -> int:
-    """Bytes of a file of the network that stores a bit a weight and the values that are not zero.
-
-    A tensor is stored so where that is less than all of its values.
-    """
-    return sum(_packed(tensor) for tensor in network.state_dict().values())
-
-
-def _packed(tensor: Tensor) -> int:
-    plain = tensor.numel() * tensor.element_size()
-    return min(plain, math.ceil(tensor.numel() / 8) + int(tensor.count_nonzero()) * tensor.element_size())
 
 
 def keep_zeros(optimizer: torch.optim.Optimizer, plan: Plan, config: Config) -> None:

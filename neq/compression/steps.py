@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from neq.compression.attention import add_attention
+from neq.compression.binary import binarize
 from neq.compression.changed import Compressed
 from neq.compression.factorization import low_rank
 from neq.compression.movement import Movement
@@ -22,7 +23,7 @@ from neq.compression.sparsity import sparsify
 from neq.config import Resolved, read_yaml, resolve
 from neq.runs.layout import CONFIG
 
-STEPS = ("prune", "low_rank", "attention", "sparsify", "rewind")
+STEPS = ("prune", "low_rank", "attention", "sparsify", "rewind", "binarize")
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def compress(start: Compressed, steps: Mapping[str, Mapping[str, Any]], inputs: 
     Args:
         start: stays as it is.
         steps: some of STEPS in their order -> the arguments of `prune`, `low_rank`, `add_attention` or
-            `sparsify`; that of `rewind` is empty.
+            `sparsify`; `rewind` and `binarize` have none.
         inputs: of this network.
 
     Raises:
@@ -64,6 +65,8 @@ def compress(start: Compressed, steps: Mapping[str, Mapping[str, Any]], inputs: 
             made = low_rank(made, **how)
         elif name == "attention":
             made = add_attention(made, inputs.image, **how)
+        elif name == "binarize":
+            made = binarize(made, inputs.image)
         elif name == "sparsify":
             made = sparsify(made, **how)
         else:

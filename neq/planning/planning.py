@@ -11,10 +11,11 @@ import torch
 
 from neq.config import POLICIES, Config, resolve
 from neq.experiment.run import RUNS, open_run, open_run_data
-from neq.planning.configurations import PLANNED, SELECTING, Configuration, Learning, Space, space_of
+from neq.planning.configurations import PLANNED, SELECTING, Configuration, Space, space_of
 from neq.planning.device_plan import DevicePlan, PlannedRow
 from neq.planning.estimate import Estimator
-from neq.planning.probing import MOST_PROBES, SHARE, Gain, best_plan, probe
+from neq.planning.gain import Gain
+from neq.planning.probing import SHARE, best_plan, probe
 from neq.planning.rules import Limits, Row, check_any, choose, judge
 from neq.runs.identity import plain_identity
 from neq.training import Training
@@ -102,17 +103,14 @@ class Planner:
         """
         if not self.run.data.counts["validation"]:
             raise UserError("--probe compares validation accuracies; leave out --use_validation 0")
-        configurations, first = self.configurations, dict[Learning, int]()
-        for number in plan.order:
-            first.setdefault(configurations[number].learning, number)
-        numbers = list(first.values())[:MOST_PROBES]
+        configurations, numbers = self.configurations, list(plan.alternatives.values())
         seconds = SHARE * plan.limits.deadline / len(numbers)
         gains = {}
         for number in numbers:
             row, learning = plan.rows[number], configurations[number].learning
             run, choice = self.estimator.variant(row.settings), self.estimator.allocation(learning)
-            gains[number] = probe(run, choice, seconds, row.peak or 0)
-        best = best_plan(gains)
+            gains[number] = probe(run, choice, seconds)
+        best = best_plan(gains, {number: plan.peak(number) for number in numbers})
         return replace(plan, order=(best, *(number for number in plan.order if number != best))), gains
 
     def plan(self, limits: Limits) -> DevicePlan:

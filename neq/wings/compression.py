@@ -13,7 +13,7 @@ from neq.utils.errors import UserError, shown
 RECORDED = "file"
 _FILE = "best.safetensors"
 # What pruning ranks neurons by, see `neq.compression.pruning`.
-IMPORTANCES = ("magnitude", "taylor", "velocity", "equilibrium", "random")
+IMPORTANCES = ("magnitude", "taylor", "velocity", "velocity-least", "random")
 # How dense convs are factorized, and among which weights the smallest become zero.
 DENSE, SCOPES = ("tucker2", "cp"), ("global", "layer")
 

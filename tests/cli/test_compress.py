@@ -95,12 +95,30 @@ def test_rewound_rounds_start_where_the_run_started(tiny_run, tmp_path, monkeypa
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("flags", [["--prune", ".5", "--importance", "velocity"], ["--binarize"]])
+def test_what_is_made_is_exported_and_predicted_from(tiny_run, tmp_path, flags, monkeypatch, capsys):
+    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    assert main(["compress", str(tiny_run), "--output", "net", *flags, *FINE_TUNE]) == 0
+    run = capsys.readouterr().out.splitlines()[-1]
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "red.png")
+    for folder in ("net", run):
+        assert main(["export", folder, "--onnx", "net.onnx", "--force"]) == 0
+        assert main(["predict", folder, "red.png", "--top", "1"]) == 0
+    before, after = (load_best(tmp_path / each).network.state_dict() for each in ("net", run))
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.slow
 def test_pruning_by_velocity_is_made_from_the_run_alone(tiny_run, tmp_path, capsys):
     net, pruned = str(tmp_path / "net"), tmp_path / "pruned"
     flags = ["--output", net, "--prune", ".5", "--importance", "velocity"]
     assert main(["compress", str(tiny_run), *flags]) == 0
     assert load_recipe(tmp_path / "net").transforms[0].name == "widths"
-    flags = ["--output", str(pruned), "--prune", ".5", "--importance", "equilibrium"]
+    flags = ["--output", str(pruned), "--prune", ".5", "--importance", "velocity-least"]
     assert main(["compress", net, *flags]) == 2
     assert "it was changed after training" in capsys.readouterr().err
     assert not pruned.exists()
@@ -115,9 +133,11 @@ def test_pruning_by_velocity_is_made_from_the_run_alone(tiny_run, tmp_path, caps
         (["--attention", "se"], "names no layer; give KIND@LAYER"),
         (["--attention", "sa@blocks.1"], "'sa' is unknown"),
         (["--prune", ".5", "--rounds", "2"], "--rounds needs"),
+        (["--sparsify", ".5", "--binarize"], "binary weights are not zero"),
+        (["--sparsify", ".5", "--binarize", "--rounds", "2", "--fine-tune"], "are done once"),
         (["--prune", ".5", "--rewind"], "give it with that step alone"),
         (["--prune", ".5", "--sparsify", ".5", "--rewind"], "give it with that step alone"),
-        (["--prune", ".5", "--low-rank", ".5", "--rounds", "2", "--fine-tune"], "are done once"),
+        (["--prune", ".5", "--low-rank", ".5", "--rounds", "2", "--fine-tune"], "done once"),
         (["--prune", ".5", "--fine-tune", "--base_lr", "-1"], "base_lr"),
         (["--prune", ".5", "--fine-tune", "--net_name", "mbv2"], "give settings alone"),
         (["--prune", ".5", "--fine-tune", "--epochs", "2"], "epochs"),

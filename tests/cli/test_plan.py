@@ -207,7 +207,7 @@ def test_planning_takes_its_part_of_the_deadline(monkeypatch):
     def execv(program, arguments):
         raise Replaced(*arguments)
 
-    monkeypatch.setattr("neq.cli.planned_train.os.execv", execv)
+    monkeypatch.setattr("neq.cli.next_process.os.execv", execv)
     monkeypatch.setattr("neq.cli.planned_train._made", lambda *_: Path("plan.json"))
     before = time.time()
     with pytest.raises(Replaced) as error:

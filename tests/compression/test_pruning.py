@@ -70,8 +70,8 @@ def test_taylor_keeps_the_neurons_that_the_loss_depends_on(monkeypatch):
     assert all(each.grad is None for each in start.network.parameters())
 
 
-@pytest.mark.parametrize(("importance", "left"), [("velocity", [1, 3]), ("equilibrium", [0, 2])])
-def test_by_movement_the_neurons_go_that_moved_least_or_most(monkeypatch, importance, left):
+@pytest.mark.parametrize(("importance", "left"), [("velocity-least", [1, 3]), ("velocity", [0, 2])])
+def test_by_movement_the_neurons_go_that_moved_most_or_least(monkeypatch, importance, left):
     start = toy()
     monkeypatch.setattr("neq.compression.changed.apply_transform", applied(start))
     moved = {"0": torch.tensor([0.1, 0.7, 0.2, 1.9], dtype=torch.float64)}
@@ -117,7 +117,7 @@ def prune_state(start, moved):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Compressed, "by", by)
-        prune(start, torch.zeros(1, 3, 1, 1), 0.5, importance="velocity", round_to=1, moved=moved)
+        prune(start, torch.zeros(1, 3, 1, 1), 0.5, importance="velocity-least", round_to=1, moved=moved)
     return found
 
 

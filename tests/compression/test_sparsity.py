@@ -5,7 +5,7 @@ from torch import nn
 import neq
 from neq.backward import Plan
 from neq.compression import Compressed, sparsify
-from neq.compression.sparsity import keep_zeros, packed_bytes, trained_weights
+from neq.compression.sparsity import keep_zeros, trained_weights
 from neq.config import resolve
 from neq.networks.recipe import Recipe
 from neq.training.optimizer import make_optimizer
@@ -43,14 +43,6 @@ def test_the_smallest_weights_are_zero(scope):
     for weight, mask in zip(weights, left, strict=True):
         assert weight[mask].abs().min() > weight[~mask].abs().max()
         assert float(mask.double().mean()) == pytest.approx(0.6, abs=5e-3)
-
-
-def test_bytes_of_a_packed_file():
-    network = nn.Linear(16, 4, bias=False)
-    assert packed_bytes(network) == 256
-    with torch.no_grad():
-        network.weight[1:] = 0
-    assert packed_bytes(network) == 8 + 16 * 4
 
 
 @pytest.mark.parametrize("chosen", ["all", "some"])
