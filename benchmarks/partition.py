@@ -36,7 +36,7 @@ IN_FLIGHT = (1, 4)
 COMPARED: dict[str, Callable[[int], StrategySearch]] = {
     "random": SEARCHES["random"],
     "published tree": SEARCHES["published"],
-    "published order, scaled rewards, factor .2": partial(TreeSearch, order="published"),
+    "published order, scaled rewards, factor .2": partial(TreeSearch, order="published", factor=0.2),
     **{
         f"tree by stage, factor {factor:g}": partial(TreeSearch, factor=factor)
         for factor in (0.1, 0.2, 0.5, 1.0)
