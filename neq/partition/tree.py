@@ -24,7 +24,7 @@ import numpy as np
 from neq.partition.spaces import Path, Space, space
 from neq.partition.strategies import Sync
 
-FACTOR, PUBLISHED_FACTOR = 0.2, 2.0
+FACTOR, PUBLISHED_FACTOR = 0.1, 2.0
 
 
 @dataclass
