@@ -22,8 +22,11 @@ from neq.utils.malloc import give_back_at_once
 if TYPE_CHECKING:
     from neq.cli.progress import ProgressDisplay
     from neq.planning.sequence import Stage
+    from neq.planning.sequence_record import SequenceRecord
     from neq.planning.task_limits import TaskLimits
 
+# Views of the record, beside it.
+PICTURE, BOOK = "sequence.png", "sequence.xlsx"
 # Options that --plan brings.
 _OF_PLANS = ("--deadline", "--probe")
 
@@ -91,8 +94,33 @@ def command(arguments: list[str]) -> int:
                 f"{out / stage.stored['file']}: {stage.stored['bytes']:,} bytes, "
                 f"{stage.stored['top1']:.2f} % after reloading"
             )
-    console.lines(f"{out}: a folder for each run, {RECORD} and {TABLE}")
+    for line in _views(record):
+        console.note(line)
+    console.lines(f"{out}: a folder for each run, {RECORD}, {TABLE}, {PICTURE} and {BOOK}")
     return 0
+
+
+def _views(record: SequenceRecord) -> list[str]:
+    """Draws and writes what is missing or older than the record; a line for each that cannot be written."""
+    from neq.planning.sequence_book import write_book
+    from neq.planning.sequence_picture import draw
+    from neq.planning.sequence_record import RECORD
+    from neq.results.pictures import save_figure
+
+    made = {
+        PICTURE: lambda path: save_figure(draw(record), path),
+        BOOK: lambda path: write_book(record, path),
+    }
+    since, failed = (record.folder / RECORD).stat().st_mtime, []
+    for name, make in made.items():
+        path = record.folder / name
+        if path.exists() and path.stat().st_mtime >= since:
+            continue
+        try:
+            make(path)
+        except OSError as error:
+            failed.append(f"{name} cannot be written ({error.strerror})")
+    return failed
 
 
 def _limits(own: argparse.Namespace) -> TaskLimits | None:
