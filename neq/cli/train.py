@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _WITH_PLAN = (
     "Within a memory limit: neq train --plan auto --memory SIZE [--deadline TIME], or --plan FILE; "
-    "neq train --plan --help shows more."
+    "neq train --plan auto --help shows more."
 )
 
 

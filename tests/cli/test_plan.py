@@ -224,5 +224,5 @@ def test_the_help_of_train_names_plans(capsys):
         main(["train", "--help"])
     assert "neq train --plan auto --memory SIZE" in " ".join(capsys.readouterr().out.split())
     with pytest.raises(SystemExit):
-        main(["train", "--plan", "--help"])
+        main(["train", "--plan=auto", "--help"])
     assert "--deadline TIME" in capsys.readouterr().out
