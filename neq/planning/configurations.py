@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal
 
-from neq.config import Config
+from neq.config import POLICIES, Config
 from neq.config.catalog import is_pretrained
 from neq.config.keys import flatten_file
+from neq.utils.errors import UserError
 
 NormMode = Literal["train", "frontier", "frozen"]
 # Settings that fix what trains: a plan then compares no shares.
@@ -151,6 +152,25 @@ def with_policy(base: Mapping[str, object], overrides: Mapping[str, object]) -> 
         # Frozen norms, which auto brings, need statistics of images.
         chosen.setdefault("norm_mode", "frontier")
     return chosen
+
+
+def check_planned(config: Config, given: Collection[str]) -> None:
+    """Checks that the configurations of a run can be estimated.
+
+    Args:
+        config: of the run.
+        given: settings that the plan does not change.
+
+    Raises:
+        UserError: they cannot.
+    """
+    neq, policy = config.NEq_config, POLICIES[config.NEq_config.neuron_selection]
+    is_fixed = any(name in given for name in SELECTING)
+    if is_fixed and not policy.may_initialize and neq.budget_unit != "bytes":
+        raise UserError(
+            f"a plan with policy {policy.name} needs a budget in bytes, since it chooses in training; "
+            "give --budget SIZE, as 8MiB, or leave out policy and budget"
+        )
 
 
 def settings_of(configuration: Configuration, batch_size: int, cuts: Sequence[str]) -> dict[str, Any]:

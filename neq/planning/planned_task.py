@@ -35,7 +35,6 @@ from neq.utils.errors import UserError
 from neq.utils.exit_codes import Terminated
 from neq.utils.seeds import generator
 
-TABLES = "gains"  # in the cache
 # Called before a run is trained; the tracker that follows it.
 Following = Callable[[Stage, Config], AbstractContextManager[Tracker | None]]
 
@@ -56,6 +55,10 @@ class Hooks:
     notes: Notes
     stopping: Stopping
     between: Callable[[], None]
+
+
+def _tables() -> Path:
+    return cache_folder() / "gains"
 
 
 def plan_path(out: Path, stage: Stage) -> Path:
@@ -122,7 +125,10 @@ class PlannedTask:
                     self._hooks.between()
                 limit, row = self._limit(), window.row
             task = self._kept(self._window(task, limit))
-        return self._settings(self._with_epochs(task).windows[-1].row, task)
+        task = self._with_epochs(task)
+        if task.table:
+            write_means(_tables() / task.table, task.means)
+        return self._settings(task.windows[-1].row, task)
 
     def _kept(self, task: TaskPlan) -> TaskPlan:
         task = replace(task, spent=self._spent)
@@ -143,14 +149,13 @@ class PlannedTask:
     def _probed(self, task: TaskPlan, planner: Planner) -> TaskPlan:
         """The plan after probes, whose gains count beside those of the task before, or of other sequences."""
         run = planner.run
-        table = table_path(cache_folder() / TABLES, run.device, run.network, run.step_spec().image_shape[-1])
+        table = table_path(_tables(), run.device, run.network, run.step_spec().image_shape[-1])
         means = self._earlier() or read_means(table)
         plan, gains = planner.probe(task.plan)
         for number, gain in gains.items():
             means = updated(means, plan.rows[number].learning, gain)
-        write_means(table, means)
-        before = next(iter(gains.values()))
-        return replace(task, plan=plan, before=before.before, images=before.images, means=means)
+        first = next(iter(gains.values()))
+        return TaskPlan(plan, before=first.before, images=first.images, table=table.name, means=means)
 
     def _earlier(self) -> dict[str, Mean]:
         """The means of gains after the planned task before this one; empty: there is none."""

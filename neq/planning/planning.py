@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from neq.config import POLICIES, Config, resolve
+from neq.config import resolve
 from neq.experiment.run import RUNS, open_run, open_run_data
-from neq.planning.configurations import PLANNED, SELECTING, Configuration, Space, space_of
+from neq.planning.configurations import PLANNED, Configuration, Space, check_planned, space_of
 from neq.planning.device_plan import DevicePlan, PlannedRow
 from neq.planning.estimate import Estimator
 from neq.planning.gain import Gain
@@ -64,7 +64,7 @@ def open_planner(
     resolved = resolve(base, overrides)
     for line in resolved.notes:
         notes(line)
-    _check(resolved.config, given)
+    check_planned(resolved.config, given)
     with open_run(resolved.config, runs, notes, open_run_data) as (run, _):
         tight = run.device.type == "cpu" and can_give_back()
         space = space_of(resolved.config, given, run.step_spec().batch_size, tight)
@@ -131,25 +131,6 @@ class Planner:
             rows=tuple(_planned(self.estimator, row, limits, numbers) for row in rows),
             order=tuple(numbers[row.configuration] for row in choose(rows, space)),
             given=tuple(name for name in PLANNED if name in self.given),
-        )
-
-
-def _check(config: Config, given: Collection[str]) -> None:
-    """Checks that the configurations of a run can be estimated.
-
-    Args:
-        config: of the run.
-        given: settings that the plan does not change.
-
-    Raises:
-        UserError: they cannot.
-    """
-    neq, policy = config.NEq_config, POLICIES[config.NEq_config.neuron_selection]
-    is_fixed = any(name in given for name in SELECTING)
-    if is_fixed and not policy.may_initialize and neq.budget_unit != "bytes":
-        raise UserError(
-            f"a plan with policy {policy.name} needs a budget in bytes, since it chooses in training; "
-            "give --budget SIZE, as 8MiB, or leave out policy and budget"
         )
 
 

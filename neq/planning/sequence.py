@@ -14,7 +14,7 @@ from neq.config import OBJECTIVES, POLICIES, Config, Resolved, configs_folder, f
 from neq.config.catalog import is_pretrained
 from neq.config.flags import default_config
 from neq.config.keys import flatten_file, flatten_overrides
-from neq.planning.configurations import DECIDED, with_policy
+from neq.planning.configurations import DECIDED, check_planned, with_policy
 from neq.planning.task_limits import TaskLimits, read_task_limits
 from neq.utils.errors import UserError, shown, unknown_name
 
@@ -88,9 +88,7 @@ class TaskSequence:
 
     def is_planned(self, stage: Stage) -> bool:
         """Whether a stage runs under a plan: a task that learns from labels."""
-        return self.is_limited(stage) and self._settings(stage.settings).get("objective") in (
-            *(None, "classification"),
-        )
+        return self.is_limited(stage) and self.config(stage).config.objective == "classification"
 
     def planned_settings(self, stage: Stage, weights: Path | None = None) -> dict[str, object]:
         """The settings that win over the file's in a run that is planned, by key."""
@@ -251,6 +249,8 @@ def _check(sequence: TaskSequence, stage: Stage) -> None:
         decided = next((key for key in DECIDED if key in sequence.given(stage)), None)
         if decided is not None:
             raise UserError(f"{name}: {decided} is not allowed with a plan, which decides it; leave it out")
+        planned = resolve(sequence.base, sequence.planned_settings(stage)).config
+        check_planned(planned, sequence.given(stage))
     net = config.net_config
     if not stage.trains and not is_pretrained(net.net_name, net.weights):
         raise UserError(

@@ -53,6 +53,7 @@ class TaskPlan:
         spent: seconds of the deadline that are over.
         before: validation top-1 before training, 0 to 1; None: not measured.
         images: of the validation split, where that is measured.
+        table: the name of the file where gains are kept for later sequences, where they are measured.
         means: of what plans gained, by what they learn: earlier tasks, probes, windows.
         windows: in order.
     """
@@ -61,6 +62,7 @@ class TaskPlan:
     spent: float = 0.0
     before: float | None = None
     images: int = 0
+    table: str = ""
     means: Mapping[str, Mean] = field(default_factory=dict)
     windows: tuple[Window, ...] = ()
 
@@ -111,7 +113,8 @@ class TaskPlan:
                 raise ValueError
             means = {str(name): Mean(**mean) for name, mean in own["means"].items()}
             before = None if own["before"] is None else float(own["before"])
-            return cls(plan, float(own["spent"]), before, int(own["images"]), means, tuple(windows))
+            measured = before, int(own["images"]), str(own["table"]), means
+            return cls(plan, float(own["spent"]), *measured, tuple(windows))
         except (AttributeError, KeyError, TypeError, ValueError):
             raise UserError(
                 f"{path} is damaged, or of another version; put it back, or give another --out"

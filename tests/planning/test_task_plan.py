@@ -21,7 +21,7 @@ def task() -> TaskPlan:
     plan = DevicePlan({}, Limits(1100, 60), "a CPU", (row("fast"), row("tight")), (0, 1))
     gain = Gain(0.1, 0.2, 3.0, 50)
     windows = (Window(1, True, 0, 3.0, 900, "over", gain), Window(0, epoch=2))
-    return TaskPlan(plan, 4.5, 0.1, 50, {"50%": Mean(0.1, 0.2)}, windows)
+    return TaskPlan(plan, 4.5, 0.1, 50, "a.json", {"50%": Mean(0.1, 0.2)}, windows)
 
 
 def test_written_and_read(tmp_path: Path) -> None:
