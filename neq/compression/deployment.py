@@ -22,7 +22,6 @@ from neq.results.onnx_file import check_packages, is_as_written, onnx_content
 from neq.utils.errors import UserError, unknown_name
 from neq.wings.compression import FORMS
 
-ONNX_FILE = "int8.onnx"
 # Images that layers are ranked with are calibrated on so many, which takes a fraction of the time of all.
 _RANKED = 8
 _BATCH = 32
