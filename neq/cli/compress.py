@@ -117,8 +117,8 @@ def _compress(
     console: Console,
 ) -> None:
     """Makes one compressed network and prints its figures."""
-    from neq.compression.deployment import ONNX_FILE
     from neq.compression.make import make
+    from neq.compression.network_folder import ONNX_FILE
 
     made = make(source, folder, steps, force, quantize)
     if made is None:

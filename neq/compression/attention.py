@@ -24,6 +24,8 @@ from neq.compression.changed import Compressed
 from neq.networks.recipe import register_transform
 from neq.utils.errors import UserError, unknown_name
 
+# Name of a layer in the sequence that takes its place.
+LAYER = "layer"
 _REDUCTION = 4
 _GROUPS = 4
 _ORDER = 1
@@ -128,7 +130,7 @@ def attended(network: nn.Module, kind: str, layers: Mapping[str, int]) -> nn.Mod
     for name, channels in layers.items():
         if not 0 < channels <= widest:
             raise ValueError(f"{name} has no {channels} channels")
-        parts = OrderedDict(layer=network.get_submodule(name), attention=KINDS[kind](channels))
+        parts = OrderedDict({LAYER: network.get_submodule(name), "attention": KINDS[kind](channels)})
         network.set_submodule(name, nn.Sequential(parts))
     return network
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from neq.compression.changed import Compressed
-from neq.compression.deployment import ONNX_FILE, Deployment, deploy
+from neq.compression.deployment import Deployment, deploy
 from neq.compression.movement import movement, run_start
-from neq.compression.network_folder import read_provenance, read_start, write_compressed
+from neq.compression.network_folder import ONNX_FILE, read_provenance, read_start, write_compressed
 from neq.compression.run_images import RunImages, open_images
 from neq.compression.size import Size, size_of
 from neq.compression.steps import Inputs, compress
@@ -107,8 +107,8 @@ def make(
             of = replace(best, network=made.network, head=made.recipe.head)
             int8 = deploy(of, images=images.unlabelled(), **quantize)
             found = replace(found, deployment=int8, top1=images.top1(_InOnnxRuntime(int8.content)))
-    files = {} if found.deployment is None else {ONNX_FILE: found.deployment.content}
-    write_compressed(folder, made, best, {**asked, **found.to_json()}, files)
+    content = None if found.deployment is None else found.deployment.content
+    write_compressed(folder, made, best, {**asked, **found.to_json()}, content)
     return found
 
 

@@ -21,7 +21,7 @@ from neq.runs.stored_run import read_object
 from neq.utils.atomic_files import atomic_file, write_text
 from neq.utils.errors import UserError
 
-COMPRESSION = "compression.json"
+COMPRESSION, ONNX_FILE = "compression.json", "int8.onnx"
 # Metadata of the weights: a run that starts from them is then identified by the recipe too.
 RECIPE_KEY = "neq_recipe_sha256"
 
@@ -48,7 +48,7 @@ def write_compressed(
     made: Compressed,
     of: BestNetwork,
     provenance: Mapping[str, Any],
-    files: Mapping[str, bytes] | None = None,
+    int8: bytes | None = None,
 ) -> None:
     """Writes a compressed network; how it was made comes last, so that a folder with its file is whole.
 
@@ -57,23 +57,24 @@ def write_compressed(
         made: the network.
         of: the network that it was made from.
         provenance: how it was made and what it measures, plain values of JSON.
-        files: further ones, by name.
+        int8: content of its int8 ONNX file; none: it has none.
 
     Raises:
         UserError: the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / COMPRESSION).unlink(missing_ok=True)
+        for name in (COMPRESSION, ONNX_FILE):
+            (folder / name).unlink(missing_ok=True)
         write_text(folder / CONFIG, (of.folder / CONFIG).read_text(encoding="utf-8"))
         write_text(folder / CLASSES, json.dumps(of.classes) + "\n")
         write_recipe(folder, made.recipe)
         weights = {name: tensor.contiguous() for name, tensor in made.network.state_dict().items()}
         with atomic_file(folder / BEST_WEIGHTS) as file:
             file.write(checked_bytes(weights, **{RECIPE_KEY: recipe_digest(made.recipe)}))
-        for name, content in (files or {}).items():
-            with atomic_file(folder / name) as file:
-                file.write(content)
+        if int8 is not None:
+            with atomic_file(folder / ONNX_FILE) as file:
+                file.write(int8)
         write_text(folder / COMPRESSION, json.dumps(provenance, indent=2, allow_nan=False) + "\n")
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror})") from error

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from neq.backward import Plan
+from neq.compression.attention import LAYER
 from neq.compression.changed import Compressed
 from neq.config import Config
 from neq.networks.recipe import register_transform
@@ -31,15 +32,23 @@ def sparse(network: nn.Module, layers: list[str]) -> nn.Module:
         network: with these layers.
         layers: their names.
     """
-    setattr(network, _MARK, frozenset((*sparse_layers(network), *layers)))
+    setattr(network, _MARK, frozenset((*getattr(network, _MARK, ()), *layers)))
     setattr(network, _MASKS, None)
     return network
 
 
 def sparse_layers(network: nn.Module) -> frozenset[str]:
-    """The layers of a network whose zero weights stay zero."""
-    found: frozenset[str] = getattr(network, _MARK, frozenset())
-    return found
+    """The layers of a network whose zero weights stay zero, by the names that they have now.
+
+    One that was factorized since is none any more; one that got a block of attention is inside of it.
+    """
+    there, found = dict(network.named_parameters()).keys(), set()
+    for name in getattr(network, _MARK, ()):
+        while f"{name}.weight" not in there and f"{name}.{LAYER}.weight" in there:
+            name = f"{name}.{LAYER}"
+        if f"{name}.weight" in there:
+            found.add(name)
+    return frozenset(found)
 
 
 def trained_weights(network: nn.Module) -> Mapping[str, Tensor]:
@@ -50,9 +59,11 @@ def trained_weights(network: nn.Module) -> Mapping[str, Tensor]:
     Returns:
         Name of the weight -> bool, of its shape.
     """
+    names = [f"{name}.weight" for name in sorted(sparse_layers(network))]
+    shapes = {name: network.get_parameter(name).shape for name in names}
     masks: Mapping[str, Tensor] | None = getattr(network, _MASKS, None)
-    if masks is None:
-        names = [f"{name}.weight" for name in sorted(sparse_layers(network))]
+    # Of another structure, a network was compressed since.
+    if masks is None or {name: mask.shape for name, mask in masks.items()} != shapes:
         masks = {name: network.get_parameter(name).detach() != 0 for name in names}
         setattr(network, _MASKS, masks)
     return masks

@@ -19,6 +19,8 @@ from neq.results.onnx_file import INPUT, OUTPUT, silence
 
 # Only layers that are one product of matrices gain by it; convolutions become slower.
 DYNAMIC = ("Gemm", "MatMul")
+# What holds weights.
+LAYERS = ("Conv", *DYNAMIC)
 # The types of activations and weights of the static forms.
 STATIC = ("u8s8", "s8s8")
 
@@ -39,7 +41,7 @@ class Int8Forms:
         import onnx
 
         nodes = onnx.load(self._prepared).graph.node
-        return [node.name for node in nodes if node.op_type in ("Conv", *DYNAMIC)]
+        return [node.name for node in nodes if node.op_type in LAYERS]
 
     def dynamic(self) -> bytes:
         """The dynamic form."""
@@ -52,7 +54,12 @@ class Int8Forms:
         )
 
     def static(
-        self, types: str, only: Sequence[str] = (), without: Sequence[str] = (), images: int | None = None
+        self,
+        types: str,
+        only: Sequence[str] = (),
+        without: Sequence[str] = (),
+        images: int | None = None,
+        layers_only: bool = False,
     ) -> bytes:
         """A static form.
 
@@ -61,6 +68,7 @@ class Int8Forms:
             only: nodes that become int8; empty: all that can.
             without: nodes that stay in floating point.
             images: to calibrate on, the first ones; none: all.
+            layers_only: what lies between layers (sums, products, activations) stays in floating point.
         """
         from onnxruntime.quantization import QuantType, quantize_static
 
@@ -75,6 +83,7 @@ class Int8Forms:
                 weight_type=QuantType.QInt8,
                 nodes_to_quantize=list(only) or None,
                 nodes_to_exclude=list(without) or None,
+                op_types_to_quantize=list(LAYERS) if layers_only else None,
             )
         )
 

@@ -142,6 +142,20 @@ def test_a_binary_network_is_built_again_by_its_recipe(net_name):
         assert not torch.equal(network(image), made.network(image))
 
 
+def test_a_binary_network_can_be_pruned():
+    pytest.importorskip("torch_pruning")
+    from neq.compression import prune
+
+    network = build_network("resnet18", 4, weights="none").eval()
+    image = torch.zeros(1, 3, 32, 32)
+    made = prune(binarize(Compressed(network, named_recipe("resnet18", network, 4)), image), image, 0.5)
+    again = made.recipe.build().eval()
+    again.load_state_dict(made.network.state_dict())
+    assert type(again.layer1[0].conv1) is BinaryConv2d
+    assert again.layer1[0].conv1.out_channels == 32
+    assert again(image).shape == (1, 4)
+
+
 def test_what_cannot_be_binary_is_refused():
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(64, 2)).eval()
     start = Compressed(network, Recipe("toy", 2, "3"))

@@ -94,6 +94,31 @@ def test_a_weight_that_becomes_zero_in_training_goes_on_training():
     assert torch.equal(trained_weights(again)["0.weight"], again[0].weight != 0)
 
 
+@pytest.mark.parametrize("step", ["attention", "low_rank", "prune"])
+def test_a_sparse_network_that_is_changed_again_still_trains(step):
+    from neq.compression import add_attention, low_rank, prune
+    from neq.networks.build import build_network
+    from neq.networks.recipe import named_recipe
+
+    network = build_network("mcunet-in0", 4, weights="none").eval()
+    begun = sparsify(Compressed(network, named_recipe("mcunet-in0", network, 4)), 0.5)
+    trained_weights(begun.network)
+    image = torch.zeros(1, 3, 32, 32)
+    layer = next(iter(begun.recipe.transforms[-1].arguments["layers"]))
+    if step == "attention":
+        made = add_attention(begun, image, "se", [layer])
+        assert f"{layer}.layer.weight" in trained_weights(made.network)
+    elif step == "low_rank":
+        pytest.importorskip("tensorly")
+        made = low_rank(begun, 0.5)
+        assert 0 < len(trained_weights(made.network)) < len(trained_weights(begun.network))
+    else:
+        pytest.importorskip("torch_pruning")
+        made = prune(begun, image, 0.5)
+    for name, mask in trained_weights(made.network).items():
+        assert torch.equal(mask, made.network.get_parameter(name) != 0)
+
+
 def test_other_networks_are_left_alone():
     network = start().network
     with torch.no_grad():
