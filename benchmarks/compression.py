@@ -4,8 +4,9 @@ python -m benchmarks.compression RUN_DIR ... --output compression.json
 python -m benchmarks.compression --table --output compression.json
 
 Each RUN_DIR is a finished run, whose best network is compressed, and fine-tuned by the run's own settings for
-a part of its epochs. Every result is written to the output as it is measured: the same call goes on where it
-was stopped. Times are medians for one image with one thread, the original's and the other's in turn.
+a part of its epochs, or for --epochs; with --distill it learns from the original's outputs too. Every result
+is written to the output as it is measured: the same call goes on where it was stopped. Times are medians for
+one image with one thread, the original's and the other's in turn.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ import torch
 from torch import nn
 
 from benchmarks.common import at_least, check_output, machine, run_benchmark
-from benchmarks.compression_table import table
+from benchmarks.compression_table import key_of, table
 from benchmarks.transfer_report import Report, report_to_write
 from neq.cli.parsing import Parser
 from neq.compression import compress, read_start, size_of, write_compressed
+from neq.compression.make import inputs_of
 from neq.compression.run_images import open_images
 from neq.compression.steps import fine_tuning
 from neq.experiment.run import run_training
@@ -40,11 +42,13 @@ METHODS: dict[str, dict[str, dict[str, Any]]] = {
     "prune 50 %, magnitude": {"prune": {"share": 0.5}},
     "prune 30 %, taylor": {"prune": {"share": 0.3, "importance": "taylor"}},
     "prune 50 %, taylor": {"prune": {"share": 0.5, "importance": "taylor"}},
+    "prune 30 %, velocity": {"prune": {"share": 0.3, "importance": "velocity"}},
     "low rank to 70 %": {"low_rank": {"share": 0.7}},
     "low rank to 50 %": {"low_rank": {"share": 0.5}},
     "50 % zeros": {"sparsify": {"share": 0.5}},
     "80 % zeros": {"sparsify": {"share": 0.8}},
-    "prune 30 %, taylor; 50 % zeros": {
+    "binary weights": {"binarize": {}},
+    "prune 30 %, taylor, and 50 % zeros": {
         "prune": {"share": 0.3, "importance": "taylor"},
         "sparsify": {"share": 0.5},
     },
@@ -62,6 +66,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--table", action="store_true", help="print the table of --output, measure nothing")
     parser.add_argument("--methods", default=";".join(METHODS), help="with ; between them")
     parser.add_argument("--part", type=at_least(1), default=2, help="fine-tune for 1/PART of the epochs")
+    parser.add_argument("--epochs", type=at_least(1), help="fine-tune for so many epochs")
+    parser.add_argument("--distill", action="store_true", help="fine-tune from the original's outputs too")
     parser.add_argument("--output", type=Path, default=Path("compression.json"), help="a JSON file")
     given = parser.parse_args(argv)
     given.methods = [name.strip() for name in given.methods.split(";")]
@@ -74,25 +80,26 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return given
 
 
-def measure(run: Path, name: str, part: int, work: Path) -> dict[str, Any]:
+def measure(run: Path, name: str, epochs: int, distilled: bool, work: Path) -> dict[str, Any]:
     """The figures of one method on the network of one run.
 
     Args:
         run: its folder.
         name: of METHODS.
-        part: fine-tuning has 1/part of the run's epochs.
+        epochs: of fine-tuning.
+        distilled: whether the run's network teaches beside.
         work: a folder for what is written meanwhile; removed behind.
     """
     best = load_best(run)
     start, config = read_start(best), best.config
     image = torch.zeros(1, 3, best.image_size, best.image_size)
     with open_images(best) as images:
-        made = compress(start, METHODS[name], image, images.batches)
+        made = compress(start, METHODS[name], inputs_of(best, images))
         before, after = (images.top1(each.network) for each in (start, made))
     shutil.rmtree(work, ignore_errors=True)
     write_compressed(work / "network", made, best, {})
-    epochs = max(1, config.run_config.n_epochs // part)
     settings = {"n_epochs": epochs, "warmup_epochs": 0, "run_dir": str(work / "run")}
+    settings |= {"teacher": str(run)} if distilled else {}
     tuned = run_training(fine_tuning(run, work / "network", settings).config)
     summary = read_summary(tuned)
     shutil.rmtree(work)
@@ -105,6 +112,7 @@ def measure(run: Path, name: str, part: int, work: Path) -> dict[str, Any]:
         "image_size": best.image_size,
         "method": name,
         "epochs": epochs,
+        "distilled": distilled,
         "sizes": [asdict(size_of(each.network, best.image_size)) for each in (start, made)],
         "milliseconds": milliseconds,
         "before": before,
@@ -143,11 +151,18 @@ def benchmark(argv: list[str]) -> None:
         for name in given.methods:
             for run in given.runs:
                 config = load_best(run).config
-                key = (Path(config.data_provider.root or "").name, config.manual_seed, name)
-                if key in {(each["root"], each["seed"], each["method"]) for each in report.runs}:
+                epochs = given.epochs or max(1, config.run_config.n_epochs // given.part)
+                key = (
+                    Path(config.data_provider.root or "").name,
+                    config.manual_seed,
+                    name,
+                    epochs,
+                    given.distill,
+                )
+                if key in map(key_of, report.runs):
                     continue
                 print(*key, sep="  ", flush=True)
-                report.add(measure(run, name, given.part, given.output.with_suffix(".work")))
+                report.add(measure(run, name, epochs, given.distill, given.output.with_suffix(".work")))
 
 
 def main(argv: list[str] | None = None) -> int:

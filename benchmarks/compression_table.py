@@ -17,7 +17,7 @@ def table(report: Report) -> str:
     if not report.runs:
         return f"{report.path} holds no results yet"
     sets = list(dict.fromkeys(run["root"] for run in report.runs))
-    methods = list(dict.fromkeys(run["method"] for run in report.runs))
+    methods = list(dict.fromkeys(map(_label, sorted(report.runs, key=lambda run: run["method"]))))
     heads = ["method", "parameters", "MACs", "MB packed", "ms"]
     heads += [f"{name}: before, after, fine-tuned %" for name in sets]
     lines = markdown(heads, [_row(name, sets, report.runs) for name in methods])
@@ -27,13 +27,24 @@ def table(report: Report) -> str:
         f"{networks}, seeds {seeds}, {len(report.runs)} results, on {machines(report.runs)}. Sizes and times "
         "are shares of the original's: parameters, MACs, a file in which zeros take one bit, and the median "
         "time of one image with one thread. Test top-1 of the original, right after compression with batch "
-        f"norms measured anew, and after fine-tuning for 1/{report.settings['part']} of the run's epochs."
+        "norms measured anew, and after fine-tuning for the epochs in brackets, where it says so distilled "
+        "from the original."
     )
     return "\n".join([*lines, "", note])
 
 
+def key_of(run: Run) -> tuple[str, int, str, int, bool]:
+    """What one result is of: images, seed, method, epochs of fine-tuning, and whether it was distilled."""
+    return run["root"], run["seed"], run["method"], run["epochs"], run.get("distilled", False)
+
+
+def _label(run: Run) -> str:
+    distilled = ", distilled" if run.get("distilled") else ""
+    return f"{run['method']} [{run['epochs']}{distilled}]"
+
+
 def _row(method: str, sets: Sequence[str], runs: Sequence[Run]) -> list[str]:
-    mine = [run for run in runs if run["method"] == method]
+    mine = [run for run in runs if _label(run) == method]
     return [
         method,
         _share(mine, lambda run: [size["parameters"] for size in run["sizes"]]),

@@ -1,4 +1,4 @@
-"""How well what a plan is chosen by is predicted. Part 1: the peak memory and the time of a step.
+"""How well what a plan is chosen by is predicted: the peak memory and the time of a step.
 
     OMP_NUM_THREADS=1 python -m benchmarks.planning --output benchmarks/planning.json
 
@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,9 @@ from benchmarks.common import (
 )
 from neq.backward import Plan
 from neq.budget import CostModel, StepSpec
+from neq.budget.latency import measure
 from neq.budget.scratch import measure_scratch
+from neq.budget.step_time import calibrate_step_time, work_of_step
 from neq.networks.neurons import NeuronTable, Selection, neuron_table
 from neq.utils.atomic_files import write_text
 
@@ -49,6 +52,14 @@ STEPS = (
     ("timm:mobilevit_xxs", 128, 4, 2, "frozen"),
 )
 SEGMENTS = (1, 4)
+# Network, pixels, batch; in norm mode train.
+TIMED = (
+    ("mbv2", 64, 16),
+    ("torchvision:resnet18", 64, 16),
+    ("torchvision:resnext50_32x4d", 64, 8),
+    ("timm:mobilevit_xxs", 64, 16),
+)
+MOST_SEGMENTS = 3
 
 
 def selections(table: NeuronTable) -> Iterator[tuple[str, Selection]]:
@@ -101,6 +112,36 @@ def peaks(device: torch.device, scratch: float) -> Iterator[dict[str, Any]]:
                 }
 
 
+def times(device: torch.device) -> Iterator[dict[str, Any]]:
+    """Predicted and measured times of steps: whole, in two micro-batches, in segments, by what trains."""
+    for name, size, batch in TIMED:
+        network = open_network(name, CLASSES).to(device).to(memory_format=torch.channels_last)
+        table = neuron_table(network, (3, size, size))
+        whole = StepSpec((batch,), (3, size, size), "train")
+        fitted = calibrate_step_time(network, table, whole, device)
+        for how, spec in _ways(CostModel(network, table, whole)):
+            model = CostModel(network, table, spec)
+            for text, selection in selections(table):
+                chosen = table.mask(selection)
+                (seconds,) = measure(model, [chosen], device)
+                yield {
+                    "network": name,
+                    "step": how,
+                    "selection": text,
+                    "predicted": fitted.seconds(*work_of_step(model, chosen)),
+                    "measured": seconds,
+                }
+
+
+def _ways(model: CostModel) -> Iterator[tuple[str, StepSpec]]:
+    """Ways to take a step, each with a name."""
+    spec = model.spec
+    yield "whole", spec
+    yield "two micro-batches", replace(spec, micro_batch=spec.batch_size // 2)
+    if model.cut_points:
+        yield f"{MOST_SEGMENTS} segments", replace(spec, checkpoint_segments=MOST_SEGMENTS)
+
+
 def _step(plan: Plan, spec: StepSpec, device: torch.device) -> Callable[[], None]:
     """Forward and backward of a batch, after one that loads what libraries load; no gradient is there."""
     images, labels = random_batch(spec.batch_size, spec.image_shape[1], CLASSES, device)
@@ -139,6 +180,22 @@ def markdown(cells: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def times_markdown(cells: list[dict[str, Any]]) -> str:
+    """The table of times in docs/planning.md."""
+    lines = [
+        "| network | steps | least | median | greatest | within .80 to 1.20 |",
+        "|---|---|---|---|---|---|",
+    ]
+    for each in summary(cells):
+        ratios = [
+            cell["predicted"] / cell["measured"] for cell in cells if cell["network"] == each["network"]
+        ]
+        within = sum(0.8 <= ratio <= 1.2 for ratio in ratios)
+        figures = " | ".join(f"{each[name]:.2f}" for name in ("least", "median", "most"))
+        lines.append(f"| {each['network'].rpartition(':')[2]} | {len(ratios)} | {figures} | {within} |")
+    return "\n".join(lines)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; gives the exit code."""
 
@@ -151,10 +208,10 @@ def main(argv: list[str] | None = None) -> int:
             check_output(options.output)
         torch.set_num_threads(options.threads)
         scratch = measure_scratch(CPU)
-        cells = list(peaks(CPU, scratch))
-        Console().print(markdown(cells), markup=False)
+        cells, steps = list(peaks(CPU, scratch)), list(times(CPU))
+        Console().print(markdown(cells), times_markdown(steps), sep="\n\n", markup=False)
         if options.output is not None:
-            report = {"machine": machine(CPU), "scratch": scratch, "peaks": cells}
+            report = {"machine": machine(CPU), "scratch": scratch, "peaks": cells, "times": steps}
             write_text(options.output, json.dumps(report, indent=1) + "\n")
 
     return run_benchmark(command, argv)

@@ -27,8 +27,8 @@ from rich.table import Table
 
 from benchmarks.common import at_least, run_benchmark
 from neq.cli.parsing import Parser
-from neq.config import find_config, parse_flags, read_yaml
-from neq.config.flags import PHOTOS_CONFIG
+from neq.cli.plan import given_settings, planned_settings
+from neq.config import parse_flags
 from neq.planning.configurations import Configuration, Learning, NormRule
 from neq.planning.planning import Planner, open_planner
 from neq.planning.rules import Limits
@@ -59,8 +59,7 @@ def measure(planner: Planner, limit: int, flags: list[str], folder: Path) -> dic
         return {"limit": limit}
     folder.mkdir()
     plan.write(folder / "plan.json")
-    command = [*_TRAIN, f"--config-file={PHOTOS_CONFIG}", *flags]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    done = subprocess.run([*_TRAIN, *flags], cwd=folder, capture_output=True, text=True)
     found = _EXCEEDED.search(done.stdout) or _USED.search(done.stdout)
     if found is None:
         raise UserError(f"a run failed: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
@@ -120,9 +119,10 @@ def main(argv: list[str] | None = None) -> int:
         with TemporaryDirectory() as made:
             folder = Path(made)
             flags = _flags(folder / "photos", given)
-            values = parse_flags(flags, parser.prog).overrides
-            base = read_yaml(find_config(PHOTOS_CONFIG))
-            with open_planner(base, values, values.keys(), lambda line: None, folder / "runs") as planner:
+            run = parse_flags(flags, parser.prog)
+            base, overrides = planned_settings(run)
+            given_names = given_settings(run, base)
+            with open_planner(base, overrides, given_names, lambda line: None, folder / "runs") as planner:
                 console.print(planning_time(planner), highlight=False)
                 for number, limit in enumerate(limits(planner, given.limits)):
                     if number < len(runs):

@@ -34,6 +34,7 @@ from benchmarks.selections import Chooser, chooser
 from benchmarks.variants import VARIANTS, Task, Variant, copied, norms
 from neq.backward import NORM_MODES, Plan
 from neq.budget import CostModel, StepCost, StepSpec
+from neq.budget.step_spec import PRECISIONS
 from neq.cli.parsing import Parser
 from neq.networks.neurons import neuron_table
 from neq.utils.atomic_files import write_text
@@ -56,6 +57,7 @@ class Settings:
         threads: of torch, 1 or more.
         rounds: steps timed of each variant, 1 or more.
         optimizer: "sgd" or "adam".
+        precision: "fp32", or "bf16" for autocast around the forward passes.
         variants: names in the order of VARIANTS, "plain" among them.
     """
 
@@ -68,6 +70,7 @@ class Settings:
     threads: int = 1
     rounds: int = 7
     optimizer: str = "sgd"
+    precision: str = "fp32"
     variants: tuple[str, ...] = tuple(VARIANTS)
 
 
@@ -120,7 +123,8 @@ def floor(task: Task) -> float:
 def _model(task: Task, norm_mode: str) -> CostModel:
     batch, channels, height, width = task.images.shape
     network = copied(task, torch.channels_last).network
-    spec = StepSpec((batch,), (channels, height, width), norm_mode, bias_layers=tuple(task.bias_layers))
+    shape = (channels, height, width)
+    spec = StepSpec((batch,), shape, norm_mode, precision=task.precision, bias_layers=tuple(task.bias_layers))
     return CostModel(network, task.table, spec)
 
 
@@ -144,8 +148,9 @@ def make_task(settings: Settings, choose: Chooser, device: torch.device) -> Task
     chosen = choose(network, table)
     selection = table.selection(chosen.neurons)
     return Task(
-        network, table, selection, chosen.bias_layers, settings.norm, images, labels, settings.optimizer
-    )
+        network, table, selection, chosen.bias_layers, settings.norm, images, labels, settings.optimizer,
+        settings.precision,
+    )  # fmt: skip
 
 
 def gradient_error(task: Task) -> float:
@@ -207,7 +212,7 @@ def show(report: dict[str, Any], console: Console) -> None:
     settings, machine_ = report["settings"], report["machine"]
     table = Table(
         title=f"{settings['network']} {settings['image_size']} px, batch {settings['batch_size']}, "
-        f"norms {settings['norm']}, {settings['selection']}, {settings['optimizer']}"
+        f"norms {settings['norm']}, {settings['selection']}, {settings['optimizer']}, {settings['precision']}"
     )
     table.add_column("variant")
     for heading in ("time", "saved", "peak", "step ms", "saved MiB", "peak MiB"):
@@ -244,6 +249,7 @@ def parse(argv: list[str]) -> tuple[Settings, Path | None]:
     parser.add_argument("--threads", type=at_least(1), default=Settings.threads)
     parser.add_argument("--rounds", type=at_least(1), default=Settings.rounds)
     parser.add_argument("--optimizer", choices=["sgd", "adam"], default=Settings.optimizer)
+    parser.add_argument("--precision", choices=PRECISIONS, default=Settings.precision)
     parser.add_argument("--variants", default=",".join(VARIANTS), help=f"some of {', '.join(VARIANTS)}")
     parser.add_argument("--output", type=Path, help="a JSON file for the report")
     given = vars(parser.parse_args(argv))

@@ -29,6 +29,7 @@ class Task:
         images: [B, 3, H, W].
         labels: [B].
         optimizer: "sgd" or "adam".
+        precision: "fp32", or "bf16" for autocast around the forward pass.
     """
 
     network: nn.Module
@@ -39,6 +40,7 @@ class Task:
     images: Tensor
     labels: Tensor
     optimizer: str = "sgd"
+    precision: str = "fp32"
 
 
 def _nothing() -> None:
@@ -57,6 +59,7 @@ class Variant:
         weights: parameters, buffers and chosen rows; they do not count as saved for backward.
         before_update: called when the gradients are there.
         after_update: called when the optimizer has stepped.
+        precision: as of the task.
     """
 
     model: Callable[[Tensor], Tensor]
@@ -66,10 +69,14 @@ class Variant:
     weights: tuple[Tensor, ...]
     before_update: Callable[[], None] = _nothing
     after_update: Callable[[], None] = _nothing
+    precision: str = "fp32"
 
     def loss(self) -> Tensor:
         """The forward pass."""
-        return F.cross_entropy(self.model(self.images), self.labels)
+        is_bf16 = self.precision == "bf16"
+        with torch.autocast(self.images.device.type, torch.bfloat16, enabled=is_bf16):
+            outputs = self.model(self.images)
+        return F.cross_entropy(outputs.float() if is_bf16 else outputs, self.labels)
 
     def step(self) -> None:
         """A whole training step."""
@@ -149,6 +156,7 @@ def selective(task: Task) -> Variant:
         _optimizer(task.optimizer, plan.parameters()),
         (*task.network.parameters(), *task.network.buffers(), *plan.parameters()),
         after_update=plan.write_back,
+        precision=task.precision,
     )
 
 
@@ -185,6 +193,7 @@ def _stock(task: Task, before_update: Callable[[], None] = _nothing) -> Variant:
         _optimizer(task.optimizer, trained),
         (*task.network.parameters(), *task.network.buffers()),
         before_update,
+        precision=task.precision,
     )
 
 

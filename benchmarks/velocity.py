@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,12 @@ from torch import Tensor, nn
 from benchmarks.common import (
     at_least,
     machine,
+    open_device,
     open_network,
     peak_bytes,
     random_batch,
     run_benchmark,
+    seconds,
     settle,
 )
 from neq.backward import Plan
@@ -75,13 +76,16 @@ def stored_similarity(
         a, b = old[number][index].double(), output.double()
         dot, aa, bb = (a * b).sum(1), (a * a).sum(1), (b * b).sum(1)
         cosine = dot / (aa * bb).sqrt().clamp_min(torch.finfo(torch.float64).tiny)
-        phi[table.slice_of(table.layers[index].name)] += torch.where((aa == 0) & (bb == 0), 1.0, cosine)
+        both = torch.where((aa == 0) & (bb == 0), 1.0, cosine)
+        phi[table.slice_of(table.layers[index].name)] += both.cpu()
 
     run(network, table, images, compare)
     return phi / len(images)
 
 
-def measure(name: str, image_size: int, images: int, share: float) -> dict[str, Any]:
+def measure(
+    name: str, image_size: int, images: int, share: float, device: torch.device = CPU
+) -> dict[str, Any]:
     """Both ways of measuring, on one network before and after one step of training.
 
     Args:
@@ -89,31 +93,32 @@ def measure(name: str, image_size: int, images: int, share: float) -> dict[str, 
         image_size: pixels a side.
         images: velocity images.
         share: of the parameters that may be updated, as the selections that are compared.
+        device: that measures.
 
     Returns:
         Seconds and peak bytes of each way, the outputs' size if stored, and whether both select the same set.
     """
-    network = open_network(name, CLASSES).to(memory_format=torch.channels_last)
-    batch, labels = random_batch(8, image_size, CLASSES, CPU)
+    network = open_network(name, CLASSES).to(device).to(memory_format=torch.channels_last)
+    batch, labels = random_batch(8, image_size, CLASSES, device)
     settle(network, [batch])
     table = neuron_table(network, (3, image_size, image_size))
-    given = random_batch(images, image_size, CLASSES, CPU, number=2)[0]
+    given = random_batch(images, image_size, CLASSES, device, number=2)[0]
     given = given.contiguous(memory_format=torch.channels_last)
     budget = round(share * table.total_parameters)
     everything = {layer.name: torch.arange(layer.neurons) for layer in table.layers}
     plan = Plan(network, table, everything, "train")
     previous = previous_values(network, plan.parts)
     stored: list[list[list[Tensor]]] = []
-    storing = _cost(lambda: stored.append(all_outputs(network, table, given)))
+    storing = _cost(device, lambda: stored.append(all_outputs(network, table, given)))
     optimizer = torch.optim.SGD(plan.parameters(), lr=0.05)
     nn.functional.cross_entropy(plan(batch), labels).backward()
     optimizer.step()
     plan.write_back()
     phis: list[Tensor] = []
-    comparing = _cost(lambda: phis.append(stored_similarity(network, table, given, stored[0])))
+    comparing = _cost(device, lambda: phis.append(stored_similarity(network, table, given, stored[0])))
     size = sum(output.nbytes for outputs in stored[0] for output in outputs)
     stored.clear()
-    twice = _cost(lambda: phis.append(similarity(network, table, given, previous)))
+    twice = _cost(device, lambda: phis.append(similarity(network, table, given, previous).cpu()))
     sets = [
         fill_by_rank((phi - 1).abs() / table.parameters, MarginalCosts.per_neuron(table.parameters), budget)
         for phi in phis
@@ -129,11 +134,10 @@ def measure(name: str, image_size: int, images: int, share: float) -> dict[str, 
     }
 
 
-def _cost(call: Callable[[], object]) -> tuple[float, int]:
+def _cost(device: torch.device, call: Callable[[], object]) -> tuple[float, int]:
     """Seconds of a call, and the most memory it had allocated above what there was before."""
-    start = time.perf_counter()
-    peak = peak_bytes(call, CPU)
-    return time.perf_counter() - start, peak
+    peaks: list[int] = []
+    return seconds(lambda: peaks.append(peak_bytes(call, device)), device), peaks[0]
 
 
 def _print(reports: list[dict[str, Any]]) -> None:
@@ -156,6 +160,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--image-size", type=at_least(8), default=224)
     parser.add_argument("--images", default="10,500", help="numbers of velocity images, as 10,500")
     parser.add_argument("--threads", type=at_least(1), default=1)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--output", type=Path)
     given = parser.parse_args(argv)
     try:
@@ -168,10 +173,13 @@ def main(argv: list[str]) -> None:
         )
     torch.set_num_threads(given.threads)
     torch.manual_seed(0)
-    reports = [measure(given.network, given.image_size, count, share=0.0878) for count in counts]
+    device = open_device(given.device)
+    reports = [measure(given.network, given.image_size, count, 0.0878, device) for count in counts]
     _print(reports)
     if given.output is not None:
-        write_text(given.output, json.dumps({"reports": reports, "machine": machine(CPU)}, indent=1) + "\n")
+        write_text(
+            given.output, json.dumps({"reports": reports, "machine": machine(device)}, indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":

@@ -147,6 +147,7 @@ def planned_prefix(
     """
     names = {module: name for name, module in network.named_modules()}
     by_name = {name: Called((names[module],)) for name, module in trace.added.items()}
+    by_name |= {name: Called(()) for name in trace.gates}
     for block in trace.blocks:
         norm = () if block.norm is None else (block.norm,)
         within = (names[module] for module in block.modules)

@@ -81,16 +81,19 @@ class Trace:
         forward: of a view of the network in which modules of the placeholders' names are added.
         blocks: what was fused.
         standalone: activations that follow no convolution.
+        gates: names of the modules that represent products of two results, squeeze-and-excite's among them.
         added: modules within norms by the names that they are called by.
         graph: of the forward.
         cut_points: where it can be cut, as `neq.backward.segments.cut_points` returns them.
-        inexact: those of them behind a fused norm with an activation: under batch statistics a layer there
-            reads the map itself if it is cut off, not one that is recomputed, so that last digits differ.
+        inexact: those of them behind a fused norm with an activation, or a product: under batch statistics a
+            layer there reads the map itself if it is cut off, not one that is recomputed, so that last digits
+            differ.
     """
 
     forward: Callable[..., Any]
     blocks: tuple[Block, ...]
     standalone: tuple[StandaloneActivation, ...]
+    gates: tuple[str, ...]
     added: Mapping[str, nn.Module]
     graph: fx.Graph
     cut_points: Mapping[str, fx.Node]
@@ -166,6 +169,7 @@ def _trace(network: nn.Module, table: NeuronTable) -> Trace:
         node.replace_all_uses_with(placeholder)
         alone[placeholder] = activation, (modules[str(node.target)],) if node.op == "call_module" else ()
         graph.erase_node(node)
+    gates = _products(graph)
     # Only the code is needed: what it reads is found in the view that runs it.
     forward = forward_of(graph)
 
@@ -199,9 +203,31 @@ def _trace(network: nn.Module, table: NeuronTable) -> Trace:
         for name, node in cut_points(graph, layers).items()
         if not any(user.args[0] is node and _works_in_place(user, modules) for user in node.users)
     }
-    recomputed = {block.placeholder for block in blocks if block.norm and block.activation}
+    recomputed = {block.placeholder for block in blocks if block.norm and block.activation} | set(gates)
     inexact = frozenset(name for name, node in points.items() if node.target in recomputed)
-    return Trace(forward, blocks, standalone, added, graph, points, inexact)
+    return Trace(forward, blocks, standalone, gates, added, graph, points, inexact)
+
+
+def _products(graph: fx.Graph) -> tuple[str, ...]:
+    """Calls a module in place of each product of two results; the names of these modules."""
+    names: list[str] = []
+    for node in list(graph.nodes):
+        is_product = node.target in _PRODUCTS[node.op] if node.op in _PRODUCTS else False
+        if not is_product or node.kwargs or len(node.args) != 2:
+            continue
+        if all(isinstance(factor, fx.Node) and factor.op != "get_attr" for factor in node.args):
+            names.append(f"_neq_gate_{len(names)}")
+            with graph.inserting_after(node):
+                placeholder = graph.call_module(names[-1], node.args)
+            node.replace_all_uses_with(placeholder)
+            graph.erase_node(node)
+    return tuple(names)
+
+
+_PRODUCTS: Mapping[str, tuple[object, ...]] = {
+    "call_function": (operator.mul, torch.mul),
+    "call_method": ("mul",),
+}
 
 
 def _simplify(graph: fx.Graph, modules: dict[str, nn.Module]) -> dict[str, nn.Module]:

@@ -24,6 +24,7 @@ from neq.backward.batch_norms import (
 )
 from neq.backward.fixed_prefix import FixedPrefix, planned_prefix
 from neq.backward.fusion import Block, Trace, is_split, traced
+from neq.backward.gate import GateProduct
 from neq.backward.max_pool import is_max_pool, max_pool
 from neq.backward.module_views import SharedAttributes, StandInParameters, shadow, view
 from neq.backward.recomputable import batch_stats_norm, recomputable_activation, recomputable_norm
@@ -204,6 +205,8 @@ class Plan:
                 if any(map(has_hooks, alone.modules))
                 else standalone_clamp(alone.activation, self._is_kept(alone.readers, kinds))
             )
+        for name in trace.gates:
+            root._modules[name] = GateProduct()
         root.forward = MethodType(trace.forward, root)
         self._traced = root, trace
         if self._cuts:

@@ -96,7 +96,7 @@ def kept_profile(model: CostModel, chosen: Tensor, folder: Path) -> StepProfile:
     tensors = [*model.network.parameters(), *model.network.buffers()]
     chosen_hash = hashlib.sha256(chosen.numpy().tobytes()).hexdigest()
     named = str(trace.graph), [each.dtype for each in tensors], chosen_hash
-    path = folder / f"{_key(whole, tensors[0].device, 'profile', *named)}.json"
+    path = folder / f"{_key(whole, tensors[0].device, 'profile 2', *named)}.json"
     stored = _stored_profile()
     found = _kept(path, lambda: whole.profile(selection), stored.validate_python, stored.dump_python)
     return replace(found, ghost_batch=ghost)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import NamedTuple
 
+from neq.budget.scratch import copies_pointwise
 from neq.budget.step_trace import Moment, Unit
 
 
@@ -191,11 +192,15 @@ class _Pass:
         self._units = units = profile.units
         given = profile.gradients if accumulates else None
 
+        many = copies_pointwise(images)
+
         def most(moments: Sequence[Moment]) -> int:
             return max(
                 (
-                    size.at(images, groups) + round(scratch * weights) + (done if given is None else given)
-                    for size, weights, done in moments
+                    size.at(images, groups)
+                    + round(scratch * (weights + pointwise * many))
+                    + (done if given is None else given)
+                    for size, weights, done, pointwise in moments
                 ),
                 default=0,
             )

@@ -14,6 +14,8 @@ from neq.utils.atomic_files import write_text
 from neq.utils.cpu import cpu_model
 
 _CHANNELS, _IMAGES, _SIZE = 256, 16, 8
+# With fewer images, one thread multiplies the matrices of a 1x1 convolution where they are.
+_MANY = 16
 
 
 def kept_scratch(device: torch.device, folder: Path) -> float:
@@ -37,6 +39,17 @@ def kept_scratch(device: torch.device, folder: Path) -> float:
             folder.mkdir(parents=True, exist_ok=True)
             write_text(path, json.dumps(known))
     return value
+
+
+def copies_pointwise(images: int) -> bool:
+    """Whether a 1x1 convolution without strides works on copies of its weight too, on a CPU.
+
+    Args:
+        images: that it sees at once.
+
+    Source: use_mkldnn of torch's ATen/native/Convolution.cpp.
+    """
+    return images >= _MANY or torch.get_num_threads() > 1
 
 
 def measure_scratch(device: torch.device) -> float:

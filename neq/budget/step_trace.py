@@ -61,11 +61,14 @@ class Moment(NamedTuple):
         size: of all tensors but those kept by units before and complete gradients.
         scratch: bytes of weights that a convolution works on.
         gradients: bytes of complete gradients.
+        pointwise: bytes of weights that a 1x1 convolution works on, unless images are few
+            (`neq.budget.scratch.copies_pointwise`).
     """
 
     size: Size
     scratch: int = 0
     gradients: int = 0
+    pointwise: int = 0
 
 
 @dataclass(frozen=True)
@@ -171,7 +174,8 @@ class _Watch(TorchDispatchMode):
                 self._add(each.untyped_storage())
         notes = self._notes[self._now]
         there = self._held.plus(Size(self._done), -1).plus(_copied(func, args))
-        moment = Moment(there, _scratch(func, args), self._done)
+        weights, pointwise = _scratch(func, args)
+        moment = Moment(there, weights, self._done, pointwise)
         moments = notes.forward if self.is_forward else notes.backward
         moments.add((moment, notes.key in self._sizes))
         return found
@@ -332,26 +336,29 @@ _COPYING = {
 }
 
 
-def _scratch(func: Any, args: tuple[Any, ...]) -> int:
-    """Bytes of copies of its weight that an operation works on; 0 where it is no convolution.
+def _scratch(func: Any, args: tuple[Any, ...]) -> tuple[int, int]:
+    """Bytes of copies of its weight that an operation works on, always and unless images are few.
 
     A gradient of the weight works on one in the weight's own layout and one in blocks of channels, all else
-    on one in blocks.
+    on one in blocks; what is no convolution on none.
     """
     aten = torch.ops.aten
     if func is aten.convolution_backward.default:
-        x, weight, groups, makes_weight = args[1], args[2], args[9], args[10][1]
+        x, weight, stride, groups, makes_weight = args[1], args[2], args[4], args[9], args[10][1]
     elif func is aten.convolution.default:
-        x, weight, groups, makes_weight = args[0], args[1], args[8], False
+        x, weight, stride, groups, makes_weight = args[0], args[1], args[3], args[8], False
     else:
-        return 0
+        return 0, 0
+    is_plain = groups == 1 and set(weight.shape[2:]) == set(stride) == {1}
+    is_pointwise = is_plain and x.device.type == "cpu" and x.dtype == torch.float32
     own = int(weight.numel()) * int(weight.element_size())
     out_channels, in_channels = len(weight) // groups, weight.shape[1]
     fits = all(k <= size for k, size in zip(weight.shape[2:], x.shape[2:], strict=True))
     if groups > 1 and (not makes_weight or (out_channels == in_channels == 1 and fits)):
-        return own * (1 + makes_weight)  # groups are computed one by one
+        return own * (1 + makes_weight), 0  # groups are computed one by one
     in_blocks = own * _blocks(out_channels) * _blocks(in_channels) // (out_channels * in_channels)
-    return in_blocks + own * makes_weight
+    copies = in_blocks + own * makes_weight
+    return (0, copies) if is_pointwise else (copies, 0)
 
 
 def _blocks(channels: int) -> int:

@@ -65,7 +65,8 @@ def _stopped(command: str, argv: list[str]) -> str:
     """The line after SIGINT or SIGTERM: what continues where something was saved."""
     if command in _TRAINING and not {"--dry-run", "--dry_run"} & {*argv}:
         return RUN_STOPPED
-    return SWEEP_STOPPED if command in ("fit", "sweep", "retrain", "compress", "scheme-search") else "stopped"
+    continues = command in ("fit", "sweep", "retrain", "compress", "scheme-search")
+    return SWEEP_STOPPED if continues or argv[:2] == ["partition", "search"] else "stopped"
 
 
 def _dispatch(arguments: list[str]) -> int:

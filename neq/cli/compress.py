@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neq.cli.parsing import Parser, count
 from neq.config import parse_flags, read_yaml, resolve
 from neq.runs import load_run
-from neq.runs.layout import BEST_WEIGHTS, CLASSES, CONFIG, IDENTITY, RECIPE
+from neq.runs.layout import BEST_WEIGHTS, CONFIG, IDENTITY
 from neq.utils.errors import UserError
 from neq.utils.exit_codes import Terminated
+from neq.wings.compression import DENSE, FORMS, IMPORTANCES, SCOPES
 
 if TYPE_CHECKING:
-    from neq.compression import Size
+    from neq.compression.make import Figures
     from neq.utils.console import Console
 
 FINE_TUNE = "--fine-tune"
@@ -35,11 +34,16 @@ def command(arguments: list[str]) -> int:
         given, fine_tune = given[: given.index(FINE_TUNE)], given[given.index(FINE_TUNE) + 1 :]
     options = _parser().parse_args(given)
     steps = _steps(options)
+    quantize = None if options.quantize is None else {"form": options.quantize, "least": options.agreement}
+    if quantize is not None and fine_tune is not None:
+        raise UserError(
+            f"--quantize is for what is deployed: give it in a command of its own, for the run of {FINE_TUNE}"
+        )
     flags = {} if fine_tune is None else _flags(fine_tune)
     if options.rounds > 1 and (fine_tune is None or not {"prune", "sparsify"} & steps.keys()):
         raise UserError(f"--rounds needs --prune or --sparsify, and {FINE_TUNE} between the rounds")
-    if options.rounds > 1 and {"low_rank", "attention"} & steps.keys():
-        raise UserError("--low-rank and --attention are done once; give them in a command without --rounds")
+    if options.rounds > 1 and {"low_rank", "attention", "binarize"} & steps.keys():
+        raise UserError("--low-rank, --attention and --binarize are done once; give them without --rounds")
     source, output = options.folder.expanduser(), options.output.expanduser()
     if output.is_file():
         raise UserError(f"--output {output} is a file; give a folder")
@@ -48,12 +52,13 @@ def command(arguments: list[str]) -> int:
     if fine_tune is not None:
         load_run(source)
         resolve(read_yaml(source / CONFIG), flags)  # a mistake, before anything is written
+    from neq.compression.make import part_of
     from neq.utils.console import Console
 
     console = Console(highlight=False)
     for number in range(1, options.rounds + 1):
         folder = output if number == options.rounds else output.with_name(f"{output.name}-round-{number}")
-        _compress(source, folder, _part(steps, options.rounds), options.force, console)
+        _compress(source, folder, part_of(steps, options.rounds), quantize, options.force, console)
         if fine_tune is not None:
             source = _fine_tuned(source, folder, flags, console)
     if fine_tune is None:
@@ -80,19 +85,17 @@ def _steps(options: argparse.Namespace) -> dict[str, Any]:
         steps["attention"] = {"kind": kind, "layers": layers}
     if options.sparsify is not None:
         steps["sparsify"] = {"share": options.sparsify, "scope": options.scope}
-    if not steps:
-        raise UserError("nothing to do; give --prune, --low-rank, --attention or --sparsify")
+    if options.rewind:
+        if steps.keys() != {"sparsify"}:
+            raise UserError("--rewind is of the weights that --sparsify leaves; give it with that step alone")
+        steps["rewind"] = {}
+    if options.binarize:
+        steps["binarize"] = {}
+    if not steps and options.quantize is None:
+        raise UserError(
+            "nothing to do; give --prune, --low-rank, --attention, --sparsify, --binarize or --quantize"
+        )
     return steps
-
-
-def _part(steps: Mapping[str, Any], rounds: int) -> dict[str, Any]:
-    """The steps of one round: what remains after all of them is what remains after one whole step."""
-    if rounds == 1:
-        return dict(steps)
-    parts = dict(steps)
-    for name in {"prune", "sparsify"} & steps.keys():
-        parts[name] = {**steps[name], "share": 1 - (1 - steps[name]["share"]) ** (1 / rounds)}
-    return parts
 
 
 def _flags(fine_tune: Sequence[str]) -> dict[str, Any]:
@@ -105,44 +108,31 @@ def _flags(fine_tune: Sequence[str]) -> dict[str, Any]:
     return dict(options.overrides)
 
 
-def _compress(source: Path, folder: Path, steps: Mapping[str, Any], force: bool, console: Console) -> None:
-    """Writes one compressed network; one that was made before by the same steps stays."""
-    import torch
+def _compress(
+    source: Path,
+    folder: Path,
+    steps: Mapping[str, Any],
+    quantize: Mapping[str, Any] | None,
+    force: bool,
+    console: Console,
+) -> None:
+    """Makes one compressed network and prints its figures."""
+    from neq.compression.make import make
+    from neq.compression.network_folder import ONNX_FILE
 
-    from neq.compression.network_folder import read_provenance, read_start, write_compressed
-    from neq.compression.run_images import open_images
-    from neq.compression.size import size_of
-    from neq.compression.steps import compress
-    from neq.results.best_network import load_best
-
-    digest = hashlib.sha256(load_run(source).best_weights.read_bytes()).hexdigest()
-    asked = {"from": str(source), "sha256": digest, "steps": dict(steps), "described": _described(source)}
-    there = read_provenance(folder)
-    if there is not None and all(there.get(key) == asked[key] for key in ("sha256", "steps", "described")):
+    made = make(source, folder, steps, force, quantize)
+    if made is None:
         console.note(f"{folder} is made already")
         return
-    if folder.exists() and any(folder.iterdir()) and not force:
-        raise UserError(f"--output {folder} holds something else; give another folder, or --force")
-    best = load_best(source)
-    before = read_start(best)
-    with open_images(best) as images:
-        image = torch.zeros(1, 3, best.image_size, best.image_size)
-        made = compress(before, steps, image, images.batches)
-        sizes = [size_of(each.network, best.image_size) for each in (before, made)]
-        top1 = [images.top1(each.network) for each in (before, made)]
-    figures = {
-        name: {**asdict(size), "test_top1": score}
-        for name, size, score in zip(("before", "after"), sizes, top1, strict=True)
-    }
-    write_compressed(folder, made, best, {**asked, **figures})
-    console.print(_table(sizes, top1))
+    console.print(_table(made.before, made.after))
+    if made.deployment is not None:
+        int8 = made.deployment
+        console.lines(
+            f"{folder / ONNX_FILE}: int8 {int8.types or int8.form}, {len(int8.content) / 2**20:.2f} MiB, "
+            f"{len(int8.in_float)} of {int8.layers} layers in floating point, test top-1 {made.top1:.2f} %, "
+            f"the class of floating point on {100 * int8.agreement:.1f} % of {int8.compared} training images"
+        )
     console.lines(f"{folder}: {(folder / BEST_WEIGHTS).stat().st_size / 2**20:.2f} MiB")
-
-
-def _described(folder: Path) -> str:
-    """A hash of all but the weights that a compressed network has from its source."""
-    files = [path for path in (folder / name for name in (CONFIG, CLASSES, RECIPE)) if path.exists()]
-    return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
 
 
 def _fine_tuned(source: Path, folder: Path, flags: Mapping[str, Any], console: Console) -> Path:
@@ -168,19 +158,20 @@ def _fine_tuned(source: Path, folder: Path, flags: Mapping[str, Any], console: C
     return run
 
 
-def _table(sizes: Sequence[Size], top1: Sequence[float]) -> Any:
+def _table(first: Figures, second: Figures) -> Any:
     from rich.table import Table
 
     table = Table("", "before", "after", "after / before")
+    before, after = first.size, second.size
 
     def add(name: str, values: Sequence[float], shape: str) -> None:
         table.add_row(name, *(f"{value:{shape}}" for value in values), f"{values[1] / values[0]:.3f}")
 
-    add("parameters", [size.parameters for size in sizes], ",d")
-    add("MMACs for an image", [size.macs / 1e6 for size in sizes], ",.2f")
-    add("MiB", [size.bytes / 2**20 for size in sizes], ",.2f")
-    add("MiB packed", [size.packed_bytes / 2**20 for size in sizes], ",.2f")
-    table.add_row("test top-1 %", *(f"{value:.2f}" for value in top1), "")
+    add("parameters", [before.parameters, after.parameters], ",d")
+    add("MMACs for an image", [before.macs / 1e6, after.macs / 1e6], ",.2f")
+    add("MiB", [before.bytes / 2**20, after.bytes / 2**20], ",.2f")
+    add("MiB packed", [before.packed_bytes / 2**20, after.packed_bytes / 2**20], ",.2f")
+    table.add_row("test top-1 %", *(f"{each.top1:.2f}" for each in (first, second)), "")
     return table
 
 
@@ -194,11 +185,16 @@ def _share(text: str) -> float:
     return value
 
 
+def _agreement(text: str) -> float:
+    return 1.0 if text in ("1", "1.", "1.0") else _share(text)
+
+
 def _parser() -> Parser:
     parser = Parser(
         prog="neq compress",
         usage="neq compress RUN_DIR --output DIR [--prune SHARE] [--low-rank SHARE]\n"
-        "       [--attention KIND@LAYERS] [--sparsify SHARE] [options] [--fine-tune [--KEY VALUE ...]]",
+        "       [--attention KIND@LAYERS] [--sparsify SHARE [--rewind]] [--binarize]\n"
+        "       [--quantize FORM] [options] [--fine-tune [--KEY VALUE ...]]",
         description="Make the best network of a run smaller, and write it as a folder that neq train "
         "(net_name compressed:DIR), export and compress read. Steps are done in the order above. Behind "
         "--fine-tune, settings as of neq train; the others are those of the run. The same command continues.",
@@ -207,18 +203,25 @@ def _parser() -> Parser:
     add("folder", type=Path, metavar="RUN_DIR", help="folder of a run, or of a compressed network")
     add("--output", type=Path, required=True, metavar="DIR", help="folder of the compressed network")
     add("--prune", type=_share, metavar="SHARE", help="remove this share of the neurons of each layer")
-    add("--importance", choices=("magnitude", "taylor", "random"), default="magnitude",
+    add("--importance", choices=IMPORTANCES, default="magnitude",
         help="what --prune ranks neurons by (default: magnitude)")  # fmt: skip
     add("--round-to", type=count, default=8, metavar="N",
         help="widths stay multiples of N (default: 8)")  # fmt: skip
     add("--low-rank", type=_share, metavar="SHARE",
         help="factorize layers to this share of their weights")  # fmt: skip
-    add("--dense", choices=("tucker2", "cp"), default="tucker2",
+    add("--dense", choices=DENSE, default="tucker2",
         help="how --low-rank factorizes dense k x k convs (default: tucker2)")  # fmt: skip
     add("--attention", metavar="KIND@LAYER,...", help="put a block se, ulsam or lsas behind layers")
     add("--sparsify", type=_share, metavar="SHARE", help="set this share of the weights to zero")
-    add("--scope", choices=("global", "layer"), default="global",
+    add("--scope", choices=SCOPES, default="global",
         help="--sparsify takes the smallest of all layers, or of each (default: global)")  # fmt: skip
+    add("--binarize", action="store_true", help="binary weights in dense convs but the first")
+    add("--rewind", action="store_true",
+        help="return the weights that --sparsify leaves to their values at the start of the run")  # fmt: skip
+    add("--quantize", choices=FORMS,
+        help="also write int8.onnx for onnxruntime; mixed: some layers in floating point")  # fmt: skip
+    add("--agreement", type=_agreement, default=0.99, metavar="SHARE",
+        help="share of images that --quantize mixed keeps the class of (default: .99)")  # fmt: skip
     add("--rounds", type=count, default=1, metavar="N",
         help="reach --prune and --sparsify in N steps, fine-tuned after each (default: 1)")  # fmt: skip
     add("--force", action="store_true", help="replace a folder that holds something else")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import math
-import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
-from neq.config.budget_rules import SIZES
+from neq.config.amounts import bytes_of, seconds_of
 from neq.utils.errors import UserError
 
-_TIMES = {"s": 1, "min": 60, "h": 3600}
+Number = TypeVar("Number", int, float)
 
 
 class Parser(argparse.ArgumentParser):
@@ -60,15 +60,20 @@ class Parser(argparse.ArgumentParser):
             help="runs at a time; auto: as many as cores and the memory of the first run allow (default: 1)",
         )  # fmt: skip
 
-    def add_limits(self, required: bool = True) -> None:
-        """Adds --memory, bytes, and --deadline, seconds, infinite by default."""
+    def add_limits(self, required: bool = True, of: str = "the whole run") -> None:
+        """Adds --memory, bytes, and --deadline, seconds, infinite by default.
+
+        Args:
+            required: whether --memory is.
+            of: what the deadline is for, in help.
+        """
         self.add_argument(
             "--memory", type=size, required=required, metavar="SIZE",
             help="that training may add to the process beside Python, libraries and images, as 256MiB",
         )  # fmt: skip
         self.add_argument(
             "--deadline", type=seconds, default=math.inf, metavar="TIME",
-            help="of the whole run, as 90s, 10min, 2h (default: none)",
+            help=f"of {of}, as 90s, 10min, 2h (default: none)",
         )  # fmt: skip
 
     def add_config_file(self) -> None:
@@ -124,20 +129,19 @@ def count(text: str) -> int:
 
 def seconds(text: str) -> float:
     """The seconds of `10min`, `90s` or `1.5h`, as argparse reads them."""
-    return _amount(text, _TIMES, "a time is expected, as 90s, 10min or 2h")
+    return _read(seconds_of, text)
 
 
 def size(text: str) -> int:
     """The bytes of `256MiB`, as argparse reads them."""
-    return round(_amount(text, SIZES, "a size is expected, as 256MiB or 1.5GiB"))
+    return _read(bytes_of, text)
 
 
-def _amount(text: str, units: dict[str, int], expected: str) -> float:
-    """A number above 0 with its unit, in the smallest one."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*([A-Za-z]+)", text)
-    if found is None or found[2] not in units or not float(found[1]):
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: {expected}")
-    return float(found[1]) * units[found[2]]
+def _read(amount: Callable[[str], Number], text: str) -> Number:
+    try:
+        return amount(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _count_or_auto(text: str) -> int | None:

@@ -7,6 +7,7 @@ from neq.cli.dispatch import Commands, dispatch
 COMMANDS: Commands = {
     "show": ("neq.cli.partition_show", "print what a network costs, its branches and where they synchronize"),
     "profile": ("neq.cli.partition_profile", "measure the blocks of networks on this device, and a link"),
+    "search": ("neq.cli.partition_search", "search where two branches synchronize, for two measured devices"),
     "split": ("neq.cli.partition_split", "write a network as a file for each of two devices"),
     "run": ("neq.cli.partition_run", "run a network on two devices, this one's branch here"),
 }

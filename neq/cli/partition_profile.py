@@ -82,7 +82,9 @@ def _link(options: argparse.Namespace) -> LinkProfile:
     try:
         if not options.link:
             return measure_loopback(options.timeout, LINK_REPEATS)
-        return measure_link(parse_address(options.link), options.rank or 0, options.timeout, LINK_REPEATS)
+        return measure_link(
+            parse_address(options.link, "--link"), options.rank or 0, options.timeout, LINK_REPEATS
+        )
     except PeerLost as error:
         raise Ended(1, f"the link: {error}") from error
 

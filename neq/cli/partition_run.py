@@ -6,19 +6,18 @@ import argparse
 import contextlib
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neq.cli.parsing import Parser, check_new_file, count
+from neq.utils.atomic_files import write_text
 from neq.utils.errors import UserError
 from neq.utils.exit_codes import Ended
 from neq.utils.launch_env import quiet_connections
 
 if TYPE_CHECKING:
-    from neq.partition.deploy import DevicePart, Manifest
-    from neq.partition.run import Latency, Leader
-    from neq.results.prediction import Prediction
+    from neq.partition.deploy import Manifest
+    from neq.partition.run import Leader, MeasuredLatency
     from neq.utils.console import Console
 
 ADDRESS = "127.0.0.1:29600"
@@ -40,13 +39,14 @@ def command(arguments: list[str]) -> int:
     from neq.partition.cpu_share import quota, sleeping
     from neq.partition.exchange import open_peer
     from neq.partition.meeting import PeerLost, parse_address
+    from neq.partition.opening import open_part
     from neq.partition.run import Leader, follow, hello
     from neq.results.prediction import image_files
     from neq.utils.console import Console
 
     address = parse_address(options.address)
     files = image_files(path.expanduser() for path in options.images)
-    manifest, part = _opened(options.network, options.rank)
+    manifest, part = open_part(options.network, options.rank)
     torch.set_num_threads(options.threads)
     by_quota = options.slow_by == "quota"
     slow, size, console = None, manifest.images.size, Console(highlight=False)
@@ -65,11 +65,12 @@ def command(arguments: list[str]) -> int:
                 code = _lead(options, manifest, leader, files, console)
                 found = leader.finish()
     except PeerLost as error:
-        raise Ended(1, f"device {1 - options.rank}: {error}") from error
+        raise Ended(1, str(error)) from error
     if found is not None:
         console.print(_table(found, manifest))
+        _warn_busy(found, options, console)
         if options.latency is not None:
-            options.latency.write_text(json.dumps(_described(found, options, manifest), indent=1) + "\n")
+            write_text(options.latency, json.dumps(_described(found, options, manifest), indent=1) + "\n")
     return code
 
 
@@ -91,20 +92,6 @@ def _check(options: argparse.Namespace) -> None:
         check_new_file("--latency", options.latency, options.force)
 
 
-def _opened(name: str, rank: int) -> tuple[Manifest, DevicePart]:
-    """A split network of a folder, or a network by name, split in memory."""
-    from neq.cli.partition_split import opened
-    from neq.partition.deploy import MANIFEST, load_part, part_of, split
-
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        if not (folder / MANIFEST).is_file():
-            raise UserError(f"{folder} has no {MANIFEST}; make it with neq partition split --output")
-        return load_part(folder, rank)
-    manifest, contents = split(*opened(name, None))
-    return manifest, part_of(manifest, contents[rank], rank)
-
-
 def _lead(
     options: argparse.Namespace, manifest: Manifest, leader: Leader, files: list[str], console: Console
 ) -> int:
@@ -116,11 +103,12 @@ def _lead(
         for _ in range(options.repeats or REPEATS):
             leader.run(image)
         return 0
+    from neq.partition.opening import predictions
     from neq.results.frame import write_csv
     from neq.results.prediction import table
 
     found = []
-    for prediction in _predictions(files, manifest, leader, options.top, options.repeats or 1):
+    for prediction in predictions(files, manifest, leader, options.top, options.repeats or 1):
         console.lines(str(prediction), style="yellow" if prediction.error else None)
         found.append(prediction)
     if options.output is not None:
@@ -128,31 +116,7 @@ def _lead(
     return int(any(each.error for each in found))
 
 
-def _predictions(
-    files: list[str], manifest: Manifest, leader: Leader, top: int, repeats: int
-) -> Iterator[Prediction]:
-    """The classes of each image."""
-    from neq.data.decoding import read_image
-    from neq.data.transforms import eval_transform, normalization
-    from neq.results.prediction import Prediction
-
-    resizing = eval_transform(manifest.images.size, manifest.images.augmentation)
-    normalize = normalization(manifest.images.mean_std)
-    for name in files:
-        try:
-            pixels = read_image(name)
-        except UserError as error:
-            yield Prediction(name, error=str(error))
-            continue
-        image = normalize(resizing(pixels)[None])
-        for _ in range(repeats):
-            logits = leader.run(image)
-        shares = logits[0].softmax(0).topk(min(top, logits.shape[1]))
-        names = tuple(manifest.classes[number] for number in shares.indices.tolist())
-        yield Prediction(name, names, tuple(shares.values.tolist()))
-
-
-def _table(found: Latency, manifest: Manifest) -> object:
+def _table(found: MeasuredLatency, manifest: Manifest) -> object:
     from neq.partition.run import parts
     from neq.utils.console import figures_table
 
@@ -164,7 +128,20 @@ def _table(found: Latency, manifest: Manifest) -> object:
     return table
 
 
-def _described(found: Latency, options: argparse.Namespace, manifest: Manifest) -> dict[str, object]:
+def _warn_busy(found: MeasuredLatency, options: argparse.Namespace, console: Console) -> None:
+    """Warns where the latency is not that of idle devices."""
+    from neq.partition.profiling import MOST_APART
+
+    busy = found.devices[options.rank].busy
+    by_quota = options.cpu_share < 1 and options.slow_by == "quota"
+    if busy > MOST_APART and options.threads == 1 and not by_quota:
+        console.warn(
+            f"the processor did something else {busy:.0%} of the time that this device computed: on an idle "
+            "one the latency is shorter"
+        )
+
+
+def _described(found: MeasuredLatency, options: argparse.Namespace, manifest: Manifest) -> dict[str, object]:
     import torch
 
     from neq.runs.environment import current_environment
@@ -186,7 +163,7 @@ def _described(found: Latency, options: argparse.Namespace, manifest: Manifest) 
 
 
 def limit(text: str) -> float:
-    return _number(text, 0.1, 86400, "seconds from .1 to 86400 are expected")
+    return _number(text, 0.1, 600, "seconds from .1 to 600 are expected")
 
 
 def fraction(text: str) -> float:

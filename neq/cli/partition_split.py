@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from neq.cli.parsing import Parser, count
 from neq.partition.model import SIDES
 from neq.utils.errors import UserError
-
-if TYPE_CHECKING:
-    from neq.partition.deploy import Images
-    from neq.partition.networks import BranchedNetwork
 
 
 def command(arguments: list[str]) -> int:
@@ -29,9 +24,10 @@ def command(arguments: list[str]) -> int:
     if options.image_size is not None and not 8 <= options.image_size <= SIDES:
         raise UserError(f"--image-size {options.image_size} is not allowed: 8 to {SIDES} pixels")
     from neq.partition.deploy import FILES, MANIFEST, split, write_split
+    from neq.partition.opening import open_network
     from neq.utils.console import Console
 
-    network, classes, images = opened(options.network, options.image_size)
+    network, classes, images = open_network(options.network, options.image_size)
     manifest, contents = split(network, classes, images)
     write_split(output, manifest, contents)
     console = Console(highlight=False)
@@ -42,36 +38,6 @@ def command(arguments: list[str]) -> int:
         f"run it: neq partition run {output} --rank 0 (or 1) --address HOST:PORT of device 0",
     )
     return 0
-
-
-def opened(name: str, image_size: int | None) -> tuple[BranchedNetwork, tuple[str, ...], Images]:
-    """A branched network, its classes, and what its images go through.
-
-    Args:
-        name: a run's folder, or a network's name or file of `branched:`, with random weights.
-        image_size: None: that of the run, or of the model.
-
-    Raises:
-        UserError: there is none, or it has one branch.
-    """
-    from neq.config import MeanStd, dataset
-    from neq.config.libraries import IMAGENET
-    from neq.networks.build import build_network
-    from neq.partition.deploy import Images, check_branched
-    from neq.results.best_network import load_best, network_folder
-
-    folder = network_folder(Path(name).expanduser())
-    if folder.is_dir():
-        best = load_best(folder)
-        settings = best.config.data_provider
-        augmentation = settings.augmentation or dataset(settings.dataset).augmentation
-        images = Images(image_size or best.image_size, best.mean_std, augmentation)
-        return check_branched(best.network, name), best.classes, images
-    network = check_branched(build_network(f"branched:{name.removeprefix('branched:')}", 1000), name)
-    images = Images(
-        image_size or network.model.image_size, MeanStd(mean=IMAGENET[0], std=IMAGENET[1]), "photo"
-    )
-    return network, tuple(map(str, range(1000))), images
 
 
 def _parser() -> Parser:

@@ -13,19 +13,18 @@ from rich.table import Table
 
 from neq.cli.parsing import Parser, check_new_file
 from neq.config import Options, find_config, parse_flags, read_yaml
-from neq.config.catalog import is_pretrained
 from neq.config.flags import default_config
 from neq.config.keys import flatten_file
-from neq.planning.configurations import SELECTING
+from neq.planning.configurations import DECIDED, with_policy
 from neq.utils.console import figures_table
 from neq.utils.errors import UserError
 
 if TYPE_CHECKING:
     from neq.planning.device_plan import DevicePlan, PlannedRow
-    from neq.planning.probing import Gain
+    from neq.planning.gain import Gain
 
 # What the plan decides itself, or a run that is not planned yet does not have.
-REFUSED = ("run_dir", "resume", "checkpoint_cuts", "test_batch_size")
+REFUSED = ("run_dir", "resume", *DECIDED)
 TRAIN = ("neq", "train", "--plan")
 # Rows of the table without --all.
 SHOWN = 12
@@ -92,12 +91,8 @@ def planned_settings(run: Options) -> tuple[dict[str, object], dict[str, object]
     objective = {**flatten_file(base), **overrides}.get("objective") or "classification"
     if objective != "classification":
         raise UserError(f"objective {objective!r} cannot be planned; only classification can")
-    if not run.names_config and overrides.keys().isdisjoint(SELECTING):
-        overrides["neuron_selection"] = "auto"
-        net = {**flatten_file(base), **overrides}
-        if not is_pretrained(str(net.get("net_name")), str(net.get("weights") or "default")):
-            # Frozen norms, which auto brings, need statistics of images.
-            overrides.setdefault("norm_mode", "frontier")
+    if not run.names_config:
+        overrides = with_policy(base, overrides)
     return base, overrides
 
 

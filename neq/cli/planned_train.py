@@ -10,16 +10,14 @@ import argparse
 import hashlib
 import json
 import math
-import os
-import sys
 import time
 from pathlib import Path
 from typing import NoReturn
 
+from neq.cli.next_process import go_on
 from neq.cli.parsing import Parser
 from neq.cli.plan import given_settings, planned_settings, run_options
 from neq.config import Config, Options, resolve
-from neq.config.writing import flow_value
 from neq.planning.configurations import PLANNED
 from neq.planning.device_plan import DevicePlan
 from neq.planning.rules import Limits
@@ -32,8 +30,6 @@ from neq.utils.malloc import give_back_at_once
 
 RUNS = Path("runs")
 PLANS = RUNS / "plans"
-# Plans that are tried before a run is refused.
-MOST_HITS = 2
 
 
 def command(arguments: list[str]) -> int:
@@ -83,7 +79,7 @@ def _train(path: Path, run: Options, flags: list[str], until: float | None) -> i
         until: when the time is over, in seconds since 1970; None: the plan's deadline counts from now on.
     """
     plan = DevicePlan.read(path)
-    _check_hits(plan)
+    plan.check_hits()
     config = _planned(plan, path, run)
     if config.memory == "tight":
         give_back_at_once()  # before torch is imported
@@ -98,7 +94,7 @@ def _train(path: Path, run: Options, flags: list[str], until: float | None) -> i
     from neq.utils.device import pick_device
 
     console, limits = Console(), plan.limits
-    console.note(_described(plan))
+    console.note(plan.described())
     until = time.time() + limits.deadline if until is None else until
     limit = MemoryLimit(limits.memory, pick_device(config.device))
     deadline = Deadline(until - time.time(), is_strict=True)
@@ -119,7 +115,7 @@ def _train(path: Path, run: Options, flags: list[str], until: float | None) -> i
         plan = plan.exceeded(max(limit.used, limits.memory))
         plan.write(path)
         console.warn(str(error) if isinstance(error, MemoryExceeded) else "out of memory")
-        _check_hits(plan)
+        plan.check_hits()
         _replaced_by(path, flags, until)
     if deadline.is_over:
         console.warn(f"the time is over; the same command continues {folder}")
@@ -128,16 +124,6 @@ def _train(path: Path, run: Options, flags: list[str], until: float | None) -> i
     if limit.used:
         console.note(f"training took {limit.used / 2**20:,.1f} of {limits.memory / 2**20:,.1f} MiB")
     return 0
-
-
-def _check_hits(plan: DevicePlan) -> None:
-    """Raises UserError where no further plan is tried."""
-    if len(plan.hits) >= MOST_HITS:
-        above = max(hit.used for hit in plan.hits) - plan.limits.memory
-        raise UserError(
-            f"{MOST_HITS} plans have exceeded the limit, by up to {above / 2**20:,.1f} MiB; "
-            "make a plan for a higher --memory"
-        )
 
 
 def _planned(plan: DevicePlan, path: Path, run: Options) -> Config:
@@ -157,19 +143,10 @@ def _planned(plan: DevicePlan, path: Path, run: Options) -> Config:
     return config.model_copy(update={"resume": find_run(config, RUNS).state == "unfinished"})
 
 
-def _described(plan: DevicePlan) -> str:
-    """The chosen row, in one line."""
-    row = plan.chosen
-    assert row.peak is not None
-    settings = ", ".join(f"{key} {flow_value(value)}" for key, value in row.settings.items())
-    return f"plan {plan.number}, {row.peak / 2**20:,.1f} MiB predicted: {settings}"
-
-
 def _replaced_by(path: Path, flags: list[str], until: float) -> NoReturn:
     """Replaces this process by one that trains under a plan, for what is left of the time."""
-    sys.stdout.flush()
     own = [str(path)] if until == math.inf else [str(path), f"--until={until}"]
-    os.execv(sys.executable, [sys.executable, "-m", "neq", "train", "--plan", *own, *flags])
+    go_on(["train", "--plan", *own, *flags])
 
 
 def _parser() -> Parser:

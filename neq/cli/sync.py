@@ -1,4 +1,4 @@
-"""`neq sync`: sends runs to W&B that are missing or incomplete there."""
+"""`neq sync`: sends runs to W&B that are missing or incomplete there, or writes them for TensorBoard."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ from pathlib import Path
 
 from neq.cli.parsing import Parser
 from neq.config import read_yaml
-from neq.runs import RunRecord, WandbMirror, load_run, why_no_wandb
+from neq.runs import (
+    RunRecord,
+    TensorBoardMirror,
+    WandbMirror,
+    check_tensorboard,
+    load_run,
+    why_no_wandb,
+)
 from neq.runs.layout import CONFIG
 from neq.runs.wandb.mirror import KILLED, run_name
 from neq.utils.console import Console
@@ -14,12 +21,15 @@ from neq.utils.errors import UserError
 
 
 def command(arguments: list[str]) -> int:
-    """Sends the runs one after another; returns the exit code: 1 when one of them did not arrive.
+    """Sends the runs one after another; returns the exit code: 1 when one of them did not arrive at W&B.
 
     Args:
         arguments: "sync", then folders of runs.
     """
-    parser = Parser(prog="neq sync", description="Send runs to W&B; sending one again changes nothing there.")
+    parser = Parser(
+        prog="neq sync",
+        description="Send runs to W&B, or write their curves for TensorBoard; once more changes nothing.",
+    )
     parser.add_argument("folders", nargs="+", metavar="RUN_DIR", help="folder of a run, finished or not")
     parser.add_argument(
         "--timeout",
@@ -28,10 +38,20 @@ def command(arguments: list[str]) -> int:
         metavar="SECONDS",
         help="longest wait for a run (default: 300)",
     )
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="write event files into the runs' folders; send nothing"
+    )
     options = parser.parse_args(arguments[1:])
     folders = [Path(folder).expanduser() for folder in options.folders]
     for folder in folders:
         _ = load_run(folder).identity  # raises where the folder holds no run
+    if options.tensorboard:
+        check_tensorboard()
+        for folder in folders:
+            with RunRecord(folder).locked(), TensorBoardMirror(folder):
+                pass
+        Console().lines(f"tensorboard --logdir {folders[0] if len(folders) == 1 else folders[0].parent}")
+        return 0
     missing = why_no_wandb()
     if missing is not None:
         raise UserError(f"{missing or 'W&B is switched off (WANDB_MODE)'}; nothing was sent")

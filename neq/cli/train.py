@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from neq.utils.console import Console
 
 
+_WITH_PLAN = (
+    "Within a memory limit: neq train --plan auto --memory SIZE [--deadline TIME], or --plan FILE; "
+    "neq train --plan auto --help shows more."
+)
+
+
 def command(arguments: list[str]) -> int:
     """Trains one run; returns the exit code.
 
@@ -52,7 +58,7 @@ def _read(flags: list[str]) -> tuple[Options, Resolved]:
     given = dict(values)
     if in_wandb_sweep() and "--overwrite" not in flags:
         given.setdefault("resume", True)  # a cell that was started before is resumed
-    return load(own_flags(flags, values), "neq train", given)
+    return load(own_flags(flags, values), "neq train", given, _WITH_PLAN)
 
 
 def _train(options: Options, resolved: Resolved) -> None:

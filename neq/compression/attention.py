@@ -24,6 +24,8 @@ from neq.compression.changed import Compressed
 from neq.networks.recipe import register_transform
 from neq.utils.errors import UserError, unknown_name
 
+# Name of a layer in the sequence that takes its place.
+LAYER = "layer"
 _REDUCTION = 4
 _GROUPS = 4
 _ORDER = 1
@@ -120,9 +122,15 @@ def attended(network: nn.Module, kind: str, layers: Mapping[str, int]) -> nn.Mod
         network: with these layers.
         kind: se, ulsam or lsas.
         layers: name of a layer -> its channels.
+
+    Raises:
+        ValueError: more channels than anything in the network has.
     """
+    widest = max(size for parameter in network.parameters() for size in parameter.shape)
     for name, channels in layers.items():
-        parts = OrderedDict(layer=network.get_submodule(name), attention=KINDS[kind](channels))
+        if not 0 < channels <= widest:
+            raise ValueError(f"{name} has no {channels} channels")
+        parts = OrderedDict({LAYER: network.get_submodule(name), "attention": KINDS[kind](channels)})
         network.set_submodule(name, nn.Sequential(parts))
     return network
 

@@ -38,10 +38,17 @@ def factorized(network: nn.Module, layers: Mapping[str, Mapping[str, Any]]) -> n
         network: with these layers.
         layers: name of a layer -> `kind` (svd, tucker2, cp) and `ranks`, one of them or, of tucker2, that of
             the inputs and that of the outputs.
+
+    Raises:
+        ValueError: a layer would grow.
     """
     for name, how in layers.items():
         layer = network.get_submodule(name)
         assert isinstance(layer, nn.Conv2d | nn.Linear)
+        with torch.device("meta"):
+            size = sum(each.numel() for each in _sequence(layer, how["kind"], how["ranks"]).parameters())
+        if size > sum(each.numel() for each in layer.parameters()):
+            raise ValueError(f"{name} would grow to {size} weights")
         network.set_submodule(name, _sequence(layer, how["kind"], how["ranks"]))
     return network
 

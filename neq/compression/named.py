@@ -7,9 +7,11 @@ from pathlib import Path
 
 from torch import nn
 
-import neq.compression.sparsity  # noqa: F401  # registers how its optimizer steps
+from neq.compression.network_folder import RECIPE_KEY, recipe_digest
+from neq.compression.sparsity import trained_weights
 from neq.config import WEIGHTS_BY_NAME
 from neq.networks.recipe import RECIPE, Recipe, read_recipe
+from neq.networks.safetensors_file import read_metadata
 from neq.networks.weights import load_weights
 from neq.runs.layout import BEST_WEIGHTS
 from neq.utils.errors import UserError
@@ -38,7 +40,11 @@ def build(net_name: str, weights: str, weights_key: str | None) -> nn.Module:
         raise UserError(f"{folder / RECIPE} is damaged (it builds on {recipe.net_name}); compress it again")
     network = recipe.build()
     if weights != "none":
-        load_weights(network, None, str(folder / BEST_WEIGHTS), weights_key)
+        file = folder / BEST_WEIGHTS
+        load_weights(network, None, str(file), weights_key)
+        if read_metadata(file).get(RECIPE_KEY, recipe_digest(recipe)) != recipe_digest(recipe):
+            raise UserError(f"{file} is not of the {RECIPE} beside it; put the right one back")
+        trained_weights(network)  # of the file, also where a run is resumed
 
     def own(network: nn.Module, classes: int) -> Recipe:
         return replace(recipe, classes=classes)

@@ -21,6 +21,8 @@ from neq.utils.errors import UserError
 
 # Training batches that importance is measured on.
 _BATCHES = 8
+# Images that an int8 form is calibrated and compared on.
+_SHOWN = 320
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,11 @@ class RunImages:
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Some training batches of the first epoch: images [B, 3, S, S], labels [B]."""
         return islice(self.data.train_batches(0, 0), _BATCHES)
+
+    def unlabelled(self) -> Tensor:
+        """Training images as they are evaluated, in a random order, float32 [N, 3, S, S], N at most 320."""
+        batches = self.data.whole_batches("train", _SHOWN // 10)
+        return torch.cat([images for images, _ in islice(batches, 10)])
 
     def top1(self, network: nn.Module) -> float:
         """The top-1 accuracy in % of the test split."""

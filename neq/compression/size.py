@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from neq.compression.sparsity import packed_bytes
+from neq.compression.packing import packed_bytes
 from neq.results.report.costs import macs_of
 
 
@@ -18,7 +18,7 @@ class Size:
         parameters: their number.
         macs: multiply-accumulates for one image.
         bytes: of its parameters and buffers.
-        packed_bytes: where zeros take a bit each.
+        packed_bytes: where zeros and binary weights take a bit each.
     """
 
     parameters: int

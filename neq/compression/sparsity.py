@@ -1,23 +1,27 @@
 """Unstructured pruning by magnitude: single weights become zero and stay zero.
 
-A network is not faster by it, nor smaller in memory: only its file is, once it is packed (`packed_bytes`).
+A network is not faster by it, nor smaller in memory: only its file is, once it is packed
+(`neq.compression.packing`).
 """
 
 from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from neq.backward import Plan
+from neq.compression.attention import LAYER
 from neq.compression.changed import Compressed
 from neq.config import Config
 from neq.networks.recipe import register_transform
 from neq.training.optimizer import register_step_rule
 
-_MARK = "neq_sparse"
+# Attributes of a network: its sparse layers, and the weights of each that train, once it is trained.
+_MARK, _MASKS = "neq_sparse", "neq_sparse_masks"
 
 
 @register_transform("sparse")
@@ -29,7 +33,40 @@ def sparse(network: nn.Module, layers: list[str]) -> nn.Module:
         layers: their names.
     """
     setattr(network, _MARK, frozenset((*getattr(network, _MARK, ()), *layers)))
+    setattr(network, _MASKS, None)
     return network
+
+
+def sparse_layers(network: nn.Module) -> frozenset[str]:
+    """The layers of a network whose zero weights stay zero, by the names that they have now.
+
+    One that was factorized since is none any more; one that got a block of attention is inside of it.
+    """
+    there, found = dict(network.named_parameters()).keys(), set()
+    for name in getattr(network, _MARK, ()):
+        while f"{name}.weight" not in there and f"{name}.{LAYER}.weight" in there:
+            name = f"{name}.{LAYER}"
+        if f"{name}.weight" in there:
+            found.add(name)
+    return frozenset(found)
+
+
+def trained_weights(network: nn.Module) -> Mapping[str, Tensor]:
+    """Which weights of its sparse layers train: those that are not zero when this is first called.
+
+    So a weight that is exactly zero in the middle of a run goes on training.
+
+    Returns:
+        Name of the weight -> bool, of its shape.
+    """
+    names = [f"{name}.weight" for name in sorted(sparse_layers(network))]
+    shapes = {name: network.get_parameter(name).shape for name in names}
+    masks: Mapping[str, Tensor] | None = getattr(network, _MASKS, None)
+    # Of another structure, a network was compressed since.
+    if masks is None or {name: mask.shape for name, mask in masks.items()} != shapes:
+        masks = {name: network.get_parameter(name).detach() != 0 for name in names}
+        setattr(network, _MASKS, masks)
+    return masks
 
 
 def sparsify(start: Compressed, share: float, scope: str = "global") -> Compressed:
@@ -61,32 +98,19 @@ def sparsify(start: Compressed, share: float, scope: str = "global") -> Compress
     return start.by("sparse", network.state_dict(), layers=list(layers))
 
 
-def packed_bytes(network: nn.Module) -> int:
-    """Bytes of a file of the network that stores a bit a weight and the values that are not zero.
-
-    A tensor is stored so where that is less than all of its values.
-    """
-    return sum(_packed(tensor) for tensor in network.state_dict().values())
-
-
-def _packed(tensor: Tensor) -> int:
-    plain = tensor.numel() * tensor.element_size()
-    return min(plain, math.ceil(tensor.numel() / 8) + int(tensor.count_nonzero()) * tensor.element_size())
-
-
 def keep_zeros(optimizer: torch.optim.Optimizer, plan: Plan, config: Config) -> None:
-    """Makes the zero weights of a sparse network zero again after each step of an optimizer.
+    """Makes the weights of a sparse network that do not train zero again after each step of an optimizer.
 
     Args:
         optimizer: over the plan's parameters.
         plan: of any network.
         config: of the run.
     """
-    layers: frozenset[str] = getattr(plan.network, _MARK, frozenset())
+    masks = trained_weights(plan.network)
     there = [
-        (leaf, leaf.detach() != 0)
+        (leaf, plan.parts[name].take(masks[name]).to(leaf.device))
         for name, leaf in plan.named_parameters()
-        if name.endswith(".weight") and name.removesuffix(".weight") in layers
+        if name in masks
     ]
 
     @torch.no_grad()

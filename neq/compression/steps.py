@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,43 +13,73 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from neq.compression.attention import add_attention
+from neq.compression.binary import binarize
 from neq.compression.changed import Compressed
 from neq.compression.factorization import low_rank
-from neq.compression.pruning import Batches, prune
+from neq.compression.movement import Movement
+from neq.compression.pruning import BY_MOVEMENT, Batches, prune
+from neq.compression.rewind import rewind
 from neq.compression.sparsity import sparsify
 from neq.config import Resolved, read_yaml, resolve
 from neq.runs.layout import CONFIG
 
-STEPS = ("prune", "low_rank", "attention", "sparsify")
+STEPS = ("prune", "low_rank", "attention", "sparsify", "rewind", "binarize")
 
 
-def compress(
-    start: Compressed, steps: Mapping[str, Mapping[str, Any]], image: Tensor, batches: Callable[[], Batches]
-) -> Compressed:
+@dataclass(frozen=True)
+class Inputs:
+    """What steps look at beside the network; each is made where a step needs it.
+
+    Args:
+        image: float32 [1, 3, S, S], of the size that the network is used with.
+        batches: returns training images [B, 3, S, S] with labels [B], the same at each call.
+        run_start: returns the network that the run started from.
+        movement: returns how far its neurons moved since.
+    """
+
+    image: Tensor
+    batches: Callable[[], Batches]
+    run_start: Callable[[], nn.Module] | None = None
+    movement: Callable[[], Movement] | None = None
+
+
+def compress(start: Compressed, steps: Mapping[str, Mapping[str, Any]], inputs: Inputs) -> Compressed:
     """A network after some steps; its batch norms then get the statistics of some training images.
 
     Args:
         start: stays as it is.
         steps: some of STEPS in their order -> the arguments of `prune`, `low_rank`, `add_attention` or
-            `sparsify`.
-        image: float32 [1, 3, S, S], of the size that the network is used with.
-        batches: returns training images [B, 3, S, S] with labels [B], the same at each call.
+            `sparsify`; `rewind` and `binarize` have none.
+        inputs: of this network.
+
+    Returns:
+        The network; without steps, as it is.
 
     Raises:
         UserError: a step that this network does not allow.
     """
+    if not steps:
+        return start
     made = start
     for name, how in steps.items():
         if name == "prune":
-            made = prune(made, image, batches=batches(), **how)
+            looks_at_run = how.get("importance") in BY_MOVEMENT
+            moved = inputs.movement() if looks_at_run and inputs.movement is not None else None
+            made = prune(made, inputs.image, batches=inputs.batches(), moved=moved, **how)
         elif name == "low_rank":
             made = low_rank(made, **how)
         elif name == "attention":
-            made = add_attention(made, image, **how)
-        else:
-            assert name == "sparsify", name
+            made = add_attention(made, inputs.image, **how)
+        elif name == "binarize":
+            made = binarize(made, inputs.image)
+        elif name == "sparsify":
             made = sparsify(made, **how)
-    return Compressed(with_statistics(made.network, (images for images, _ in batches())), made.recipe)
+        else:
+            assert name == "rewind", name
+            assert inputs.run_start is not None
+            made = rewind(made, inputs.run_start())
+    images = (images for images, _ in inputs.batches())
+    return Compressed(with_statistics(made.network, images), made.recipe)
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -48,7 +49,7 @@ def resized(network: nn.Module, layers: Mapping[str, Widths]) -> nn.Module:
         layers: name of a layer -> its widths that change.
 
     Raises:
-        ValueError: a layer of a kind that has no such widths.
+        ValueError: a layer of a kind that has no such widths, or one that would grow.
     """
     for name, sizes in layers.items():
         module = network.get_submodule(name)
@@ -79,6 +80,8 @@ def _resize(module: nn.Module) -> None:
     for key, shape in shapes.items():
         old = getattr(module, key, None)
         if old is not None:
+            if math.prod(shape) > old.numel():
+                raise ValueError(f"{key} of a {type(module).__name__} would grow to {shape}")
             new = torch.empty(shape, dtype=old.dtype, device=old.device)
             setattr(module, key, nn.Parameter(new) if isinstance(old, nn.Parameter) else new)
     reset = module.reset_parameters

@@ -60,18 +60,22 @@ def _metavar(key: Key) -> str:
     return "|".join((next((name for kind, name in kinds.items() if kind in types), "LIST"), *key.choices))
 
 
-def build_parser(prog: str, defaults: Mapping[str, object]) -> argparse.ArgumentParser:
+def build_parser(
+    prog: str, defaults: Mapping[str, object], epilog: str | None = None
+) -> argparse.ArgumentParser:
     """The parser of a run's command line: every key by its name; `_tidy` turns paths and synonyms into names.
 
     Args:
         prog: the program's name.
         defaults: default of a key in the help, where it is not the schema's.
+        epilog: at the end of the help.
     """
     parser = _Parser(
         prog=prog,
         usage=f"{prog} [--config-file NAME|PATH] [--KEY VALUE ...]".replace("%", "%%"),
         description="Dashes and underscores in names are the same. Values are YAML: 1e-3, [1, 2], null. "
         f"Defaults are those of the configuration {DEFAULT_CONFIG!r}.",
+        epilog=epilog,
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -155,20 +159,23 @@ def _unknown(token: str, parser: argparse.ArgumentParser) -> UserError:
     return unknown_name("flag", name, known, "See --help.")
 
 
-def parse_flags(argv: Sequence[str], prog: str, default: str = DEFAULT_CONFIG) -> Options:
+def parse_flags(
+    argv: Sequence[str], prog: str, default: str = DEFAULT_CONFIG, epilog: str | None = None
+) -> Options:
     """The options of a command line; -h prints the help and exits.
 
     Args:
         argv: the words after the program's name.
         prog: the program's name.
         default: the configuration of a command line that names none.
+        epilog: at the end of the help.
 
     Raises:
         UserError: for an unknown flag, a value that is not YAML, a flag given twice with different values.
     """
     asks_help = any(word in ("-h", "--help") for word in argv)
     file = flatten_file(read_yaml(find_config(default))) if asks_help else {}
-    parser = build_parser(prog, file)
+    parser = build_parser(prog, file, epilog)
     known, extras = parser.parse_known_args(_tidy(argv, parser))
     if extras:
         raise _unknown(extras[0], parser)
@@ -181,15 +188,18 @@ def parse_flags(argv: Sequence[str], prog: str, default: str = DEFAULT_CONFIG) -
 
 
 def load(
-    argv: Sequence[str], prog: str, given: Mapping[str, object] | None = None
+    argv: Sequence[str],
+    prog: str,
+    given: Mapping[str, object] | None = None,
+    epilog: str | None = None,
 ) -> tuple[Options, Resolved]:
     """The options of a command line and its resolved configuration; UserError for a mistake.
 
     Args:
-        argv, prog: as of `parse_flags`.
+        argv, prog, epilog: as of `parse_flags`.
         given: values by key or path, as of a sweep; they take precedence over the file, flags over them.
     """
-    options = parse_flags(argv, prog)
+    options = parse_flags(argv, prog, epilog=epilog)
     overrides = {**flatten_overrides(given or {}), **options.overrides}
     if not given and not options.names_config:
         options = replace(options, config_file=default_config(overrides))

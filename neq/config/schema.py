@@ -406,6 +406,11 @@ class Config(Section):
         description="tight: a CPU process takes little more than its tensors do; longer steps",
         json_schema_extra=NOT_IDENTITY,
     )
+    tensorboard: bool = Field(
+        False,
+        description="write the curves of the run for TensorBoard too, in its folder",
+        json_schema_extra=NOT_IDENTITY,
+    )
     data_provider: DataProvider = DataProvider()
     run_config: RunSettings = RunSettings()
     net_config: NetConfig = NetConfig()

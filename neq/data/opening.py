@@ -251,7 +251,7 @@ class Data:
             self._files[number] if self._files else f"image {number}" for number in self._parts[name]
         )
 
-    def whole_batches(self, name: Literal["validation", "test"], images: int) -> Iterator[Batch]:
+    def whole_batches(self, name: Literal["validation", "test", "train"], images: int) -> Iterator[Batch]:
         """Every image of a split once, in batches that one rank each gets whole: for statistics of batches.
 
         The order is a random one, the same for every seed: images in folders are sorted by class.

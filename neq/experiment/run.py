@@ -7,10 +7,11 @@ whoever owns the process decides what a signal does (`stopping`).
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import RenderableType
@@ -27,7 +28,9 @@ from neq.runs import (
     RunRecord,
     Stretch,
     SweepCell,
+    TensorBoardMirror,
     WandbMirror,
+    check_tensorboard,
     current_environment,
     fingerprint,
     identity,
@@ -48,6 +51,22 @@ RUNS = Path("runs")
 Notes = Callable[[str], None]
 OpenData = Callable[..., AbstractContextManager[Data]]
 Stopping = Callable[[], AbstractContextManager[Stop]]
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """Settings under which a run takes its steps from here on, in place of its own; recorded by epoch.
+
+    Args:
+        config: resolved; it differs from the run's in `changed` alone, none of which concerns its images or
+            the length of its schedule.
+        changed: settings by key.
+        identity: what decides over them, by name: beside its own settings it identifies the run.
+    """
+
+    config: Config
+    changed: Mapping[str, Any]
+    identity: Mapping[str, Any]
 
 
 class StopEarly(BaseException):
@@ -82,6 +101,7 @@ def run_training(
     stopping: Stopping = never,
     checks: Sequence[Callable[[], None]] = (),
     cell: SweepCell | None = None,
+    under: StepSettings | None = None,
 ) -> Path:
     """Trains a run or resumes it; a run that is finished already is left as it is.
 
@@ -95,6 +115,8 @@ def run_training(
         stopping: a context around the training whose Stop asks it to stop, such as `stop_on_signals`.
         checks: called between passes that are no steps (`Training.checks`).
         cell: of the sweep that asks for the run, to be recorded; by default that of W&B's agent, if any.
+        under: the settings of the steps from here on, in one process; None: those of `config`. A call with
+            others continues the same run under them.
 
     Returns:
         The folder of the run; the run is unfinished where a tracker raised StopEarly.
@@ -106,13 +128,13 @@ def run_training(
         KeyboardInterrupt, Terminated: `stopping` asked to stop; the run is saved where it stood.
         OSError: the folder can no longer be written; what was saved before is kept.
     """
-    if config.memory == "tight":
+    if (config if under is None else under.config).memory == "tight":
         give_back_at_once()
-    with open_run(config, runs, notes, opened) as (run, record):
+    with open_run(config, runs, notes, opened, under) as (run, record):
         run = replace(run, trackers=trackers, checks=checks)
         if run.processes.is_first:
             with suppress(StopEarly):
-                _lead(run, record, overwrite, notes, stopping, cell)
+                _lead(run, record, _Asked(config, under, overwrite, cell or wandb_cell()), notes, stopping)
         else:
             _follow(run, record, stopping)
         return record.folder
@@ -133,9 +155,10 @@ def dry_run(config: Config, *, runs: Path = RUNS, notes: Notes = no_notes) -> li
 
 @contextmanager
 def open_run(
-    config: Config, runs: Path, notes: Notes, opened: OpenData
+    config: Config, runs: Path, notes: Notes, opened: OpenData, under: StepSettings | None = None
 ) -> Iterator[tuple[Training, RunRecord]]:
     """Opens the data and builds the network of a run; writes nothing."""
+    own, config = config, config if under is None else under.config
     with process_group() as processes, ExitStack() as closed:
         device = pick_device(config.device, processes.local_rank, processes.local_count)
         sets: list[Data] = []
@@ -149,8 +172,8 @@ def open_run(
 
         with processes.first_alone("data"):
             data = open_set(config.data_provider)
-        named = run_folder(config, data.fingerprint)
-        _folder(config, data.fingerprint, runs / named)  # refused before a network is downloaded or built
+        named = run_folder(own, data.fingerprint)
+        _folder(own, data.fingerprint, runs / named)  # refused before a network is downloaded or built
         with processes.first_alone("network"):
             network, table = open_network(config, len(data.classes))
             network.to(device).to(memory_format=torch.channels_last)
@@ -158,8 +181,8 @@ def open_run(
             task = task_of_run(inputs)
             found = fingerprint([each.fingerprint for each in sets])
             if found != data.fingerprint:
-                named = run_folder(config, found)
-            record = RunRecord(_folder(config, found, runs / named))
+                named = run_folder(own, found)
+            record = RunRecord(_folder(own, found, runs / named))
             checkpoints = Checkpoints(record.checkpoints, writes=processes.is_first, run=str(named))
             run = Training(
                 config, network, table, data, task, device, checkpoints,
@@ -195,53 +218,72 @@ def _folder(config: Config, images: str | None, own: Path) -> Path:
     return folder
 
 
-def _lead(
-    run: Training,
-    record: RunRecord,
-    overwrite: bool,
-    notes: Notes,
-    stopping: Stopping,
-    cell: SweepCell | None,
-) -> None:
+@dataclass(frozen=True)
+class _Asked:
+    """What a call asks for.
+
+    Args:
+        config, under, overwrite, cell: as of `run_training`.
+    """
+
+    config: Config
+    under: StepSettings | None
+    overwrite: bool
+    cell: SweepCell | None
+
+    def identity(self, run: Training) -> dict[str, object]:
+        """What identifies the run."""
+        named = identity(self.config, run.fingerprint)
+        return named if self.under is None else {**named, **self.under.identity}
+
+    def stretch(self, run: Training, epoch: int = 0, step: int = 0) -> Stretch:
+        """The part of the run that begins at an epoch and step."""
+        environment = current_environment(run.device, run.processes.count)
+        return Stretch(environment, epoch, step, {} if self.under is None else dict(self.under.changed))
+
+
+def _lead(run: Training, record: RunRecord, asked: _Asked, notes: Notes, stopping: Stopping) -> None:
     """Trains in the first process, which alone writes the run's folder."""
-    config, folder = run.config, record.folder
-    named = identity(config, run.fingerprint)
+    config, folder, overwrite, cell = asked.config, record.folder, asked.overwrite, asked.cell
+    named = asked.identity(run)
+    if config.tensorboard:
+        check_tensorboard()
     record.check(named, config.resume, overwrite)
-    cell = cell or wandb_cell()
     if record.is_finished() and not overwrite:
         lead(run, None)
         if cell is not None:
             record.asked_by(cell)
         notes(f"{folder} holds this run, finished; --overwrite trains it again")
         if in_wandb_sweep():  # this cell is another run there
-            with _mirror(config, record, notes):
+            with _wandb(config, record, notes):
                 pass
         return
     _check_times(run, overwrite, notes)
     with record.locked(), _write_errors_explained(folder):
         record.check(named, config.resume, overwrite)
-        progress = _start_or_resume(run, record, overwrite, notes, cell)
+        progress = _start_or_resume(run, record, asked, notes)
         lead(run, progress)
         with (
             stopping() as stop,
-            _mirror(config, record, notes) as mirror,
+            _wandb(config, record, notes) as wandb,
+            TensorBoardMirror(folder) if config.tensorboard else nullcontext() as tensorboard,
             _stop_explained(),
             memory_explained(run),
         ):
-            train(replace(run, trackers=(record, *run.trackers, *mirror), stop=stop, notes=notes), progress)
+            mirrors = [each for each in (wandb, tensorboard) if each is not None]
+            train(replace(run, trackers=(record, *run.trackers, *mirrors), stop=stop, notes=notes), progress)
 
 
-def _start_or_resume(
-    run: Training, record: RunRecord, fresh: bool, notes: Notes, cell: SweepCell | None
-) -> Progress:
+def _start_or_resume(run: Training, record: RunRecord, asked: _Asked, notes: Notes) -> Progress:
     """Restores the last checkpoint, or begins the record where there is none."""
+    fresh, cell = asked.overwrite, asked.cell
     found = None if fresh else run.checkpoints.load_last(notes)
     with memory_explained(run):
         progress = restore(run, found)
-    environment = current_environment(run.device, run.processes.count)
+    progress.take_settings(asked.stretch(run).settings)
     if found is not None:
         state, whole = progress.epoch_state, run.task.steps_per_epoch
-        stretch = Stretch(environment, progress.epoch, 0 if state is None else state.step)
+        stretch = asked.stretch(run, progress.epoch, 0 if state is None else state.step)
         changed = record.resume(stretch, cell)
         steps = "" if state is None else f" and {state.step} of {whole} steps"
         notes(f"resumed after {progress.epoch} epochs{steps}")
@@ -250,13 +292,12 @@ def _start_or_resume(
         return progress
     if not fresh:
         record.check_unstarted()
-    if run.config.resume and not in_wandb_sweep():
+    if asked.config.resume and not in_wandb_sweep():
         notes(f"nothing to resume in {record.folder}: starts from the beginning")
     # Where and how the run was started is not what it is: the record repeats it anywhere.
-    config = run.config.model_copy(update={"run_dir": None, "resume": False})
-    named = identity(config, run.fingerprint)
-    header = RecordHeader(stretches=(Stretch(environment),), sweeps=() if cell is None else (cell,))
-    record.start(to_yaml(config), named, run.table, run.data.classes, header)
+    config = asked.config.model_copy(update={"run_dir": None, "resume": False})
+    header = RecordHeader(stretches=(asked.stretch(run),), sweeps=() if cell is None else (cell,))
+    record.start(to_yaml(config), asked.identity(run), run.table, run.data.classes, header)
     recipe = named_recipe(config.net_config.net_name, run.network, len(run.data.classes))
     write_recipe(record.folder, recipe)
     return progress
@@ -296,15 +337,15 @@ def _write_errors_explained(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _mirror(config: Config, record: RunRecord, notes: Notes) -> Iterator[Sequence[WandbMirror]]:
-    """The mirror of the run on W&B; empty where W&B is not available."""
+def _wandb(config: Config, record: RunRecord, notes: Notes) -> Iterator[WandbMirror | None]:
+    """The mirror of the run on W&B; none where W&B is not available."""
     missing = why_no_wandb()
     if missing is not None:
         if missing:
             notes(f"{missing}; the run keeps its own record alone")
-        yield ()
+        yield None
         return
     # The values that the sweep asked for stay beside what they resolve to: W&B's search compares the former.
     values = {**wandb_values(), **read_yaml(record.folder / CONFIG)}
     with WandbMirror(record.folder, values, config.project_name, notes) as mirror:
-        yield (mirror,)
+        yield mirror

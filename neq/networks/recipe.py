@@ -21,6 +21,7 @@ from neq.utils.errors import UserError, first_line, shown
 RECIPE = "recipe.json"
 FORMAT = 1
 MOST_CLASSES = 10**6
+MOST_TRANSFORMS = 100
 _OWN_MODULE = re.compile(r"neq(\.[a-z][a-z0-9_]*)+")
 
 # Changes a network (in place, or by returning another), given plain values of JSON as keyword arguments.
@@ -163,9 +164,9 @@ def _recipe(content: Any) -> Recipe:
             "classes": int(classes),
             "head": str(head),
             "transforms": list(transforms),
-        } if 1 <= classes <= MOST_CLASSES:
+        } if 1 <= classes <= MOST_CLASSES and len(transforms) <= MOST_TRANSFORMS:
             return Recipe(net_name, classes, head, tuple(map(_transform, transforms)))
-    raise ValueError("net_name, classes, head and transforms are expected")
+    raise ValueError(f"net_name, classes, head and at most {MOST_TRANSFORMS} transforms are expected")
 
 
 def _transform(content: Any) -> Transform:

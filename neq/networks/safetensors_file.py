@@ -37,14 +37,18 @@ def load_checked(path: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: they are not those that were written.
     """
-    tensors = safetensors.torch.load_file(path)
-    with safe_open(path, "pt") as file:
-        metadata = dict(file.metadata() or {})
+    tensors, metadata = safetensors.torch.load_file(path), read_metadata(path)
     written = metadata.pop(_KEY, None)
     metadata.pop("format", None)
     if written is not None and written != _sha256(tensors, metadata):
         raise ValueError("its checksum is wrong: the file was changed or damaged since it was written")
     return tensors
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a file holds beside its tensors; see `checked_bytes`."""
+    with safe_open(path, "pt") as file:
+        return dict(file.metadata() or {})
 
 
 def _sha256(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:

@@ -39,7 +39,7 @@ def quota(share: float, root: Path = ROOT) -> Iterator[None]:
     try:
         parent, is_v2 = _own_group(root)
         group = parent / f"neq-{os.getpid()}"
-        group.mkdir()
+        group.mkdir(exist_ok=True)  # of a process that was killed
     except OSError as error:
         raise _impossible(error) from None
     try:

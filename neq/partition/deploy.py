@@ -148,18 +148,25 @@ class DevicePart(nn.Module):
         return self._top.top(x)
 
 
-def check_branched(network: nn.Module, name: str) -> BranchedNetwork:
+def check_splits(network: nn.Module, name: str, classes: int) -> BranchedNetwork:
     """The network, if it can be split.
 
     Args:
         network: any.
         name: as the user gave it.
+        classes: how many it tells apart.
 
     Raises:
-        UserError: it is no network of two branches.
+        UserError: it is no network of two branches, or has other layers than its model.
     """
     if not isinstance(network, BranchedNetwork) or network.model.sync is None:
         raise UserError(f"{name} is no network of two branches; give one, as syncnas_mobilenet_v2_100")
+    with torch.device("meta"):
+        as_built = BranchedNetwork(network.model, classes).state_dict()
+    if _shapes(network.state_dict()) != _shapes(as_built):
+        raise UserError(
+            f"{name} has other layers than its model, as a pruned network has; give one that was not changed"
+        )
     return network
 
 
@@ -258,3 +265,7 @@ def _of_rank(tensors: Mapping[str, Tensor], rank: int) -> dict[str, Tensor]:
     """Those of a device's file."""
     kept = (*_STEM, f"branches.{rank}.", *(_HEAD if rank == 0 else ()))
     return {name: each for name, each in tensors.items() if name.startswith(kept)}
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(each.shape) for name, each in tensors.items()}

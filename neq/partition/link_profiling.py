@@ -96,8 +96,8 @@ def _measured(peer: Peer, repeats: int, sizes: Sequence[int], name: str) -> Link
     theirs = peer.meeting.hear().get("times")
     if not isinstance(theirs, list) or len(theirs) != len(sizes):
         raise PeerLost("the other device has ended without its times")
-    # Of one exchange the later device's time is without waiting.
-    exchange = [1e3 * median(map(min, *both)) for both in zip(times, theirs, strict=True)]
+    # Both have started together: an exchange is over when the later one has what it waits for.
+    exchange = [1e3 * median(map(max, *both)) for both in zip(times, theirs, strict=True)]
     return fitted(list(zip(sizes, exchange, strict=True)), name)
 
 

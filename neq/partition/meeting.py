@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import time
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import Any
 from neq.utils.errors import UserError, shown
 
 MAGIC = "neq partition 1"
-_LONGEST = 1 << 20  # bytes of a message
+_LONGEST = 1 << 22  # bytes of a message
 _SAYS_HELLO = 5.0  # seconds in which who connects does so
 _POLL = 0.1
 # What has to be the same on both devices: key of a hello -> what it is.
@@ -22,8 +23,12 @@ class PeerLost(RuntimeError):
     """The other device has ended, or has not answered in time."""
 
 
-def parse_address(text: str) -> tuple[str, int]:
+def parse_address(text: str, flag: str = "--address") -> tuple[str, int]:
     """Host and port of `HOST:PORT`.
+
+    Args:
+        text: as the user gave it.
+        flag: by which.
 
     Raises:
         UserError: it is none.
@@ -31,7 +36,7 @@ def parse_address(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-        raise UserError(f"--address {shown(text)} is not allowed: HOST:PORT is expected, as 127.0.0.1:29600")
+        raise UserError(f"{flag} {shown(text)} is not allowed: HOST:PORT is expected, as 127.0.0.1:29600")
     return host, int(port)
 
 
@@ -209,15 +214,20 @@ def _connected(
                 ) from None
             time.sleep(_POLL)
     meeting = Meeting(connection, timeout)
-    meeting.tell(own)
-    theirs = meeting.hear()
-    if theirs.get("magic") != MAGIC or theirs.get("rank") != 0:
+    try:
+        meeting.tell(own)
+        theirs = meeting.hear()
+        if theirs.get("magic") != MAGIC or theirs.get("rank") != 0:
+            raise PeerLost(f"what answers at {host}:{port} is no neq partition run of rank 0")
+    except BaseException:
         meeting.close()
-        raise PeerLost(f"what answers at {host}:{port} is no neq partition run of rank 0")
+        raise
     return meeting, theirs
 
 
 def _reason(error: OSError) -> str:
+    if error.errno is not None and error.errno > 0:  # Python's own text may name the address again
+        return os.strerror(error.errno)
     return error.strerror or str(error) or type(error).__name__
 
 

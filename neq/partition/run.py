@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -25,6 +26,7 @@ from neq.partition.deploy import DevicePart, Manifest
 from neq.partition.exchange import Peer
 from neq.partition.meeting import PeerLost
 from neq.partition.networks import joined
+from neq.partition.profiling import MOST_APART
 
 WARM_UP = 2  # images that are not counted
 MOST_COUNTED = 1000  # images, the last ones
@@ -42,7 +44,9 @@ class Times:
         syncs: each sync: waiting, exchange, and the sum or concatenation of both maps.
         head: the head, on device 0; on device 1, 0.
         total: from the image on both devices to the outputs, on device 1 to the last sync.
-        processor: that the process worked, whatever passed; those of the exchange included.
+        computed: of stem, segments and head, without what emulates a slower device.
+        worked: that the processor worked for these.
+        processor: that it worked for all of it, by the process's clock.
     """
 
     input: float = 0.0
@@ -51,7 +55,14 @@ class Times:
     syncs: list[float] = field(default_factory=list)
     head: float = 0.0
     total: float = 0.0
+    computed: float = 0.0
+    worked: float = 0.0
     processor: float = 0.0
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether the processor did nearly nothing else while the device computed."""
+        return self.computed - self.worked <= MOST_APART * self.computed
 
 
 @dataclass(frozen=True)
@@ -64,6 +75,7 @@ class DeviceLatency:
         exchange, waiting: at each sync.
         total: all of it.
         processor: that the process worked.
+        busy: the share of the time of stem, segments and head in which the processor did something else.
     """
 
     stem: float
@@ -73,10 +85,11 @@ class DeviceLatency:
     head: float
     total: float
     processor: float
+    busy: float
 
 
 @dataclass(frozen=True)
-class Latency:
+class MeasuredLatency:
     """The measured latency of a network on two devices.
 
     Args:
@@ -99,7 +112,7 @@ class Latency:
         return {"images": self.images, "input_ms": self.input, "devices": [asdict(d) for d in self.devices]}
 
 
-class Device:
+class PartRunner:
     """A device that runs its part of a network.
 
     Args:
@@ -123,9 +136,9 @@ class Device:
             On device 0 the logits [1, classes].
         """
         start, worked = time.perf_counter(), time.process_time()
-        x, times.stem = self._timed(lambda: self._part.stem(image))
+        x, times.stem = self._timed(times, partial(self._part.stem, image))
         for segment in self._part.model.segments:
-            own, seconds = self._timed(lambda x=x, segment=segment: self._part.segment(x, segment))  # type: ignore[misc]
+            own, seconds = self._timed(times, partial(self._part.segment, x, segment))
             times.segments.append(seconds)
             before = time.perf_counter()
             theirs = self._peer.exchange(own, segment.number)
@@ -133,15 +146,18 @@ class Device:
             times.syncs.append(time.perf_counter() - before)
         out: Tensor | None = None
         if self._part.rank == 0:
-            out, times.head = self._timed(lambda: self._part.top(x))
+            out, times.head = self._timed(times, partial(self._part.top, x))
         times.total, times.processor = time.perf_counter() - start, time.process_time() - worked
         return out
 
-    def _timed(self, compute: Callable[[], Tensor]) -> tuple[Tensor, float]:
-        start = time.perf_counter()
+    def _timed(self, times: Times, compute: Callable[[], Tensor]) -> tuple[Tensor, float]:
+        start, worked = time.perf_counter(), time.thread_time()
         out = compute()
+        seconds = time.perf_counter() - start
+        times.worked += time.thread_time() - worked
+        times.computed += seconds
         if self._slow is not None:
-            self._slow(time.perf_counter() - start)
+            self._slow(seconds)
         return out, time.perf_counter() - start
 
 
@@ -152,13 +168,13 @@ class Leader:
         part: its part.
         peer: device 1.
         size: S, pixels a side of an image.
-        slow: as of `Device`.
+        slow: as of `PartRunner`.
     """
 
     def __init__(
         self, part: DevicePart, peer: Peer, size: int, slow: Callable[[float], None] | None = None
     ) -> None:
-        self._device, self._peer, self._size = Device(part, peer, slow), peer, size
+        self._runner, self._peer, self._size = PartRunner(part, peer, slow), peer, size
         self._times: deque[Times] = deque(maxlen=MOST_COUNTED)
 
     def warm_up(self, images: int = WARM_UP) -> None:
@@ -182,20 +198,27 @@ class Leader:
         self._peer.send(image)
         self._peer.receive((1,), torch.int64)
         times.input = time.perf_counter() - start
-        out = self._device.run(image, times)
+        out = self._runner.run(image, times)
         assert out is not None
         self._times.append(times)
         return out
 
-    def finish(self) -> Latency | None:
+    def finish(self) -> MeasuredLatency | None:
         """Ends the run of both; their latency, none where no image was counted."""
         self._peer.send(torch.tensor([_STOP]))
-        return _reported(self._peer, self._times)
+        return measured_latency(_of_both(self._peer, self._times))
+
+    def finish_calm(self) -> tuple[MeasuredLatency | None, int]:
+        """The same over the images in which both devices were calm, and how many images there were."""
+        self._peer.send(torch.tensor([_STOP]))
+        both = _of_both(self._peer, self._times)
+        calm = [pair for pair in zip(*both, strict=True) if all(times.is_calm for times in pair)]
+        return measured_latency([[pair[rank] for pair in calm] for rank in (0, 1)]), len(both[0])
 
 
 def follow(
     part: DevicePart, peer: Peer, size: int, slow: Callable[[float], None] | None = None
-) -> Latency | None:
+) -> MeasuredLatency | None:
     """Runs device 1 until device 0 ends the run; their latency.
 
     Args:
@@ -204,13 +227,13 @@ def follow(
     Raises:
         PeerLost: device 0 has ended, or is late.
     """
-    device, found = Device(part, peer, slow), deque[Times](maxlen=MOST_COUNTED)
+    runner, found = PartRunner(part, peer, slow), deque[Times](maxlen=MOST_COUNTED)
     while int(peer.receive((1,), torch.int64)) == _GO:
         times, image = Times(), peer.receive((1, 3, size, size))
         peer.send(torch.tensor([_GO]))
-        device.run(image, times)
+        runner.run(image, times)
         found.append(times)
-    return _reported(peer, found)
+    return measured_latency(_of_both(peer, found))
 
 
 def hello(manifest: Manifest) -> dict[str, str]:
@@ -223,7 +246,7 @@ def hello(manifest: Manifest) -> dict[str, str]:
     }
 
 
-def latency(both: Sequence[Sequence[Times]]) -> Latency | None:
+def measured_latency(both: Sequence[Sequence[Times]]) -> MeasuredLatency | None:
     """The medians of both devices.
 
     Args:
@@ -237,10 +260,10 @@ def latency(both: Sequence[Sequence[Times]]) -> Latency | None:
     ]
     devices = [_of_device(times, exchanges) for times in both]
     images = len(both[0])
-    return Latency((devices[0], devices[1]), images, 1e3 * median(times.input for times in both[0]))
+    return MeasuredLatency((devices[0], devices[1]), images, 1e3 * median(times.input for times in both[0]))
 
 
-def parts(found: Latency) -> Iterator[tuple[str, tuple[float, float]]]:
+def parts(found: MeasuredLatency) -> Iterator[tuple[str, tuple[float, float]]]:
     """The rows of a table: what it is, and milliseconds of both devices."""
     first, second = found.devices
     yield "stem", (first.stem, second.stem)
@@ -269,11 +292,12 @@ def _of_device(every: Sequence[Times], exchanges: Sequence[Sequence[float]]) -> 
         head=of(times.head for times in every),
         total=of(times.total for times in every),
         processor=of(times.processor for times in every),
+        busy=1 - sum(times.worked for times in every) / sum(times.computed for times in every),
     )
 
 
-def _reported(peer: Peer, counted: Iterable[Times]) -> Latency | None:
-    """Both devices' latency, of the last images that both counted: each tells the other its times."""
+def _of_both(peer: Peer, counted: Iterable[Times]) -> list[list[Times]]:
+    """The times of the last images that both counted, by rank: each tells the other its own."""
     own = list(counted)
     peer.meeting.tell({"times": [asdict(times) for times in own]})
     message: Mapping[str, Any] = peer.meeting.hear()
@@ -281,6 +305,6 @@ def _reported(peer: Peer, counted: Iterable[Times]) -> Latency | None:
         theirs = [Times(**times) for times in message["times"]]
         images = min(len(own), len(theirs))
         both = [times[len(times) - images :] for times in (own, theirs)]
-        return latency(both if peer.rank == 0 else both[::-1])
+        return both if peer.rank == 0 else both[::-1]
     except (KeyError, TypeError, ValueError) as error:
         raise PeerLost("the other device has ended without its times") from error

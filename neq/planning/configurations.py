@@ -6,13 +6,15 @@ and memory setting change only what that costs.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal
 
-from neq.config import Config
+from neq.config import POLICIES, Config
 from neq.config.catalog import is_pretrained
+from neq.config.keys import flatten_file
+from neq.utils.errors import UserError
 
 NormMode = Literal["train", "frontier", "frozen"]
 # Settings that fix what trains: a plan then compares no shares.
@@ -22,6 +24,8 @@ PLANNED = (
     *SELECTING,
     *("norm_mode", "ghost_batch_size", "saved_precision", "micro_batch_size", "checkpoint_segments"),
 )
+# Settings that a plan always chooses, for which nothing can be given.
+DECIDED = ("checkpoint_cuts", "test_batch_size")
 # Images of ghost batches that are compared, where the user names none.
 GHOSTS = (32, 16)
 
@@ -131,6 +135,42 @@ class Space:
             if rule.ghost_batch is not None:
                 sizes.add(rule.ghost_batch)
         return sorted(sizes, reverse=True)
+
+
+def with_policy(base: Mapping[str, object], overrides: Mapping[str, object]) -> dict[str, object]:
+    """The overrides of a planned run, by the policy auto where none is given.
+
+    Args:
+        base: the file that the run starts from; what selects in it counts as not given.
+        overrides: settings that are given.
+    """
+    if not overrides.keys().isdisjoint(SELECTING):
+        return dict(overrides)
+    chosen = {**overrides, "neuron_selection": "auto"}
+    net = {**flatten_file(base), **chosen}
+    if not is_pretrained(str(net.get("net_name")), str(net.get("weights") or "default")):
+        # Frozen norms, which auto brings, need statistics of images.
+        chosen.setdefault("norm_mode", "frontier")
+    return chosen
+
+
+def check_planned(config: Config, given: Collection[str]) -> None:
+    """Checks that the configurations of a run can be estimated.
+
+    Args:
+        config: of the run.
+        given: settings that the plan does not change.
+
+    Raises:
+        UserError: they cannot.
+    """
+    neq, policy = config.NEq_config, POLICIES[config.NEq_config.neuron_selection]
+    is_fixed = any(name in given for name in SELECTING)
+    if is_fixed and not policy.may_initialize and neq.budget_unit != "bytes":
+        raise UserError(
+            f"a plan with policy {policy.name} needs a budget in bytes, since it chooses in training; "
+            "give --budget SIZE, as 8MiB, or leave out policy and budget"
+        )
 
 
 def settings_of(configuration: Configuration, batch_size: int, cuts: Sequence[str]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,10 +11,16 @@ import torch
 from torch import nn
 
 from neq.budget import CostModel, StepSpec, marginal_costs
+from neq.config import Config
 from neq.data import Data
-from neq.experiment.run import open_run_data
+from neq.experiment.run import Notes, Stopping, open_run_data, run_training
+from neq.experiment.time_limit import Deadline
 from neq.networks.neurons import neuron_table
-from neq.training import EpochReport, forget_peak_memory, peak_memory
+from neq.planning.rules import Limits
+from neq.runs import load_run
+from neq.training import EpochReport, Tracker, forget_peak_memory, peak_memory
+from neq.utils.device import pick_device
+from neq.utils.errors import UserError
 
 
 class MemoryExceeded(RuntimeError):
@@ -48,17 +54,19 @@ class MemoryLimit:
 
     def __init__(self, limit: int, device: torch.device) -> None:
         self._limit, self._device = limit, device
-        self._start = self.used = 0
+        self._start: int | None = None
+        self.used = 0
 
     @contextmanager
     def open_data(self, *arguments: Any) -> Iterator[Data]:
-        """`open_run_data`; what the process holds then is where counting starts."""
+        """`open_run_data`; what the process holds then, the first time, is where counting starts."""
         _load_libraries(self._device)
         with open_run_data(*arguments) as data:
             data.fill_cache()
             gc.collect()
-            forget_peak_memory(self._device)
-            self._start, _ = peak_memory(self._device)
+            if self._start is None:
+                forget_peak_memory(self._device)
+                self._start, _ = peak_memory(self._device)
             if self._device.type == "cuda":  # torch raises where more is asked for
                 _, total = torch.cuda.mem_get_info(self._device)
                 share = min(1.0, (self._start + self._limit) / total)
@@ -78,9 +86,47 @@ class MemoryLimit:
 
     def check(self) -> None:
         """Raises MemoryExceeded if the limit is; also for passes that are no steps."""
+        assert self._start is not None, "the run's data were not opened by this limit"
         self.used = max(self.used, peak_memory(self._device)[0] - self._start)
         if self.used > self._limit:
             raise MemoryExceeded(self.used, self._limit)
+
+
+def hold(
+    config: Config, limits: Limits, trackers: Sequence[Tracker], notes: Notes, stopping: Stopping
+) -> None:
+    """Trains a run as its settings have it, within limits.
+
+    Args:
+        config: of the run.
+        limits: its time counts from now on; a run that it ends keeps its best epoch.
+        trackers, notes, stopping: as of `run_training`.
+
+    Raises:
+        UserError: it takes more memory, or no epoch ends in time.
+        Others: as of `run_training`.
+    """
+    limit = MemoryLimit(limits.memory, pick_device(config.device))
+    deadline = Deadline(limits.deadline, is_strict=True)
+    try:
+        folder = run_training(
+            config,
+            trackers=(limit, deadline, *trackers),
+            notes=notes,
+            opened=limit.open_data,
+            stopping=stopping,
+            checks=(limit.check,),
+        )
+    except MemoryExceeded as error:
+        raise UserError(
+            f"{error}; objective {config.objective!r} has no plans: give it a micro_batch_size, or all tasks "
+            "more memory"
+        ) from None
+    if deadline.is_over and not load_run(folder).metrics:
+        raise UserError(
+            f"the deadline of {limits.deadline:.0f} s was over before the first epoch ended; the same "
+            "command continues it for as long again, or give a longer one and another --out"
+        )
 
 
 def _load_libraries(device: torch.device) -> None:

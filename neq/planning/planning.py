@@ -9,12 +9,13 @@ from pathlib import Path
 
 import torch
 
-from neq.config import POLICIES, Config, resolve
+from neq.config import resolve
 from neq.experiment.run import RUNS, open_run, open_run_data
-from neq.planning.configurations import PLANNED, SELECTING, Configuration, Learning, Space, space_of
+from neq.planning.configurations import PLANNED, Configuration, Space, check_planned, space_of
 from neq.planning.device_plan import DevicePlan, PlannedRow
 from neq.planning.estimate import Estimator
-from neq.planning.probing import MOST_PROBES, SHARE, Gain, best_plan, probe
+from neq.planning.gain import Gain
+from neq.planning.probing import SHARE, best_plan, probe
 from neq.planning.rules import Limits, Row, check_any, choose, judge
 from neq.runs.identity import plain_identity
 from neq.training import Training
@@ -63,7 +64,7 @@ def open_planner(
     resolved = resolve(base, overrides)
     for line in resolved.notes:
         notes(line)
-    _check(resolved.config, given)
+    check_planned(resolved.config, given)
     with open_run(resolved.config, runs, notes, open_run_data) as (run, _):
         tight = run.device.type == "cpu" and can_give_back()
         space = space_of(resolved.config, given, run.step_spec().batch_size, tight)
@@ -102,17 +103,14 @@ class Planner:
         """
         if not self.run.data.counts["validation"]:
             raise UserError("--probe compares validation accuracies; leave out --use_validation 0")
-        configurations, first = self.configurations, dict[Learning, int]()
-        for number in plan.order:
-            first.setdefault(configurations[number].learning, number)
-        numbers = list(first.values())[:MOST_PROBES]
+        configurations, numbers = self.configurations, list(plan.alternatives.values())
         seconds = SHARE * plan.limits.deadline / len(numbers)
         gains = {}
         for number in numbers:
             row, learning = plan.rows[number], configurations[number].learning
             run, choice = self.estimator.variant(row.settings), self.estimator.allocation(learning)
-            gains[number] = probe(run, choice, seconds, row.peak or 0)
-        best = best_plan(gains)
+            gains[number] = probe(run, choice, seconds)
+        best = best_plan(gains, {number: plan.peak(number) for number in numbers})
         return replace(plan, order=(best, *(number for number in plan.order if number != best))), gains
 
     def plan(self, limits: Limits) -> DevicePlan:
@@ -133,25 +131,6 @@ class Planner:
             rows=tuple(_planned(self.estimator, row, limits, numbers) for row in rows),
             order=tuple(numbers[row.configuration] for row in choose(rows, space)),
             given=tuple(name for name in PLANNED if name in self.given),
-        )
-
-
-def _check(config: Config, given: Collection[str]) -> None:
-    """Checks that the configurations of a run can be estimated.
-
-    Args:
-        config: of the run.
-        given: settings that the plan does not change.
-
-    Raises:
-        UserError: they cannot.
-    """
-    neq, policy = config.NEq_config, POLICIES[config.NEq_config.neuron_selection]
-    is_fixed = any(name in given for name in SELECTING)
-    if is_fixed and not policy.may_initialize and neq.budget_unit != "bytes":
-        raise UserError(
-            f"a plan with policy {policy.name} needs a budget in bytes, since it chooses in training; "
-            "give --budget SIZE, as 8MiB, or leave out policy and budget"
         )
 
 

@@ -1,4 +1,4 @@
-"""The accuracy profiler: which of the plans that fit gains most on validation in the same short time.
+"""Probes: which of the plans that fit gains most on validation in the same short time.
 
 Each plan trains from the same network for equal time, evaluation included. Its gain is that of validation
 top-1 per second; one within the noise of the split counts as none, and of gains that noise does not tell
@@ -9,13 +9,12 @@ Source: Xu et al., MPOptimizer, FGCS 164 (2025) 107600 (gain per second of each 
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from neq.backward import Plan
 from neq.budget import Allocation
+from neq.planning.gain import Gain
 from neq.training import Training, make_plan
 from neq.training.epoch_state import EpochState
 from neq.training.evaluation import evaluate
@@ -25,62 +24,32 @@ from neq.training.rate_search import grid
 from neq.training.steps import Epoch, batches_from, is_finite, seed_dropout, train_step
 from neq.training.unchanged import unchanged
 
-MOST_PROBES = 8
 # The most of a deadline that all probes take.
 SHARE = 0.15
 # Steps whose losses are kept, more than a probe can take.
 _MOST_STEPS = 100_000
 
 
-@dataclass(frozen=True)
-class Gain:
-    """What a plan gained.
-
-    Args:
-        before, after: validation top-1, 0 to 1.
-        seconds: that it took.
-        images: of the validation split.
-        peak: predicted bytes of the plan.
-    """
-
-    before: float
-    after: float
-    seconds: float
-    images: int
-    peak: int
-
-    @property
-    def noise(self) -> float:
-        """The standard error of a top-1 p on n images, sqrt(p (1 - p) / n), of that after."""
-        return math.sqrt(self.after * (1 - self.after) / self.images)
-
-    @property
-    def rate(self) -> float:
-        """Gain per second; 0 within the noise."""
-        gain = self.after - self.before
-        return gain / self.seconds if gain > self.noise else 0.0
-
-
-def best_plan(gains: Mapping[int, Gain]) -> int:
+def best_plan(gains: Mapping[int, Gain], peaks: Mapping[int, int]) -> int:
     """The number of the plan to run: the highest rate, or the least memory within its standard error.
 
     Args:
         gains: by number, in the order of preference.
+        peaks: predicted bytes, by number.
     """
     best = max(gains.values(), key=lambda gain: gain.rate)
     least = best.rate - best.noise / best.seconds
     tied = [number for number, gain in gains.items() if gain.rate >= least]
-    return min(tied, key=lambda number: gains[number].peak)
+    return min(tied, key=lambda number: peaks[number])
 
 
-def probe(run: Training, choice: Allocation, seconds: float, peak: int) -> Gain:
+def probe(run: Training, choice: Allocation, seconds: float) -> Gain:
     """Trains for a time and evaluates; network, task and random streams are left as they were.
 
     Args:
         run: with the settings of the plan.
         choice: the neurons that train.
         seconds: for steps and evaluation.
-        peak: predicted bytes of the plan.
     """
     plan = make_plan(run, run.main_policy, choice.chosen)
     with unchanged(run, plan):
@@ -90,7 +59,7 @@ def probe(run: Training, choice: Allocation, seconds: float, peak: int) -> Gain:
         is_finite = _trained(run, plan, choice, seconds - 2 * evaluation)
         after = evaluate(run, "validation")["top1"] / 100 if is_finite else before
         took = time.perf_counter() - started - evaluation
-    return Gain(before, after, took, run.data.counts["validation"], peak)
+    return Gain(before, after, took, run.data.counts["validation"])
 
 
 def _trained(run: Training, plan: Plan, choice: Allocation, seconds: float) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
@@ -16,8 +18,11 @@ from neq.data import Data
 from neq.experiment.network import open_network
 from neq.experiment.run import Notes, Stopping, never, no_notes, open_run_data, run_training
 from neq.planning.delta import DeltaStore, kept_whole
+from neq.planning.limit import hold
+from neq.planning.planned_task import Following, Hooks, PlannedTask, plan_path
 from neq.planning.sequence import Stage, TaskSequence
 from neq.planning.sequence_record import LOCK, SequenceRecord, StageResult, open_record
+from neq.planning.task_plan import TaskPlan
 from neq.results.best_network import load_best
 from neq.runs import load_run
 from neq.runs.layout import IDENTITY
@@ -28,17 +33,26 @@ from neq.utils.device import pick_device
 from neq.utils.errors import UserError
 
 STORED = "stored"  # the folder of delta checkpoints
-# Called before a stage is trained; the tracker that follows its run.
-Following = Callable[[Stage, Config], AbstractContextManager[Tracker]]
+
+
+def no_tracker(stage: Stage, config: Config) -> AbstractContextManager[Tracker | None]:
+    """A `follow` without a tracker."""
+    return nullcontext()
+
+
+def nothing() -> None:
+    """A `between` that stays in this process."""
 
 
 def retrain(
     sequence: TaskSequence,
     out: Path,
     *,
-    follow: Following | None = None,
+    follow: Following = no_tracker,
     notes: Notes = no_notes,
     stopping: Stopping = never,
+    between: Callable[[], None] = nothing,
+    since: float | None = None,
 ) -> SequenceRecord:
     """Trains and evaluates every stage that the folder does not hold yet, in order.
 
@@ -48,10 +62,13 @@ def retrain(
         follow: opens a tracker for each run.
         notes: called with each line for the user.
         stopping: as of `run_training`.
+        between: under limits, called where what comes next needs a process of its own: memory that a process
+            has taken counts. It may replace the process by one that makes the same call.
+        since: when the deadline of the next task began, by time.monotonic; None: now.
 
     Raises:
         UserError: a mistake in the sequence, data that are missing or have other classes, or a folder that
-            holds something else; nothing is written.
+            holds something else: nothing is written; or limits that a task does not keep.
         Others: as of `run_training`; the same call continues.
     """
     record = open_record(sequence, out)
@@ -61,10 +78,15 @@ def retrain(
     with _locked(out):
         record = open_record(sequence, out)  # another process may have added to it
         record.write()
+        hooks = Hooks(follow, notes, stopping, between)
         for number in range(len(record.stages), len(sequence.stages)):
-            config = _trained(sequence, number, out, follow, notes, stopping)
+            began = time.monotonic() if since is None else since
+            config = _trained(sequence, number, out, began, hooks)
             _evaluate(sequence, record, number, config)
             record.write()
+            since = None
+            if sequence.limits is not None and number + 1 < len(sequence.stages):
+                between()
     return record
 
 
@@ -104,16 +126,9 @@ def _locked(out: Path) -> Iterator[None]:
         raise UserError(f"another process is retraining in {out}; wait for it to end") from None
 
 
-def _trained(
-    sequence: TaskSequence,
-    number: int,
-    out: Path,
-    follow: Following | None,
-    notes: Notes,
-    stopping: Stopping,
-) -> Config:
+def _trained(sequence: TaskSequence, number: int, out: Path, since: float, hooks: Hooks) -> Config:
     """Trains a stage, or resumes it, from the best weights of the stage before; returns its configuration."""
-    stage = sequence.stages[number]
+    stage, notes = sequence.stages[number], hooks.notes
     before = sequence.stages[number - 1] if number else None
     weights = load_run(out / before.name).best_weights.resolve() if before and before.trains else None
     resolved = sequence.config(stage, weights)
@@ -122,13 +137,19 @@ def _trained(
     notes(f"{stage.name}: {number + 1} of {len(sequence.stages)}")
     for line in resolved.notes:
         notes(line)
+    if sequence.is_planned(stage):
+        return PlannedTask(sequence, number, weights, out, since, hooks).train()
     folder = out / stage.name
     config = resolved.config.model_copy(
         update={"run_dir": str(folder), "resume": (folder / IDENTITY).exists()}
     )
-    with follow(stage, config) if follow else nullcontext() as tracker:
+    limits = sequence.limits.limits if sequence.limits and sequence.is_limited(stage) else None
+    with hooks.follow(stage, config) as tracker:
         trackers = () if tracker is None else (tracker,)
-        run_training(config, trackers=trackers, notes=notes, stopping=stopping)
+        if limits is None:
+            run_training(config, trackers=trackers, notes=notes, stopping=hooks.stopping)
+        else:
+            hold(config, limits, trackers, notes, hooks.stopping)
     return config
 
 
@@ -155,7 +176,11 @@ def _evaluate(sequence: TaskSequence, record: SequenceRecord, number: int, confi
     if stage.trains and config.objective != "classification":
         online = load_run(out / stage.name).metrics[0]["train"]["train/top1"]
     objective = config.objective if stage.trains else ""
-    record.stages.append(StageResult(stage.name, stage.task, objective, top1, online, stored))
+    path = plan_path(out, stage)
+    plans: list[Mapping[str, Any]] = []
+    if sequence.is_planned(stage):
+        plans += TaskPlan.read(path).ran()
+    record.stages.append(StageResult(stage.name, stage.task, objective, top1, online, stored, plans))
 
 
 def _compare(sequence: TaskSequence, record: SequenceRecord, stage: Stage) -> None:

@@ -13,13 +13,15 @@ from typing import Any
 from neq.config import OBJECTIVES, POLICIES, Config, Resolved, configs_folder, find_config, read_yaml, resolve
 from neq.config.catalog import is_pretrained
 from neq.config.flags import default_config
-from neq.config.keys import flatten_overrides
+from neq.config.keys import flatten_file, flatten_overrides
+from neq.planning.configurations import DECIDED, check_planned, with_policy
+from neq.planning.task_limits import TaskLimits, read_task_limits
 from neq.utils.errors import UserError, shown, unknown_name
 
 SOURCE = "source"
 # Training, validation and test: of the photos of every data set that sequences divide anew.
 SHARES = (0.3, 0.2, 0.5)
-_KEYS = ("name", "config_file", "common", "source", "tasks", "store_rate")
+_KEYS = ("name", "config_file", "common", "source", "tasks", "store_rate", "plan")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 # Settings that the sequence decides, and those that all tasks share, so that no photo changes its split.
 _REFUSED = ("run_dir", "resume", "train_part")
@@ -62,6 +64,8 @@ class TaskSequence:
         stages: the source, then the runs of the tasks.
         flags: settings that win over all others, by key.
         store_rate: share of the changed values that each delta checkpoint keeps; None: none are written.
+        limits: that every task is planned for; None: runs are as the settings have them.
+        names_config: whether `config_file` was named, so that a plan does not change what it sets.
     """
 
     name: str
@@ -70,10 +74,31 @@ class TaskSequence:
     stages: tuple[Stage, ...]
     flags: Settings
     store_rate: float | None = None
+    limits: TaskLimits | None = None
+    names_config: bool = False
 
     @cached_property
-    def _base(self) -> Settings:
+    def base(self) -> Settings:
+        """The file that every run starts from."""
         return read_yaml(find_config(self.config_file))
+
+    def is_limited(self, stage: Stage) -> bool:
+        """Whether a stage is held within limits: every task is, the source is not."""
+        return self.limits is not None and stage.task != SOURCE
+
+    def is_planned(self, stage: Stage) -> bool:
+        """Whether a stage runs under a plan: a task that learns from labels."""
+        return self.is_limited(stage) and self.config(stage).config.objective == "classification"
+
+    def planned_settings(self, stage: Stage, weights: Path | None = None) -> dict[str, object]:
+        """The settings that win over the file's in a run that is planned, by key."""
+        settings = self._settings(stage.settings, weights)
+        return settings if self.names_config else with_policy(self.base, settings)
+
+    def given(self, stage: Stage) -> frozenset[str]:
+        """The settings of a stage that its plan does not change."""
+        file = flatten_file(self.base) if self.names_config else {}
+        return frozenset({*self.common, *self.flags, *stage.settings, *file})
 
     def config(self, stage: Stage, weights: Path | None = None) -> Resolved:
         """The configuration of a stage's run.
@@ -92,8 +117,11 @@ class TaskSequence:
         return self._resolved({key: value for key, value in stage.data.items() if key != "objective"}).config
 
     def _resolved(self, settings: Settings, weights: Path | None = None) -> Resolved:
+        return resolve(self.base, self._settings(settings, weights))
+
+    def _settings(self, settings: Settings, weights: Path | None = None) -> dict[str, object]:
         start = {} if weights is None else {"weights": str(weights), "weights_key": None}
-        return resolve(self._base, {**_layered(_layered(self.common, settings), self.flags), **start})
+        return {**_layered(_layered(self.common, settings), self.flags), **start}
 
 
 def find_sequence(name: str) -> Path:
@@ -111,7 +139,10 @@ def find_sequence(name: str) -> Path:
 
 
 def read_sequence(
-    path: str | os.PathLike[str], flags: Settings | None = None, config_file: str | None = None
+    path: str | os.PathLike[str],
+    flags: Settings | None = None,
+    config_file: str | None = None,
+    limits: TaskLimits | None = None,
 ) -> TaskSequence:
     """Reads a file of a sequence; every run's configuration is resolved once, so that all mistakes show.
 
@@ -119,6 +150,7 @@ def read_sequence(
         path: of the YAML file.
         flags: settings that win over the file's, by key.
         config_file: the configuration that runs start from, in place of the file's.
+        limits: that tasks are planned for, in place of the file's.
 
     Raises:
         UserError: one line for the first mistake: file, task, key, what was given, what is allowed.
@@ -126,6 +158,8 @@ def read_sequence(
     given = read_yaml(path)
     try:
         sequence = _sequence(given, Path(path).stem, flags or {}, config_file)
+        if limits is not None:
+            sequence = replace(sequence, limits=limits)
         for stage in sequence.stages:
             _check(sequence, stage)
     except UserError as error:
@@ -157,7 +191,8 @@ def _sequence(given: Settings, stem: str, flags: Settings, config_file: str | No
     if name is not None and not (isinstance(name, str) and _NAME.fullmatch(name)):
         raise UserError(f"name {shown(name)} is not allowed: letters, digits and . _ + - are expected")
     numbered = tuple(replace(stage, name=f"{at:02}_{stage.name}") for at, stage in enumerate(stages))
-    return TaskSequence(name or stem, file, common, numbered, flags, rate)
+    limits, is_named = read_task_limits(given.get("plan")), bool(config_file or given.get("config_file"))
+    return TaskSequence(name or stem, file, common, numbered, flags, rate, limits, is_named)
 
 
 def _task(given: dict[str, object], number: int, common: Settings) -> list[Stage]:
@@ -210,6 +245,12 @@ def _check(sequence: TaskSequence, stage: Stage) -> None:
         sequence.data(stage)
     except UserError as error:
         raise UserError(f"{name}: {error}") from None
+    if sequence.is_planned(stage):
+        decided = next((key for key in DECIDED if key in sequence.given(stage)), None)
+        if decided is not None:
+            raise UserError(f"{name}: {decided} is not allowed with a plan, which decides it; leave it out")
+        planned = resolve(sequence.base, sequence.planned_settings(stage)).config
+        check_planned(planned, sequence.given(stage))
     net = config.net_config
     if not stage.trains and not is_pretrained(net.net_name, net.weights):
         raise UserError(

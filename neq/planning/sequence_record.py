@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from neq.planning.sequence import TaskSequence
+from neq.planning.sequence import Stage, TaskSequence
+from neq.planning.task_plan import OVER
 from neq.runs.identity import plain_identity
 from neq.runs.stored_run import read_object
 from neq.utils.atomic_files import write_text
@@ -34,6 +37,7 @@ class StageResult:
         top1: of the network after it, in per cent, on the test photos of each task so far.
         online_top1: of an objective without labels: accuracy of the predictions made before each step.
         stored: of a delta checkpoint: its file, bytes, values, and top-1 on the task after reloading.
+        plans: that it was trained under, in order (`TaskPlan.ran`); none where it was not planned.
     """
 
     name: str
@@ -42,6 +46,7 @@ class StageResult:
     top1: Accuracies
     online_top1: float | None = None
     stored: Mapping[str, Any] | None = None
+    plans: list[Mapping[str, Any]] = field(default_factory=list)
 
 
 @dataclass
@@ -87,6 +92,33 @@ class SequenceRecord:
             ),
         ]
 
+    def plan_rows(self) -> list[list[str]]:
+        """Header and rows of the table of plans: what each task ran under, when, and what that took."""
+        header = ["task", "epochs", "learns", "images", "segments", "memory", "MiB", "used", "s"]
+        return [[*header, ""], *(row for stage in self.stages for row in _plan_rows(stage))]
+
+
+def _plan_rows(stage: StageResult) -> Iterator[list[str]]:
+    """A row for windows in a row under one plan."""
+    spans = [
+        list(windows) for _, windows in groupby(stage.plans, lambda each: (each["row"], each["explored"]))
+    ]
+    begins = [windows[0]["epoch"] for windows in spans]
+    for windows, first, end in zip(spans, begins, [*begins[1:], math.inf], strict=False):
+        window, settings = windows[-1], windows[-1]["settings"]
+        yield [
+            stage.name,
+            f"from {first}" if end == math.inf else f"{first} to {end - 1}" if end > first else "none",
+            window["learns"],
+            str(settings.get("micro_batch_size", "all")),
+            str(1 + len(settings.get("checkpoint_cuts", ()))),
+            settings["memory"],
+            f"{window['peak'] / 2**20:,.1f}",
+            f"{max(each['used'] for each in windows) / 2**20:,.1f}",
+            f"{sum(each['seconds'] for each in windows):,.0f}",
+            ", ".join(["explored"] * window["explored"] + [window["ended"]] * (window["ended"] != OVER)),
+        ]
+
 
 def open_record(sequence: TaskSequence, folder: Path) -> SequenceRecord:
     """The record of a sequence in a folder; an empty one where there is none yet. Writes nothing.
@@ -95,7 +127,8 @@ def open_record(sequence: TaskSequence, folder: Path) -> SequenceRecord:
         UserError: the folder holds something else, or stages that were begun with other settings.
     """
     plan = [
-        {"name": stage.name, **plain_identity(sequence.config(stage).config)} for stage in sequence.stages
+        {"name": stage.name, **plain_identity(sequence.config(stage).config), **_limits(sequence, stage)}
+        for stage in sequence.stages
     ]
     path = folder / RECORD
     if not path.exists():
@@ -123,6 +156,12 @@ def open_record(sequence: TaskSequence, folder: Path) -> SequenceRecord:
             )
     record.plan = plan
     return record
+
+
+def _limits(sequence: TaskSequence, stage: Stage) -> dict[str, Any]:
+    """The limits of a stage, by key; none where it has none."""
+    limits = sequence.limits if sequence.is_limited(stage) else None
+    return {} if limits is None else limits.identity
 
 
 def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:

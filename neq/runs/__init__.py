@@ -10,6 +10,7 @@ from neq.runs.record import RunIsBusy, RunRecord
 from neq.runs.record_header import RecordHeader, Stretch, SweepCell
 from neq.runs.selection_file import read_selection
 from neq.runs.stored_run import StoredRun, load_run, read_metrics, read_summary
+from neq.runs.tensorboard import TensorBoardMirror, check_tensorboard
 from neq.runs.wandb import WandbMirror, wandb_cell, why_no_wandb
 
 __all__ = [
@@ -21,7 +22,9 @@ __all__ = [
     "StoredRun",
     "Stretch",
     "SweepCell",
+    "TensorBoardMirror",
     "WandbMirror",
+    "check_tensorboard",
     "current_environment",
     "differences",
     "differences_line",

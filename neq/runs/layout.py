@@ -17,6 +17,7 @@ SELECTION = "selection"  # folder, see neq.runs.selection_file
 CURVES, SELECTION_PICTURE = "curves.png", "selection.png"
 EVALUATION = "evaluation.safetensors"  # outputs on the test split, see neq.results.evaluation
 SPEED = "speed.json"  # measured inference, see neq.results.report.speed
+TENSORBOARD = "tensorboard"  # event files of TensorBoard
 WANDB = "wandb.json"  # which W&B run mirrors this one
 LOCK = ".lock"
 BEST_WEIGHTS = "best.safetensors"  # in the folder of checkpoints, and in a copy of the best network
@@ -24,7 +25,7 @@ BEST_WEIGHTS = "best.safetensors"  # in the folder of checkpoints, and in a copy
 # All that a run writes, the lock apart. What makes it a run comes first, and is removed first.
 CONTENT = (
     *(IDENTITY, RECORD, CONFIG, CLASSES, RECIPE, METRICS, SUMMARY, CHECKPOINTS),
-    *(SELECTION, CURVES, SELECTION_PICTURE, EVALUATION, SPEED, WANDB),
+    *(SELECTION, CURVES, SELECTION_PICTURE, EVALUATION, SPEED, TENSORBOARD, WANDB),
 )
 # The part that cannot be written again without training.
 RESULTS = frozenset({SUMMARY, METRICS, CHECKPOINTS})

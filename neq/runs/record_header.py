@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,22 @@ class Stretch:
         environment: that computed it.
         epoch: in which it begins, from 0.
         step: of that epoch, from 0.
+        settings: by key, those under which its steps are taken in place of the run's own.
     """
 
     environment: Environment
     epoch: int = 0
     step: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def begin(self) -> tuple[int, int]:
         """Epoch and step, to compare."""
         return self.epoch, self.step
+
+    def is_like(self, other: Stretch) -> bool:
+        """Whether both have the same environment and settings."""
+        return (self.environment, self.settings) == (other.environment, other.settings)
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ class RecordHeader:
             stretch: that begins; what earlier ones computed from there on is dropped and computed again.
         """
         kept = tuple(former for former in self.stretches if former.begin < stretch.begin)
-        if not kept or kept[-1].environment != stretch.environment:
+        if not kept or not kept[-1].is_like(stretch):
             kept += (stretch,)
         return replace(self, stretches=kept)
 
@@ -95,7 +101,13 @@ class RecordHeader:
         content = {
             "format": FORMAT,
             "environments": [
-                {"epoch": one.epoch, "step": one.step, **one.environment.to_json()} for one in self.stretches
+                {
+                    "epoch": one.epoch,
+                    "step": one.step,
+                    **one.environment.to_json(),
+                    **({"settings": one.settings} if one.settings else {}),
+                }
+                for one in self.stretches
             ],
             "sweeps": [{"sweep": one.sweep, "cell": one.cell} for one in self.sweeps],
         }
@@ -139,4 +151,5 @@ def read_header(folder: Path) -> RecordHeader:
 
 
 def _stretch(values: Mapping[str, Any]) -> Stretch:
-    return Stretch(Environment.from_json(values), int(values["epoch"]), int(values["step"]))
+    environment, settings = Environment.from_json(values), dict(values.get("settings", {}))
+    return Stretch(environment, int(values["epoch"]), int(values["step"]), settings)

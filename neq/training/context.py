@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
@@ -54,7 +54,7 @@ class Progress:
     Args:
         epoch: the next one, or the one that is interrupted.
         policy: name of the one that chose the last epoch's neurons.
-        chosen: the last epoch's neurons, bool [N].
+        chosen: the last epoch's neurons, bool [N]; none where the next epoch chooses anew.
         optimizer: the last epoch's optimizer state of the network's parameters, by name.
         task_optimizer: the same of the task's own parameters.
         velocity: under the velocity policy.
@@ -71,6 +71,7 @@ class Progress:
         averages: of the weights, under `ema_decay`.
         epoch_state: of the interrupted epoch, if one is. Then `optimizer` is the state after its last step;
             everything else is as it was before the epoch.
+        step_settings: by key, those that the last steps were taken under in place of the run's own.
     """
 
     epoch: int = 0
@@ -90,6 +91,17 @@ class Progress:
     rate_trials: list[dict[str, Any]] = field(default_factory=list)
     averages: Averages | None = None
     epoch_state: EpochState | None = None
+    step_settings: dict[str, Any] = field(default_factory=dict)
+
+    def take_settings(self, settings: Mapping[str, Any]) -> None:
+        """Takes further steps under these settings; under others, what the former chose is dropped.
+
+        Args:
+            settings: as of `step_settings`. An epoch that other ones interrupted begins anew.
+        """
+        if self.step_settings != settings:
+            self.chosen = self.epoch_state = None
+        self.step_settings = dict(settings)
 
     def state(self) -> dict[str, Any]:
         """Plain values and tensors, as a checkpoint holds them."""
@@ -313,7 +325,8 @@ def choose_neurons(run: Training, progress: Progress, epoch: int) -> Allocation:
     allocator = run.allocator(policy)
     settings = run.config.NEq_config
     later = epoch - (run.initial_epochs if epoch >= run.initial_epochs else 1)
-    if policy.name == progress.policy and not _chooses_again(policy, settings.choose_every, later):
+    is_kept = policy.name == progress.policy and progress.chosen is not None
+    if is_kept and not _chooses_again(policy, settings.choose_every, later):
         assert progress.chosen is not None
         return allocator.keep(policy, progress.chosen)
     stream = generator(run.config.manual_seed, "selection", epoch)

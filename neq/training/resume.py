@@ -84,7 +84,8 @@ def _holds(run: Training, progress: Progress) -> dict[str, bool]:
     found = {
         "epoch": type(progress.epoch) is int and 0 <= progress.epoch <= epochs - (epoch_state is not None),
         "chosen": progress.chosen is None or _is_choice(run, progress.chosen),
-        "policy": (progress.policy is None) == (progress.chosen is None),
+        "policy": (progress.policy is None) == (progress.chosen is None)
+        or (progress.chosen is None and bool(progress.step_settings)),
         "optimizer": all(_of_parameter(run, name, each) for name, each in progress.optimizer.items()),
         "task_optimizer": all(
             value.shape in (run.task.extra_parameters()[name].shape, ())
@@ -100,6 +101,7 @@ def _holds(run: Training, progress: Progress) -> dict[str, bool]:
         "trained_beside_max": all(type(value) is int for value in progress.trained_beside_max.values()),
     }
     found |= {
+        "step_settings": all(isinstance(name, str) for name in progress.step_settings),
         "base_lr": isinstance(progress.base_lr, float | None),
         "rate_trials": all(
             isinstance(value, int | float | None)

@@ -1,4 +1,4 @@
-"""Compressed networks: names `compressed:FOLDER`."""
+"""Compressed networks: names `compressed:FOLDER`, and those of what a compression may be told."""
 
 from __future__ import annotations
 
@@ -12,6 +12,12 @@ from neq.utils.errors import UserError, shown
 # What a run records in place of a folder's path, which its weights name.
 RECORDED = "file"
 _FILE = "best.safetensors"
+# What pruning ranks neurons by, see `neq.compression.pruning`.
+IMPORTANCES = ("magnitude", "taylor", "velocity", "velocity-least", "random")
+# The int8 forms of what is deployed, see `neq.compression.deployment`.
+FORMS = ("dynamic", "static", "mixed")
+# How dense convs are factorized, and among which weights the smallest become zero.
+DENSE, SCOPES = ("tucker2", "cp"), ("global", "layer")
 
 
 def describe(name: str) -> Mapping[str, object]:

@@ -6,6 +6,7 @@ from benchmarks.compression import METHODS, main
 from benchmarks.compression_table import table
 from benchmarks.transfer_report import Report
 from neq.compression import compress, read_start
+from neq.compression.make import inputs_of
 from neq.compression.run_images import open_images
 from neq.results.best_network import load_best
 from tests.benchmarks.pages import ROOT, table_of
@@ -37,12 +38,9 @@ def test_a_method_is_measured_once_and_continues(tiny_run, tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in METHODS if "50 %" in name])
 def test_methods_are_what_they_are_called(tiny_run, name):
-    import torch
-
     best = load_best(tiny_run)
-    image = torch.zeros(1, 3, best.image_size, best.image_size)
     with open_images(best) as images:
-        made = compress(read_start(best), METHODS[name], image, images.batches)
+        made = compress(read_start(best), METHODS[name], inputs_of(best, images))
     names = [each.name for each in made.recipe.transforms]
     expected = {"prune": "widths", "low_rank": "low_rank", "sparsify": "sparse"}
     assert names == [expected[step] for step in METHODS[name]]

@@ -111,6 +111,22 @@ def test_convolutions_work_on_copies_of_their_weight():
     assert none < one <= none + 2 * max(each.nbytes for each in model.plain_network.parameters())
 
 
+def test_pointwise_convolutions_of_few_images_work_on_no_copies(monkeypatch):
+    model, _ = model_of("mcunet-in1")
+    table = model.table
+    (last,) = [
+        layer for layer in table.layers if layer.name == max(table.layers, key=lambda one: one.order).name
+    ]
+    profile = model.profile({last.name: torch.arange(last.neurons)})
+
+    def copied(images, threads):
+        monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+        return profile.peak((images,), scratch=10) - profile.peak((images,), scratch=0)
+
+    assert copied(16, 1) == copied(16, 4)
+    assert copied(15, 1) < copied(15, 4)
+
+
 @pytest.mark.slow
 def test_the_trace_leaves_network_and_gradients_alone():
     model, selection = model_of("mcunet-in1")

@@ -76,6 +76,78 @@ def test_rounds_reach_the_share_step_by_step(tiny_run, tmp_path, monkeypatch):
     assert zeros("net") == pytest.approx(0.75, abs=0.01)
 
 
+@pytest.mark.slow
+def test_rewound_rounds_start_where_the_run_started(tiny_run, tmp_path, monkeypatch):
+    from neq.compression.movement import run_start
+
+    monkeypatch.chdir(tmp_path)
+    rounds = ["--sparsify", ".75", "--rewind", "--rounds", "2", *FINE_TUNE]
+    assert main(["compress", str(tiny_run), "--output", "net", *rounds]) == 0
+    start = run_start(load_best(tiny_run)).state_dict()
+    for folder, share in (("net-round-1", 0.5), ("net", 0.25)):
+        network = load_best(tmp_path / folder).network
+        names = [n for n, each in network.named_modules() if isinstance(each, torch.nn.Conv2d)]
+        weights = {f"{name}.weight": network.get_parameter(f"{name}.weight") for name in names}
+        kept = {name: each != 0 for name, each in weights.items()}
+        assert all(torch.equal(each, start[name] * kept[name]) for name, each in weights.items())
+        left = torch.cat([each.flatten() for each in kept.values()])
+        assert float(left.double().mean()) == pytest.approx(share, abs=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [["--prune", ".5", "--importance", "velocity"], ["--binarize"]])
+def test_what_is_made_is_exported_and_predicted_from(tiny_run, tmp_path, flags, monkeypatch, capsys):
+    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    assert main(["compress", str(tiny_run), "--output", "net", *flags, *FINE_TUNE]) == 0
+    run = capsys.readouterr().out.splitlines()[-1]
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "red.png")
+    for folder in ("net", run):
+        assert main(["export", folder, "--onnx", "net.onnx", "--force"]) == 0
+        assert main(["predict", folder, "red.png", "--top", "1"]) == 0
+    before, after = (load_best(tmp_path / each).network.state_dict() for each in ("net", run))
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.slow
+def test_an_int8_file_is_written_beside_its_figures(tiny_run, tmp_path, capsys):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    out = tmp_path / "net"
+    flags = ["--output", str(out), "--quantize", "static"]
+    assert main(["compress", str(tiny_run), *flags]) == 0
+    said = capsys.readouterr().out
+    told = json.loads((out / "compression.json").read_text())
+    int8, content = told["int8"], (out / "int8.onnx").read_bytes()
+    assert told["steps"] == {}
+    assert told["before"] == told["after"]  # the network itself is as it was
+    assert (int8["form"], int8["bytes"], int8["in_float"]) == ("static", len(content), [])
+    assert 0 <= int8["agreement"] <= 1
+    assert f"test top-1 {int8['test_top1']:.2f} %" in " ".join(said.split())
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
+    assert classes == list(load_best(tiny_run).classes)
+    assert main(["compress", str(tiny_run), *flags]) == 0
+    assert "is made already" in "".join(capsys.readouterr())
+    flags = ["--output", str(out), "--quantize", "dynamic", "--force"]
+    assert main(["compress", str(tiny_run), *flags]) == 0
+    assert json.loads((out / "compression.json").read_text())["int8"]["form"] == "dynamic"
+
+
+@pytest.mark.slow
+def test_pruning_by_velocity_is_made_from_the_run_alone(tiny_run, tmp_path, capsys):
+    net, pruned = str(tmp_path / "net"), tmp_path / "pruned"
+    flags = ["--output", net, "--prune", ".5", "--importance", "velocity"]
+    assert main(["compress", str(tiny_run), *flags]) == 0
+    assert load_recipe(tmp_path / "net").transforms[0].name == "widths"
+    flags = ["--output", str(pruned), "--prune", ".5", "--importance", "velocity-least"]
+    assert main(["compress", net, *flags]) == 2
+    assert "it was changed after training" in capsys.readouterr().err
+    assert not pruned.exists()
+
+
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [
@@ -85,7 +157,14 @@ def test_rounds_reach_the_share_step_by_step(tiny_run, tmp_path, monkeypatch):
         (["--attention", "se"], "names no layer; give KIND@LAYER"),
         (["--attention", "sa@blocks.1"], "'sa' is unknown"),
         (["--prune", ".5", "--rounds", "2"], "--rounds needs"),
-        (["--prune", ".5", "--low-rank", ".5", "--rounds", "2", "--fine-tune"], "are done once"),
+        (["--quantize", "static", "--fine-tune"], "give it in a command of its own"),
+        (["--quantize", "int4"], "int4"),
+        (["--quantize", "mixed", "--agreement", "2"], "a share above 0 and below 1"),
+        (["--sparsify", ".5", "--binarize"], "binary weights are not zero"),
+        (["--sparsify", ".5", "--binarize", "--rounds", "2", "--fine-tune"], "are done once"),
+        (["--prune", ".5", "--rewind"], "give it with that step alone"),
+        (["--prune", ".5", "--sparsify", ".5", "--rewind"], "give it with that step alone"),
+        (["--prune", ".5", "--low-rank", ".5", "--rounds", "2", "--fine-tune"], "done once"),
         (["--prune", ".5", "--fine-tune", "--base_lr", "-1"], "base_lr"),
         (["--prune", ".5", "--fine-tune", "--net_name", "mbv2"], "give settings alone"),
         (["--prune", ".5", "--fine-tune", "--epochs", "2"], "epochs"),

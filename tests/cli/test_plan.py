@@ -207,7 +207,7 @@ def test_planning_takes_its_part_of_the_deadline(monkeypatch):
     def execv(program, arguments):
         raise Replaced(*arguments)
 
-    monkeypatch.setattr("neq.cli.planned_train.os.execv", execv)
+    monkeypatch.setattr("neq.cli.next_process.os.execv", execv)
     monkeypatch.setattr("neq.cli.planned_train._made", lambda *_: Path("plan.json"))
     before = time.time()
     with pytest.raises(Replaced) as error:
@@ -217,3 +217,12 @@ def test_planning_takes_its_part_of_the_deadline(monkeypatch):
     with pytest.raises(Replaced) as error:
         main(["train", "--plan=auto", "--memory=1GiB", *SHORT])
     assert not any(each.startswith("--until") for each in error.value.args)
+
+
+def test_the_help_of_train_names_plans(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    assert "neq train --plan auto --memory SIZE" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(SystemExit):
+        main(["train", "--plan=auto", "--help"])
+    assert "--deadline TIME" in capsys.readouterr().out

@@ -9,10 +9,14 @@ import pytest
 from sklearn.datasets import load_digits
 
 import tests.planning.toy_network  # noqa: F401  (registers toy:NAME)
+from neq.budget.step_time import StepTime
 from neq.cli import main
 from tests.forked import NEQ, Forked
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+PLANNED = ["shift.yaml", "--plan", "auto", "--memory", "1GiB"]
 
 
 @pytest.fixture
@@ -81,6 +85,13 @@ def test_the_shipped_sequence_of_digits(
         (["shift.yaml", "--n_epoch", "1"], "'--n_epoch' is unknown; did you mean '--n_epochs'"),
         (["shift.yaml", "--out", "digits.npz"], "--out digits.npz is a file"),
         (["shift.yaml", "--out", "."], "and no sequence.json"),
+        (["shift.yaml", "--plan", "auto"], "--plan auto needs the limit that it is for; give --memory SIZE"),
+        (["shift.yaml", "--plan", "best"], "invalid choice: 'best'"),
+        (["shift.yaml", "--memory", "1GiB"], "memory '1GiB' is unknown. Allowed: fast, tight"),
+        (["shift.yaml", "--deadline", "9s"], "--deadline and --probe are those of a plan; give --plan auto"),
+        ([*PLANNED, "--deadline", "0"], "'0' is not allowed: a time is expected"),
+        ([*PLANNED, "--probe"], "--probe takes shares of the deadline; give --deadline TIME, as 10min"),
+        ([*PLANNED, "--checkpoint_cuts", "[a]"], "checkpoint_cuts is not allowed with a plan"),
     ],
 )
 def test_mistakes(arguments: list[str], text: str, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,6 +101,33 @@ def test_mistakes(arguments: list[str], text: str, file: Path, capsys: pytest.Ca
     assert text in error
     assert len(error.splitlines()) == 1
     assert sorted(file.parent.rglob("*")) == there
+
+
+@pytest.mark.slow
+def test_each_task_has_processes_of_its_own(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Replaced(BaseException):
+        pass
+
+    def execv(program: str, arguments: list[str]) -> None:
+        raise Replaced(*arguments)
+
+    monkeypatch.setattr("neq.cli.next_process.os.execv", execv)
+    monkeypatch.setattr("neq.planning.estimate.kept_step_time", lambda *_: StepTime(1e-5, 1e-12, 1e-12, 0.1))
+    file.write_text(file.read_text().replace("ratio: .5, ", "norm_mode: train, ") + "plan: {memory: 8GiB}\n")
+    flags = ["retrain", "shift.yaml", "--saved_precision", "exact", "--checkpoint_segments", "1"]
+    for _ in range(2):  # before the task, and between its planning and its training
+        with pytest.raises(Replaced) as error:
+            main(flags)
+        assert error.value.args[1:] == ("-m", "neq", *flags)
+    assert Path("retrained/shift/plans/01_contrast-4.json").exists()
+    assert not Path("retrained/shift/01_contrast-4").exists()
+    capsys.readouterr()
+    assert main(flags) == 0
+    out = capsys.readouterr().out
+    assert "which plan ran when" in out
+    assert "finished" in out
 
 
 def test_several_processes_are_refused(

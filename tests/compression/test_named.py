@@ -66,6 +66,53 @@ def test_a_run_records_its_file_and_stays_the_same_when_it_moves(folder, tmp_pat
     assert identity(again) == identity(once)
 
 
+def test_two_recipes_over_equal_weights_are_two_runs(tiny_run, tmp_path):
+    best = load_best(tiny_run)
+    start = read_start(best)
+    found = set()
+    for name, made in [("dense", start), ("sparse", start.by("sparse", {}, layers=["blocks.1.depthwise.0"]))]:
+        made.network.load_state_dict(start.network.state_dict())
+        write_compressed(tmp_path / name, made, best, {})
+        config = resolve({}, {"net_name": f"compressed:{tmp_path / name}", "dataset": "digits"}).config
+        found.add(json.dumps(identity(config), sort_keys=True))
+    assert len(found) == 2
+
+
+def test_weights_of_another_recipe_are_refused(folder, tmp_path, tiny_run):
+    copied = tmp_path / "net"
+    copied.mkdir()
+    for file in folder.iterdir():
+        (copied / file.name).write_bytes(file.read_bytes())
+    content = json.loads((copied / "recipe.json").read_text())
+    content["transforms"][1]["arguments"]["layers"].pop()
+    (copied / "recipe.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"is not of the recipe\.json beside it"):
+        build_network(f"compressed:{copied}", 5)
+
+
+def test_a_recipe_cannot_make_a_network_grow(folder, tmp_path):
+    for name in ("best.safetensors", "config.yaml"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    content = json.loads((folder / "recipe.json").read_text())
+    layer = next(iter(content["transforms"][0]["arguments"]["layers"]))
+    grown = {
+        "low_rank": {"layers": {layer: {"kind": "svd", "ranks": [10**6]}}},
+        "widths": {"layers": {layer: {"out_channels": 10**9}}},
+        "attention": {"kind": "se", "layers": {layer: 10**6}},
+    }
+    modules = {"low_rank": "factorization", "widths": "widths", "attention": "attention"}
+    for name, arguments in grown.items():
+        module = f"neq.compression.{modules[name]}"
+        content["transforms"] = [{"name": name, "arguments": arguments, "module": module}]
+        (tmp_path / "recipe.json").write_text(json.dumps(content))
+        with pytest.raises(UserError, match=f"transform '{name}' .*(would grow|has no 1000000 channels)"):
+            build_network(f"compressed:{tmp_path}", 5)
+    content["transforms"] *= 101
+    (tmp_path / "recipe.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="at most 100 transforms"):
+        build_network(f"compressed:{tmp_path}", 5)
+
+
 def test_what_is_no_compressed_network_is_refused(folder, tmp_path, tiny_run):
     with pytest.raises(UserError, match="is no compressed network; see neq compress"):
         network(f"compressed:{tmp_path}")

@@ -33,3 +33,11 @@ def test_a_folder_that_cannot_be_written_is_one_line(tiny_run, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file/net cannot be written \(Not a directory\)"):
         write_compressed(tmp_path / "file" / "net", read_start(best), best, {})
+
+
+def test_an_int8_file_of_another_network_does_not_stay(tiny_run, tmp_path):
+    best = load_best(tiny_run)
+    write_compressed(tmp_path, read_start(best), best, {}, int8=b"int8")
+    assert (tmp_path / "int8.onnx").read_bytes() == b"int8"
+    write_compressed(tmp_path, sparsify(read_start(best), 0.5), best, {})
+    assert not (tmp_path / "int8.onnx").exists()

@@ -70,6 +70,76 @@ def test_taylor_keeps_the_neurons_that_the_loss_depends_on(monkeypatch):
     assert all(each.grad is None for each in start.network.parameters())
 
 
+@pytest.mark.parametrize(("importance", "left"), [("velocity-least", [1, 3]), ("velocity", [0, 2])])
+def test_by_movement_the_neurons_go_that_moved_most_or_least(monkeypatch, importance, left):
+    start = toy()
+    monkeypatch.setattr("neq.compression.changed.apply_transform", applied(start))
+    moved = {"0": torch.tensor([0.1, 0.7, 0.2, 1.9], dtype=torch.float64)}
+    image = torch.zeros(1, 3, 1, 1)
+    assert kept(start, prune(start, image, 0.5, importance=importance, round_to=1, moved=moved)) == left
+    with pytest.raises(UserError, match=f"importance {importance} needs how far"):
+        prune(start, image, 0.5, importance=importance)
+
+
+def test_movement_of_layers_that_lose_neurons_together_is_averaged():
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.depthwise = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1, groups=4)
+            self.b, self.fc = nn.Conv2d(4, 4, 1), nn.Linear(4, 2)
+
+        def forward(self, x):
+            x = self.a(x)
+            return self.fc((self.b(self.depthwise(x)) + x).flatten(1))
+
+    from neq.networks.recipe import Recipe
+
+    network = Residual().eval()
+    start = Compressed(network, Recipe("residual", 2, "fc"))
+    moved = {
+        "a": torch.tensor([1.0, 0, 0, 0]),
+        "depthwise": torch.tensor([0, 0.6, 0, 0]),
+        "b": torch.tensor([0, 0.6, 0.3, 0]),
+    }
+    moved = {name: each.double() for name, each in moved.items()}
+    found = prune_state(start, moved)
+    assert torch.equal(found["a.weight"], network.a.weight[:2])
+    assert torch.equal(found["b.weight"], network.b.weight[:2, :2])
+
+
+def prune_state(start, moved):
+    """The tensors of a network that is pruned by half, before a recipe builds it again."""
+    found = {}
+
+    def by(self, name, values, **arguments):
+        found.update(values)
+        return self
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Compressed, "by", by)
+        prune(start, torch.zeros(1, 3, 1, 1), 0.5, importance="velocity-least", round_to=1, moved=moved)
+    return found
+
+
+def test_every_importance_that_is_offered_is_there():
+    from neq.wings.compression import IMPORTANCES
+
+    network = start_of("mcunet-in0")
+    image = torch.zeros(1, 3, 32, 32)
+    layers = {name: each for name, each in network.network.named_modules() if isinstance(each, nn.Conv2d)}
+    inputs = {
+        "batches": [(torch.randn(2, 3, 32, 32), torch.arange(2))],
+        "moved": {name: torch.rand(len(each.weight)).double() for name, each in layers.items()},
+    }
+    sizes = {
+        sum(p.numel() for p in prune(network, image, 0.5, importance=name, **inputs).network.parameters())
+        for name in IMPORTANCES
+    }
+    assert len(sizes) == 1  # the same widths, by whatever is ranked
+    with pytest.raises(UserError, match="'none' is unknown"):
+        prune(network, image, 0.5, importance="none")
+
+
 def applied(start):
     """`apply_transform` for a network that no name stands for."""
     from neq.networks.recipe import apply_transform

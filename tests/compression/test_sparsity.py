@@ -5,7 +5,7 @@ from torch import nn
 import neq
 from neq.backward import Plan
 from neq.compression import Compressed, sparsify
-from neq.compression.sparsity import keep_zeros, packed_bytes
+from neq.compression.sparsity import keep_zeros, trained_weights
 from neq.config import resolve
 from neq.networks.recipe import Recipe
 from neq.training.optimizer import make_optimizer
@@ -45,14 +45,6 @@ def test_the_smallest_weights_are_zero(scope):
         assert float(mask.double().mean()) == pytest.approx(0.6, abs=5e-3)
 
 
-def test_bytes_of_a_packed_file():
-    network = nn.Linear(16, 4, bias=False)
-    assert packed_bytes(network) == 256
-    with torch.no_grad():
-        network.weight[1:] = 0
-    assert packed_bytes(network) == 8 + 16 * 4
-
-
 @pytest.mark.parametrize("chosen", ["all", "some"])
 @pytest.mark.parametrize("optimizer_name", ["sgd", "adam"])
 def test_zeros_stay_zeros_in_training(optimizer_name, chosen):
@@ -77,6 +69,54 @@ def test_zeros_stay_zeros_in_training(optimizer_name, chosen):
         moved = (new != old).flatten(1).any(1)
         assert moved.nonzero().flatten().tolist() == neurons.tolist()
     assert (network[5].weight != before["5.weight"]).any()
+
+
+def test_a_weight_that_becomes_zero_in_training_goes_on_training():
+    network = sparsify(start(), 0.5).network
+    table = neq.neuron_table(network, (3, 8, 8))
+    zero = network[0].weight == 0
+    for first in (True, False):  # two epochs
+        plan = Plan(network, table, {"0": torch.arange(8), "3": torch.tensor([2])})
+        optimizer = torch.optim.SGD(plan.parameters(), lr=0.1)
+        keep_zeros(optimizer, plan, resolve({}, {}).config)
+        plan(torch.randn(4, 3, 8, 8)).square().mean().backward()
+        optimizer.step()
+        plan.write_back()
+        if first:
+            with torch.no_grad():
+                network[0].weight.zero_()
+    assert torch.equal(network[0].weight == 0, zero)
+    again = sparsify(Compressed(network, Recipe("toy", 3, "5")), 0.5).network  # of what is left now
+    plan = Plan(again, table, {"0": torch.arange(8)})
+    keep_zeros(torch.optim.SGD(plan.parameters(), lr=0.1), plan, resolve({}, {}).config)
+    assert set(trained_weights(again)) == {"0.weight", "3.weight"}
+    assert (again[0].weight != 0).sum() < (~zero).sum()
+    assert torch.equal(trained_weights(again)["0.weight"], again[0].weight != 0)
+
+
+@pytest.mark.parametrize("step", ["attention", "low_rank", "prune"])
+def test_a_sparse_network_that_is_changed_again_still_trains(step):
+    from neq.compression import add_attention, low_rank, prune
+    from neq.networks.build import build_network
+    from neq.networks.recipe import named_recipe
+
+    network = build_network("mcunet-in0", 4, weights="none").eval()
+    begun = sparsify(Compressed(network, named_recipe("mcunet-in0", network, 4)), 0.5)
+    trained_weights(begun.network)
+    image = torch.zeros(1, 3, 32, 32)
+    layer = next(iter(begun.recipe.transforms[-1].arguments["layers"]))
+    if step == "attention":
+        made = add_attention(begun, image, "se", [layer])
+        assert f"{layer}.layer.weight" in trained_weights(made.network)
+    elif step == "low_rank":
+        pytest.importorskip("tensorly")
+        made = low_rank(begun, 0.5)
+        assert 0 < len(trained_weights(made.network)) < len(trained_weights(begun.network))
+    else:
+        pytest.importorskip("torch_pruning")
+        made = prune(begun, image, 0.5)
+    for name, mask in trained_weights(made.network).items():
+        assert torch.equal(mask, made.network.get_parameter(name) != 0)
 
 
 def test_other_networks_are_left_alone():

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from neq.compression import compress, read_start
+from neq.compression.make import inputs_of
 from neq.compression.run_images import open_images
 from neq.compression.steps import fine_tuning, with_statistics
 from neq.results.best_network import load_best
@@ -28,10 +29,9 @@ def test_norms_get_the_mean_statistics_of_the_batches():
 def test_steps_come_in_the_recipe_in_their_order(tiny_run):
     pytest.importorskip("tensorly")
     best = load_best(tiny_run)
-    image = torch.zeros(1, 3, best.image_size, best.image_size)
     steps = {"low_rank": {"share": 0.6}, "attention": {"kind": "se", "layers": ["blocks.2"]}}
     with open_images(best) as images:
-        made = compress(read_start(best), {**steps, "sparsify": {"share": 0.5}}, image, images.batches)
+        made = compress(read_start(best), {**steps, "sparsify": {"share": 0.5}}, inputs_of(best, images))
     assert [each.name for each in made.recipe.transforms] == ["low_rank", "attention", "sparse"]
     assert made.recipe.build().state_dict().keys() == made.network.state_dict().keys()
 

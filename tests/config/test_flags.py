@@ -24,11 +24,11 @@ SURFACE = """
 --no_wd_keys --norm_mode --objective --on_bad_image --optimizer_name --overwrite --patience --precision
 --prefix_cache --prefix_precision --project_name --qas --ratio --resize_scale --resume --root --run_dir
 --sampling --saved_precision --scheme --select_by --sharpness_radius --split_of --split_shares
---sync_batch_norm --target --target_root --teacher --teacher_weights --temperature --test_batch_size
---test_per_epochs --total_num_params --train_head --train_part --transfer --unit --use_validation
---use_validation_for_velocity --validation_percentage --velocity_images --velocity_mu --velocity_of
---velocity_rule --views --wandb_sweep --warmup_epochs --warmup_lr --weight_decay --weight_update_ratio
---weights --weights_key -h
+--sync_batch_norm --target --target_root --teacher --teacher_weights --temperature --tensorboard
+--test_batch_size --test_per_epochs --total_num_params --train_head --train_part --transfer --unit
+--use_validation --use_validation_for_velocity --validation_percentage --velocity_images --velocity_mu
+--velocity_of --velocity_rule --views --wandb_sweep --warmup_epochs --warmup_lr --weight_decay
+--weight_update_ratio --weights --weights_key -h
 """
 
 

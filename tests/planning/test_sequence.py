@@ -122,6 +122,12 @@ MISTAKES: dict[str, dict[str, Any]] = {
     "mcunet-in0 starts at random": {"source": {"train": False}, "common": {"dataset": "digits"}},
     "store_rate 0 is not allowed: a share above 0 and up to 1": {"store_rate": 0},
     "config_file 'nowhere' is unknown": {"config_file": "nowhere"},
+    "plan 256 is not allowed: {memory: 256MiB": {"plan": 256},
+    "a plan with policy velocity needs a budget in bytes": {"plan": {"memory": "1GiB"}},
+    "fog-2: test_batch_size is not allowed with a plan": {
+        "plan": {"memory": "1GiB"},
+        "tasks": [{"corruption": "fog:2", "test_batch_size": 8}],
+    },
 }
 
 
@@ -133,6 +139,21 @@ def test_mistakes(text: str, write) -> None:
     assert text in line
     assert line.startswith("file ")
     assert len(line.splitlines()) == 1
+
+
+def test_tasks_are_planned_and_the_source_and_other_objectives_are_not(write) -> None:
+    common = {name: value for name, value in COMMON.items() if name != "ratio"}
+    tasks = [{"corruption": "fog:2", "labelled": 0.3}]
+    sequence = write(common=common, tasks=tasks, plan={"memory": "1GiB", "deadline": "9s"})
+    assert [sequence.is_limited(stage) for stage in sequence.stages] == [False, True, True]
+    assert [sequence.is_planned(stage) for stage in sequence.stages] == [False, True, False]
+    stage = sequence.stages[1]
+    assert sequence.planned_settings(stage)["neuron_selection"] == "auto"
+    assert sequence.given(stage) >= {"net_name", "corruption"}
+    assert "neuron_selection" not in sequence.given(stage)
+    named = write(common=common, tasks=tasks, plan={"memory": "1GiB"}, config_file="photos")
+    assert "neuron_selection" in named.given(stage)
+    assert not any(write(common=common).is_limited(each) for each in sequence.stages)
 
 
 def test_flags_that_would_make_one_task_of_several(write) -> None:

@@ -22,6 +22,7 @@ OTHER = {
     "objective": "tent",
     "resume": True,
     "device": "cpu",
+    "tensorboard": True,
     "memory": "tight",
     "dataset": "image_folder",
     "root": "elsewhere",
@@ -143,6 +144,7 @@ def test_a_setting_renames_the_run_when_it_can_change_the_result(name: str) -> N
 # Spelled out: a setting that leaves the identity renames every run that has it.
 NO_PART = {
     *("project_name", "run_dir", "resume", "device", "memory", "root", "n_worker", "on_bad_image"),
+    "tensorboard",
     *("cache", "cache_gib", "prefix_cache", "test_per_epochs", "checkpoint_minutes", "target_root"),
 }
 

@@ -61,6 +61,7 @@ HOSTILE: dict[str, tuple[object, ...]] = {
     "progress.step_seconds": (None, 1.0, ["1"], [None]),
     "progress.trained_beside_max": (None, [], {"norms": "many"}),
     "progress.epoch_state": (1, [], {}, {"step": 3}),
+    "progress.step_settings": (None, [1], {1: 2}),
     "progress.unknown": (1,),
     "latency": (None, 1, [], {}, {"nanoseconds": {"step": -1.0}, "error": 0.0}),
 }

@@ -1,26 +1,20 @@
-"""The variants of a network that a device may run: onnxruntime in fp32, fp16 and int8.
-
-Int8 is dynamic (weights of linear layers, activations quantized as they come) or static in QDQ form,
-calibrated on images, with activations in uint8 (u8s8) or int8 (s8s8) and a scale for each channel of weights.
-"""
+"""The variants of a network that a device may run: onnxruntime in fp32, fp16 and int8."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from neq.results import int8_onnx
 from neq.results.best_network import BestNetwork
-from neq.results.onnx_file import INPUT, OUTPUT, is_as_written, onnx_content, silence
+from neq.results.int8_onnx import int8_forms, onnx_runner
+from neq.results.onnx_file import is_as_written, onnx_content, silence
 
-# Only layers that are one product of matrices gain by it; convolutions become slower.
-DYNAMIC = ("Gemm", "MatMul")
-STATIC = ("int8 u8s8", "int8 s8s8")
+STATIC = tuple(f"int8 {types}" for types in int8_onnx.STATIC)
 
 
 @dataclass(frozen=True)
@@ -50,74 +44,35 @@ def onnx_variants(best: BestNetwork, calibration: Tensor, threads: int) -> list[
         UserError: packages are missing, or the network cannot be exported.
     """
     content, _ = onnx_content(best)
-    found = [_variant("onnxruntime fp32", content, threads, is_as_written(best))]
     if is_as_written(best):
-        return [Variant("onnxruntime", found[0].file_bytes, found[0].outputs)]
-    with tempfile.TemporaryDirectory(prefix="neq-") as place, silence():
-        source = Path(place) / "fp32.onnx"
-        source.write_bytes(content)
-        for name, make in _makers(source, calibration):
-            target = Path(place) / "variant.onnx"
-            try:
-                make(target)
-                found.append(_variant(f"onnxruntime {name}", target.read_bytes(), threads))
-            except Exception:  # an operator that a precision does not have fails in its own way
-                continue
+        return [Variant("onnxruntime", len(content), onnx_runner(content, threads, as_written=True))]
+    found = [Variant("onnxruntime fp32", len(content), onnx_runner(content, threads))]
+    for name, make in _makers(content, calibration):
+        try:
+            made = make()
+            found.append(Variant(f"onnxruntime {name}", len(made), onnx_runner(made, threads)))
+        except Exception:  # an operator that a precision does not have fails in its own way
+            continue
     return found
 
 
-def _makers(source: Path, calibration: Tensor) -> Iterator[tuple[str, Callable[[Path], Any]]]:
-    """What writes each variant of an fp32 file, by its name."""
+def _makers(content: bytes, calibration: Tensor) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """What makes each variant of an fp32 file, by its name."""
+    yield "fp16", lambda: _half(content)
+    with int8_forms(content, calibration) as forms:
+        yield "int8 dynamic", forms.dynamic
+        for name, types in zip(STATIC, int8_onnx.STATIC, strict=True):
+            yield name, partial(forms.static, types)
+
+
+def _half(content: bytes) -> bytes:
     import onnx
-    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    class Images(CalibrationDataReader):
-        def __init__(self) -> None:
-            self._batches = iter(calibration.split(1))
-
-        def get_next(self) -> dict[str, Any] | None:
-            batch = next(self._batches, None)
-            return None if batch is None else {INPUT: batch.numpy()}
-
-    prepared = source.with_name("prepared.onnx")
-
-    def static(activations: QuantType) -> Callable[[Path], Any]:
-        return lambda target: quantize_static(
-            prepared,
-            target,
-            Images(),
-            per_channel=True,
-            activation_type=activations,
-            weight_type=QuantType.QInt8,
-        )
-
-    def dynamic(target: Path) -> None:
-        quantize_dynamic(prepared, target, op_types_to_quantize=list(DYNAMIC), per_channel=True)
-
-    yield (
-        "fp16",
-        lambda target: onnx.save(convert_float_to_float16(onnx.load(source), keep_io_types=True), target),
-    )
-    quant_pre_process(source, prepared)
-    yield "int8 dynamic", dynamic
-    yield STATIC[0], static(QuantType.QUInt8)
-    yield STATIC[1], static(QuantType.QInt8)
-
-
-def _variant(name: str, content: bytes, threads: int, as_written: bool = False) -> Variant:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3
-    if as_written:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    return Variant(
-        name, len(content), lambda images: torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
-    )
+    with silence():
+        made: Any = convert_float_to_float16(onnx.load_from_string(content), keep_io_types=True)
+    half: bytes = made.SerializeToString()
+    return half
 
 
 def best_int8(names: Sequence[str], agreements: Sequence[float], milliseconds: Sequence[float]) -> str | None:
