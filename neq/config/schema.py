@@ -207,9 +207,9 @@ class DataProvider(Section):
         "every epoch",
     )
     prefix_cache: Literal["auto", "off"] | Annotated[int, Field(ge=1)] = Field(
-        "auto",
+        "off",
         description="keep what frozen first layers make of images: of so many views of each; auto: of a "
-        "small set, where it can be done; off",
+        "small set, where it can be done",
         json_schema_extra=NOT_IDENTITY,
     )
     prefix_precision: Literal["exact", "fp16", "bf16", "int8"] = Field(

@@ -105,7 +105,10 @@ class PrefixMaps:
         whole, policy = Inputs(run.task, plan), run.policy(epoch)
         self._plan, self._policy = None, policy
         asked, views = run.config.data_provider.prefix_cache, run.data.views
-        if asked == "off" or _why_not(run) or (asked == "auto" and _moves(run, policy)):
+        # Under other norm modes running statistics change, and with them all that lies behind the first norm.
+        if asked == "off" or plan.norm_mode != "frozen" or _why_not(run):
+            return whole
+        if asked == "auto" and _moves(run, policy):
             return whole
         self._plan = plan
         left = total_epochs(run.config.run_config) - epoch

@@ -155,8 +155,8 @@ def test_pixels_name_all_that_images_depend_on(tmp_path: Path) -> None:
         other = opened(**change)
         assert other.pixels(train=True) != trained
         assert other.pixels(train=False) == evaluated
-    for change in ({"image_size": 10}, {"mean_std": [[0, 0, 0], [2, 2, 2]]}, {"corruption": "fog:1"}):
-        other = opened(**change)
+    for more in ({"image_size": 10}, {"mean_std": [[0, 0, 0], [2, 2, 2]]}, {"corruption": "fog:1"}):
+        other = opened(**more)
         assert other.pixels(train=True) != trained
         assert other.pixels(train=False) != evaluated
     file = next(tmp_path.rglob("*.png"))

@@ -66,6 +66,7 @@ CASES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_losses_scores_and_weights_are_bit_identical(tmp_path, case):
     settings = CASES[case]
@@ -86,9 +87,10 @@ def test_each_view_is_read_once(tmp_path):
     assert velocities == set()
     views = Counter(view for view, _ in reads)
     assert set(views) == {None, 0, 1}
-    assert 170 < views[0] <= 180
+    assert views[0] > 170
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache", ["memory", "disk"])
 @pytest.mark.parametrize("stop", [(0, 3), (1, 7), (3, 2)])
 def test_a_run_that_is_stopped_and_resumed_is_the_same(tmp_path, monkeypatch, cache, stop):
@@ -104,6 +106,7 @@ def test_a_run_that_is_stopped_and_resumed_is_the_same(tmp_path, monkeypatch, ca
     assert (tmp_path / "cache" / "maps").exists() == (cache == "disk")
 
 
+@pytest.mark.slow
 def test_runs_share_maps_on_disk_where_their_first_layers_are_the_same(tmp_path, monkeypatch):
     monkeypatch.setenv("NEQ_CACHE", str(tmp_path / "cache"))
     settings = {**PHOTO, "cache": "disk", "prefix_cache": 2, "n_epochs": 2}
@@ -111,17 +114,17 @@ def test_runs_share_maps_on_disk_where_their_first_layers_are_the_same(tmp_path,
     networks = {
         "first": {},
         "other rate": {"base_lr": 0.01},
-        "other seed": {"manual_seed": 1},  # has other views
-        "other layers": {"ratio": 0.9},
+        "other seed": {"manual_seed": 1},  # has other views, and its network another start
+        "other layers": {"ratio": 0.05},
     }
     for name, change in networks.items():
         plain, *_ = trained(tmp_path / name, **{**settings, **change, "prefix_cache": "off"})
         kept, _, reads[name] = trained(tmp_path / name, **{**settings, **change})
         assert same(kept, plain)
-    steps, evaluations = 2 * 176, 180
+    steps, evaluations = 2 * 176, 278 + 360
     assert reads["first"].total() == reads["other layers"].total() == steps + evaluations
     assert reads["other rate"].total() == 0
-    assert reads["other seed"].total() == steps
+    assert reads["other seed"].total() == steps + evaluations
 
 
 def test_runs_of_one_process_share_maps_in_memory(tmp_path):
@@ -162,6 +165,7 @@ def test_a_weight_that_changes_below_is_noticed(tmp_path):
         assert [without_times(report.metrics) for report in diary.reports][2:] != found[0][2:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache", ["memory", "disk"])
 def test_maps_beyond_the_limit(tmp_path, monkeypatch, cache):
     monkeypatch.setenv("NEQ_CACHE", str(tmp_path / "cache"))
@@ -207,9 +211,10 @@ def test_a_stop_while_maps_are_made_loses_nothing(tmp_path, monkeypatch):
             train(run)
     again, _, reads = trained(tmp_path / "run", **settings)
     assert same(again, plain)
-    assert reads.total() < 2 * 176 + 180  # what was kept before is not read again
+    assert reads.total() < 2 * 176 + 278 + 360  # what was kept before is not read again
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "int8"])
 def test_rounded_maps_train_alike_wherever_they_are_kept(tmp_path, monkeypatch, precision):
     monkeypatch.setenv("NEQ_CACHE", str(tmp_path / "cache"))
@@ -234,9 +239,10 @@ def test_auto_keeps_nothing_where_it_would_not_be_used_again(tmp_path):
         {"checkpoint_segments": 2},
         {"micro_batch_size": 7},
     ):
-        _, notes, _ = trained(tmp_path / "run", **{**LAST, "n_epochs": 2, **change})
+        _, notes, _ = trained(tmp_path / "run", **{**LAST, "prefix_cache": "auto", "n_epochs": 2, **change})
         assert not any("maps" in line for line in notes), change
-    _, notes, _ = trained(tmp_path / "run", **{**PHOTO, "views": None, "n_epochs": 2})
+    fresh = {**PHOTO, "prefix_cache": "auto", "views": None, "n_epochs": 2}
+    _, notes, _ = trained(tmp_path / "run", **fresh)
     assert [line.partition(" are kept for ")[2].split(":")[0] for line in notes if "maps" in line] == [
         "evaluations"
     ]
@@ -278,7 +284,7 @@ class Untraced(nn.Module):
         ({"views": 3}, "views 3"),
         ({"prefix_precision": "int8", "initialization": "random"}, "random may choose other layers"),
         ({"prefix_precision": "int8", "prefix_cache": "auto"}, "--prefix_cache N"),
-        ({"micro_batch_size": 7}, "do not divide a batch of 32"),
+        ({"micro_batch_size": 7}, "do not divide a batch of 16"),
         ({"objective": "tent", "norm_mode": "frozen"}, "needs the images themselves"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
