@@ -70,6 +70,11 @@ RECIPES = {
     f"recipe, {name}": Cell({**CELLS[f"auto gradient_norm, {LIMITS[0]}"].overrides, **changed}, AUTO)
     for name, changed in _CHANGED.items()
 }
+# SU on a number of views of each image, whose maps below the first chosen layer are kept.
+RECIPES |= {
+    f"SU 1, {views} views": replace(SU_FROZEN, overrides={**SU_FROZEN.overrides, "prefix_cache": views})
+    for views in (1, 2, 4, 8)
+}
 # Full fine-tuning for as many epochs as the recipe has, which takes three times as long as the recipe.
 _LONG = {**FULL_TRAIN.overrides, **_CHANGED["16 epochs"]}
 RECIPES["recipe, full-train 16 epochs"] = Cell(_LONG, grid=(0.05, 0.025))
@@ -85,7 +90,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add_arguments(parser, SETS, Setting.image_size, "automatic.json")
     parser.add_argument("--weights", default=Setting.weights, help="default, none, or a file")
     parser.add_argument(
-        "--cells", default=";".join(CELLS), help="with ; between them; by default all but recipe, ..."
+        "--cells",
+        default=";".join(CELLS),
+        help="with ; between them; by default all but recipe, ... and SU 1, N views",
     )
     parser.add_argument("--network", default=Setting.network)
     parser.add_argument("--epochs", type=at_least(1), default=Setting.epochs)

@@ -94,7 +94,7 @@ def measure(settings: Settings) -> dict[str, Any]:
     task = make_task(settings, choose, device)
     has_selective = "selective" in settings.variants
     error = gradient_error(task) if has_selective else None
-    figures = _figures({name: VARIANTS[name](task) for name in settings.variants}, settings.rounds, device)
+    figures = figures_of({name: VARIANTS[name](task) for name in settings.variants}, settings.rounds, device)
     return {
         "variants": figures,
         "floor": floor(task),
@@ -182,8 +182,10 @@ def gradient_error(task: Task) -> float:
     return max(errors)
 
 
-def _figures(variants: dict[str, Variant], rounds: int, device: torch.device) -> dict[str, dict[str, float]]:
-    """The figures of every variant, plain first."""
+def figures_of(
+    variants: dict[str, Variant], rounds: int, device: torch.device
+) -> dict[str, dict[str, float]]:
+    """The figures of every variant, plain first, interleaved round by round."""
     for variant in variants.values():
         variant.step()
     saved = {name: variant.saved_bytes() for name, variant in variants.items()}
