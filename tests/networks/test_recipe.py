@@ -113,7 +113,7 @@ def test_a_folder_without_a_recipe(tmp_path):
     ("content", "reason"),
     [
         ("{", "is damaged"),
-        ("[]", "net_name, classes, head and transforms are expected"),
+        ("[]", "net_name, classes, head and at most 100 transforms are expected"),
         ('{"format": 2}', "format 2, this version of neq reads 1"),
         ('{"net_name": "mbv2", "classes": 1e9, "head": "", "transforms": []}', "are expected"),
         ('{"net_name": "mbv2", "classes": 2, "head": "", "transforms": [3]}', "arguments and module, not 3"),
