@@ -2,7 +2,8 @@
 
 Below the earliest layer that trains, under running statistics and without random draws, an image's map does
 not depend on what trains, nor on the images beside it. `fixed_prefix` finds the last point of a graph up to
-which that holds and behind which nothing else is read: there a map can take the place of its image.
+which that holds and behind which nothing else is read: there a map can take the place of its image. What a
+forward computes over the batch by functions of its own (x - x.mean(0)) is not seen here.
 
 What the map depends on is in `FixedPrefix.digest`; whoever keeps maps compares it.
 """
@@ -23,15 +24,22 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.utils.parametrize import is_parametrized
 
 from neq.backward.activations import Activation
-from neq.backward.fusion import Trace
+from neq.backward.fusion import Trace, works_in_place
 from neq.backward.image_draws import drops
 from neq.backward.segments import crosses_alone, forwards_of
 from neq.networks.graph import graph_of, has_hooks
 from neq.networks.layer_kinds import layer_kind
 
-# Words in the names of functions and methods that draw random numbers, or use the statistics of a batch.
-_DRAWS = ("drop", "rand", "bernoulli", "stochastic", "normal_", "uniform_", "multinomial", "exponential_")
+# Words in the names of functions and methods that draw random numbers, of those that can be switched off, and
+# of those that use the statistics of a batch.
+_DRAWS = ("rand", "bernoulli", "normal_", "uniform_", "multinomial", "exponential_")
+_DROPS = ("drop", "stochastic")
 _OF_BATCH = ("batch_norm", "instance_norm")
+_VIEWS = {
+    *("view", "view_as", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "expand", "contiguous"),
+    *("transpose", "permute", "swapaxes", "movedim", "t", "chunk", "split", "unbind", "narrow", "select"),
+    *("getitem", "__getitem__", "to", "type", "float", "detach", "dropout", "dropout2d", "getattr"),
+}
 _VALUES = (str, int, float, bool, type(None), tuple)
 
 
@@ -188,9 +196,27 @@ def _point(
         if node.op == "call_module":
             layers = (name for name in calls.of(node).modules if layer_kind(modules[name]) is not None)
             layer = next(layers, layer)
-        if layer is not None and node in alone and at in (None, node.name):
+        if layer is not None and node in alone and at in (None, node.name) and not _is_changed(node, modules):
             found = node, layer
     return found
+
+
+def _is_changed(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
+    """Whether something behind a node works in place on its result, or on a view of it."""
+    return any(
+        works_in_place(user, modules) or (_may_be_view(user, modules) and _is_changed(user, modules))
+        for user in node.users
+    )
+
+
+def _may_be_view(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
+    """Whether a node's result may share its input's memory."""
+    if node.op == "call_module":
+        module = modules.get(str(node.target))
+        return isinstance(module, (nn.Flatten, nn.Unflatten, nn.Identity)) or (
+            module is not None and "drop" in type(module).__name__.lower()
+        )
+    return str(getattr(node.target, "__name__", node.target)) in _VIEWS
 
 
 def _is_fixed(node: fx.Node, calls: Calls, modules: Mapping[str, nn.Module], parts: Collection[str]) -> bool:
@@ -224,8 +250,10 @@ def _draws(node: fx.Node) -> bool:
     name = str(getattr(node.target, "__name__", node.target)).lower()
     if node.kwargs.get("dropout_p", 0) or any(word in name for word in _OF_BATCH):
         return True
-    is_off = node.kwargs.get("training") is False or node.kwargs.get("p") == 0 or False in node.args
-    return any(word in name for word in _DRAWS) and not is_off
+    is_off = node.kwargs.get("training") is False or node.kwargs.get("p") == 0
+    is_off |= any(value is False for value in node.args)
+    is_drop = any(word in name for word in _DROPS)
+    return (is_drop and not is_off) or any(word in name for word in _DRAWS)
 
 
 def _digest(graph: fx.Graph, point: fx.Node, calls: Calls) -> str:

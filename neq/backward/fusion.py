@@ -175,7 +175,7 @@ def _trace(network: nn.Module, table: NeuronTable) -> Trace:
 
     def readers(node: fx.Node) -> tuple[str, ...]:
         # A result that something changes in place must not be kept for backward.
-        if any(_works_in_place(user, modules) for user in node.users):
+        if any(works_in_place(user, modules) for user in node.users):
             return ()
         return tuple(ends[user] for user in node.users if user in ends)
 
@@ -201,7 +201,7 @@ def _trace(network: nn.Module, table: NeuronTable) -> Trace:
     points = {
         name: node
         for name, node in cut_points(graph, layers).items()
-        if not any(user.args[0] is node and _works_in_place(user, modules) for user in node.users)
+        if not any(user.args[0] is node and works_in_place(user, modules) for user in node.users)
     }
     recomputed = {block.placeholder for block in blocks if block.norm and block.activation} | set(gates)
     inexact = frozenset(name for name, node in points.items() if node.target in recomputed)
@@ -302,7 +302,7 @@ def _is_standalone(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
     source = node.args[0] if node.args else None
     if not isinstance(source, fx.Node):
         return False
-    if not _works_in_place(node, modules):
+    if not works_in_place(node, modules):
         return True
     return _is_made_new(source, modules)
 
@@ -328,7 +328,7 @@ def _pools(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
     return node.target in (F.max_pool2d, torch.max_pool2d)
 
 
-def _works_in_place(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+def works_in_place(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
     """Whether a node may change its input."""
     if node.kwargs.get("inplace"):
         return True

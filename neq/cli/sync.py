@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from neq.cli.parsing import Parser
@@ -50,7 +51,7 @@ def command(arguments: list[str]) -> int:
         for folder in folders:
             with RunRecord(folder).locked(), TensorBoardMirror(folder):
                 pass
-        Console().lines(f"tensorboard --logdir {folders[0] if len(folders) == 1 else folders[0].parent}")
+        Console().lines(f"tensorboard --logdir {os.path.commonpath(folders)}")
         return 0
     missing = why_no_wandb()
     if missing is not None:

@@ -253,6 +253,9 @@ def _lead(run: Training, record: RunRecord, asked: _Asked, notes: Notes, stoppin
         lead(run, None)
         if cell is not None:
             record.asked_by(cell)
+        if config.tensorboard:
+            with record.locked(), TensorBoardMirror(folder):
+                pass
         notes(f"{folder} holds this run, finished; --overwrite trains it again")
         if in_wandb_sweep():  # this cell is another run there
             with _wandb(config, record, notes):

@@ -20,7 +20,7 @@ class Displacement:
 
     Args:
         parameters: of the network that train.
-        mean: of a tensor over the processes that share a batch.
+        mean: of a tensor over the processes that share a batch; may change it.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], mean: Callable[[Tensor], Tensor]) -> None:
@@ -46,8 +46,13 @@ class Displacement:
         if not self._parameters:
             return
         found = torch.autograd.grad(loss, self._parameters, allow_unused=True, materialize_grads=True)
-        gradient = self._mean(torch.cat([each.reshape(-1).float() for each in found]))
-        gradient *= radius / gradient.norm().clamp(min=torch.finfo(gradient.dtype).tiny)
+        gradient = torch.cat([each.reshape(-1) for each in found])
+        del found  # with what is returned to, two copies of what trains are held at most
+        gradient = self._mean(gradient)
+        length = gradient.norm()
+        if length == 0:
+            return
+        gradient *= radius / length
         if self._values is None:
             self._values = [parameter.detach().clone() for parameter in self._parameters]
         with torch.no_grad():

@@ -248,6 +248,9 @@ def _format(compute: Callable[[Tensor], Tensor], images: Tensor, precision: str)
         return None
     if first.dim() < 2 or len(first) != len(images) or not torch.equal(first.roll(1, 0), second):
         return None
+    others = compute(torch.cat([images[:1], 1 + images[1:] / 2]))
+    if not torch.equal(others[:1], first[:1]):
+        return None
     return MapFormat.of(first, precision)
 
 

@@ -167,7 +167,7 @@ def _backward(
     settings = run.config.run_config
     draws = seeds if run.draws_by_image else None
     displacement = Displacement(
-        epoch.plan.parameters(), lambda value: run.processes.sum(value * run.task.share)
+        epoch.plan.parameters(), lambda value: run.processes.sum(value.mul_(run.task.share))
     )
     with displacement:
         forward = NetworkForward(

@@ -190,3 +190,44 @@ def test_the_digest_is_of_all_that_a_map_depends_on():
         seen.add(digest())
     assert len(seen) == 1 + len(changes)
     assert plain_prefix(network.eval(), ["depthwise.weight"]).digest() not in seen
+
+
+class Ending(nn.Module):
+    """A convolution, a function of the test's, and a head that alone trains."""
+
+    def __init__(self, between):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 6, 3), nn.Linear(6, 4)
+        self.between = between
+
+    def forward(self, x):
+        return self.head(self.between(self.conv(x)))
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda x: F.relu(x, inplace=True).mean((2, 3)),
+        lambda x: x.mean((2, 3)).view(-1, 6).mul_(2),
+        lambda x: x.mean((2, 3)).unsqueeze(1).squeeze(1).relu_(),
+    ],
+)
+def test_no_map_is_kept_where_what_follows_changes_it(between):
+    images = torch.randn(2, 3, 8, 8)
+    prefix = plan_of(Ending(between), shape=(3, 8, 8)).fixed_prefix()
+    assert prefix is not None
+    maps = prefix.before(images)
+    kept = maps.clone()
+    expected = prefix.after(maps)
+    assert torch.equal(maps, kept)
+    assert torch.equal(prefix.after(maps), expected)
+
+
+@pytest.mark.parametrize(
+    "draw", [lambda x: torch.empty_like(x).normal_(0, 1), lambda x: torch.randint_like(x, 0, 2)]
+)
+def test_draws_with_a_bound_of_0_are_draws(draw):
+    network = Ending(lambda x: (x + draw(x)).mean((2, 3)))
+    prefix = plan_of(network, shape=(3, 8, 8)).fixed_prefix()
+    images = torch.randn(2, 3, 8, 8)
+    assert prefix is None or torch.equal(prefix.before(images), prefix.before(images))

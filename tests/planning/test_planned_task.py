@@ -70,7 +70,7 @@ def test_each_task_runs_under_the_plan_that_is_chosen_for_it(sequence, tmp_path:
         (window,) = windows
         stage = record.stages[number]
         assert window["ended"] == "finished"
-        assert 0 < window["used"] < ROOM
+        assert 0 <= window["used"] < ROOM  # by how much the process has grown
         run = load_run(out / stage.name)
         assert run.is_finished
         assert run.config.NEq_config.budget == window["settings"]["budget"]

@@ -1,6 +1,7 @@
 """Runs in TensorBoard's event files, read back by its own reader."""
 
 import json
+import shutil
 from contextlib import suppress
 
 import pytest
@@ -60,6 +61,9 @@ def test_a_run_and_a_sync_write_the_same_curves(tmp_path, monkeypatch):
     assert found.keys() == {name for line in expected for name in line}
     for name in found:
         assert found[name] == [(step, line[name]) for step, line in enumerate(expected) if name in line]
+    shutil.rmtree(folder / "tensorboard")
+    assert main(["train", *size, "--tensorboard", "1", "--run_dir", "run"]) == 0  # finished before
+    assert curves(folder).keys() == found.keys()
     assert main(["sync", "--tensorboard", "run"]) == 0
     assert curves(folder) == {
         name: [(step, line[name]) for step, line in enumerate(expected) if name in line] for name in found

@@ -6,6 +6,7 @@ from torch import nn
 
 from neq.training.displacement import Displacement
 from neq.training.forward import NetworkForward
+from neq.utils.allocations import peak_bytes
 
 
 def weights():
@@ -46,7 +47,7 @@ def test_no_gradient_is_no_move():
     (first, _), still = weights(), nn.Parameter(torch.ones(1))
     before = first.detach().clone()
     with Displacement([first], lambda value: value) as displacement:
-        displacement.move((0 * first).sum(), 0.1)
+        displacement.move((0 * first).sum(), 9.0)
         assert torch.equal(first, before)
     with Displacement([], lambda value: value) as displacement:
         displacement.move(still.sum(), 0.1)
@@ -58,3 +59,11 @@ def test_gradients_that_are_only_measured_move_nothing():
     forward = NetworkForward(network, "fp32")
     forward.displace(forward(torch.ones(1, 2)).sum(), 0.1)
     assert torch.equal(network.weight, before)
+
+
+def test_it_holds_two_copies_of_what_trains_at_most():
+    parameter = nn.Parameter(torch.ones(1_000_000))
+    with Displacement([parameter], lambda value: value.mul_(0.5)) as displacement:
+        loss = (parameter * 2).sum()
+        peak = peak_bytes(lambda: displacement.move(loss, 0.1), torch.device("cpu"))
+    assert peak <= 2 * parameter.nbytes + 4096

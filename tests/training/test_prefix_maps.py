@@ -12,7 +12,7 @@ from torch import nn
 from neq.data.loading import Images
 from neq.training import Stopped, restore, train
 from neq.utils.errors import UserError
-from tests.toys import toy
+from tests.toys import Toy, toy
 from tests.training.runs import LISTS, run_of, stopped_and_resumed, without_times
 
 LAST = {
@@ -313,3 +313,23 @@ def test_a_restored_run_has_no_maps_of_before(tmp_path):
         progress = restore(run, run.checkpoints.load_last())
     assert progress.epoch == 1
     assert progress.epoch_state is not None
+
+
+class OfTheBatch(Toy):
+    """A network whose first layer's result depends on the images beside an image."""
+
+    def forward(self, x):
+        return super().forward(x - x.mean(0, keepdim=True))
+
+
+def of_the_batch():
+    network = toy(dtype=torch.float32, classes=10)
+    network.__class__ = OfTheBatch
+    return network
+
+
+def test_maps_that_depend_on_the_batch_are_not_kept(tmp_path):
+    plain, *_ = trained(tmp_path / "run", network=of_the_batch(), prefix_cache="off", **PHOTO)
+    kept, notes, _ = trained(tmp_path / "run", network=of_the_batch(), prefix_cache=2, **PHOTO)
+    assert same(kept, plain)
+    assert not any("are kept for" in line for line in notes)
