@@ -3,6 +3,7 @@ import json
 import pytest
 import torch
 
+from benchmarks import automatic
 from benchmarks.prefix import main, on_maps, table
 from benchmarks.selections import chooser
 from benchmarks.training_step import Settings, make_task
@@ -46,3 +47,10 @@ def test_mistakes_are_one_line(tmp_path, capsys):
 def test_the_page_holds_the_table_of_the_report():
     report = json.loads((ROOT / "benchmarks/prefix.json").read_text())
     assert table_of("docs/prefix_cache.md") == table(report)
+
+
+def test_the_page_holds_the_table_of_views(capsys):
+    assert automatic.main(["--table", "--output", str(ROOT / "benchmarks/prefix_views.json")]) == 0
+    text = (ROOT / "docs/prefix_cache.md").read_text()
+    held = text.partition("<!-- views -->\n")[2].partition("<!-- end of views -->")[0]
+    assert held.strip() == capsys.readouterr().out.strip()
