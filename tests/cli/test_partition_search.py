@@ -97,3 +97,9 @@ def test_a_search_trains_continues_and_reports(folder, capsys):
     assert (folder / "out" / "found.png").exists()
     assert main([*asked, "--trials", "2", "--scale", "0.9"]) == 2
     assert "holds another search; --force begins this one there" in capsys.readouterr().err
+    capsys.readouterr()
+    anew = ["--trials", "2", "--search", "random", "--scale", "0.9", "--force"]
+    assert main([*asked, *anew]) == 0, capsys.readouterr().err
+    others = read_trials(folder / "out")
+    assert [each.name for each in others] == [each.name for each in first]
+    assert {each.runs for each in others}.isdisjoint(each.runs for each in trials)
