@@ -1,7 +1,8 @@
 """The search of a branched network: strategies are asked for, sized, trained, recorded, and then told.
 
 Every result is a line of `trials.jsonl`, written before the search is told of it. A search that is started
-again reads the lines and is told them in their order, so that it goes on as it would have.
+again reads the lines and is told them in their order, so that it goes on as it would have: with one trial
+at a time, or where it stopped between rounds. What is left of a round is asked for anew.
 """
 
 from __future__ import annotations
