@@ -45,6 +45,7 @@ def command(arguments: list[str]) -> int:
     from neq.partition.searches import SEARCHES as MADE
     from neq.partition.strategies import strategies
     from neq.partition.trial_runs import TrialRuns
+    from neq.runs.identity import plain_identity
 
     profiles, link = _devices(own)
     base = named_model(own.base).at(profiles[0].image_size)
@@ -61,7 +62,8 @@ def command(arguments: list[str]) -> int:
     settings.setdefault("image_size", base.image_size)
     seeds = [own.seed + number for number in range(own.seeds)]
     out: Path = own.out
-    _begin(out, _asked(own, base, profiles, link, settings, seeds), own.force)
+    asked = {**_asked(own, base, profiles, link, settings, seeds), "config": plain_identity(config)}
+    _begin(out, asked, own.force)
     console = Console(highlight=False)
     for line in notes:
         console.note(line)

@@ -18,6 +18,7 @@ from neq.config.reading import configs_folder, read_yaml
 from neq.config.schema import (
     WEIGHTS_BY_NAME,
     Augmentation,
+    DataProvider,
     Indices,
     MeanStd,
     Section,
@@ -235,6 +236,29 @@ def _network(name: str) -> NetworkEntry:
     from neq.config.libraries import describe
 
     return NetworkEntry.model_validate(describe(library, model, pretrained=plain != name))
+
+
+def stored_input(path: Path, advice: str) -> dict[str, object]:
+    """The fields `input_size` and `mean_std` of the network of a run.
+
+    Args:
+        path: the run's configuration.
+        advice: what to do where it is damaged.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    settings = read_yaml(path).get("data_provider")
+    try:
+        if not isinstance(settings, Mapping):
+            raise KeyError("data_provider")
+        asked = {name: settings[name] for name in ("image_size", "mean_std")}
+        data = DataProvider.model_validate(asked)
+    except (KeyError, ValidationError):
+        data = None
+    if data is None or data.image_size is None:
+        raise UserError(f"{path} is damaged; {advice}")
+    return {"input_size": data.image_size, "mean_std": data.mean_std}
 
 
 def register_family(

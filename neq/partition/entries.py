@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from neq.config.reading import read_yaml
+from neq.config.catalog import stored_input
 from neq.partition.costs import conv_weights
 from neq.partition.model_file import read_model
 from neq.partition.published import PUBLISHED, published
@@ -53,8 +53,5 @@ def trained_file(folder: Path) -> Path:
 
 def _folder(folder: Path) -> dict[str, Any]:
     file = trained_file(folder)
-    settings = read_yaml(folder / CONFIG).get("data_provider")
-    if not isinstance(settings, Mapping) or not {"image_size", "mean_std"} <= settings.keys():
-        raise UserError(f"{folder / CONFIG} is damaged; put it back")
-    images = {"input_size": settings["image_size"], "mean_std": settings["mean_std"]}
+    images = stored_input(folder / CONFIG, "put it back")
     return {**images, "pretrained": True, "file": str(file)}

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from neq.partition.meeting import Meeting, PeerLost, listening, meet
-from neq.utils.errors import first_line
+from neq.utils.errors import first_line, shown
 
 _INTERFACE = "GLOO_SOCKET_IFNAME"
 
@@ -131,11 +131,13 @@ def _join(meeting: Meeting, rank: int, timeout: float) -> None:
             )  # fmt: skip
             meeting.tell({"port": port})
         else:
-            port = meeting.hear()["port"]
-            store = dist.TCPStore(meeting.peer_host, int(port), 2, False, limit, wait_for_workers=False)
+            port = meeting.hear().get("port")
+            if type(port) is not int or not 0 < port < 65536:
+                raise ValueError(f"port {shown(port)}")
+            store = dist.TCPStore(meeting.peer_host, port, 2, False, limit, wait_for_workers=False)
         with _interface(meeting.own_host):
             dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=limit)
-    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+    except (RuntimeError, ValueError) as error:
         if isinstance(error, PeerLost):
             raise
         raise PeerLost(f"the two devices could not be connected ({first_line(error)})") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections.abc import Sequence
+from math import isfinite
 from statistics import median
 
 import torch
@@ -94,10 +95,14 @@ def _measured(peer: Peer, repeats: int, sizes: Sequence[int], name: str) -> Link
         times.append(of_size[_WARM_UP:])
     peer.meeting.tell({"times": times})
     theirs = peer.meeting.hear().get("times")
-    if not isinstance(theirs, list) or len(theirs) != len(sizes):
-        raise PeerLost("the other device has ended without its times")
-    # Both have started together: an exchange is over when the later one has what it waits for.
-    exchange = [1e3 * median(map(max, *both)) for both in zip(times, theirs, strict=True)]
+    try:
+        # Both have started together: an exchange is over when the later one has what it waits for.
+        later = [list(map(max, *both)) for both in zip(times, theirs, strict=True)]
+        exchange = [1e3 * median(each) for each in later]
+        if not all(map(isfinite, exchange)):
+            raise ValueError("a time is not finite")
+    except (TypeError, ValueError, OverflowError) as error:
+        raise PeerLost("the other device has ended without its times") from error
     return fitted(list(zip(sizes, exchange, strict=True)), name)
 
 

@@ -26,6 +26,7 @@ ACTIVATIONS = ("ReLU", "ReLU6")
 SYNCS = ("n", "a", "c")
 CHANNELS, SIDES, KERNELS, STRIDES, BLOCKS = 16384, 4096, 15, 4, 64  # the most of each
 PARAMETERS = 10**8
+MAP = 10**9  # values of a map of one image; 4e8 in mobilenet_v2 at 4096 px
 
 
 @dataclass(frozen=True)
@@ -203,6 +204,10 @@ def _check_values(model: Model) -> None:
                 _check_numbers(place, block.kernel, block.stride, *channels)
                 if not 1 <= block.side <= SIDES:
                     raise UserError(f"{place}: side {shown(block.side)} is not allowed: 1 to {SIDES}")
+                if (values := max(channels) * block.side**2) > MAP:
+                    raise UserError(f"{place} has maps of {values:,d} values; up to {MAP:,d} are allowed")
+    if (values := model.head.out_channels * model.stages[-1][0][-1].out_side ** 2) > MAP:
+        raise UserError(f"head has maps of {values:,d} values; up to {MAP:,d} are allowed")
     if (weights := parameters_without_classifier(model)) > PARAMETERS:
         raise UserError(f"it has {weights:,d} parameters; up to {PARAMETERS:,d} are allowed")
 

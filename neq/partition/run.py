@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import chain
+from math import isfinite
 from statistics import median
 from typing import Any
 
@@ -302,9 +304,21 @@ def _of_both(peer: Peer, counted: Iterable[Times]) -> list[list[Times]]:
     peer.meeting.tell({"times": [asdict(times) for times in own]})
     message: Mapping[str, Any] = peer.meeting.hear()
     try:
-        theirs = [Times(**times) for times in message["times"]]
+        theirs = [_checked(Times(**times), own) for times in message["times"]]
         images = min(len(own), len(theirs))
         both = [times[len(times) - images :] for times in (own, theirs)]
         return both if peer.rank == 0 else both[::-1]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise PeerLost("the other device has ended without its times") from error
+
+
+def _checked(times: Times, own: Sequence[Times]) -> Times:
+    """The times of the other device; ValueError, TypeError or OverflowError where they are none."""
+    lists = times.segments, times.syncs
+    of_image = (value for name, value in asdict(times).items() if name not in ("segments", "syncs"))
+    values = chain(*lists, of_image)
+    if not all(map(isfinite, values)) or times.computed <= 0:
+        raise ValueError("a time is no number")
+    if own and any(len(each) != len(own[0].syncs) for each in lists):
+        raise ValueError("times of other syncs")
+    return times

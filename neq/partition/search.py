@@ -1,11 +1,13 @@
 """The search of a branched network: strategies are asked for, sized, trained, recorded, and then told.
 
 Every result is a line of `trials.jsonl`, written before the search is told of it. A search that is started
-again reads the lines and is told them in their order, so that it goes on as it would have.
+again reads the lines and is told them in their order, so that it goes on as it would have: with one trial
+at a time, or where it stopped between rounds. What is left of a round is asked for anew.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +18,7 @@ from typing import Any
 from scipy.stats import spearmanr
 
 from neq.partition.costs import macs, parameters
-from neq.partition.model_file import write_model
+from neq.partition.model_file import mapping_of, write_model
 from neq.partition.searches import StrategySearch
 from neq.partition.sizing import Sized, Sizing
 from neq.partition.strategies import Sync, strategy_name, strategy_of
@@ -118,7 +120,10 @@ class PartitionSearch:
         ]
 
     def _write(self, sized: Sized) -> Path:
-        path = self.folder / "models" / f"{sized.model.name}.json"
+        """Writes a network to a file named by its content: sweeps know a cell by the path of its network."""
+        content = json.dumps(mapping_of(sized.model), sort_keys=True)
+        digest = hashlib.sha256(content.encode()).hexdigest()[:8]
+        path = self.folder / "models" / f"{sized.model.name}-{digest}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_model(path, sized.model)
         return path

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from neq.config.catalog import register_family
-from neq.config.reading import read_yaml
+from neq.config.catalog import register_family, stored_input
 from neq.utils.errors import UserError, shown
 
 # What a run records in place of a folder's path, which its weights name.
@@ -32,10 +31,7 @@ def describe(name: str) -> Mapping[str, object]:
     folder = Path(name).expanduser()
     if not (folder / _FILE).is_file():
         raise UserError(f"net_name {shown(f'compressed:{name}')} is no compressed network; see neq compress")
-    settings = read_yaml(folder / "config.yaml").get("data_provider")
-    if not isinstance(settings, Mapping) or not {"image_size", "mean_std"} <= settings.keys():
-        raise UserError(f"{folder / 'config.yaml'} is damaged; compress the network again")
-    images = {"input_size": settings["image_size"], "mean_std": settings["mean_std"]}
+    images = stored_input(folder / "config.yaml", "compress the network again")
     return {**entry, **images, "file": str(folder / _FILE)}
 
 

@@ -72,6 +72,16 @@ def test_profiles_must_fit(folder, capsys):
     assert "holds something else" in capsys.readouterr().err
 
 
+def test_a_search_is_not_continued_under_another_configuration(folder, capsys, monkeypatch):
+    monkeypatch.setattr("neq.partition.search.PartitionSearch.run", lambda self: [])
+    asked = [*SEARCH, "--config-file", "own.yaml", "--out", "out"]
+    for base_lr, line in ((0.1, "no strategy of 0"), (0.1, "no strategy of 0"), (0.2, "another search")):
+        text = f"data_provider: {{dataset: digits}}\nrun_config: {{base_lr: {base_lr}}}\n"
+        (folder / "own.yaml").write_text(text)
+        assert main(asked) == 2
+        assert line in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_search_trains_continues_and_reports(folder, capsys):
     ensure_server()
@@ -97,3 +107,9 @@ def test_a_search_trains_continues_and_reports(folder, capsys):
     assert (folder / "out" / "found.png").exists()
     assert main([*asked, "--trials", "2", "--scale", "0.9"]) == 2
     assert "holds another search; --force begins this one there" in capsys.readouterr().err
+    capsys.readouterr()
+    anew = ["--trials", "2", "--search", "random", "--scale", "0.9", "--force"]
+    assert main([*asked, *anew]) == 0, capsys.readouterr().err
+    others = read_trials(folder / "out")
+    assert [each.name for each in others] == [each.name for each in first]
+    assert {each.runs for each in others}.isdisjoint(each.runs for each in trials)

@@ -127,6 +127,7 @@ def test_what_is_no_compressed_network_is_refused(folder, tmp_path, tiny_run):
     (tmp_path / "recipe.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"transform 'low_rank' with .* fails"):
         build_network(f"compressed:{tmp_path}", 5)
-    (tmp_path / "config.yaml").write_text("data_provider: 3\n")
-    with pytest.raises(UserError, match=r"config\.yaml is damaged"):
-        network(f"compressed:{tmp_path}")
+    for line in ("3", *(f"{{image_size: {size}, mean_std: null}}" for size in ("abc", 10**9, "null"))):
+        (tmp_path / "config.yaml").write_text(f"data_provider: {line}\n")
+        with pytest.raises(UserError, match=r"config\.yaml is damaged"):
+            network(f"compressed:{tmp_path}")

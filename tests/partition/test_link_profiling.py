@@ -1,8 +1,9 @@
 import threading
+from types import SimpleNamespace
 
 import pytest
 
-from neq.partition.link_profiling import fitted, measure_link, measure_loopback
+from neq.partition.link_profiling import _measured, fitted, measure_link, measure_loopback
 from neq.partition.meeting import PeerLost
 from tests.partition.devices import address
 
@@ -43,3 +44,13 @@ def test_two_devices_measure_the_same_exchanges():
     for thread in threads:
         thread.join(60)
     assert all("the two devices do not run the same" in found[rank] for rank in (0, 1))
+
+
+@pytest.mark.parametrize(
+    "times", [None, [], [[1.0]], [[1.0], "x"], [[1.0], [None]], [[1.0], []], [[1.0], [float("inf")]]]
+)
+def test_times_that_are_no_numbers_are_those_of_a_device_that_has_ended(times):
+    told = SimpleNamespace(tell=lambda message: None, hear=lambda: {"times": times})
+    peer = SimpleNamespace(meeting=told, exchange=lambda values, key: None)
+    with pytest.raises(PeerLost, match="the other device has ended without its times"):
+        _measured(peer, 1, (4, 8), "there")

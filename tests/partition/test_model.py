@@ -98,5 +98,14 @@ def test_unequal_block_counts_and_huge_networks_are_refused():
         Model("wide", "ReLU", Conv(3, 16384, 3, 2), Conv(16384, 8, 1, 1), 0.1, (((wide,),),) * 7)
 
 
+def test_huge_maps_are_refused():
+    with pytest.raises(
+        UserError, match=r"block 0 has maps of 68,719,476,736 values; up to 1,000,000,000 are"
+    ):
+        with_block(two().at(4096), 0, 0, expanded=16384)
+    with pytest.raises(UserError, match=r"head has maps of 4,294,967,296 values"):
+        replace(two().at(4096), head=Conv(20, 16384, 1, 1))
+
+
 def test_published_images_are_of_224_px():
     assert published("fbnet_c").image_size == 224

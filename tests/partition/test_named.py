@@ -147,9 +147,10 @@ def test_a_run_that_was_changed_or_damaged_starts_none(run, tmp_path):
     (tmp_path / "recipe.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match="holds no branched network, or one that was changed"):
         build_network(f"branched:{tmp_path}", 10)
-    (tmp_path / "config.yaml").write_text("data_provider: 3\n")
-    with pytest.raises(UserError, match=r"config\.yaml is damaged"):
-        network(f"branched:{tmp_path}")
+    for line in ("3", *(f"{{image_size: {size}, mean_std: null}}" for size in ("abc", 10**9, "null"))):
+        (tmp_path / "config.yaml").write_text(f"data_provider: {line}\n")
+        with pytest.raises(UserError, match=r"config\.yaml is damaged"):
+            network(f"branched:{tmp_path}")
 
 
 def test_a_plain_network_of_a_file_trains_by_a_scheme(tmp_path):

@@ -1,13 +1,15 @@
 """Two devices against one process."""
 
+import json
+
 import pytest
 import torch
 
 from neq.partition.deploy import load_part
-from neq.partition.exchange import Peer
+from neq.partition.exchange import Peer, _join
 from neq.partition.folding import folded
-from neq.partition.meeting import PeerLost
-from neq.partition.run import PartRunner, Times, measured_latency, parts
+from neq.partition.meeting import Meeting, PeerLost
+from neq.partition.run import PartRunner, Times, _of_both, measured_latency, parts
 from tests.forked import ROOT, Forked
 from tests.partition.devices import network, write_toy
 from tests.partition.toys import IMAGE
@@ -153,3 +155,52 @@ def test_what_gloo_raises_is_one_line(error, line):
 
     with pytest.raises(PeerLost, match=line):
         Peer(0, None, 5.0)._wait(Failing())
+
+
+class Told(Meeting):
+    """A meeting at which the other device says one thing."""
+
+    own_host = peer_host = "127.0.0.1"
+
+    def __init__(self, message):
+        self._read, self._timeout = json.dumps(message).encode() + b"\n", 5.0
+
+    def tell(self, message):
+        pass
+
+
+@pytest.mark.parametrize("port", [float("inf"), None, "80", True, 0, 65536])
+def test_a_port_that_is_none_ends_the_devices_meeting(port):
+    with pytest.raises(PeerLost, match="the two devices could not be connected") as caught:
+        _join(Told({"port": port}), 1, 5.0)
+    assert "\n" not in str(caught.value)
+
+
+FULL = {"segments": [0.1], "syncs": [0.1], "computed": 0.1}
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        [{**FULL, "syncs": None}],
+        [{**FULL, "syncs": [None]}],
+        [{**FULL, "syncs": []}],
+        [{**FULL, "syncs": [float("inf")]}],
+        [{**FULL, "total": "1"}],
+        [{**FULL, "total": 10**400}],
+        [{**FULL, "total": [1]}],
+        [{**FULL, "computed": 0}],
+        [{"other": 1}],
+        [3],
+        None,
+    ],
+)
+def test_times_that_are_none_are_those_of_a_device_that_has_ended(times):
+    peer = Peer(0, Told({"times": times}), 5.0)
+    with pytest.raises(PeerLost, match="the other device has ended without its times"):
+        measured_latency(_of_both(peer, [Times(**FULL)]))
+
+
+def test_times_of_both():
+    peer = Peer(1, Told({"times": [FULL]}), 5.0)
+    assert measured_latency(_of_both(peer, [Times(**FULL)] * 2)).images == 1

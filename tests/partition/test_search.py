@@ -32,15 +32,17 @@ class Trainer:
         for path in models:
             if len(self.trained) == self.stop_at:
                 raise KeyboardInterrupt
-            self.trained.append(path.stem)
-            if path.stem not in self.diverges:
+            name, _, digest = path.stem.partition("-")
+            assert len(digest) == 8
+            self.trained.append(name)
+            if name not in self.diverges:
                 top1 = 100 * reward(read_model(path).sync)
-                found[path] = Measured(top1, top1 - 1, (f"runs/{path.stem}",))
+                found[path] = Measured(top1, top1 - 1, (f"runs/{name}",))
         return found
 
 
-def search(folder, trainer, count=12, kind="tree", in_flight=1, link=FREE, **options):
-    sizing = Sizing(BASE, DEVICES, link, classes=10)
+def search(folder, trainer, count=12, kind="tree", in_flight=1, link=FREE, scale=1.0, **options):
+    sizing = Sizing(BASE, DEVICES, link, scale, classes=10)
     made = SEARCHES[kind](0)
     return PartitionSearch(sizing, made, trainer, folder, count, in_flight, 10, **options), made
 
@@ -55,7 +57,8 @@ def test_trials_are_sized_trained_and_recorded(tmp_path):
     assert tree.nodes[()].trials == 12
     best = best_trial(trials)
     assert best.val_top1 == max(trial.val_top1 for trial in trials)
-    model = read_model(tmp_path / "models" / f"{best.name}.json")
+    (path,) = (tmp_path / "models").glob(f"{best.name}-*.json")
+    model = read_model(path)
     assert strategy_name(model.sync) == best.name
     assert best.latency_ms == latency(model, DEVICES, Wire(), 10).total <= made.sizing.limit
     assert lines[-1].startswith(f"trial 12 of 12: {trials[-1].name} ")
@@ -91,6 +94,15 @@ def test_more_trials_continue_a_search(tmp_path):
     assert len(search(tmp_path, more, 6)[0].run()) == 6
     assert len(more.trained) == 2
     assert more.rounds == ["trials-0005", "trials-0006"]
+
+
+def test_networks_of_other_widths_have_other_files(tmp_path):
+    search(tmp_path, Trainer(), 1)[0].run()
+    (tmp_path / TRIALS).unlink()
+    search(tmp_path, Trainer(), 1, scale=0.8)[0].run()
+    first, second = (tmp_path / "models").iterdir()
+    assert first.name.partition("-")[0] == second.name.partition("-")[0]
+    assert read_model(first) != read_model(second)
 
 
 def test_what_cannot_be_sized_or_diverges_is_a_trial_without_accuracy(tmp_path):
