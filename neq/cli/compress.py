@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from neq.utils.console import Console
 
 FINE_TUNE = "--fine-tune"
+AGREEMENT = 0.99  # of --quantize mixed
 
 
 def command(arguments: list[str]) -> int:
@@ -34,7 +35,11 @@ def command(arguments: list[str]) -> int:
         given, fine_tune = given[: given.index(FINE_TUNE)], given[given.index(FINE_TUNE) + 1 :]
     options = _parser().parse_args(given)
     steps = _steps(options)
-    quantize = None if options.quantize is None else {"form": options.quantize, "least": options.agreement}
+    if options.agreement is not None and options.quantize != "mixed":
+        raise UserError("--agreement is for --quantize mixed; give them together, or leave it out")
+    quantize: dict[str, Any] | None = None if options.quantize is None else {"form": options.quantize}
+    if quantize is not None and options.quantize == "mixed":
+        quantize["least"] = AGREEMENT if options.agreement is None else options.agreement
     if quantize is not None and fine_tune is not None:
         raise UserError(
             f"--quantize is for what is deployed: give it in a command of its own, for the run of {FINE_TUNE}"
@@ -220,7 +225,7 @@ def _parser() -> Parser:
         help="return the weights that --sparsify leaves to their values at the start of the run")  # fmt: skip
     add("--quantize", choices=FORMS,
         help="also write int8.onnx for onnxruntime; mixed: some layers in floating point")  # fmt: skip
-    add("--agreement", type=_agreement, default=0.99, metavar="SHARE",
+    add("--agreement", type=_agreement, metavar="SHARE",
         help="share of images that --quantize mixed keeps the class of (default: .99)")  # fmt: skip
     add("--rounds", type=count, default=1, metavar="N",
         help="reach --prune and --sparsify in N steps, fine-tuned after each (default: 1)")  # fmt: skip

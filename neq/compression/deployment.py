@@ -51,7 +51,7 @@ class Deployment:
     in_float: tuple[str, ...] = ()
 
 
-def deploy(best: BestNetwork, form: str, images: Tensor, least: float) -> Deployment:
+def deploy(best: BestNetwork, form: str, images: Tensor, least: float = 0.99) -> Deployment:
     """The int8 file of a network.
 
     Args:

@@ -82,7 +82,7 @@ def make(
         folder: of what is written.
         steps: as of `neq.compression.compress`.
         overwrite: replace what else the folder holds.
-        quantize: `form` and `least` of `neq.compression.deployment.deploy`; none: no int8 file.
+        quantize: `form`, and for "mixed" `least`, of `neq.compression.deployment.deploy`; none: no int8 file.
 
     Returns:
         What was made; none where it was made before.

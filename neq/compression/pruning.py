@@ -110,7 +110,7 @@ def _add_gradients(network: nn.Module, batches: Batches) -> None:
 
 
 def _by_movement(network: nn.Module, moved: Movement, sign: float) -> Callable[[Any], Tensor | None]:
-    """An importance of torch-pruning: of a group of channels the mean movement of the neurons they are in.
+    """An importance of torch-pruning: of each channel of a group the mean movement of its neurons.
 
     Args:
         network: that is pruned.
@@ -128,13 +128,14 @@ def _by_movement(network: nn.Module, moved: Movement, sign: float) -> Callable[[
 
     def importance(group: Any) -> Tensor | None:
         total = torch.zeros(len(group[0].idxs), dtype=torch.float64)
-        members = 0
+        members = torch.zeros_like(total)
         for member in group:
             dependency, places = member.dep, member.root_idxs
             if dependency.pruning_fn not in outputs or dependency.layer not in of_layer or None in places:
                 continue
-            total.index_add_(0, torch.tensor(places), of_layer[dependency.layer][member.idxs])
-            members += 1
-        return sign * total / members if members else None
+            index, values = torch.tensor(places), of_layer[dependency.layer][member.idxs]
+            total.index_add_(0, index, values)
+            members.index_add_(0, index, torch.ones_like(values, dtype=torch.float64))
+        return sign * total / members.clamp(min=1) if members.any() else None
 
     return importance

@@ -19,6 +19,7 @@ from neq.compression.changed import Compressed
 from neq.config import Config
 from neq.networks.recipe import register_transform
 from neq.training.optimizer import register_step_rule
+from neq.utils.errors import UserError
 
 # Attributes of a network: its sparse layers, and the weights of each that train, once it is trained.
 _MARK, _MASKS = "neq_sparse", "neq_sparse_masks"
@@ -77,8 +78,17 @@ def sparsify(start: Compressed, share: float, scope: str = "global") -> Compress
         share: of the weights that are not zero yet, above 0 and below 1: .5 twice leaves a quarter.
         scope: "global", the smallest of all layers, or "layer", the share of each.
 
+    Raises:
+        UserError: a network with binary weights, which are never zero.
+
     Source: Han et al., "Learning both Weights and Connections for Efficient Neural Networks", NeurIPS 2015.
     """
+    from neq.compression.binary import BinaryConv2d  # which imports this module
+
+    if any(isinstance(layer, BinaryConv2d) for layer in start.network.modules()):
+        raise UserError(
+            "binary weights are not zero, and this network has them; give --sparsify or --binarize"
+        )
     network = copy.deepcopy(start.network)
     layers = {
         name: layer.weight.detach()

@@ -79,7 +79,7 @@ def profile_device(
     allow_busy: bool = False,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> DeviceProfile:
-    """Measures this device with the threads that torch has.
+    """Measures this device with the threads that torch has; all blocks with the first model's activation.
 
     Args:
         models: whose parts are measured, of one image size; of plain ones also those of their branched forms.

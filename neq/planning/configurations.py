@@ -213,10 +213,13 @@ def space_of(config: Config, given: Collection[str], batch_size: int, can_give_b
         fixed["segments"] = (run.checkpoint_segments,)
     if "micro_batch_size" in given and run.micro_batch_size is not None:
         fixed["micro_batches"] = (min(run.micro_batch_size, batch_size),)
+    if "memory" in given:
+        fixed["memories"] = (config.memory,)
+    else:
+        fixed["memories"] = ("fast", "tight") if can_give_back else ("fast",)
     return Space(
         batch_size,
         norm_rules=tuple(_norm_rules(config, given, batch_size)),
-        memories=("fast", "tight") if can_give_back else ("fast",),
         **fixed,
     )
 

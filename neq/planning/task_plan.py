@@ -127,12 +127,17 @@ def latest_memory(out: Path) -> str:
     Args:
         out: folder of a sequence.
     """
-    path = max((out / PLANS).glob("*.json"), default=None)
+    path = max((out / PLANS).glob("*.json"), key=_number, default=None)
     task = None if path is None else TaskPlan.read(path)
     if task is None or task.ended:
         return ""
     row = task.plan.number if not task.windows or task.windows[-1].ended else task.windows[-1].row
     return str(task.plan.rows[row].settings["memory"])
+
+
+def _number(path: Path) -> int:
+    """The number that the name of a task's plan begins with: 100 comes behind 99."""
+    return int(path.name.partition("_")[0])
 
 
 def _gain(values: Mapping[str, Any] | None) -> Gain | None:

@@ -160,6 +160,8 @@ def test_pruning_by_velocity_is_made_from_the_run_alone(tiny_run, tmp_path, caps
         (["--quantize", "static", "--fine-tune"], "give it in a command of its own"),
         (["--quantize", "int4"], "int4"),
         (["--quantize", "mixed", "--agreement", "2"], "a share above 0 and below 1"),
+        (["--quantize", "static", "--agreement", ".9"], "--agreement is for --quantize mixed"),
+        (["--prune", ".5", "--agreement", ".9"], "--agreement is for --quantize mixed"),
         (["--sparsify", ".5", "--binarize"], "binary weights are not zero"),
         (["--sparsify", ".5", "--binarize", "--rounds", "2", "--fine-tune"], "are done once"),
         (["--prune", ".5", "--rewind"], "give it with that step alone"),

@@ -162,6 +162,9 @@ def test_what_cannot_be_binary_is_refused():
     image = torch.zeros(1, *SHAPE)
     with pytest.raises(UserError, match="binary weights are not zero, and this network is sparse"):
         binarize(sparsify(start, 0.5), image)
+    has_binary = Compressed(binarized(copy.deepcopy(network), ["1"]), Recipe("toy", 2, "3"))
+    with pytest.raises(UserError, match="binary weights are not zero, and this network has them"):
+        sparsify(has_binary, 0.5)
     with pytest.raises(UserError, match="has no convolution to binarize"):
         binarize(
             Compressed(nn.Sequential(*network[:1], nn.Flatten(), nn.Linear(144, 2)), Recipe("toy", 2, "2")),

@@ -180,3 +180,30 @@ def test_random_pruning_is_the_same_each_time_and_leaves_torchs_random_state():
     made = [prune(start, torch.zeros(1, 3, 32, 32), 0.5, importance="random") for _ in range(2)]
     assert all(torch.equal(a, b) for a, b in zip(*(each.network.parameters() for each in made), strict=True))
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_movement_is_averaged_over_the_layers_that_have_the_channel():
+    class Joined(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 2, 1), nn.Conv2d(3, 2, 1)
+            self.depthwise, self.fc = nn.Conv2d(4, 4, 1, groups=4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.fc(self.depthwise(torch.cat([self.a(x), self.b(x)], 1)).flatten(1))
+
+    from types import SimpleNamespace
+
+    from torch_pruning.pruner import function
+
+    from neq.compression.pruning import _by_movement
+
+    network = Joined()
+    moved = {"a": torch.tensor([1.0, 2.0]).double(), "depthwise": torch.tensor([3.0, 2, 4, 5]).double()}
+
+    def member(layer, of, idxs, places):
+        return SimpleNamespace(dep=SimpleNamespace(layer=layer, pruning_fn=of), idxs=idxs, root_idxs=places)
+
+    whole = member(network.depthwise, function.prune_depthwise_conv_out_channels, [0, 1, 2, 3], [0, 1, 2, 3])
+    part = member(network.a, function.prune_conv_out_channels, [0, 1], [0, 1])
+    assert _by_movement(network, moved, 1.0)([whole, part]).tolist() == [2.0, 2.0, 4.0, 5.0]

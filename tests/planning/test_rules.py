@@ -3,7 +3,8 @@ from collections.abc import Callable
 
 import pytest
 
-from neq.planning.configurations import Configuration, Learning, NormRule, Space
+from neq.config import resolve
+from neq.planning.configurations import Configuration, Learning, NormRule, Space, space_of
 from neq.planning.rules import Estimate, Limits, Row, check_any, choose, judge
 from neq.utils.errors import UserError
 
@@ -159,3 +160,10 @@ def test_learnings_come_in_the_order_of_preference() -> None:
         Learning(1.0, NormRule("train"), "bf16"),
         Learning(1.0, FROZEN, "exact"),
     ]
+
+
+@pytest.mark.parametrize("memory", ["fast", "tight"])
+def test_a_memory_setting_that_is_given_stays(memory: str) -> None:
+    config = resolve({}, {"memory": memory}).config
+    assert space_of(config, {"memory"}, 8, can_give_back=True).memories == (memory,)
+    assert space_of(config, (), 8, can_give_back=True).memories == ("fast", "tight")

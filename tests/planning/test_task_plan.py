@@ -81,3 +81,6 @@ def test_the_memory_setting_of_what_comes_next(tmp_path: Path) -> None:
     assert latest_memory(tmp_path) == "fast"
     task().with_last(ended="finished").write(tmp_path / PLANS / "02_b.json")
     assert latest_memory(tmp_path) == ""
+    task().write(tmp_path / PLANS / "99_a.json")
+    task().with_last(row=1).write(tmp_path / PLANS / "100_b.json")
+    assert latest_memory(tmp_path) == "tight"
