@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from math import isfinite
 from statistics import median
+from typing import Any
 
 import torch
 
@@ -94,7 +95,7 @@ def _measured(peer: Peer, repeats: int, sizes: Sequence[int], name: str) -> Link
             of_size.append(time.perf_counter() - before)
         times.append(of_size[_WARM_UP:])
     peer.meeting.tell({"times": times})
-    theirs = peer.meeting.hear().get("times")
+    theirs: Any = peer.meeting.hear().get("times")
     try:
         # Both have started together: an exchange is over when the later one has what it waits for.
         later = [list(map(max, *both)) for both in zip(times, theirs, strict=True)]
