@@ -107,6 +107,9 @@ class Distillation(Task[Any]):
         """As of the task."""
         return self.task.tested()
 
+    def on_maps(self, data: Data) -> None:
+        """None: the teacher needs the images."""
+
     def velocity_data(self, data: Data) -> Sequence[Data]:
         """As of the task."""
         return self.task.velocity_data(data)
