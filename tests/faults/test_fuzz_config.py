@@ -237,7 +237,7 @@ def test_hostile_arguments(command, tmp_path, monkeypatch, capsys):
             capsys,
             tmp_path,
             [command, *words],
-            codes=(0, 2) if command in ("networks", "datasets", "results") else (2,),
+            codes=(0, 2) if command in ("networks", "datasets", "results", "partition") else (2,),
         )
 
     tried()
