@@ -1,5 +1,7 @@
 """Short runs as cells of a sweep that any search finds again."""
 
+from unittest.mock import patch
+
 import pytest
 
 from neq.config import resolve
@@ -8,9 +10,9 @@ from neq.runs import RunLocation
 from neq.runs.identity import plain_identity
 from neq.scheme_search import Measured, ShortRuns
 from neq.scheme_search.costs import HEAD
-from neq.scheme_search.short_runs import DIVERGED
 from neq.selection import StaticScheme
 from neq.sweeps import read_cells
+from neq.sweeps.grid_runs import DIVERGED, GridRuns
 from neq.sweeps.history import CellState
 from neq.sweeps.run_sweep import SweepUpdate
 from neq.training import TrainingDiverged, train
@@ -20,17 +22,12 @@ from tests.training.runs import run_of
 SCHEMES = [HEAD, StaticScheme((3,), (0.5,)), StaticScheme((2, 3), (1.0, 0.25), 4)]
 
 
-class Untrained(ShortRuns):
-    """Writes the sweep and trains nothing."""
-
-    def _train(self, sweep, experiment, file):
-        return {1, 2, 3, 4, 5, 6}
-
-
 def cells_of(folder, config_file="scheme_search", **settings):
+    """The cells of a sweep that is written and of which nothing is trained."""
     given = {"net_name": "mcunet-in0", "dataset": "digits", **settings}
-    runs = Untrained(config_file, given, [4, 5], folder / "runs", folder / "my scheme")
-    assert runs("contributions", SCHEMES) == {}
+    runs = ShortRuns(config_file, given, [4, 5], folder / "runs", folder / "my scheme")
+    with patch.object(GridRuns, "_train", lambda self, sweep, experiment, file: {1, 2, 3, 4, 5, 6}):
+        assert runs("contributions", SCHEMES) == {}
     return read_cells(folder / "my scheme_contributions.yaml")[1]
 
 
@@ -94,7 +91,7 @@ def test_only_what_diverged_is_left_out(tmp_path, monkeypatch, state, reason, re
         yield SweepUpdate(ended, (), (), 0, True)
 
     monkeypatch.setattr(TrainingExperiment, "find", find)
-    monkeypatch.setattr("neq.scheme_search.short_runs.run_sweep", run_sweep)
+    monkeypatch.setattr("neq.sweeps.grid_runs.run_sweep", run_sweep)
     (tmp_path / "runs/head").mkdir(parents=True)
     (tmp_path / "runs/head/summary.json").write_text('{"val_top1": 50, "val_loss": 1.5, "test_top1": 40}')
     given = {"net_name": "mcunet-in0", "dataset": "digits"}
