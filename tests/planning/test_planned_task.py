@@ -1,7 +1,6 @@
 """Tasks of a sequence that are trained under plans."""
 
 import json
-import os
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -21,6 +20,7 @@ from neq.planning.task_limits import TaskLimits
 from neq.planning.task_plan import TaskPlan
 from neq.runs import load_run
 from neq.utils.errors import UserError
+from tests.planning.killing import Killed, killed_and_finished
 
 COMMON = (
     'augmentation: none, net_name: "toy:net", base_batch_size: 30, warmup_epochs: 0, n_epochs: 4, '
@@ -87,10 +87,6 @@ def test_each_task_runs_under_the_plan_that_is_chosen_for_it(sequence, tmp_path:
         retrain(sequence(plan="{memory: 1GiB}"), out)
 
 
-class Killed(BaseException):
-    pass
-
-
 def results(out: Path) -> dict[str, object]:
     """What does not depend on how long a task took."""
     stages = json.loads((out / RECORD).read_text())["stages"]
@@ -103,27 +99,9 @@ def results(out: Path) -> dict[str, object]:
 def test_killed_at_any_file_it_continues_bit_for_bit(
     sequence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every file is written under another name and then moved: the process ends before one of these moves."""
-    asked, out, replace = sequence(TaskLimits(Limits(ROOM))), tmp_path / "out", os.replace
+    asked, out = sequence(TaskLimits(Limits(ROOM))), tmp_path / "out"
     retrain(asked, tmp_path / "whole")
-    left = kills = 0
-
-    def killing(*paths: object) -> None:
-        nonlocal left
-        left -= 1
-        if left == 0:
-            raise Killed
-        replace(*paths)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(os, "replace", killing)
-    for after in (20, 1, 2, 3, 4, 9, 5, 14, 1, 2, 3):
-        left = after
-        try:
-            retrain(asked, out)
-        except Killed:
-            kills += 1
-    left = 0
-    retrain(asked, out)
+    kills = killed_and_finished(monkeypatch, (20, 1, 2, 3, 4, 9, 5, 14, 1, 2, 3), lambda: retrain(asked, out))
     assert kills >= 8
     assert results(out) == results(tmp_path / "whole")
 

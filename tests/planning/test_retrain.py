@@ -1,7 +1,6 @@
 """Retraining on a sequence of tasks."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from neq.planning.sequence import read_sequence
 from neq.planning.sequence_record import RECORD, TABLE
 from neq.runs import load_run, read_summary
 from neq.utils.errors import UserError
+from tests.planning.killing import killed_and_finished
 
 SHORT = (
     'augmentation: none, net_name: "toy:net", ratio: .5, base_batch_size: 30, warmup_epochs: 0, n_epochs: 1, '
@@ -129,34 +129,14 @@ def test_a_second_call_trains_nothing(whole: Path, images: Path, monkeypatch: py
     assert before == {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
 
 
-class Killed(BaseException):
-    pass
-
-
 @pytest.mark.slow
 def test_killed_at_any_file_it_continues_bit_for_bit(
     whole: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every file is written under another name and then moved: the process ends before one of these moves."""
-    sequence, out, replace = read_sequence(whole.parent / "shifts.yaml"), tmp_path / "out", os.replace
-    left = kills = 0
-
-    def killing(*paths: object) -> None:
-        nonlocal left
-        left -= 1
-        if left == 0:
-            raise Killed
-        replace(*paths)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(os, "replace", killing)
-    for after in (1, 2, 9, 14, 3, 17, 1, 4, 11, 2):
-        left = after
-        try:
-            retrain(sequence, out)
-        except Killed:
-            kills += 1
-    left = 0
-    retrain(sequence, out)
+    sequence, out = read_sequence(whole.parent / "shifts.yaml"), tmp_path / "out"
+    kills = killed_and_finished(
+        monkeypatch, (1, 2, 9, 14, 3, 17, 1, 4, 11, 2), lambda: retrain(sequence, out)
+    )
     assert kills >= 6
     assert results(out) == results(whole)
 
