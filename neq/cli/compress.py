@@ -13,14 +13,13 @@ from neq.runs import load_run
 from neq.runs.layout import BEST_WEIGHTS, CONFIG, IDENTITY
 from neq.utils.errors import UserError
 from neq.utils.exit_codes import Terminated
-from neq.wings.compression import DENSE, FORMS, IMPORTANCES, SCOPES
+from neq.wings.compression import AGREEMENT, DENSE, FORMS, IMPORTANCES, SCOPES
 
 if TYPE_CHECKING:
     from neq.compression.make import Figures
     from neq.utils.console import Console
 
 FINE_TUNE = "--fine-tune"
-AGREEMENT = 0.99  # of --quantize mixed
 
 
 def command(arguments: list[str]) -> int:

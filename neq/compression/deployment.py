@@ -21,7 +21,7 @@ from neq.results.best_network import BestNetwork
 from neq.results.int8_onnx import STATIC, Int8Forms, int8_forms, onnx_runner
 from neq.results.onnx_file import check_packages, is_as_written, onnx_content
 from neq.utils.errors import UserError, unknown_name
-from neq.wings.compression import FORMS
+from neq.wings.compression import AGREEMENT, FORMS
 
 # Images that layers are ranked with are calibrated on so many, which takes a fraction of the time of all.
 _RANKED = 8
@@ -51,7 +51,7 @@ class Deployment:
     in_float: tuple[str, ...] = ()
 
 
-def deploy(best: BestNetwork, form: str, images: Tensor, least: float = 0.99) -> Deployment:
+def deploy(best: BestNetwork, form: str, images: Tensor, least: float = AGREEMENT) -> Deployment:
     """The int8 file of a network.
 
     Args:

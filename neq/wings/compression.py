@@ -15,6 +15,8 @@ _FILE = "best.safetensors"
 IMPORTANCES = ("magnitude", "taylor", "velocity", "velocity-least", "random")
 # The int8 forms of what is deployed, see `neq.compression.deployment`.
 FORMS = ("dynamic", "static", "mixed")
+# Share of images on which a `mixed` network has to agree with the original, unless one is given.
+AGREEMENT = 0.99
 # How dense convs are factorized, and among which weights the smallest become zero.
 DENSE, SCOPES = ("tucker2", "cp"), ("global", "layer")
 
