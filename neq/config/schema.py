@@ -206,10 +206,10 @@ class DataProvider(Section):
         description="random views of each training image, which epochs take in turn; none: one of its own in "
         "every epoch",
     )
-    prefix_cache: Literal["auto", "off"] | Annotated[int, Field(ge=1)] = Field(
+    prefix_cache: Annotated[int, Field(ge=1)] | Literal["auto", "off"] = Field(
         "off",
         description="keep what frozen first layers make of images: of so many views of each; auto: of a "
-        "small set, where it can be done",
+        "small set, where it can be done; off: nothing",
         json_schema_extra=NOT_IDENTITY,
     )
     prefix_precision: Literal["exact", "fp16", "bf16", "int8"] = Field(

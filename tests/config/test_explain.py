@@ -18,6 +18,8 @@ from neq.config.schema import Config
         ({"run_config": {"n_epochs": 0}}, "it must be greater than or equal to 1"),
         ({"run_config": {"base_lr": "x"}}, "a number is expected"),
         ({"run_config": {"base_lr": float("inf")}}, "a finite number is expected"),
+        ({"data_provider": {"prefix_cache": "two"}}, "an integer is expected"),
+        ({"data_provider": {"prefix_cache": 0}}, "it must be greater than or equal to 1"),
         ({"run_config": {"no_wd_keys": 7}}, "a list is expected, as [1, 2]"),
         ({"resume": "maybe"}, "yes or no (1 or 0) is expected"),
         ({"project_name": 5}, "text is expected (quote it where YAML reads something else)"),
