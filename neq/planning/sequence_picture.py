@@ -25,6 +25,7 @@ def draw(record: SequenceRecord) -> Figure:
     else:
         above = figure.subplots()
     _draw_accuracies(above, record)
+    figure.suptitle(record.folder.name, fontsize=9)
     return figure
 
 

@@ -71,7 +71,9 @@ def test_without_plans_there_is_no_sheet_and_no_bar(record: SequenceRecord, tmp_
 
 
 def test_the_picture_has_a_part_for_each_window(record: SequenceRecord) -> None:
-    above, below = draw(record).axes
+    figure = draw(record)
+    above, below = figure.axes
+    assert figure.get_suptitle() == record.folder.name
     assert [np.asarray(line.get_ydata()).tolist() for line in above.lines] == [
         *([90.0, 75.5], [90.0, 81.75], [90.0, 60.0], [89.0, 70.0]),
     ]
