@@ -24,8 +24,8 @@ def test_a_run_whose_worker_is_killed_is_resumed(sweep_of, tmp_path):
 
     def kill(pool):
         log = tmp_path / "counts" / "12-1" / "log.txt"
-        if not killed and log.exists():
-            killed.append(int(log.read_text().split()[0]))
+        if not killed and log.exists() and (written := log.read_text()):
+            killed.append(int(written.split()[0]))
             os.kill(killed[0], signal.SIGKILL)
 
     update, notes = run(sweep, tmp_path, workers=1, watching=kill)
